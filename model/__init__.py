@@ -1,0 +1,1 @@
+"""Equivariant normalizing flows for molecules: the density, with no web in sight."""

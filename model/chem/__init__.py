@@ -1,0 +1,1 @@
+"""One molecule: elements, bonds, file formats and metrics, in numpy and RDKit."""

@@ -1,0 +1,1 @@
+"""The continuous normalizing flow, in torch."""

@@ -1,0 +1,20 @@
+"""Fixtures every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The directory of reference data and checkpoints, which is too large for the repository.
+
+    Set ENFLOW_SHARED to its place; the default is a directory `shared` beside the repository.
+    """
+    place = Path(os.environ.get("ENFLOW_SHARED", REPOSITORY.parent / "shared"))
+    if not place.is_dir():
+        pytest.skip(f"reference data not found at {place}: set ENFLOW_SHARED to the directory that holds it")
+    return place
