@@ -1,0 +1,156 @@
+"""One molecule: atomic numbers and positions."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy.typing import ArrayLike
+
+from model.chem.elements import SYMBOLS, Vocabulary
+from model.errors import StructureError, VocabularyError
+
+NEAREST_ATOMS = 0.1
+"""Angstrom; atoms nearer than this stand at one point. The closest pair of QM9 is 0.959 angstrom apart."""
+
+FARTHEST_COORDINATE = 1e6
+"""Angstrom; beyond it a double has no picometres left, and squares of a foolish exponent overflow."""
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Molecule:
+    """Atoms in space; a point cloud without bonds.
+
+    Args:
+        atomic_numbers: (N,) integers 1 to 118, N at least 1.
+        positions: (N, 3) angstrom, finite, no two atoms at one point.
+        name: free text, as a file calls it.
+        properties: whatever is known about it, for provenance; no part of equality.
+
+    Raises:
+        StructureError: an argument is not of that shape or range.
+    """
+
+    atomic_numbers: Int64[np.ndarray, " N"]
+    positions: Float64[np.ndarray, "N 3"]
+    name: str
+    properties: Mapping[str, object]
+
+    def __init__(
+        self,
+        atomic_numbers: ArrayLike,
+        positions: ArrayLike,
+        name: str = "",
+        properties: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        set_field = object.__setattr__
+        set_field(self, "atomic_numbers", _checked_numbers(atomic_numbers))
+        set_field(self, "positions", _checked_positions(positions, self.n_atoms))
+        set_field(self, "name", name)
+        set_field(self, "properties", dict(properties))
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms, N."""
+        return len(self.atomic_numbers)
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbol of each atom."""
+        return [SYMBOLS[z - 1] for z in self.atomic_numbers]
+
+    @property
+    def formula(self) -> str:
+        """The formula in Hill order: carbon, hydrogen, then the rest by the alphabet."""
+        counts = Counter(self.symbols)
+        carbon_first = ["C", "H"] if "C" in counts else []
+        order = carbon_first + sorted(set(counts) - set(carbon_first))
+        return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order if counts[s])
+
+    def centred(self) -> "Molecule":
+        """The same molecule with the mean of its positions at the origin."""
+        positions = self.positions - self.positions.mean(axis=0)
+        return Molecule(self.atomic_numbers, positions, self.name, self.properties)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Molecule):
+            return NotImplemented
+        return np.array_equal(self.atomic_numbers, other.atomic_numbers) and np.array_equal(
+            self.positions, other.positions
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.atomic_numbers.tobytes(), self.positions.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"Molecule({self.formula}, n_atoms={self.n_atoms}{f', name={self.name!r}' if self.name else ''})"
+
+
+def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary) -> None:
+    """Raise unless a model with this vocabulary can take the molecule.
+
+    Raises:
+        VocabularyError: an element outside the vocabulary, or too many atoms.
+    """
+    if molecule.n_atoms > vocabulary.max_atoms:
+        raise VocabularyError(
+            f"found {molecule.n_atoms} atoms, expected at most {vocabulary.max_atoms} ({vocabulary.name})"
+        )
+    unknown = ~np.isin(molecule.atomic_numbers, vocabulary.atomic_numbers)
+    if unknown.any():
+        atom = int(np.argmax(unknown))
+        known = ", ".join(vocabulary.symbols)
+        raise VocabularyError(
+            f"found {molecule.symbols[atom]} as atom {atom + 1}, expected one of {known} ({vocabulary.name})"
+        )
+
+
+def _checked_numbers(atomic_numbers: ArrayLike) -> Int64[np.ndarray, " N"]:
+    found = np.array(atomic_numbers)
+    if found.ndim != 1 or not len(found):
+        raise StructureError(f"found atomic numbers of shape {found.shape}, expected (N,) with at least one atom")
+    if found.dtype.kind not in "iu":
+        raise StructureError(f"found atomic numbers of type {found.dtype}, expected integers")
+    outside = (found < 1) | (found > len(SYMBOLS))
+    if outside.any():
+        atom = int(np.argmax(outside))
+        raise StructureError(f"found atomic number {found[atom]} of atom {atom + 1}, expected 1 to {len(SYMBOLS)}")
+    return _read_only(found.astype(np.int64))
+
+
+def _checked_positions(positions: ArrayLike, n_atoms: int) -> Float64[np.ndarray, "N 3"]:
+    found = np.array(positions, dtype=np.float64)
+    if found.shape != (n_atoms, 3):
+        raise StructureError(f"found positions of shape {found.shape}, expected ({n_atoms}, 3)")
+    outside = ~(np.abs(found) <= FARTHEST_COORDINATE)  # a NaN compares false
+    if outside.any():
+        atom, axis = np.argwhere(outside)[0]
+        raise StructureError(
+            f"found {found[atom, axis]:.6g} as {'xyz'[axis]} of atom {atom + 1}, "
+            f"expected a finite number within {FARTHEST_COORDINATE:g} angstrom"
+        )
+    _check_apart(found)
+    return _read_only(found)
+
+
+def _check_apart(positions: Float64[np.ndarray, "N 3"]) -> None:
+    # Sorted along x an atom can coincide only with the next few: no N x N matrix for a large structure.
+    order = np.argsort(positions[:, 0], kind="stable")
+    along = positions[order]
+    reach = np.searchsorted(along[:, 0], along[:, 0] + NEAREST_ATOMS) - np.arange(len(along))
+    for offset in range(1, int(reach.max())):
+        distance = np.linalg.norm(along[offset:] - along[:-offset], axis=1)
+        nearest = int(np.argmin(distance))
+        if distance[nearest] < NEAREST_ATOMS:
+            i, j = sorted((int(order[nearest]) + 1, int(order[nearest + offset]) + 1))
+            raise StructureError(
+                f"found atoms {i} and {j} at a distance of {distance[nearest]:.3g} angstrom, "
+                f"expected at least {NEAREST_ATOMS:g}"
+            )
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
