@@ -15,7 +15,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(she
 # PyTorch: the CUDA build only where an NVIDIA GPU answers; elsewhere the CPU build, which brings no CUDA package.
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-ifneq (,$(filter Darwin,$(shell uname -s))$(shell nvidia-smi -L 2>/dev/null))
+ifneq (,$(filter Darwin,$(shell uname -s))$(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu))
 TORCH ?= torch==$(TORCH_VERSION)
 else
 TORCH ?= torch==$(TORCH_VERSION)+cpu --extra-index-url $(TORCH_CPU_INDEX) --retries 1 --timeout 60
@@ -33,7 +33,7 @@ install: $(VENV)/installed ## make .venv with the project in it
 $(VENV)/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer with venv found: install one (Debian: python3-venv) or set PYTHON" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) $(TORCH)
+	$(PIP_INSTALL) --no-deps $(TORCH)
 	$(PIP_INSTALL) --editable .
 	@touch $@
 
