@@ -15,9 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from model.flow.interpolant import Interpolant
-
-Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(t (B,), x (B,N,3), h (B,N,F), mask (B,N)) -> (dx, dh)"""
+from model.flow.velocity import Velocity, pack, packed, unpack
 
 MAX_STEPS = 1000
 """Attempts of one row; a trained molecule takes 10 to 100."""
@@ -101,7 +99,7 @@ class Step(NamedTuple):
 
 def interpolate(step: Step, t: Float[Tensor, " B"]) -> tuple[Tensor, Tensor]:
     """Positions and features (x, h) at a time within the step, one per row."""
-    return _split(step.interpolant.at(t))
+    return unpack(step.interpolant.at(t))
 
 
 def init(
@@ -119,14 +117,14 @@ def init(
     A row that is not finite, or that has nowhere to go, is returned with its status and will not move.
     """
     t, t_end, rtol, atol = (_per_row(value, x) for value in (t0, t1, rtol, atol))
-    y = torch.cat([x, h], -1)
-    f0 = _evaluate(velocity, t, y, mask)
+    y = pack(x, h)
+    f0 = packed(velocity, t, y, mask)
     scale = _scale(y, y, rtol, atol)
     d0, d1 = _norm(y, scale, mask), _norm(f0, scale, mask)
     span = t_end - t
     trial = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).minimum(span.abs())
     signed = trial * span.sign()
-    f1 = _evaluate(velocity, t + signed, y + _wide(signed) * f0, mask)
+    f1 = packed(velocity, t + signed, y + _wide(signed) * f0, mask)
     d2 = _norm(f1 - f0, scale, mask) / trial
     steepest = d1.maximum(d2)
     size = torch.where(steepest <= 1e-15, (trial * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1 / 5))
@@ -136,7 +134,7 @@ def init(
     status = torch.where(span == 0, Status.SUCCESS, Status.RUNNING)
     status = torch.where(_finite(y, f0) & dt.isfinite(), status, Status.NON_FINITE)
     zero = torch.zeros_like(status)
-    return State(t, t_end, dt, x, h, *_split(f0), mask, rtol, atol, zero + 2, zero, status, torch.full_like(t, 1e-4))
+    return State(t, t_end, dt, x, h, *unpack(f0), mask, rtol, atol, zero + 2, zero, status, torch.full_like(t, 1e-4))
 
 
 def step(velocity: Velocity, state: State, max_steps: int = MAX_STEPS) -> Step:
@@ -150,7 +148,7 @@ def step(velocity: Velocity, state: State, max_steps: int = MAX_STEPS) -> Step:
     remaining = state.t_end - state.t
     last = state.dt.abs() * 1.01 >= remaining.abs()
     dt = torch.where(running, torch.where(last, remaining, state.dt), 0.0)
-    y0 = torch.cat([state.x, state.h], -1)
+    y0 = pack(state.x, state.h)
     y1, slopes = _stages(velocity, state, y0, dt)
     error = _norm(_combine(ERROR, slopes), _scale(y0, y1, state.rtol, state.atol), state.mask)
     finite = _finite(y1, slopes[-1]) & error.isfinite()
@@ -232,11 +230,11 @@ def place(state: State, slots: Int[Tensor, " R"], other: State) -> State:
 
 def _stages(velocity: Velocity, state: State, y0: Tensor, dt: Tensor) -> tuple[Tensor, list[Tensor]]:
     # Slopes are derivatives times dt, so that every combination of them is one of increments.
-    slopes = [_wide(dt) * torch.cat([state.dx, state.dh], -1)]
+    slopes = [_wide(dt) * pack(state.dx, state.dh)]
     y = y0
     for node, weights in zip(NODES[1:], STAGES[1:], strict=True):
         y = y0 + _combine(weights, slopes)
-        slopes.append(_wide(dt) * _evaluate(velocity, state.t + node * dt, y, state.mask))
+        slopes.append(_wide(dt) * packed(velocity, state.t + node * dt, y, state.mask))
     return y, slopes
 
 
@@ -264,22 +262,14 @@ def _status(state: State, dt: Tensor, accepted: Tensor, last: Tensor, finite: Te
     return torch.where(accepted & last, Status.SUCCESS, status)
 
 
-def _evaluate(velocity: Velocity, t: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    return torch.cat(velocity(t, *_split(y), mask), -1)
-
-
-def _split(y: Tensor) -> tuple[Tensor, Tensor]:
-    return y[..., :3], y[..., 3:]
-
-
 def _scale(y0: Tensor, y1: Tensor, rtol: Tensor, atol: Tensor) -> Tensor:
     return _wide(atol) + _wide(rtol) * torch.maximum(_size(y0), _size(y1))
 
 
 def _size(y: Tensor) -> Tensor:
     # Of positions the length of the vector, not of its components: those change as a molecule is turned.
-    x, h = _split(y)
-    return torch.cat([x.norm(dim=-1, keepdim=True).expand_as(x), h.abs()], -1)
+    x, h = unpack(y)
+    return pack(x.norm(dim=-1, keepdim=True).expand_as(x), h.abs())
 
 
 def _norm(y: Tensor, scale: Tensor, mask: Tensor) -> Tensor:
