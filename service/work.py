@@ -34,7 +34,7 @@ class Latent(NamedTuple):
 
 @dataclass(frozen=True)
 class LikelihoodOptions:
-    """How a likelihood is computed: the divergence, its probes (Hutchinson only), the dequantizer's draws, tolerances."""
+    """How a likelihood is computed; probes are Hutchinson's, draws are the dequantizer's."""
 
     divergence: Divergence = "exact"
     probes: int = 1
@@ -114,9 +114,10 @@ Work = SampleWork | LikelihoodWork | EncodeWork | DecodeWork
 
 @dataclass(frozen=True)
 class Frame:
-    """A molecule on its way at time t: positions (N, 3) in angstrom, features (N, F), and the types they mean by now."""
+    """A molecule on its way: positions (N, 3) in angstrom, features (N, F), and the atomic numbers they mean by now."""
 
     t: float
+    nfe: int
     atomic_numbers: NDArray[np.int64]
     positions: NDArray[np.float64]
     features: NDArray[np.float64]
@@ -126,8 +127,8 @@ class Frame:
 class Scored:
     """A molecule's negative log-likelihood in nats, with its parts (each a negative log, so that they sum to nll).
 
-    parts: "base", "divergence", "dequantizer", "n_atoms". std_error: Monte Carlo error over probes and draws, None where
-    one draw and no probe leave nothing to estimate it from. quadrature_error: the Gauss-Kronrod estimate, in nats.
+    parts: "base", "divergence", "dequantizer", "n_atoms". std_error: Monte Carlo error over probes and draws, None
+    where there is nothing to estimate it from. quadrature_error: the Gauss-Kronrod estimate, in nats.
     """
 
     id: str
@@ -249,8 +250,8 @@ class Health:
     step_age: float
 
 
-class Overloaded(EnflowError):
-    """The queue has no room: for this client ("client") or for anybody ("service"); try again in `retry_after` seconds."""
+class Overloaded(EnflowError):  # noqa: N818 - the state it names is what callers handle
+    """The queue has no room, for this client ("client") or for anybody ("service"); retry in `retry_after` seconds."""
 
     def __init__(self, scope: Literal["client", "service"], retry_after: float, message: str) -> None:
         super().__init__(message)
@@ -261,5 +262,5 @@ class Overloaded(EnflowError):
         return type(self), (self.scope, self.retry_after, str(self))
 
 
-class Unavailable(EnflowError):
+class Unavailable(EnflowError):  # noqa: N818 - as above
     """The engine takes no work now: it drains, or it crashed too often."""
