@@ -1,0 +1,44 @@
+"""ActNorm: a learned shift and scale between the data and what the ODE sees (Kingma and Dhariwal 2018)."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class ActNorm(nn.Module):
+    """One scale for all positions, which keeps them equivariant; shift and scale for each feature.
+
+    x' = x exp(-x_log_scale),  h' = (h - h_shift) exp(-h_log_scale);
+    ladj = -3 (N - 1) x_log_scale - N sum h_log_scale: positions live in the subspace of zero centre of mass, which has
+    3 (N - 1) dimensions. The original authors count 3 N (their every NLL is 3 x_log_scale too high).
+
+    Args:
+        n_features: invariant features per atom, F.
+        n_dims: dimensions of space.
+    """
+
+    def __init__(self, n_features: int, n_dims: int = 3) -> None:
+        super().__init__()
+        self.n_dims = n_dims
+        self.x_log_scale = nn.Parameter(torch.zeros(()))
+        self.h_shift = nn.Parameter(torch.zeros(n_features))
+        self.h_log_scale = nn.Parameter(torch.zeros(n_features))
+
+    def forward(
+        self, x: Float[Tensor, "B N D"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N F"]]:
+        """Data to flow space; padding stays zero."""
+        h = (h - self.h_shift) * torch.exp(-self.h_log_scale)
+        return x * torch.exp(-self.x_log_scale), h * mask.unsqueeze(-1)
+
+    def inverse(
+        self, x: Float[Tensor, "B N D"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N F"]]:
+        """Flow space to data; padding stays zero."""
+        h = h * torch.exp(self.h_log_scale) + self.h_shift
+        return x * torch.exp(self.x_log_scale), h * mask.unsqueeze(-1)
+
+    def ladj(self, mask: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        """Log absolute determinant of the Jacobian of `forward`, nats per molecule."""
+        n_atoms = mask.sum(-1).to(self.h_shift)
+        return -self.n_dims * (n_atoms - 1).clamp_min(0) * self.x_log_scale - n_atoms * self.h_log_scale.sum()
