@@ -28,7 +28,7 @@ class Stability:
     @property
     def stable(self) -> Bool[np.ndarray, " M"]:
         """Whether each molecule is stable."""
-        return np.equal(self.stable_atoms, self.n_atoms)
+        return self.stable_atoms >= self.n_atoms
 
     @property
     def atom_stability(self) -> float:

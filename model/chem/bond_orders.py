@@ -1,0 +1,141 @@
+"""Bond orders and formal charges for given neighbours: an exact search under the valences."""
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import islice
+from types import MappingProxyType
+from typing import NamedTuple
+
+from model.chem.elements import STABILITY_TABLE, SYMBOLS
+
+
+class State(NamedTuple):
+    """A way for an atom to have a closed shell."""
+
+    bonds: int
+    """Sum of its bond orders."""
+    charge: int
+    cost: float
+    """How unlikely it is; 0 for the neutral state."""
+
+
+STATES: Mapping[int, tuple[State, ...]] = MappingProxyType(
+    {
+        1: (State(1, 0, 0),),
+        6: (State(4, 0, 0), State(3, -1, 5), State(3, 1, 6)),
+        7: (State(3, 0, 0), State(4, 1, 2), State(2, -1, 3)),
+        8: (State(2, 0, 0), State(1, -1, 2), State(3, 1, 4)),
+        9: (State(1, 0, 0),),
+    }
+)
+"""Atomic number -> its states, cheapest first; the costs put a nitro group and an ammonium before a carbanion."""
+
+MAX_CHOICES = 500
+"""Choices of states tried before the search gives up: a pair of charges among nine heavy atoms comes before that."""
+
+MAX_UNSATURATED = 40
+"""Bonds that may be multiple; beyond it the search is not tried."""
+
+
+class Assignment(NamedTuple):
+    """Orders of the given bonds and charges of the atoms."""
+
+    orders: tuple[int, ...]
+    charges: tuple[int, ...]
+
+
+def assign_orders(
+    atomic_numbers: Sequence[int], pairs: Sequence[tuple[int, int]], distances: Sequence[float], charge: int
+) -> Assignment | None:
+    """The bond orders that give every atom a closed shell: with the cheapest charges, and among those the best lengths.
+
+    Args:
+        atomic_numbers: of the atoms.
+        pairs: the bonded atoms.
+        distances: of the pairs in angstrom; judged against the lengths of the stability table.
+        charge: total charge.
+
+    Returns:
+        None where no assignment exists or the search would grow too long.
+    """
+    degrees = Counter(atom for pair in pairs for atom in pair)
+    options = [[s for s in STATES.get(z, ()) if s.bonds >= degrees[i]] for i, z in enumerate(atomic_numbers)]
+    if not all(options):
+        return None
+    misfits = [_misfits(atomic_numbers[i], atomic_numbers[j], d) for (i, j), d in zip(pairs, distances, strict=True)]
+    for states in islice(_cheapest_first(options), MAX_CHOICES):
+        spare = tuple(state.bonds - degrees[i] for i, state in enumerate(states))
+        if sum(state.charge for state in states) == charge and (orders := _spread(spare, pairs, misfits)):
+            return Assignment(orders, tuple(state.charge for state in states))
+    return None
+
+
+def charge_cost(atomic_number: int, charge: int) -> float:
+    """How unlikely a formal charge is, in the unit of `STATES`."""
+    costs = [state.cost for state in STATES.get(atomic_number, ()) if state.charge == charge]
+    return min(costs, default=10.0 * abs(charge))
+
+
+def _cheapest_first(options: list[list[State]]) -> Iterator[list[State]]:
+    """Every choice of one state per atom, in the order of the total cost."""
+    states = [known[0] for known in options]
+    open_atoms = [atom for atom, known in enumerate(options) if len(known) > 1]
+    heap = [(sum(state.cost for state in states), 0, (0,) * len(open_atoms))]
+    while heap:
+        cost, start, chosen = heapq.heappop(heap)
+        for atom, k in zip(open_atoms, chosen, strict=True):
+            states[atom] = options[atom][k]
+        yield states
+        for at in range(start, len(open_atoms)):  # only from the last atom changed on: each choice comes once
+            known, k = options[open_atoms[at]], chosen[at] + 1
+            if k < len(known):
+                dearer = cost + known[k].cost - known[k - 1].cost
+                heapq.heappush(heap, (dearer, at, (*chosen[:at], k, *chosen[at + 1 :])))
+
+
+def _misfits(first: int, second: int, distance: float) -> tuple[float, float, float]:
+    """For the orders 1 to 3, the squared difference in picometre to the table's length; infinite where it has none."""
+    names = (SYMBOLS[first - 1], SYMBOLS[second - 1])
+    lengths = STABILITY_TABLE.lengths
+    known = [lengths[order].get(names, lengths[order].get(names[::-1], math.inf)) for order in (1, 2, 3)]
+    single, double, triple = ((100 * distance - length) ** 2 for length in known)
+    return single, double, triple
+
+
+def _spread(
+    spare: tuple[int, ...], pairs: Sequence[tuple[int, int]], misfits: Sequence[tuple[float, float, float]]
+) -> tuple[int, ...] | None:
+    """Orders 1 + what uses up every atom's spare bonds, with the least sum of misfits."""
+    multiple = [k for k, (i, j) in enumerate(pairs) if spare[i] and spare[j]]
+    if len(multiple) > MAX_UNSATURATED:
+        return None
+    last = {atom: at for at, k in enumerate(multiple) for atom in pairs[k]}
+    if any(count and atom not in last for atom, count in enumerate(spare)):
+        return None
+
+    @cache
+    def least(at: int, left: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+        if at == len(multiple):
+            return 0.0, ()
+        best: tuple[float, tuple[int, ...]] = math.inf, ()
+        ends = pairs[multiple[at]]
+        for more in range(min(2, *(left[atom] for atom in ends)) + 1):
+            if any(last[atom] == at and left[atom] != more for atom in ends):
+                continue
+            rest = tuple(count - more * (atom in ends) for atom, count in enumerate(left))
+            cost, orders = least(at + 1, rest)
+            cost += misfits[multiple[at]][more]
+            if cost < best[0]:
+                best = cost, (more, *orders)
+        return best
+
+    cost, extra = least(0, spare)
+    if math.isinf(cost):
+        return None
+    orders = [1] * len(pairs)
+    for k, more in zip(multiple, extra, strict=True):
+        orders[k] += more
+    return tuple(orders)
