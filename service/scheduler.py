@@ -1,0 +1,211 @@
+"""Which molecules step next: fair shares between requests and lanes, within a budget; plain Python, no torch.
+
+The unit is a row: one molecule, or one draw of its likelihood. A step takes rows that may share a forward (one group)
+up to the group's room. Who goes first is decided by virtual time (start-time fair queueing: Goyal, Vin and Cheng,
+SIGCOMM 1996): service received, divided by weight, first among lanes, then among the works of a lane. One rule does
+what a deficit round robin over lanes, equal shares and ageing would do in three: who waits does not advance, and so
+comes first; who was idle starts at the present and has saved nothing up.
+"""
+
+import heapq
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Group = Hashable
+RowKey = tuple[str, int, int]
+
+
+@dataclass(eq=False)
+class Row:
+    """A molecule on its way, or one draw of its likelihood; the engine's own data about it hang on by subclassing.
+
+    group: what may share a forward. cost: of its next step, in any unit shared by all rows.
+    """
+
+    work: str
+    index: int
+    lane: str
+    group: Group
+    cost: float
+    draw: int = 0
+    state: Literal["waiting", "running", "finished"] = "waiting"
+
+    @property
+    def key(self) -> RowKey:
+        """What names the row: work, index, draw."""
+        return self.work, self.index, self.draw
+
+
+@dataclass
+class _Flow:
+    """The rows of one work in one lane, by group, in the order of their coming; its virtual time; when it came."""
+
+    arrival: int
+    time: float = 0.0
+    groups: dict[Group, dict[RowKey, Row]] = field(default_factory=dict)
+
+    def head(self) -> Row:
+        return next(iter(next(iter(self.groups.values())).values()))
+
+
+@dataclass
+class _Lane:
+    """A lane's weight and virtual time, the virtual time its flows have come to, and those that have rows."""
+
+    weight: float
+    time: float = 0.0
+    present: float = 0.0
+    flows: dict[str, _Flow] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    deadline: float | None
+    rows: dict[RowKey, Row] = field(default_factory=dict)
+    flows: dict[str, _Flow] = field(default_factory=dict)
+
+
+class Scheduler:
+    """Rows waiting and running, and the choice of the next step.
+
+    Args:
+        weights: the lanes and their shares of the device while all have work.
+        room: how many rows of a group one step may take; at least 1.
+        slots: how many rows of a group may be running, that is have a state on the device; at least its room.
+    """
+
+    def __init__(self, weights: Mapping[str, float], room: Callable[[Group], int], slots: int) -> None:
+        self._lanes = {name: _Lane(weight) for name, weight in weights.items()}
+        self._room = room
+        self._slots = slots
+        self._entries: dict[str, _Entry] = {}
+        self._running: dict[Group, int] = {}
+        self._arrivals = 0
+        self._present = 0.0
+
+    def add(self, work: str, rows: Iterable[Row], deadline: float | None = None) -> None:
+        """Let rows of a work wait for their turn; a work may gain rows as it goes.
+
+        Raises:
+            ValueError: a row of that key is already here.
+        """
+        entry = self._entries.setdefault(work, _Entry(deadline))
+        for row in rows:
+            if row.key in entry.rows:
+                raise ValueError(f"found row {row.key} twice, expected each once")
+            entry.rows[row.key] = row
+            self._enter(row)
+
+    def batch(self) -> list[Row]:
+        """The rows of the next step, now running and charged for it; empty if nothing can step.
+
+        The work that has had least chooses the group, and the rest of the room is shared fairly among all works with
+        rows of that group: rows already on their way first, so that few are parked half-way.
+        """
+        lane = min((lane for lane in self._lanes.values() if lane.flows), key=lambda lane: lane.time, default=None)
+        if lane is None:
+            return []
+        first = min(lane.flows.values(), key=_precedence)
+        self._present, lane.present = lane.time, first.time
+        rows = self._fill(lane, first.head().group)
+        for row in rows:
+            lane.time += row.cost / lane.weight
+            lane.flows[row.work].time += row.cost
+            self._start(row)
+        return rows
+
+    def move(self, row: Row, lane: str, group: Group, cost: float) -> None:
+        """Send a running row to another group, where it waits for its next step."""
+        self._leave(row)
+        row.lane, row.group, row.cost = lane, group, cost
+        row.state = "waiting"
+        self._enter(row)
+
+    def finish(self, row: Row) -> bool:
+        """Take a row out; whether it was the last of its work."""
+        self._leave(row)
+        row.state = "finished"
+        entry = self._entries[row.work]
+        del entry.rows[row.key]
+        if not entry.rows:
+            del self._entries[row.work]
+        return not entry.rows
+
+    def abort(self, work: str) -> list[Row]:
+        """Take all rows of a work out, waiting or running; none if the work is not here (it may just have ended)."""
+        rows = list(self._entries[work].rows.values()) if work in self._entries else []
+        for row in rows:
+            self.finish(row)
+        return rows
+
+    def expired(self, now: float) -> list[str]:
+        """The works whose deadline has passed."""
+        return [name for name, entry in self._entries.items() if entry.deadline is not None and entry.deadline <= now]
+
+    def rows(self, work: str | None = None) -> list[Row]:
+        """All rows that are not finished, or those of a work."""
+        entries = self._entries.values() if work is None else filter(None, [self._entries.get(work)])
+        return [row for entry in entries for row in entry.rows.values()]
+
+    @property
+    def running(self) -> int:
+        """Rows that have a state on the device."""
+        return sum(self._running.values())
+
+    @property
+    def waiting(self) -> int:
+        """Rows that have none yet."""
+        return sum(len(entry.rows) for entry in self._entries.values()) - self.running
+
+    @property
+    def works(self) -> int:
+        """Works with rows here."""
+        return len(self._entries)
+
+    def _fill(self, lane: _Lane, group: Group) -> list[Row]:
+        flows = [flow for flow in lane.flows.values() if group in flow.groups]
+        queue = [(*_precedence(flow), iter(flow.groups[group].values())) for flow in flows]
+        heapq.heapify(queue)
+        room, free = max(1, self._room(group)), self._slots - self._running.get(group, 0)
+        taken: list[Row] = []
+        while queue and len(taken) < room:
+            time, arrival, rows = heapq.heappop(queue)
+            row = next((row for row in rows if row.state == "running" or free > 0), None)
+            if row is None:
+                continue
+            free -= row.state == "waiting"
+            taken.append(row)
+            heapq.heappush(queue, (time + row.cost, arrival, rows))
+        return taken
+
+    def _start(self, row: Row) -> None:
+        if row.state == "waiting":
+            row.state = "running"
+            self._running[row.group] = self._running.get(row.group, 0) + 1
+
+    def _enter(self, row: Row) -> None:
+        lane = self._lanes[row.lane]
+        if not lane.flows:
+            lane.time = max(lane.time, self._present)
+        if row.work not in lane.flows:
+            self._arrivals += 1
+            flow = self._entries[row.work].flows.setdefault(row.lane, _Flow(self._arrivals))
+            flow.time = max(flow.time, lane.present)
+            lane.flows[row.work] = flow
+        lane.flows[row.work].groups.setdefault(row.group, {})[row.key] = row
+
+    def _leave(self, row: Row) -> None:
+        if row.state == "running":
+            self._running[row.group] -= 1
+        flows = self._lanes[row.lane].flows
+        flow = flows[row.work]
+        del flow.groups[row.group][row.key]
+        if not flow.groups[row.group]:
+            del flow.groups[row.group]
+        if not flow.groups:
+            del flows[row.work]
+
+
+def _precedence(flow: _Flow) -> tuple[float, int]:
+    return flow.time, flow.arrival
