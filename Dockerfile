@@ -1,0 +1,60 @@
+# The service in one image, for CPU (default) or NVIDIA GPUs:
+#   docker build -t enflow .
+#   docker build -t enflow:cuda --build-arg VARIANT=cuda .
+
+FROM node:22-slim AS page
+WORKDIR /page
+COPY service/web/package.json service/web/package-lock.json ./
+RUN npm ci --omit=dev --no-audit --no-fund
+COPY service/web ./
+RUN npm run build
+
+FROM python:3.11-slim-bookworm AS wheels
+ARG VARIANT=cpu
+ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /app
+RUN python -m venv /opt/enflow
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+# torch first and alone: the CUDA build brings 3 GB of libraries that a CPU image must not hold.
+RUN torch=$(sed -n 's/^torch==//p' constraints.txt) && \
+    case "$VARIANT" in \
+        cpu) /opt/enflow/bin/pip install --no-deps --retries 1 --extra-index-url "$TORCH_CPU_INDEX" "torch==$torch+cpu" ;; \
+        cuda) /opt/enflow/bin/pip install --no-deps "torch==$torch" ;; \
+        *) echo "found VARIANT=$VARIANT, expected cpu or cuda" >&2; exit 1 ;; \
+    esac
+# The packages stand empty here, so that a change of the source does not install the dependencies anew.
+RUN mkdir model service && touch model/__init__.py service/__init__.py && \
+    /opt/enflow/bin/pip install --constraint constraints.txt --editable .
+# Headers, test programs and installers are for building; nothing is built in the image.
+RUN cd /opt/enflow/lib/python3.11/site-packages && \
+    rm -rf torch/include torch/test torch/bin torch/lib/*.a pip pip-*.dist-info && \
+    rm -f /opt/enflow/bin/pip*
+
+FROM python:3.11-slim-bookworm
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Enflow" \
+      org.opencontainers.image.description="Generates and scores 3D molecules with an E(n) equivariant normalizing flow" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION"
+# The container's own loopback is of no use to anybody; settings.py asks for API keys on any other address.
+ENV PATH=/opt/enflow/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    ENFLOW_HOST=0.0.0.0 ENFLOW_PORT=8000 \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin enflow
+COPY --from=wheels /opt/enflow /opt/enflow
+WORKDIR /app
+COPY LICENSE pyproject.toml ./
+COPY model model
+COPY service service
+COPY --from=page /page/dist service/web/dist
+COPY weights weights
+RUN python -m compileall -q model service
+USER 10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
+    CMD ["python", "-ISc", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"ENFLOW_PORT\"]}/health/ready', timeout=4)"]
+ENTRYPOINT ["enflow"]
+CMD ["serve"]
