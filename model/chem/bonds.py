@@ -88,6 +88,8 @@ def to_mol(molecule: Molecule, bonds: Bonds) -> Chem.Mol:
     if bonds.status == "ok":
         Chem.SanitizeMol(mol)
         Chem.AssignStereochemistryFrom3D(mol)
+    else:
+        mol.UpdatePropertyCache(strict=False)
     return mol.GetMol()
 
 

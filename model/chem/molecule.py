@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from types import MappingProxyType
+from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
 from model.chem.elements import SYMBOLS, Vocabulary
+from model.chem.viewer import drawing, library_address, view
 from model.errors import StructureError, VocabularyError
 
 NEAREST_ATOMS = 0.1
@@ -86,6 +89,21 @@ class Molecule:
 
     def __repr__(self) -> str:
         return f"Molecule({self.formula}, n_atoms={self.n_atoms}{f', name={self.name!r}' if self.name else ''})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        flat = drawing(self.atomic_numbers, self.positions, label=self.formula)
+        over = view(_block(self), "xyz", f"molecule{uuid4().hex}", library_address())
+        style = "position: absolute; inset: 0; width: 100%; height: 100%"
+        return (
+            '<div style="position: relative; width: 320px; height: 320px">'
+            f'<div style="{style}">{flat}</div><div style="{style}">{over}</div></div>{escape(self.formula)}'
+        )
+
+
+def _block(molecule: Molecule) -> str:
+    rows = zip(molecule.symbols, molecule.positions.tolist(), strict=True)
+    return f"{molecule.n_atoms}\n\n" + "".join(f"{s} {x:.5f} {y:.5f} {z:.5f}\n" for s, (x, y, z) in rows)
 
 
 def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary) -> None:

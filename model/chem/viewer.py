@@ -1,0 +1,75 @@
+"""One molecule in a web page or a notebook: a flat drawing that always shows, and py3Dmol's view over it."""
+
+import base64
+from functools import cache
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from model.chem.elements import STABILITY_TABLE, SYMBOLS
+
+LIBRARY = Path(__file__).parents[2] / "service" / "web" / "dist" / "3Dmol-min.js"
+"""3Dmol.js as `make page` fetches it through npm; with it every page and notebook works offline."""
+
+_COLOURS = {1: "#f4f4f4", 6: "#555555", 7: "#3050f8", 8: "#e8190d", 9: "#3fae2a"}
+_STYLE = {"stick": {"radius": 0.14}, "sphere": {"scale": 0.25}}
+
+
+@cache
+def library() -> str | None:
+    """The source of 3Dmol.js, None where the page was not built."""
+    if not LIBRARY.is_file():
+        return None
+    return LIBRARY.read_text(encoding="utf-8").replace("</script", "<\\/script")  # it may stand inside a page
+
+
+def library_address() -> str | None:
+    """The source of 3Dmol.js as a data address, which a script can load without a network."""
+    source = library()
+    return source and f"data:text/javascript;base64,{base64.b64encode(source.encode()).decode()}"
+
+
+def view(block: str, form: str, name: str, address: str | None) -> str:
+    """py3Dmol's view of a structure as HTML that fills its parent.
+
+    Args:
+        block: the structure, free of text from outside: it becomes part of a script.
+        form: "xyz" or "sdf".
+        name: a word for its elements' ids, unique in the page.
+        address: of 3Dmol.js; None is py3Dmol's own, on the network.
+    """
+    import py3Dmol  # imports IPython where that is installed, which takes half a second
+
+    where = {} if address is None else {"js": address}
+    made = py3Dmol.view(width="100%", height="100%", data=block, format=form, style=_STYLE, **where)
+    html = str(made.startjs + made.endjs).replace("UNIQUEID", name)
+    warning, paragraph = html.index("<p id="), html.index("</p>") + len("</p>")
+    return html[:warning] + html[paragraph:]  # where the script cannot load, the drawing beneath stays
+
+
+def drawing(
+    atomic_numbers: Int64[np.ndarray, " N"], positions: Float64[np.ndarray, "N 3"], size: int = 240, label: str = ""
+) -> str:
+    """A molecule as SVG: seen along its shortest axis, bonds by the distance table, nearer atoms over farther ones."""
+    centred = positions - positions.mean(axis=0)
+    axes = np.linalg.svd(centred, full_matrices=True)[2]
+    seen = centred @ axes.T
+    reach = max(1.0, float(np.abs(seen[:, :2]).max()) + 0.5)
+    x, y = ((1 + seen[:, axis] / reach) * size / 2 for axis in (0, 1))
+    unit = size / (2 * reach)
+    marks = []
+    for i, j in np.argwhere(np.triu(STABILITY_TABLE.orders(atomic_numbers, positions))):
+        ends = f'x1="{x[i]:.1f}" y1="{y[i]:.1f}" x2="{x[j]:.1f}" y2="{y[j]:.1f}"'
+        marks.append(
+            (min(seen[i, 2], seen[j, 2]) - 0.01, f'<line {ends} stroke="#999" stroke-width="{0.14 * unit:.1f}"/>')
+        )
+    for i, z in enumerate(atomic_numbers.tolist()):
+        radius = (0.22 if z == 1 else 0.34) * unit
+        fill = _COLOURS.get(z, "#c060c0")
+        circle = f'<circle cx="{x[i]:.1f}" cy="{y[i]:.1f}" r="{radius:.1f}" fill="{fill}" stroke="#333"'
+        marks.append((seen[i, 2], f"{circle}><title>{SYMBOLS[z - 1]}{i + 1}</title></circle>"))
+    body = "".join(mark for _, mark in sorted(marks))
+    said = escape(label, {'"': "&quot;"})
+    return f'<svg viewBox="0 0 {size} {size}" role="img" aria-label="{said}" xmlns="http://www.w3.org/2000/svg">{body}</svg>'
