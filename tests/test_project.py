@@ -59,7 +59,8 @@ def declared(requirements: list[str]) -> set[str]:
 
 def test_every_import_is_a_declared_dependency() -> None:
     optional = declared(EXTRAS["ray"])
-    assert imported_distributions() <= declared(PYPROJECT["project"]["dependencies"]) | optional
+    known = declared(PYPROJECT["project"]["dependencies"]) | optional | {"pydantic-core"}  # pydantic fixes its version
+    assert imported_distributions() <= known
 
 
 def test_every_dependency_is_imported() -> None:
