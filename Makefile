@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 
 # The first Python on PATH that runs and is new enough (a version manager's shim may exist and still not run).
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell \
-	$(p) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null && echo $(p))))
+find-python = $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null && { echo $$p; break; }; done)
+PYTHON ?= $(eval PYTHON := $(find-python))$(PYTHON)
 
 # PyTorch: the CUDA build only where an NVIDIA GPU answers; elsewhere the CPU build, which brings no CUDA package.
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
