@@ -1,7 +1,7 @@
 """Dense output: the state anywhere within the steps that an integrator took."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,30 +41,26 @@ class Interpolant(NamedTuple):
 
 
 class Trajectory:
-    """The accepted steps of some rows from their start to where they are now.
+    """The accepted steps of some rows, each with times and a number of steps of its own.
 
-    Rejected attempts may be among the pieces, flagged; every row has its own times and its own number of steps.
+    Args:
+        pieces: (accepted, interpolant) of attempt after attempt; those not accepted are passed over.
     """
 
     def __init__(self, pieces: Sequence[tuple[Bool[Tensor, " B"], Interpolant]]) -> None:
-        self.accepted = torch.stack([accepted for accepted, _ in pieces])
-        """(S, B): which pieces belong to which row."""
+        self.accepted = torch.stack([accepted for accepted, _ in pieces])  # (S, B)
         self.pieces = Interpolant(*(torch.stack(fields) for fields in zip(*(p for _, p in pieces), strict=True)))
 
-    def select(self, rows: Int[Tensor, " R"]) -> Self:
-        """These rows only."""
-        chosen = object.__new__(type(self))
-        chosen.accepted = self.accepted[:, rows]
-        chosen.pieces = Interpolant(*(field[:, rows] for field in self.pieces))
-        return chosen
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, B."""
+        return self.accepted.shape[1]
 
-    def at(self, t: Float[Tensor, "B K"]) -> Float[Tensor, "B K N D"]:
-        """The states at K times per row."""
-        past = torch.where(self.pieces.t1 >= self.pieces.t0, 1.0, -1.0)[..., None]
-        covers = self.accepted[..., None] & (past * (self.pieces.t1[..., None] - t) >= 0)  # (S, B, K)
-        # argmax of booleans is the first that holds; a time past the end by rounding belongs to the last accepted.
-        last = self.accepted.shape[0] - 1 - self.accepted.flip(0).int().argmax(0)
-        piece = torch.where(covers.any(0), covers.int().argmax(0), last[:, None])  # (B, K)
-        row = torch.arange(t.shape[0], device=t.device)[:, None].expand_as(piece)
-        flat = Interpolant(*(field[piece, row].flatten(0, 1) for field in self.pieces))
-        return flat.at(t.flatten()).reshape(*t.shape, *flat.y0.shape[1:])
+    def of(self, rows: Int[Tensor, " M"], t: Float[Tensor, " M"]) -> Float[Tensor, "M N D"]:
+        """The state of these rows, any of them any number of times, each at a time of its own."""
+        begin, end, accepted = self.pieces.t0[:, rows], self.pieces.t1[:, rows], self.accepted[:, rows]  # (S, M)
+        reached = accepted & ((end - t) * (end - begin).sign() >= 0)
+        # The first piece that reaches t; by rounding t may lie past the last one.
+        last = len(accepted) - 1 - accepted.flip(0).int().argmax(0)
+        piece = torch.where(reached.any(0), reached.int().argmax(0), last)
+        return Interpolant(*(field[piece, rows] for field in self.pieces)).at(t)

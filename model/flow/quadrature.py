@@ -1,0 +1,172 @@
+"""The integral of a divergence along a path, by adaptive Gauss-Kronrod quadrature.
+
+The divergence does not feed back into the path, so it is evaluated afterwards, at a dozen points, and not at every
+stage of every step. It changes fastest near the data, t = 1: nodes are spaced evenly in s, 1 - t = s^2.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.flow.interpolant import Trajectory
+
+POWER = 2
+"""1 - t = s^POWER. 8 nodes err by .75, .17 and .35 nats of 245 for powers 1, 2 and 3 (an early model, 12 atoms)."""
+
+HALF_NODES = (
+    0.991455371120812639206854697526329,
+    0.949107912342758524526189684047851,
+    0.864864423359769072789712788640926,
+    0.741531185599394439863864773280788,
+    0.586087235467691130294144691693774,
+    0.405845151377397166906606412076961,
+    0.207784955007898467600689403773245,
+    0.0,
+)
+KRONROD = (
+    0.022935322010529224963732008058970,
+    0.063092092629978553290700663189204,
+    0.104790010322250183839876322541518,
+    0.140653259715525918745189590510238,
+    0.169004726639267902826583426598550,
+    0.190350578064785409913256402421014,
+    0.204432940075298892414161999234649,
+    0.209482141084727828012999174891714,
+)
+GAUSS = (
+    0.0,
+    0.129484966168869693270611432679082,
+    0.0,
+    0.279705391489276667901467771423780,
+    0.0,
+    0.381830050505118944950369775488975,
+    0.0,
+    0.417959183673469387755102040816327,
+)
+"""The pair G7 K15 on [-1, 1] (Piessens et al., QUADPACK, 1983); nodes and weights of the left half, then the centre."""
+
+NODES = np.array([*(-x for x in HALF_NODES), *HALF_NODES[-2::-1]])
+KRONROD_WEIGHTS = np.array([*KRONROD, *KRONROD[-2::-1]])
+GAUSS_WEIGHTS = np.array([*GAUSS, *GAUSS[-2::-1]])
+
+MAX_PANELS = 8
+"""Stretches of one integral, after which its error is reported as it stands: at most 8 x 15 nodes and those before."""
+
+
+class Panel(NamedTuple):
+    """A stretch of s and the integral over it."""
+
+    begin: float
+    end: float
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """One integral under way: it asks for its integrand at some times until its error is small enough.
+
+    A value: `told` returns the next. Begin with `Quadrature.between`.
+
+    Attributes:
+        asked: stretches (begin, end) of s whose integrand is wanted.
+        known: stretches whose integral is known.
+        tolerance: of the error of the whole, in nats.
+    """
+
+    asked: tuple[tuple[float, float], ...]
+    known: tuple[Panel, ...]
+    tolerance: float
+
+    @classmethod
+    def between(cls, t0: float, t1: float, tolerance: float) -> "Quadrature":
+        """The integral from t0 to t1, both in [0, 1], in either direction."""
+        return cls((((1.0 - t0) ** (1 / POWER), (1.0 - t1) ** (1 / POWER)),), (), tolerance)
+
+    @property
+    def times(self) -> list[float]:
+        """Where the integrand is wanted; empty when finished."""
+        return [float(1.0 - s**POWER) for begin, end in self.asked for s in _nodes(begin, end)]
+
+    def told(self, values: Sequence[float]) -> "Quadrature":
+        """The integral given its integrand at `times`; stretches with too much error are halved and asked again."""
+        rows = np.asarray(values, dtype=np.float64).reshape(-1, len(NODES))
+        known = [*self.known, *(_panel(*ends, row) for ends, row in zip(self.asked, rows, strict=True))]
+        if sum(panel.error for panel in known) <= self.tolerance:
+            return replace(self, asked=(), known=tuple(known))
+        known.sort(key=lambda panel: panel.error)
+        share = self.tolerance / len(known)
+        halved = [p for p in known if p.error > share][-(MAX_PANELS - len(known)) :] if len(known) < MAX_PANELS else []
+        asked = tuple(half for panel in halved for half in _halves(panel))
+        return replace(self, asked=asked, known=tuple(p for p in known if p not in halved))
+
+    @property
+    def value(self) -> float:
+        """The integral so far."""
+        return float(sum(panel.value for panel in self.known))
+
+    @property
+    def error(self) -> float:
+        """The estimate of its error."""
+        return float(sum(panel.error for panel in self.known))
+
+
+class Integral(NamedTuple):
+    """Integrals of some rows, nats, with the estimates of their errors and the nodes they took."""
+
+    value: Float[Tensor, " B"]
+    error: Float[Tensor, " B"]
+    nodes: Int[Tensor, " B"]
+
+
+def integrate(
+    trajectory: Trajectory,
+    integrand: Callable[[Tensor, Tensor, Tensor], Tensor],
+    t0: float,
+    t1: float,
+    tolerance: float,
+) -> Integral:
+    """The integral of a divergence along each row's path, from t0 to t1.
+
+    Args:
+        trajectory: the paths, which cover t0 to t1.
+        integrand: (rows (M,), t (M,), y (M, N, 3 + F)) -> (M,), rows counting those of the trajectory.
+        t0, t1: in [0, 1], in either direction.
+        tolerance: nats per row.
+    """
+    under_way = [Quadrature.between(t0, t1, tolerance) for _ in range(trajectory.n_rows)]
+    nodes = [0] * len(under_way)
+    while wanted := [(row, t) for row, one in enumerate(under_way) for t in one.times]:
+        device = trajectory.pieces.y0.device
+        rows = torch.tensor([row for row, _ in wanted], device=device)
+        t = torch.tensor([t for _, t in wanted], dtype=trajectory.pieces.t0.dtype, device=device)
+        values = integrand(rows, t, trajectory.of(rows, t)).tolist()
+        for row, one in enumerate(under_way):
+            nodes[row] += len(one.times)
+            told, values = values[: len(one.times)], values[len(one.times) :]
+            under_way[row] = one.told(told) if told else one
+    value = torch.tensor([one.value for one in under_way], dtype=torch.float64)
+    error = torch.tensor([one.error for one in under_way], dtype=torch.float64)
+    return Integral(value, error, torch.tensor(nodes))
+
+
+def _nodes(begin: float, end: float) -> NDArray[np.float64]:
+    return begin + (end - begin) * (NODES + 1.0) / 2.0
+
+
+def _panel(begin: float, end: float, values: NDArray[np.float64]) -> Panel:
+    # dt = -POWER s^(POWER - 1) ds
+    terms = -values * POWER * _nodes(begin, end) ** (POWER - 1) * (end - begin) / 2.0
+    kronrod, gauss = float(KRONROD_WEIGHTS @ terms), float(GAUSS_WEIGHTS @ terms)
+    return Panel(begin, end, kronrod, abs(kronrod - gauss))
+
+
+def _halves(panel: Panel) -> list[tuple[float, float]]:
+    middle = (panel.begin + panel.end) / 2.0
+    return [(panel.begin, middle), (middle, panel.end)]
