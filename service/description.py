@@ -1,0 +1,93 @@
+"""The OpenAPI description: schemas with the limits in force, formats in and out, errors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service import schemas
+from service.intake import FILES
+from service.negotiation import JSON, MULTIPART
+from service.problems import MEDIA_TYPE
+from service.settings import Limits
+
+REQUESTS: Sequence[type[BaseModel]] = (
+    schemas.SampleRequest,
+    schemas.LikelihoodRequest,
+    schemas.InterpolateRequest,
+    schemas.VariationsRequest,
+)
+ANSWERS: Sequence[type[BaseModel]] = (
+    schemas.SampleResponse,
+    schemas.WalkResponse,
+    schemas.LikelihoodResponse,
+    schemas.HealthOut,
+    schemas.LimitsOut,
+    schemas.ModelsOut,
+    schemas.ProblemOut,
+)
+
+OVERVIEW = """\
+Generates and scores 3D molecules with an E(n) equivariant normalizing flow. Positions are in angstrom, likelihoods in
+nats. `(seed, index)`, the weights and the tolerance fix a molecule: alone or in company, today or tomorrow.
+
+The format of an answer follows `Accept`; `application/x-ndjson` and `text/event-stream` tell each molecule as it
+finishes. Every error is `application/problem+json` (RFC 9457). Close the connection to cancel.
+"""
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}}
+    for status, text in (("4XX", "The request cannot be carried out"), ("5XX", "The service cannot carry it out"))
+}
+
+
+def takes(schema: type[BaseModel], options: type[BaseModel] | None = None) -> dict[str, Any]:
+    """The description of a request body: JSON by a schema; with `options`, a file or a form as well."""
+    content: dict[str, Any] = {JSON: {"schema": _reference(schema)}}
+    found: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
+    if options:
+        properties = options.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
+        content |= {media_type: {"schema": {"type": "string"}} for media_type in FILES}
+        files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+        fields = {"type": "object", "required": ["file"], "properties": {"file": files, **properties}}
+        content[MULTIPART] = {"schema": {**fields, "additionalProperties": False}}
+    return found
+
+
+def gives(schema: type[BaseModel], formats: Sequence[str] = (JSON,)) -> dict[int | str, dict[str, Any]]:
+    """The description of the answers: 200 in each format, and the errors."""
+    content: dict[str, Any] = {media_type: {"schema": {"type": "string"}} for media_type in formats}
+    content[JSON] = {"schema": _reference(schema)}
+    return {200: {"description": "Done", "content": content}, **ERRORS}
+
+
+def complete(document: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    """The framework's description with our schemas, and the limits in force in them."""
+    inputs = models_json_schema(
+        [(each, "validation") for each in REQUESTS], ref_template="#/components/schemas/{model}"
+    )[1]["$defs"]
+    outputs = models_json_schema(
+        [(each, "serialization") for each in ANSWERS], ref_template="#/components/schemas/{model}"
+    )[1]["$defs"]
+    found = {**document, "components": {"schemas": {**outputs, **inputs}}}
+    bounded: dict[str, Any] = _with_limits(found, limits)
+    return bounded
+
+
+def _reference(schema: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{schema.__name__}"}
+
+
+_BOUND = {"integer": "maximum", "number": "maximum", "array": "maxItems", "string": "maxLength"}
+
+
+def _with_limits(node: Any, limits: Limits) -> Any:
+    if isinstance(node, list):
+        return [_with_limits(each, limits) for each in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _with_limits(value, limits) for key, value in node.items() if key != "x-limit"}
+    if isinstance(node.get("x-limit"), str):
+        found[_BOUND[node["type"]]] = getattr(limits, node["x-limit"])
+    return found

@@ -1,0 +1,176 @@
+"""Generated molecules: sampled, judged, labelled; on request sampled on until enough of them pass."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from model.chem.molecule import Molecule
+from model.errors import StructureError
+from service import work
+from service.chemistry import Drawing
+from service.desk import Answer, Caller, Desk, Emit, Usage, refuse_if_late, unwrapped, work_id
+from service.portrait import Portrait, frame_document, portrait
+from service.progress import Progress
+from service.schemas import SampleRequest, rtol
+from service.scoring import score_fields
+
+
+@dataclass
+class Generation:
+    """One /sample request under way: attempts run side by side, and every molecule is answered for.
+
+    Molecule j of n tries the indices j, j + n, j + 2n, ... after `first_index` until one passes. So the answer depends
+    on the seed alone, not on which molecule happened to finish first, and nothing is computed that nobody asked for.
+    """
+
+    desk: Desk
+    request: SampleRequest
+    seed: int
+    caller: Caller
+    emit: Emit
+    usage: Usage = field(default_factory=Usage)
+    tried: int = 0
+    found: list[Portrait] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+
+    async def run(self) -> Answer:
+        """The whole answer, molecules in the order of their index.
+
+        Raises:
+            Problem: the request is refused, or nothing was finished in time.
+        """
+        self.desk.check_size(self.request.sizes, self.request.frames)
+        self.progress = Progress(self.desk, self.emit)
+        with unwrapped():
+            async with self.tasks:
+                self.tasks.create_task(self._attempt(self.request.first_index, self.request.sizes, first=True))
+        refuse_if_late(self.found, self.failed)
+        return self._answer()
+
+    async def _attempt(self, first_index: int, sizes: tuple[int | None, ...], *, first: bool = False) -> None:
+        request, tolerance = self.request, rtol(self.request.tolerance)
+        wanted = work.SampleWork(
+            id=work_id(),
+            seed=self.seed,
+            n_atoms=sizes,
+            first_index=first_index,
+            rtol=tolerance,
+            atol=tolerance,
+            frames=request.frames,
+            nll=self._nll if request.only == "any" else None,
+            progress=True,
+            client=self.caller.name,
+            deadline=self.caller.deadline,
+        )
+        self.tried += len(sizes)
+        async with self.desk.running(wanted, patient=not first) as events:
+            if first:
+                await self.emit("start", {**self.desk.heading(self.seed), "n_molecules": len(sizes)})
+            async for event in events:
+                await self._hear(event)
+
+    @property
+    def _nll(self) -> work.LikelihoodOptions | None:
+        tolerance = rtol(self.request.tolerance)
+        return work.LikelihoodOptions(rtol=tolerance, atol=tolerance) if self.request.with_nll else None
+
+    async def _hear(self, event: work.Event) -> None:
+        match event:
+            case work.Progress():
+                await self.progress.under_way(event, done=len(self.found), tried=self.tried)
+            case work.Sampled():
+                self.progress.finished(event.index)
+                self.tasks.create_task(self._judge(event))
+            case work.Failed():
+                self.progress.finished(event.index)
+                self._reject(event.index, f"solver: {event.reason}", event)
+            case work.Done():
+                self.usage.add(event)
+
+    async def _judge(self, sampled: work.Sampled) -> None:
+        try:
+            molecule = Molecule(sampled.atomic_numbers, sampled.positions)
+        except StructureError as error:  # two atoms of a bad sample can stand at one point
+            self._reject(
+                sampled.index, "no structure", work.Failed("", sampled.index, work.Reason.STRUCTURE, str(error))
+            )
+            return
+        drawing = await self.desk.draw(molecule, self.usage)
+        reason = _objection(self.request.only, drawing)
+        if reason:
+            self._reject(sampled.index, reason)
+            return
+        score = sampled.likelihood
+        if score is None and self._nll:
+            score = await self._score(sampled.index, molecule)
+        shown = await generated(self.desk, self.seed, sampled, molecule, drawing, score)
+        self.found.append(shown)
+        self.desk.telemetry.molecules.labels("sampled", "stable" if drawing.stable else drawing.bonds.status).inc()
+        await self.emit("molecule", {"molecule": shown.fields})
+
+    async def _score(self, index: int, molecule: Molecule) -> work.Scored | None:
+        assert self._nll is not None
+        wanted = work.LikelihoodWork(
+            id=work_id(),
+            molecules=(work.Structure(molecule.atomic_numbers, molecule.positions),),
+            seed=self.seed,
+            options=self._nll,
+            first_index=index,
+            client=self.caller.name,
+            deadline=self.caller.deadline,
+        )
+        score = None
+        async with self.desk.running(wanted, patient=True) as events:
+            async for event in events:
+                score = event if isinstance(event, work.Scored) else score
+                if isinstance(event, work.Done):
+                    self.usage.add(event)
+        return score
+
+    def _reject(self, index: int, reason: str, failure: work.Failed | None = None) -> None:
+        self.rejected[reason] += 1
+        self.desk.telemetry.molecules.labels("sampled", reason).inc()
+        n = len(self.request.sizes)
+        place, attempt = (index - self.request.first_index) % n, (index - self.request.first_index) // n
+        late = failure is not None and failure.reason in (work.Reason.DEADLINE, work.Reason.CANCELLED)
+        if self.request.only != "any" and attempt + 1 < self.desk.limits.max_attempts and not late:
+            self.tasks.create_task(self._attempt(index + n, (self.request.sizes[place],)))
+        elif failure is not None:
+            self.failed.append({"index": index, "reason": str(failure.reason), "detail": failure.detail})
+        else:
+            detail = f"none of {attempt + 1} attempts was {self.request.only}"
+            self.failed.append({"index": index, "reason": "attempts", "detail": detail})
+
+    def _answer(self) -> Answer:
+        found = sorted(self.found, key=lambda each: int(each.fields["index"]))
+        document = {
+            **self.desk.heading(self.seed),
+            "molecules": [each.fields for each in found],
+            "failed": sorted(self.failed, key=lambda each: int(each["index"])),
+            "attempts": {"tried": self.tried, "found": len(found), "rejected": dict(self.rejected)},
+            "usage": self.usage.document(),
+        }
+        return Answer(document, found)
+
+
+def _objection(only: str, drawing: Drawing) -> str:
+    """Why a molecule does not pass, or nothing."""
+    if only == "valid" and drawing.bonds.status != "ok":
+        return "not valid"
+    return "not stable" if only == "stable" and not drawing.stable else ""
+
+
+async def generated(
+    desk: Desk, seed: int, sampled: work.Sampled, molecule: Molecule, drawing: Drawing, score: work.Scored | None = None
+) -> Portrait:
+    """A generated molecule as the API shows it."""
+    whence = {"seed": seed, "index": sampled.index, "model": desk.card.name, "sha256": desk.card.sha256}
+    solver = {"nfe": sampled.nfe, "solver_status": sampled.status}
+    scores = score_fields(desk.card, score, molecule.n_atoms) if score else {}
+    numbers = {"nll": score.nll, "nll_std_error": score.std_error} if score else {}
+    frames = {"frames": [frame_document(each) for each in sampled.frames]} if sampled.frames else {}
+    shown = await portrait(desk.chemistry, molecule, drawing, {**whence, **solver, **numbers})
+    return replace(shown, fields={"index": sampled.index, "seed": seed, **shown.fields, **solver, **scores, **frames})

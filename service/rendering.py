@@ -1,0 +1,66 @@
+"""An answer in the format that its caller accepts."""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+from service.chemistry import Chemistry, WrittenForm
+from service.desk import Answer
+from service.negotiation import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
+
+MOLECULE_FORMATS = (JSON, XYZ, SDF, NDJSON, SSE, HTML, ZIP)
+"""What answers that are molecules can be; the first where the caller is indifferent."""
+
+SCORE_FORMATS = (JSON, NDJSON, SSE)
+"""What answers that are scores can be."""
+
+FILE_NAMES: Mapping[str, str] = {
+    XYZ: "molecules.xyz",
+    SDF: "molecules.sdf",
+    HTML: "molecules.html",
+    ZIP: "molecules.zip",
+}
+
+
+async def render(answer: Answer, media_type: str, parameters: Mapping[str, str], chemistry: Chemistry) -> bytes:
+    """The body of an answer; `parameters` of the media type may ask for `version=V3000` of SDF."""
+    match media_type:
+        case "chemical/x-xyz":
+            return _xyz(answer).encode()
+        case "chemical/x-mdl-sdfile":
+            v3000 = parameters.get("version", "").upper() == "V3000"
+            return await _written(answer, "sdf-v3000" if v3000 else "sdf", chemistry)
+        case "text/html":
+            return await _written(answer, "html", chemistry)
+        case "application/zip":
+            return _zip(answer, await _written(answer, "sdf", chemistry))
+        case _:
+            return dumps(answer.document)
+
+
+def dumps(document: Any) -> bytes:
+    """JSON; a NaN in it is a defect and no silent null."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _xyz(answer: Answer) -> str:
+    return "".join(each.fields["xyz"] for each in answer.portraits)
+
+
+async def _written(answer: Answer, form: WrittenForm, chemistry: Chemistry) -> bytes:
+    molecules = [each.molecule for each in answer.portraits]
+    return (await chemistry.write(molecules, [each.bonds for each in answer.portraits], form)).encode()
+
+
+def _zip(answer: Answer, sdf: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in (
+            ("molecules.sdf", sdf),
+            ("molecules.xyz", _xyz(answer)),
+            ("answer.json", dumps(answer.document)),
+        ):
+            archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
+    return packed.getvalue()

@@ -1,0 +1,119 @@
+"""The environment, read once into a frozen value: every limit of the service is a setting."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "qm9"
+
+
+class Limits(BaseModel):
+    """What one request may ask for; `GET /limits` shows these numbers.
+
+    Attributes:
+        max_molecules: of one request.
+        max_atoms: of one molecule; the loaded weights may allow fewer.
+        max_pairs: sum of n_atoms squared over one request, which is what the device works on.
+        max_attempts: per molecule with `only: valid` or `only: stable`.
+        max_records: structures uploaded by one request.
+        max_bytes: of a request body.
+        max_body_s: seconds a body may take to arrive.
+        max_idle_s: seconds between two pieces of a body.
+        max_probes, max_draws, max_frames: of one molecule.
+        max_total_frames: of all molecules of one request.
+        max_deadline_s: the longest deadline, and the one of a request that names none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_molecules: PositiveInt = 1000
+    max_atoms: PositiveInt = 29
+    max_pairs: PositiveInt = 1_000_000
+    max_attempts: PositiveInt = 50
+    max_records: PositiveInt = 1000
+    max_bytes: PositiveInt = 10_000_000
+    max_body_s: PositiveFloat = 60.0
+    max_idle_s: PositiveFloat = 10.0
+    max_probes: PositiveInt = 64
+    max_draws: PositiveInt = 64
+    max_frames: PositiveInt = 200
+    max_total_frames: PositiveInt = 20_000
+    max_deadline_s: PositiveFloat = 600.0
+
+
+class ChemistrySettings(BaseModel):
+    """RDKit runs in processes that can be killed.
+
+    Attributes:
+        processes: how many at once.
+        bonds_s: seconds for the bonds of one molecule.
+        read_s: seconds to read one upload.
+        memory_bytes: address space of each process; parsers and RDKit need well under half a gigabyte of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    processes: PositiveInt = 2
+    bonds_s: PositiveFloat = 5.0
+    read_s: PositiveFloat = 20.0
+    memory_bytes: PositiveInt = 2_000_000_000
+
+
+def _directory(path: Path) -> Path:
+    return path.expanduser().resolve()
+
+
+class Settings(BaseSettings):
+    """Settings of the service, from the environment: `ENFLOW_PORT=9000`, `ENFLOW_LIMITS__MAX_MOLECULES=100`.
+
+    Attributes:
+        host, port: where to listen.
+        allow_open: listen on a non-loopback address although there are no keys.
+        api_keys_file: file of `name:sha256-of-the-key` lines; with it every call that computes needs a key.
+        weights: directory with weights.safetensors and card.json.
+        device: "auto", "cpu" or "cuda".
+        threads: of the engine; None = what torch chooses.
+        requests_per_minute: of one client, before 429.
+        cors_origins: origins of foreign pages that may call; none by default.
+        drain_s: seconds that running work gets when the service stops.
+        header_s: seconds a connection may take to send its headers.
+        log_level: of the JSON logs.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="ENFLOW_", env_nested_delimiter="__", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    allow_open: bool = False
+    api_keys_file: Path | None = None
+    weights: Annotated[Path, AfterValidator(_directory)] = BUNDLED_WEIGHTS
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: PositiveInt | None = None
+    requests_per_minute: PositiveInt = 600
+    cors_origins: tuple[str, ...] = ()
+    drain_s: PositiveFloat = 30.0
+    header_s: PositiveFloat = 10.0
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    limits: Limits = Limits()
+    chemistry: ChemistrySettings = ChemistrySettings()
+
+    @model_validator(mode="after")
+    def _closed_to_strangers(self) -> Self:
+        if self.api_keys_file is None and not self.allow_open and not _is_loopback(self.host):
+            raise ValueError(
+                f"found host {self.host} without API keys: anybody who reaches it could use it; "
+                "set ENFLOW_API_KEYS_FILE, or ENFLOW_ALLOW_OPEN=1 where that is meant"
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,82 @@
+"""A client without an engine that does as it is told, for what the application promises about protocols."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service import work
+
+METHANE = work.Structure(
+    np.array([6, 1, 1, 1, 1]),
+    0.63 * np.array([[0.0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]),
+)
+TORN = work.Structure(METHANE.atomic_numbers, 3 * METHANE.positions)
+"""The same atoms too far apart for any bond."""
+
+
+@dataclass
+class Obedient:
+    """Answers every sample with what `molecule` says for its index, and every other work as simply.
+
+    `steps` progress events come first, `pause` seconds apart.
+    """
+
+    molecule: Callable[[int], work.Structure] = lambda _: METHANE
+    steps: int = 1
+    pause: float = 0.0
+    refuse: Exception | None = None
+    submitted: list[work.Work] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    ready: bool = True
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def drain(self, timeout: float) -> None: ...
+
+    async def submit(self, wanted: work.Work) -> None:
+        if self.refuse:
+            raise self.refuse
+        self.submitted.append(wanted)
+
+    async def abort(self, work_id: str) -> None:
+        self.aborted.append(work_id)
+
+    async def events(self, work_id: str) -> AsyncIterator[work.Event]:
+        wanted = next(each for each in self.submitted if each.id == work_id)
+        for step in range(self.steps):
+            await asyncio.sleep(self.pause)
+            yield work.Progress(work_id, wanted.first_index, step / self.steps, 6 * step)
+        for event in self._answers(wanted):
+            await asyncio.sleep(0)
+            yield event
+        self.finished.append(work_id)
+        yield work.Done(work_id, 1.0, 2.0, 60)
+
+    def _answers(self, wanted: work.Work) -> list[work.Event]:
+        match wanted:
+            case work.SampleWork():
+                indices = range(wanted.first_index, wanted.first_index + len(wanted.n_atoms))
+                return [work.Sampled(wanted.id, i, *self.molecule(i), 60, "success") for i in indices]
+            case work.LikelihoodWork():
+                indices = range(wanted.first_index, wanted.first_index + len(wanted.molecules))
+                return [self._scored(wanted.id, i) for i in indices]
+            case work.EncodeWork():
+                latents = [work.Latent(each.positions, np.zeros((len(each.positions), 5))) for each in wanted.molecules]
+                return [work.Encoded(wanted.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
+            case work.DecodeWork():
+                return [work.Sampled(wanted.id, i, *METHANE, 60, "success") for i in range(len(wanted.latents))]
+
+    def _scored(self, work_id: str, index: int) -> work.Scored:
+        parts = {"base": 1.0, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
+        return work.Scored(work_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
+
+    def stats(self) -> work.Stats:
+        return work.Stats(device="none")
+
+    def health(self) -> work.Health:
+        return work.Health(True, self.ready, "ok" if self.ready else "the device answers nonsense", 0.1)
