@@ -12,8 +12,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from service.work import RowKey
+
 Group = Hashable
-RowKey = tuple[str, int, int]
 
 
 @dataclass(eq=False)

@@ -64,6 +64,9 @@ class SampleWork:
     client: str = ""
     deadline: float | None = None
 
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodWork:
@@ -77,6 +80,9 @@ class LikelihoodWork:
     progress: bool = False
     client: str = ""
     deadline: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.molecules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +99,9 @@ class EncodeWork:
     client: str = ""
     deadline: float | None = None
 
+    def __len__(self) -> int:
+        return len(self.molecules)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeWork:
@@ -107,6 +116,9 @@ class DecodeWork:
     progress: bool = False
     client: str = ""
     deadline: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents)
 
 
 Work = SampleWork | LikelihoodWork | EncodeWork | DecodeWork
@@ -216,6 +228,29 @@ class Done:
 
 
 Event = Progress | Sampled | Scored | Encoded | Failed | Done
+
+
+RowKey = tuple[str, int, int]
+"""What names a row: work, index, draw."""
+
+
+@dataclass(frozen=True)
+class SavedRow:
+    """A molecule half-way: the fields of its solver state for one row without padding, and the frames it has passed."""
+
+    state: tuple[NDArray[np.generic], ...]
+    frames: tuple[Frame, ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What an engine needs to go on: works with the indices already answered, and rows half-way.
+
+    A row without a saved state goes on from its seed; either way it ends in the same molecule.
+    """
+
+    works: tuple[tuple[Work, frozenset[int]], ...] = ()
+    rows: Mapping[RowKey, SavedRow] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
