@@ -1,0 +1,63 @@
+"""How things are measured here: by turns in one run, in processor time, and told as a table and one JSON line."""
+
+import gc
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def by_turns(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, NDArray[np.float64]]:
+    """Seconds of processor time of each candidate in each round (rounds,), A B A B, after one round unmeasured."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for measured in [False] + [True] * rounds:
+        for name, run in candidates.items():
+            gc.collect()
+            begin = time.process_time()
+            run()
+            if measured:
+                seconds[name].append(time.process_time() - begin)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def ratio(slow: NDArray[np.float64], fast: NDArray[np.float64]) -> dict[str, float]:
+    """How many times faster, turn by turn: median and quartiles."""
+    low, middle, high = np.quantile(slow / fast, [0.25, 0.5, 0.75])
+    return {"median": round(float(middle), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    cpu = Path("/proc/cpuinfo")
+    models = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if "model name" in line]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def tell(name: str, title: str, columns: list[str], rows: list[list[str]], facts: Mapping[str, Any]) -> None:
+    """Print the table and the JSON line, and keep the line under results/."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(table)
+    line = json.dumps({"benchmark": name, **facts, "machine": machine()})
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(line + "\n")
+    print(line)
