@@ -1,0 +1,143 @@
+"""Configurations: frozen dataclasses that go to JSON and come back, and refuse keys they do not know."""
+
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from model.errors import ConfigError
+
+TOLERANCES = {"draft": 1e-2, "standard": 1e-3, "precise": 1e-5}
+"""Named tolerances of the adaptive solver: rtol = atol, per molecule."""
+
+
+@dataclass(frozen=True)
+class EGNNConfig:
+    """Configuration of the E(n) equivariant graph network that is the velocity (Satorras et al. 2021, eq. 3 to 6).
+
+    The defaults are Enflow's own shape: wide nodes, narrow pairs. The original authors' network is
+    ``node_dim = edge_dim = 64, n_layers = 6, n_radial = 0, layer_norm = False, tanh_range = 2.5, message_scale = 1,
+    n_frequencies = 0, size_input = False, output = "velocity"``.
+
+    Attributes:
+        kind: the dynamics' name in the registry.
+        n_features: invariant features per atom in the state, F.
+        node_dim: width of the node features inside the network.
+        edge_dim: width of the messages.
+        n_layers: message passing layers.
+        n_radial: Gaussians of the distance beside the squared distance; 0 = the squared distance alone.
+        layer_norm: normalise node features before each layer and before the output.
+        gate: multiply each message by a learned sigmoid of itself (the paper's edge inference).
+        tanh_range: bound of one pair's coordinate weight in a layer; None = unbounded.
+        message_scale: the sum of messages is divided by this.
+        n_frequencies: sine and cosine pairs of the time beside the time itself.
+        size_input: give the network the number of atoms.
+        output: "velocity": dh is linear in the last node features; "centre": the network classifies each atom and dh
+            follows from the classes by Bayes' rule (see `dynamics.centre_velocity`).
+        feature_scale, feature_sigma: for "centre": dequantized features are feature_scale * one-hot plus noise of
+            standard deviation feature_sigma.
+        reverse: the network was trained with time running from data to base: velocity = -network(1 - t).
+    """
+
+    kind: str = "egnn"
+    n_features: int = 5
+    node_dim: int = 128
+    edge_dim: int = 32
+    n_layers: int = 8
+    n_radial: int = 16
+    layer_norm: bool = True
+    gate: bool = True
+    tanh_range: float | None = 3.0
+    message_scale: float = 5.0
+    n_frequencies: int = 4
+    size_input: bool = True
+    output: str = "centre"
+    feature_scale: float = 0.25
+    feature_sigma: float = 0.05
+    reverse: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("n_features", "node_dim", "edge_dim", "n_layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.output not in ("velocity", "centre"):
+            raise ConfigError(f'output is {self.output!r}; expected "velocity" or "centre"')
+
+
+@dataclass(frozen=True)
+class DequantizerConfig:
+    """How discrete atom types become continuous features (see `dequantize`).
+
+    Attributes:
+        kind: "truncated", "uniform", "argmax", "variational" or "argmax_variational".
+        scale: the corner of a type's region is scale * one-hot; the side of the boxes of "uniform".
+        sigma: width of the Gaussian of "truncated", unit of the channels of "argmax".
+        node_dim, n_layers: the network of the learned kinds, "argmax" and "variational".
+    """
+
+    kind: str = "truncated"
+    scale: float = 0.25
+    sigma: float = 0.05
+    node_dim: int = 64
+    n_layers: int = 4
+
+    def __post_init__(self) -> None:
+        if self.sigma <= 0:
+            raise ConfigError(f"sigma is {self.sigma}; expected more than 0")
+        if self.scale < 0 or (self.kind == "uniform" and self.scale == 0):
+            raise ConfigError(f"scale is {self.scale}; expected more than 0")
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """A whole model: vocabulary, velocity, dequantizer, optional ActNorm."""
+
+    vocabulary: tuple[int, ...] = (1, 6, 7, 8, 9)
+    max_atoms: int = 29
+    dynamics: EGNNConfig = field(default_factory=EGNNConfig)
+    dequantizer: DequantizerConfig = field(default_factory=DequantizerConfig)
+    act_norm: bool = False
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    return asdict(config)
+
+
+T = TypeVar("T")
+
+
+def from_json(cls: type[T], values: dict[str, Any], where: str = "config") -> T:
+    """Build `cls` from plain JSON values.
+
+    Raises:
+        ConfigError: for an unknown or missing key, a value of the wrong type, or a value that the class refuses.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} is a {type(values).__name__}; expected an object")
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"unknown key {unknown[0]!r} in {where}; expected one of {', '.join(sorted(known))}")
+    required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
+    if missing := sorted(required - set(values)):
+        raise ConfigError(f"no key {missing[0]!r} in {where}; expected {', '.join(sorted(required))}")
+    return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint):
+        return from_json(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) in (UnionType, Union):
+        if value is None:
+            return None
+        return _convert(next(a for a in get_args(hint) if a is not type(None)), value, where)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} is {value!r}; expected a list")
+        return tuple(_convert(get_args(hint)[0], v, where) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    kind = get_origin(hint) or hint
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{where} is {value!r}; expected {kind.__name__}")
+    return value

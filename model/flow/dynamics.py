@@ -1,0 +1,82 @@
+"""Dynamics: velocities of the flow, as functions (t, x, h, mask) -> (dx, dh), in one registry."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.config import EGNNConfig
+from model.errors import ConfigError
+from model.flow.geometry import centre, pair_mask
+from model.flow.networks import EGNN, time_features
+
+REGISTRY: dict[str, Callable[[Any], nn.Module]] = {}
+
+
+def register(cls: Any) -> Any:
+    """Enter a dynamics class into the registry under its configuration's kind."""
+    REGISTRY[cls.config_class().kind] = cls
+    return cls
+
+
+def build(config: Any) -> nn.Module:
+    """The dynamics that a configuration describes.
+
+    Raises:
+        ConfigError: if no dynamics of that kind is registered.
+    """
+    if config.kind not in REGISTRY:
+        raise ConfigError(f"unknown dynamics {config.kind!r}; expected one of {', '.join(sorted(REGISTRY))}")
+    return REGISTRY[config.kind](config)
+
+
+def centre_velocity(t: Tensor, h: Tensor, centres: Tensor, sigma: float) -> Tensor:
+    """Velocity of features that flow from a standard normal to a Gaussian of width sigma around known centres.
+
+    With h_t = (1 - t) h_0 + t h_1, h_0 ~ N(0, 1), h_1 = c + sigma eps:
+    E[h_1 - h_0 | h_t, c] = c + (t sigma^2 - (1 - t)) / ((1 - t)^2 + t^2 sigma^2) (h_t - t c).
+    It is linear in c, so for uncertain types c is its posterior mean.
+
+    Args:
+        t: (B,); h, centres: (B, N, F).
+    """
+    t = t[:, None, None]
+    gain = (t * sigma**2 - (1.0 - t)) / ((1.0 - t).square() + (t * sigma).square())
+    return centres + gain * (h - t * centres)
+
+
+@register
+class EGNNDynamics(nn.Module):
+    """Velocity by an EGNN: dx = CoM-free(x_out - x_in), dh from the last node features (Satorras et al. 2021)."""
+
+    config_class = EGNNConfig
+    equivariant = True
+
+    def __init__(self, config: EGNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        n_inputs = config.n_features + 1 + 2 * config.n_frequencies + int(config.size_input)
+        self.network = EGNN(config, n_inputs, config.n_features)
+        self.pair_dtype: torch.dtype | None = None  # messages in bfloat16 while training; None: as the positions
+
+    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity (dx (B, N, 3), dh (B, N, F)) at times t (B,), positions x, features h and mask (B, N)."""
+        if self.config.reverse:
+            t = 1.0 - t
+        real = mask.unsqueeze(-1).to(x.dtype)
+        outputs, x_out = self.network(self._inputs(t, h, real), x, pair_mask(mask).to(x.dtype), self.pair_dtype)
+        dx, dh = centre(x_out - x, mask), self._features_velocity(t, h, outputs) * real
+        return (-dx, -dh) if self.config.reverse else (dx, dh)
+
+    def _inputs(self, t: Tensor, h: Tensor, real: Tensor) -> Tensor:
+        context = time_features(t, self.config.n_frequencies)
+        if self.config.size_input:
+            context = torch.cat([context, real.sum((-2, -1)).unsqueeze(-1) / 20.0], -1)
+        return torch.cat([h, context.unsqueeze(-2).expand(*h.shape[:-1], -1)], -1)
+
+    def _features_velocity(self, t: Tensor, h: Tensor, outputs: Tensor) -> Tensor:
+        if self.config.output == "velocity":
+            return outputs
+        centres = self.config.feature_scale * torch.softmax(outputs, -1)
+        return centre_velocity(t, h, centres, self.config.feature_sigma)

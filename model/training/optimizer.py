@@ -1,0 +1,85 @@
+"""Optimizer: Muon for hidden matrices, AdamW for the rest, one schedule, an exponential moving average."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Rates and schedule: warm-up, constant, and linear decay to zero over an annealing at the end.
+
+    Attributes:
+        muon_rate: learning rate of the hidden matrices (Muon; Jordan et al. 2024).
+        adam_rate: learning rate of everything else (AdamW, no weight decay).
+        warmup_steps: steps of linear warm-up.
+        clip: bound of the gradient's norm.
+        ema: decay per step of the moving average, bounded by (1 + step) / (10 + step) at the start.
+    """
+
+    muon_rate: float = 0.02
+    adam_rate: float = 0.002
+    warmup_steps: int = 200
+    clip: float = 2.0
+    ema: float = 0.999
+
+
+class Optimizer:
+    """Muon and AdamW stepped together."""
+
+    def __init__(self, network: nn.Module, config: OptimizerConfig) -> None:
+        hidden, rest = split_parameters(network)
+        self.config = config
+        self.parameters = [*hidden, *rest]
+        adam = torch.optim.AdamW(rest, lr=config.adam_rate, weight_decay=0.0)
+        self.rates: list[tuple[torch.optim.Optimizer, float]] = [(adam, config.adam_rate)]
+        if hidden:
+            muon = torch.optim.Muon(
+                hidden, lr=config.muon_rate, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original"
+            )
+            self.rates.append((muon, config.muon_rate))
+
+    def step(self, rate: float) -> float:
+        """One update at a share `rate` of the learning rates; the gradient's norm before clipping."""
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
+        for optimizer, base in self.rates:
+            for group in optimizer.param_groups:
+                group["lr"] = base * rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> list[dict[str, object]]:
+        return [optimizer.state_dict() for optimizer, _ in self.rates]
+
+    def load_state_dict(self, states: list[dict[str, object]]) -> None:
+        for (optimizer, _), state in zip(self.rates, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Hidden matrices (inside a layer, more than one row and column) and all other parameters."""
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        is_hidden = ".layers." in name and parameter.ndim == 2 and min(parameter.shape) > 1
+        (hidden if is_hidden else rest).append(parameter)
+    return hidden, rest
+
+
+def rate_at(step: int, warmup_steps: int, anneal: tuple[int, int] | None) -> float:
+    """Share of the learning rate at a step: warm-up, then 1, then linearly to zero over anneal = (first, steps)."""
+    rate = min(1.0, (step + 1) / warmup_steps)
+    if anneal is not None:
+        first, steps = anneal
+        rate *= max(0.0, 1.0 - (step - first) / steps)
+    return rate
+
+
+@torch.no_grad()
+def update_average(average: Iterable[Tensor], values: Iterable[Tensor], step: int, decay: float) -> None:
+    """Move an exponential average towards the values, faster in the first steps."""
+    weight = 1.0 - min(decay, (1.0 + step) / (10.0 + step))
+    torch._foreach_lerp_(list(average), list(values), weight)

@@ -1,0 +1,251 @@
+"""Training by flow matching: one configuration file, exact resuming, checkpoints on the way."""
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.config import FlowConfig, from_json
+from model.errors import ConfigError, DataError
+from model.flow.dynamics import build
+from model.training.data import Molecules, batches, data_file, load_qm9
+from model.training.losses import Pairs, couple, flow_matching_loss
+from model.training.optimizer import Optimizer, OptimizerConfig, rate_at, update_average
+
+PAIR_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run.
+
+    Attributes:
+        name: of the weights that come out.
+        flow: the model.
+        passes: molecules shown before training stops (an annealing may end it earlier).
+        batch_size: molecules of one size per step.
+        time_power: times are uniform^(1 / (time_power + 1)), density proportional to t^time_power.
+        pair_dtype: dtype of the messages while training.
+        compile: compile the layers with torch.compile.
+        checkpoint_minutes: between two writings of the state.
+    """
+
+    name: str = "qm9"
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seed: int = 0
+    passes: int = 10_000_000
+    batch_size: int = 64
+    time_power: float = 1.0
+    pair_dtype: str = "float32"
+    compile: bool = False
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.pair_dtype not in PAIR_DTYPES:
+            raise ConfigError(f"pair_dtype is {self.pair_dtype!r}; expected one of {', '.join(PAIR_DTYPES)}")
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a training configuration.
+
+    Raises:
+        ConfigError: if the file is missing, is no JSON, or holds an unknown key or a wrong value.
+    """
+    try:
+        return from_json(TrainConfig, json.loads(path.read_text()), where=path.name)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is no JSON: {error}") from error
+
+
+class Trainer:
+    """The state of a run: network, its average, optimizer, step and molecules seen."""
+
+    def __init__(self, config: TrainConfig, device: str = "cpu") -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.device = device
+        self.network = build(config.flow.dynamics).to(device)
+        self.average = [p.detach().clone() for p in self.network.parameters()]
+        self.optimizer = Optimizer(self.network, config.optimizer)
+        self.step = 0
+        self.passes = 0
+        self.anneal: tuple[int, int] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs, as tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "passes": self.passes,
+            "anneal": self.anneal,
+        }
+
+    def load(self, path: Path) -> None:
+        """Go on from a state written by `save`.
+
+        Raises:
+            DataError: if the file is not a training state of this configuration.
+        """
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+        except Exception as error:
+            raise DataError(f"{path} is not a training state of this configuration: {error}") from error
+        for mine, theirs in zip(self.average, state["average"], strict=True):
+            mine.copy_(theirs)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.passes, self.anneal = state["step"], state["passes"], state["anneal"]
+
+    def save(self, path: Path) -> None:
+        """Write the state; a reader sees the old file or the new one, never half of one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(self.state(), path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def averaged_network(self) -> nn.Module:
+        """A copy of the network that holds the averaged parameters."""
+        network = build(self.config.flow.dynamics)
+        with torch.no_grad():
+            for parameter, value in zip(network.parameters(), self.average, strict=True):
+                parameter.copy_(value)
+        return network
+
+    def draw(self, data: Molecules, rows: np.ndarray, step: int) -> tuple[Pairs, Tensor]:
+        """Coupled pairs and times for one step; a pure function of (seed, step)."""
+        rng = np.random.default_rng([self.config.seed, step, 1])
+        d = self.config.flow.dequantizer
+        pairs = couple(*data.stack(rows), len(self.config.flow.vocabulary), d.scale, d.sigma, rng)
+        t = rng.random(len(rows), dtype=np.float32) ** (1.0 / (self.config.time_power + 1.0))
+        return pairs.to(self.device), torch.from_numpy(t).to(self.device)
+
+    def update(self, velocity: Callable[..., Any], pairs: Pairs, t: Tensor) -> dict[str, float]:
+        """One optimizer step."""
+        rate = rate_at(self.step, self.config.optimizer.warmup_steps, self.anneal)
+        x, h = flow_matching_loss(velocity, pairs, t, self.config.flow.dequantizer.sigma)
+        torch.autograd.backward(x.mean() + h.mean())
+        norm = self.optimizer.step(rate)
+        update_average(self.average, self.network.parameters(), self.step, self.config.optimizer.ema)
+        self.step += 1
+        self.passes += len(t)
+        return {"loss_x": float(x.detach().mean()), "loss_h": float(h.detach().mean()), "rate": rate, "norm": norm}
+
+
+def compiled(network: Any, config: TrainConfig) -> Callable[..., Any]:
+    """The network as training calls it: messages in the chosen dtype, layers compiled one by one."""
+    network.pair_dtype = PAIR_DTYPES[config.pair_dtype]
+    if config.compile:
+        for layer in network.network.layers:
+            layer.compile(dynamic=True)
+    return network  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def validation_errors(network: Callable[..., Any], pairs: list[Pairs], sigma: float) -> dict[str, list[float]]:
+    """Squared velocity error per molecule in the four quarters of time, positions and features, on fixed pairs."""
+    errors: dict[str, list[float]] = {"x": [], "h": []}
+    for quarter in range(4):
+        totals = np.zeros(2)
+        for p in pairs:
+            t = (torch.arange(len(p.x0)) + 0.5) / len(p.x0) * 0.25 + 0.25 * quarter
+            x, h = flow_matching_loss(network, p, t.to(p.x0), sigma)
+            n = p.mask.sum(-1)
+            totals += [float((x * n).sum()), float((h * n).sum())]
+        count = sum(len(p.x0) for p in pairs)
+        errors["x"].append(totals[0] / count)
+        errors["h"].append(totals[1] / count)
+    return errors
+
+
+def train(
+    config: TrainConfig, run: Path, *, resume: bool, anneal: int | None = None, device: str = "cpu"
+) -> Iterator[dict[str, Any]]:
+    """Train and yield a record about every ten seconds; write `state.pt` and `metrics.jsonl` into the folder `run`.
+
+    An annealing of `anneal` molecules takes the state of a run at constant rate, lowers the rate to zero and writes
+    `annealed.pt` beside it; the run itself can be resumed from `state.pt` as before.
+
+    Raises:
+        DataError: if there is no data, or no state to resume from, or a state to be overwritten.
+    """
+    trainer = Trainer(config, device)
+    start, out = run / "state.pt", run / ("state.pt" if anneal is None else "annealed.pt")
+    if anneal is not None and resume and out.exists():
+        start = out
+    if resume or anneal is not None:
+        if not start.exists():
+            raise DataError(f"no {start} to go on from; start without --resume")
+        trainer.load(start)
+    elif start.exists():
+        raise DataError(f"{start} exists; go on with --resume, or name another folder")
+    if anneal is not None and trainer.anneal is None:
+        trainer.anneal = (trainer.step, max(1, anneal // config.batch_size))
+    yield from _run(trainer, out)
+
+
+def _run(trainer: Trainer, out: Path) -> Iterator[dict[str, Any]]:
+    config = trainer.config
+    path = data_file()
+    data = load_qm9(path, "train", config.flow.vocabulary)
+    held_out = _validation_pairs(load_qm9(path, "valid", config.flow.vocabulary), trainer)
+    velocity = compiled(trainer.network, config)
+    saved = told = time.monotonic()
+    window: list[dict[str, float]] = []
+    seen = trainer.passes
+    for rows in batches(data.n_atoms, config.batch_size, config.seed, trainer.step):
+        if _finished(trainer):
+            break
+        window.append(trainer.update(velocity, *trainer.draw(data, rows, trainer.step)))
+        now = time.monotonic()
+        save = now - saved > 60 * config.checkpoint_minutes
+        if now - told > 10 or save:
+            speed = (trainer.passes - seen) / (now - told)
+            record: dict[str, Any] = {
+                "step": trainer.step,
+                "passes": trainer.passes,
+                "molecules_per_s": round(speed, 1),
+                **_mean(window),
+            }
+            if save:
+                record["valid"] = validation_errors(trainer.averaged_network(), held_out, config.flow.dequantizer.sigma)
+                trainer.save(out)
+                saved = time.monotonic()
+            window, seen, told = [], trainer.passes, time.monotonic()
+            yield _log(out.parent, record)
+    trainer.save(out)
+    errors = validation_errors(trainer.averaged_network(), held_out, config.flow.dequantizer.sigma)
+    yield _log(out.parent, {"step": trainer.step, "passes": trainer.passes, "valid": errors})
+
+
+def _finished(trainer: Trainer) -> bool:
+    if trainer.anneal is not None:
+        return trainer.step >= sum(trainer.anneal)
+    return trainer.passes >= trainer.config.passes
+
+
+def _validation_pairs(data: Molecules, trainer: Trainer) -> list[Pairs]:
+    """Fixed pairs: the first eight batches of the held-out molecules in an order of their own."""
+    picks = itertools.islice(batches(data.n_atoms, 64, seed=1, first_step=0), 8)
+    return [trainer.draw(data, rows, 2**40 + i)[0] for i, rows in enumerate(picks)]
+
+
+def _mean(window: list[dict[str, float]]) -> dict[str, float]:
+    return {k: round(sum(r[k] for r in window) / len(window), 5) for k in window[0]}
+
+
+def _log(run: Path, record: dict[str, Any]) -> dict[str, Any]:
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    return record

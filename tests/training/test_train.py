@@ -1,0 +1,136 @@
+"""A training run: exact resuming, annealing, batches, and that it learns."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from model.config import EGNNConfig, FlowConfig
+from model.errors import ConfigError, DataError
+from model.training.data import SETTING, batch_plan, batches, load_qm9
+from model.training.optimizer import OptimizerConfig, rate_at, split_parameters
+from model.training.train import TrainConfig, Trainer, read_config, train
+
+TINY = TrainConfig(
+    flow=FlowConfig(dynamics=EGNNConfig(node_dim=16, edge_dim=8, n_layers=2, n_radial=4)),
+    optimizer=OptimizerConfig(warmup_steps=4),
+    passes=240,
+    batch_size=8,
+)
+
+
+@pytest.fixture
+def qm9(tmp_path, monkeypatch):
+    """A small data set in the format of qm9.npz: squares of carbon with a random fifth atom."""
+    rng = np.random.default_rng(0)
+    counts = np.array([5] * 40 + [4] * 20, np.uint8)
+    square = np.array([[0, 0, 0], [1.5, 0, 0], [0, 1.5, 0], [1.5, 1.5, 0], [0.7, 0.7, 1.2]], np.float32)
+    positions = np.concatenate([square[:n] + 0.05 * rng.standard_normal((n, 3)) for n in counts])
+    numbers = np.concatenate([[6, 6, 6, 6, rng.choice([1, 8])][:n] for n in counts]).astype(np.uint8)
+    split = np.arange(60) % 3
+    np.savez(
+        tmp_path / "qm9.npz",
+        num_atoms=counts,
+        atomic_numbers=numbers,
+        positions=positions.astype(np.float32),
+        split=np.where(split == 1, 1, 0).astype(np.uint8),
+    )
+    monkeypatch.setenv(SETTING, str(tmp_path))
+    return tmp_path / "qm9.npz"
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(qm9, tmp_path):
+    data = load_qm9(qm9, "train")
+
+    def steps(trainer, n):
+        for rows in itertools.islice(batches(data.n_atoms, 8, 0, trainer.step), n):
+            trainer.update(trainer.network, *trainer.draw(data, rows, trainer.step))
+        return trainer
+
+    straight = steps(Trainer(TINY), 9)
+    steps(Trainer(TINY), 4).save(tmp_path / "state.pt")
+    resumed = Trainer(TINY)
+    resumed.load(tmp_path / "state.pt")
+    steps(resumed, 5)
+    assert resumed.passes == straight.passes
+    for mine, theirs in zip(resumed.network.parameters(), straight.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for mine, theirs in zip(resumed.average, straight.average, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_training_lowers_the_validation_error_and_annealing_leaves_the_run_as_it_was(qm9, tmp_path):
+    run = tmp_path / "run"
+    first = validation(Trainer(TINY), qm9)
+    records = list(train(TINY, run, resume=False))
+    assert sum(records[-1]["valid"]["x"]) < 0.9 * first
+    before = (run / "state.pt").read_bytes()
+    annealed = list(train(TINY, run, resume=False, anneal=80))
+    assert annealed[-1]["step"] == records[-1]["step"] + 10
+    assert (run / "state.pt").read_bytes() == before
+    assert (run / "annealed.pt").exists()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines == records + annealed
+
+
+def validation(trainer, path):
+    from model.training.train import _validation_pairs, validation_errors
+
+    pairs = _validation_pairs(load_qm9(path, "valid"), trainer)
+    return sum(validation_errors(trainer.averaged_network(), pairs, 0.05)["x"])
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(qm9, tmp_path):
+    with pytest.raises(DataError, match="to go on from"):
+        list(train(TINY, tmp_path / "run", resume=True))
+    list(train(TINY, tmp_path / "run", resume=False))
+    with pytest.raises(DataError, match="go on with --resume"):
+        list(train(TINY, tmp_path / "run", resume=False))
+
+
+def test_a_damaged_state_is_named(qm9, tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(DataError, match="not a training state"):
+        Trainer(TINY).load(tmp_path / "state.pt")
+
+
+def test_an_epoch_shows_every_molecule_once_in_batches_of_one_size():
+    n_atoms = np.random.default_rng(0).integers(3, 8, 100)
+    plan = batch_plan(n_atoms, 8, seed=3, epoch=0)
+    assert sorted(np.concatenate(plan)) == list(range(100))
+    assert all(len(set(n_atoms[rows])) == 1 for rows in plan)
+    later = [next(batches(n_atoms, 8, 3, step)) for step in range(len(plan) + 2)]
+    expected = plan + batch_plan(n_atoms, 8, seed=3, epoch=1)[:2]
+    assert all(np.array_equal(a, b) for a, b in zip(later, expected, strict=True))
+
+
+def test_muon_gets_the_hidden_matrices_and_adam_all_else():
+    network = Trainer(TINY).network
+    hidden, rest = split_parameters(network)
+    assert {p.ndim for p in hidden} == {2}
+    assert len(hidden) == 2 * 7
+    assert sum(p.numel() for p in hidden + rest) == sum(p.numel() for p in network.parameters())
+
+
+def test_the_rate_warms_up_stays_and_anneals_to_zero():
+    assert [rate_at(s, 4, None) for s in (0, 1, 3, 99)] == [0.25, 0.5, 1.0, 1.0]
+    assert [rate_at(s, 4, (100, 10)) for s in (100, 105, 110)] == [1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"speed": 1}', "unknown key 'speed' in bad.json"),
+        ('{"flow": {"dynamics": {"width": 3}}}', "unknown key 'width' in bad.json.flow.dynamics"),
+        ('{"batch_size": "64"}', "bad.json.batch_size is '64'; expected int"),
+        ('{"pair_dtype": "float8"}', "expected one of float32, bfloat16"),
+        ("{", "is no JSON"),
+    ],
+)
+def test_a_wrong_configuration_is_named(tmp_path, text, message):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(path)
