@@ -1,0 +1,75 @@
+// The service as the page sees it: JSON answers, streams of lines, and problems (RFC 9457) as errors.
+
+/** An answer that says no, with what the service found and expected. */
+export class Problem extends Error {
+  constructor(body, status = 0, retryAfter = null) {
+    super(body.detail || body.title || `The service answered ${status}.`);
+    this.title = body.title || "Something went wrong";
+    this.errors = body.errors || [];
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+}
+
+const UNREACHABLE = { title: "The service cannot be reached", detail: "No answer came. Is it still running?" };
+const BROKEN = { title: "The connection ended early", detail: "The answer stopped before it was complete. Try again." };
+
+async function refusal(response) {
+  const retryAfter = Number(response.headers.get("Retry-After")) || null;
+  const body = await response.json().catch(() => ({ title: response.statusText }));
+  return new Problem(body, response.status, retryAfter);
+}
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(UNREACHABLE);
+  }
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+const posting = (body, accept, signal) => ({
+  method: "POST",
+  headers: { "Content-Type": "application/json", Accept: accept },
+  body: JSON.stringify(body),
+  signal,
+});
+
+export const get = async (path, signal) => (await request(path, { signal })).json();
+
+export const post = async (path, body, signal) => (await request(path, posting(body, "application/json", signal))).json();
+
+async function* lines(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    const parts = (rest + value).split("\n");
+    rest = parts.pop();
+    yield* parts;
+  }
+  yield rest;
+}
+
+/** The events of a streamed answer, one object per line; ends after "done", throws a Problem on "error" or a broken stream. */
+export async function* events(path, body, signal) {
+  const response = await request(path, posting(body, "application/x-ndjson", signal));
+  try {
+    for await (const line of lines(response.body)) {
+      if (!line.trim()) continue;
+      const event = JSON.parse(line);
+      if (event.event === "error") throw new Problem(event.problem ?? event, event.problem?.status);
+      yield event;
+      if (event.event === "done") return;
+    }
+  } catch (error) {
+    if (error instanceof Problem || error.name === "AbortError") throw error;
+    throw new Problem(BROKEN);
+  }
+  throw new Problem(BROKEN);
+}

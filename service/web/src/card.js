@@ -1,0 +1,90 @@
+// One molecule as a card: the picture, what it is, and what can be done with it.
+import { button, h, svg, number } from "./dom.js";
+import { View } from "./view.js";
+import { formula, nllText, sentence, verdict } from "./molecule.js";
+import { structureOf, structureOfFrame } from "./structure.js";
+
+export class Card {
+  /** actions: {open(molecule), choose(card)}; a card without molecule yet shows its way there. */
+  constructor(index, actions) {
+    this.index = index;
+    this.actions = actions;
+    this.molecule = null;
+    this.view = new View({ label: `Molecule ${index + 1}, on its way`, open: () => this.molecule && actions.open(this.molecule) });
+    this.body = h("div", { class: "card-body" });
+    this.element = h("li", { class: "card pending", "data-index": index }, this.view.element, this.body);
+    this.wait();
+  }
+
+  wait() {
+    this.ring = svg("circle", { r: 15, class: "ring", pathLength: 1, "stroke-dasharray": "0 1" });
+    this.note = h("p", { class: "quiet" }, "waiting");
+    const drawing = svg("svg", { viewBox: "-18 -18 36 36", class: "ring-box", "aria-hidden": "true" }, svg("circle", { r: 15, class: "rail" }), this.ring);
+    this.body.replaceChildren(drawing, this.note);
+  }
+
+  progress({ t, nfe }) {
+    if (this.molecule) return;
+    this.ring.setAttribute("stroke-dasharray", `${t} 1`);
+    this.note.textContent = `t = ${number(t, 2)} · ${nfe} evaluations`;
+  }
+
+  frame(frame) {
+    if (!this.molecule) this.view.move(structureOfFrame(frame));
+  }
+
+  fail(detail) {
+    this.element.classList.add("failed");
+    this.note.textContent = detail;
+  }
+
+  fill(molecule) {
+    this.molecule = molecule;
+    this.element.classList.remove("pending");
+    this.view.show(structureOf(molecule));
+    this.view.label = `${sentence(molecule)}. Enlarge; arrow keys turn it.`;
+    this.body.replaceChildren(...facts(molecule), this.tools());
+  }
+
+  get chosen() {
+    return this.box?.checked ?? false;
+  }
+
+  set chosen(value) {
+    this.box.checked = value;
+    this.element.classList.toggle("chosen", value);
+  }
+
+  tools() {
+    const name = `molecule ${this.index + 1}, ${this.molecule.formula}`;
+    this.box = h("input", {
+      type: "checkbox",
+      "aria-label": `Select ${name}`,
+      onchange: () => {
+        this.chosen = this.box.checked;
+        this.actions.choose(this);
+      },
+    });
+    const act = (label, action, what) => button(label, () => action(this.molecule), { class: "small", "aria-label": `${what} ${name}` });
+    return h(
+      "div",
+      { class: "card-tools" },
+      h("label", { class: "pick" }, this.box, `${this.index + 1}`),
+      this.actions.watch && this.molecule.frames?.length ? act("Watch", this.actions.watch, "Watch the flow of") : null,
+      this.molecule.sdf ? act("SDF", (molecule) => this.actions.save(molecule, "sdf"), "Download SDF of") : null,
+      act("XYZ", (molecule) => this.actions.save(molecule, "xyz"), "Download XYZ of"),
+    );
+  }
+}
+
+/** Formula, verdict, NLL and SMILES of a molecule, as elements. */
+export function facts(molecule) {
+  const [word, kind, why] = verdict(molecule);
+  const nll = nllText(molecule);
+  return [
+    h("p", { class: "headline" }, formula(molecule.formula), h("span", { class: `chip ${kind}`, title: why }, word)),
+    h("p", { class: "smiles", title: molecule.smiles ?? why }, molecule.smiles ?? why),
+    nll && h("p", { class: "fact" }, "NLL ", h("b", {}, nll), " nats"),
+    Number.isFinite(molecule.distance) && h("p", { class: "fact" }, h("b", {}, number(molecule.distance, 2)), " Å from the parent"),
+  ].filter(Boolean);
+}

@@ -1,0 +1,71 @@
+// Small words for making elements. Text always goes in as text: nothing a molecule or an upload says becomes markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(element, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** An HTML element: h("button", {type: "button", onclick: go}, "Go"). */
+export const h = (tag, properties = {}, ...children) => fill(document.createElement(tag), properties, children);
+
+/** An SVG element. */
+export const svg = (tag, properties = {}, ...children) => fill(document.createElementNS(SVG, tag), properties, children);
+
+export const byId = (id) => document.getElementById(id);
+
+/** A button that only does something. */
+export const button = (label, onclick, properties = {}) => h("button", { type: "button", onclick, ...properties }, label);
+
+/** Says a sentence to screen readers, without moving the focus. */
+export function announce(text) {
+  byId("announcer").textContent = text;
+}
+
+/** Digits for people: 3 significant places below a thousand, a true minus sign. */
+export function number(value, digits = 1) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  return value.toFixed(digits).replace("-", "−");
+}
+
+export const percent = (share) => (Number.isFinite(share) ? `${number(100 * share, 1)} %` : "–");
+
+export function duration(seconds) {
+  if (seconds < 1) return "less than a second";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return `${Math.round(seconds / 60)} min`;
+}
+
+/** Hands `text` (or a Blob) to the person as a file. */
+export function download(name, content, type = "text/plain") {
+  const blob = content instanceof Blob ? content : new Blob([content], { type });
+  const address = URL.createObjectURL(blob);
+  h("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
+/** Copies text and says so on the button for a moment. */
+export async function copy(text, element) {
+  const label = element.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // The clipboard is closed to pages on plain http from another machine: the old way still works there.
+    const area = h("textarea", { class: "offscreen" }, text);
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  element.textContent = "Copied";
+  announce("Copied");
+  setTimeout(() => (element.textContent = label), 1500);
+}
+
+export const prefersStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

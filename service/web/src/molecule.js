@@ -1,0 +1,76 @@
+// The molecule as the service returns it: its words, its files, and how molecules are ordered and told apart.
+import { h, number } from "./dom.js";
+
+/** NLL in nats, or null: flat as the service sends it, or inside an object. */
+export const nllOf = (molecule) => (typeof molecule.nll === "object" ? (molecule.nll?.nll ?? null) : (molecule.nll ?? null));
+
+export const nllText = (molecule) => {
+  const nll = nllOf(molecule);
+  if (nll === null) return null;
+  const error = molecule.std_error;
+  return `${number(nll)}${Number.isFinite(error) && error >= 0.05 ? ` ± ${number(error)}` : ""}`;
+};
+
+/** C2H6O with the digits lowered. */
+export const formula = (text) =>
+  h("span", { class: "formula" }, (text ?? "").split(/(\d+)/).map((part) => (/^\d+$/.test(part) ? h("sub", {}, part) : part)));
+
+/** What the molecule is, best word first: [word, class, why]. */
+export function verdict(molecule) {
+  if (molecule.solver_status && molecule.solver_status.toLowerCase() !== "success") {
+    return ["unfinished", "bad", `The solver stopped: ${molecule.solver_status}.`];
+  }
+  if (molecule.valid && molecule.stable) return ["valid, stable", "good", "Every atom has its usual valence and RDKit reads the molecule."];
+  if (molecule.valid) return ["valid", "fair", unstable(molecule)];
+  return ["not valid", "bad", molecule.bonds?.reason || "RDKit finds no bonds that fit these atoms."];
+}
+
+function unstable(molecule) {
+  const share = molecule.atom_stability;
+  if (!Number.isFinite(share)) return "RDKit reads the molecule; by the table of bond lengths some atoms miss their valence.";
+  const missing = Math.round((1 - share) * molecule.n_atoms);
+  return `RDKit reads the molecule; by the table of bond lengths ${missing} of ${molecule.n_atoms} atoms miss their valence.`;
+}
+
+export const sentence = (molecule) => {
+  const nll = nllText(molecule);
+  return [molecule.formula, verdict(molecule)[0], nll && `NLL ${nll} nats`].filter(Boolean).join(", ");
+};
+
+export const ORDERS = {
+  index: (a, b) => a.index - b.index,
+  likely: (a, b) => (nllOf(a) ?? Infinity) - (nllOf(b) ?? Infinity) || a.index - b.index,
+  unlikely: (a, b) => (nllOf(b) ?? -Infinity) - (nllOf(a) ?? -Infinity) || a.index - b.index,
+  small: (a, b) => a.n_atoms - b.n_atoms || a.index - b.index,
+  large: (a, b) => b.n_atoms - a.n_atoms || a.index - b.index,
+  valid: (a, b) => Number(b.valid) + Number(b.stable) - Number(a.valid) - Number(a.stable) || a.index - b.index,
+};
+
+export const FILTERS = {
+  all: () => true,
+  valid: (molecule) => molecule.valid,
+  stable: (molecule) => molecule.stable,
+  invalid: (molecule) => !molecule.valid,
+};
+
+const withEnd = (text) => (text.endsWith("\n") ? text : `${text}\n`);
+// A record ends in $$$$; a bare molfile gets its own.
+const record = (sdf) => (/\$\$\$\$\s*$/.test(sdf) ? withEnd(sdf) : `${withEnd(sdf)}$$$$$$$$\n`);
+
+export const asXyz = (molecules) => molecules.map(({ xyz }) => withEnd(xyz)).join("");
+
+export const asSdf = (molecules) => molecules.filter(({ sdf }) => sdf).map(({ sdf }) => record(sdf)).join("");
+
+/** A file name that says where the molecule comes from. */
+export const nameOf = (molecule) => `enflow-${molecule.seed ?? "x"}-${molecule.index}-${molecule.formula}`;
+
+/** The files of a zip: each molecule in both formats, and a table of all. */
+export function asFiles(molecules) {
+  const columns = ["index", "seed", "formula", "smiles", "n_atoms", "valid", "stable", "nll"];
+  const row = (molecule) => columns.map((name) => (name === "nll" ? nllOf(molecule) : molecule[name]) ?? "").join(",");
+  const files = molecules.flatMap((molecule) => [
+    [`${nameOf(molecule)}.xyz`, asXyz([molecule])],
+    ...(molecule.sdf ? [[`${nameOf(molecule)}.sdf`, asSdf([molecule])]] : []),
+  ]);
+  return [...files, ["molecules.csv", [columns.join(","), ...molecules.map(row)].join("\n") + "\n"]];
+}

@@ -1,0 +1,57 @@
+// A molecule's way from noise to structure: frames over t, and the states between them.
+import { structureOf, structureOfFrame } from "./structure.js";
+import { extent } from "./orientation.js";
+
+const ORIGIN = [0, 0, 0]; // the flow keeps the centre of mass there
+
+export class Path {
+  constructor() {
+    this.frames = [];
+    this.molecule = null;
+    this.cost = []; // [[t, evaluations so far]]
+  }
+
+  add(frame) {
+    this.frames.push(frame);
+    this.reach = Math.max(this.reach ?? 0, extent(frame.positions, ORIGIN));
+  }
+
+  get end() {
+    return this.frames.at(-1);
+  }
+
+  /** One framing for the whole way, so that the picture does not breathe. */
+  get room() {
+    return { middle: ORIGIN, radius: this.reach };
+  }
+
+  finish(molecule) {
+    this.molecule = molecule;
+    if (molecule.frames?.length) {
+      this.frames = [];
+      molecule.frames.forEach((frame) => this.add(frame));
+    }
+    this.cost.push([1, molecule.nfe]);
+  }
+
+  /** The frame at t, straight between the two around it; types are those of the nearer one. */
+  frameAt(t) {
+    const after = this.frames.findIndex((frame) => frame.t >= t);
+    if (after <= 0) return after < 0 ? this.end : this.frames[0];
+    const [a, b] = [this.frames[after - 1], this.frames[after]];
+    const share = (t - a.t) / (b.t - a.t || 1);
+    const between = (x, y) => x + (y - x) * share;
+    return {
+      t,
+      atomic_numbers: (share < 0.5 ? a : b).atomic_numbers,
+      positions: a.positions.map((p, i) => p.map((value, k) => between(value, b.positions[i][k]))),
+      certainty: a.certainty?.map((value, i) => between(value, b.certainty[i])),
+    };
+  }
+
+  /** What to draw at t: at the end the molecule itself, with its bond orders. */
+  structureAt(t) {
+    if (t >= 1 && this.molecule) return structureOf(this.molecule);
+    return structureOfFrame(this.frameAt(t), this.end);
+  }
+}

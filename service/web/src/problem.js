@@ -1,0 +1,30 @@
+// A problem as people can use it: what was found, where, the line itself, and when to try again.
+import { announce, duration, h } from "./dom.js";
+
+const PLACE = /line (\d+)(?:,? column (\d+))?/;
+
+/** The line of the upload that a message names, with a mark under its column. The page has the text; the service never sends it back. */
+function excerpt(text, where) {
+  const [, line, column] = PLACE.exec(where) ?? [];
+  const found = text?.split(/\r?\n/)[line - 1];
+  if (found === undefined) return null;
+  const mark = column ? `\n${" ".repeat(column - 1)}^` : "";
+  return h("pre", { class: "excerpt" }, `${found.slice(0, 200)}${column > 200 ? "" : mark}`);
+}
+
+/** Shows a problem inside `place`; `text` is the upload it is about. */
+export function showProblem(place, problem, text = null) {
+  const later = problem.retryAfter ? ` Try again in ${duration(problem.retryAfter)}.` : "";
+  const errors = problem.errors ?? [];
+  const where = [...errors.map(({ at, message }) => `${at} ${message}`), problem.message ?? problem.detail].join(" ");
+  place.replaceChildren(
+    h(
+      "div",
+      { class: "problem", role: "alert" },
+      h("p", {}, h("b", {}, problem.title ?? "Something is wrong"), ` ${problem.message ?? problem.detail ?? ""}${later}`),
+      errors.length > 0 && h("ul", {}, errors.map(({ at, message }) => h("li", {}, at && h("code", {}, at), ` ${message}`))),
+      excerpt(text, where),
+    ),
+  );
+  announce("");
+}

@@ -1,0 +1,118 @@
+// Score: how likely the model finds structures that people bring.
+import { announce, button, byId, h, number } from "./dom.js";
+import { Problem, post } from "./api.js";
+import { EXAMPLES } from "./examples.js";
+import { View } from "./view.js";
+import { acceptFiles, formatOf } from "./upload.js";
+import { formula, nllText } from "./molecule.js";
+import { fromSdf, fromXyz, structureOf } from "./structure.js";
+import { mix, theme } from "./elements.js";
+import { partsChart, percentileChart } from "./chart.js";
+import { showProblem } from "./problem.js";
+
+const HEAT = { light: ["#2a9d8f", "#e9c46a", "#d1495b"], dark: ["#3fc1b0", "#f0d27a", "#ff6b7a"] };
+
+export class Score {
+  constructor() {
+    this.form = byId("score-form");
+    this.files = [];
+    this.form.addEventListener("submit", (event) => (event.preventDefault(), this.run()));
+    acceptFiles(byId("score-drop"), byId("score-file"), (files) => this.take(files));
+    byId("score-cancel").addEventListener("click", () => this.abort?.abort());
+    const examples = EXAMPLES.map(({ name, xyz }) => button(name, () => this.put(xyz), { class: "small" }));
+    byId("score-examples").append(...examples);
+  }
+
+  /** Puts one text into the box and scores it. */
+  put(text) {
+    this.files = [];
+    this.form.elements.text.value = text;
+    this.run();
+  }
+
+  take(files) {
+    this.files = files;
+    byId("score-files").textContent = files.map(({ name }) => name).join(", ");
+    this.form.elements.text.value = "";
+    this.run();
+  }
+
+  get uploads() {
+    const text = this.form.elements.text.value;
+    return text.trim() ? [{ name: "pasted text", data: text, format: formatOf(text) }] : this.files;
+  }
+
+  async run() {
+    const { uploads } = this;
+    if (!uploads.length) return announce("Drop a file or paste a structure first");
+    this.abort?.abort();
+    const abort = (this.abort = new AbortController());
+    const { divergence, draws, seed } = this.form.elements;
+    const structures = uploads.map(({ format, data }) => ({ format, data }));
+    const body = { structures, divergence: divergence.value, draws: Number(draws.value), seed: Number(seed.value || 0) };
+    this.busy(true);
+    try {
+      const { results } = await post("/likelihood", body, abort.signal);
+      this.show(results, uploads);
+    } catch (error) {
+      if (error instanceof Problem) showProblem(byId("score-problem"), error, uploads.length === 1 ? uploads[0].data : null);
+      else if (error.name !== "AbortError") throw error;
+    }
+    if (this.abort === abort) this.busy(false);
+    return undefined;
+  }
+
+  busy(value) {
+    byId("score-cancel").hidden = !value;
+    byId("score-note").textContent = value ? "Integrating the flow backwards…" : "";
+    if (!value) return;
+    byId("score-problem").replaceChildren();
+    announce("Scoring");
+  }
+
+  show(results, uploads) {
+    const rows = results.map((result) => this.row(result, uploads[result.source ?? (uploads.length === results.length ? result.index : 0)]));
+    byId("score-results").replaceChildren(...rows);
+    const bad = results.filter(({ error }) => error).length;
+    announce(`${results.length - bad} structures scored${bad ? `, ${bad} could not be read` : ""}`);
+  }
+
+  row(result, upload) {
+    const name = upload?.name ?? `structure ${result.index + 1}`;
+    if (result.error) {
+      const place = h("div");
+      showProblem(place, { ...result.error, title: `${name}:` }, upload?.data);
+      return h("li", { class: "score bad" }, place);
+    }
+    const view = new View({ label: `${result.formula}. Arrow keys turn it.`, zoomable: true });
+    view.show(heated(drawn(result, upload), result.atom_nll));
+    return h("li", { class: "score" }, view.element, h("div", { class: "score-body" }, words(result, name)));
+  }
+}
+
+/** What was scored: as the service returns it, or the upload itself where it holds one structure. */
+function drawn(result, upload) {
+  if (result.sdf || result.xyz) return structureOf(result);
+  return upload.format === "sdf" ? fromSdf(upload.data) : fromXyz(upload.data);
+}
+
+/** Colours atoms by what they cost: from likely to unlikely within this molecule. */
+function heated(structure, costs) {
+  if (!costs) return structure;
+  const [low, high] = [Math.min(...costs), Math.max(...costs)];
+  const [cold, warm, hot] = HEAT[theme()];
+  const heat = (share) => (share < 0.5 ? mix(cold, warm, 2 * share) : mix(warm, hot, 2 * share - 1));
+  const atoms = structure.atoms.map((atom, i) => ({ ...atom, colour: heat((costs[i] - low) / (high - low || 1)) }));
+  return { ...structure, atoms };
+}
+
+function words(result, name) {
+  return [
+    h("p", { class: "headline" }, formula(result.formula), h("span", { class: "quiet" }, name)),
+    h("p", { class: "nll" }, h("b", {}, nllText(result)), " nats", h("span", { class: "quiet" }, ` · ${number(result.nll_per_atom, 2)} per atom`)),
+    percentileChart(result.percentile),
+    partsChart(result.parts),
+    result.atom_nll && h("p", { class: "quiet" }, "Atoms from green, likely, to red, unlikely for this model."),
+    h("p", { class: "quiet" }, `${result.nfe} evaluations · ${result.divergence} divergence · ${result.draws} ${result.draws === 1 ? "draw" : "draws"}`),
+  ];
+}

@@ -1,0 +1,99 @@
+// A structure is what can be drawn: {atoms: [{z: atomic number, position, certainty}], bonds: [[i, j, order]]}, from what the service sends.
+import { elementOf, numberOf } from "./elements.js";
+
+const atom = (z, position, certainty = 1) => ({ z, position, certainty });
+
+/** Bonds by distance alone, for structures that come without: closer than 1.2 times the sum of the covalent radii. */
+export function nearBonds(atoms) {
+  const bonds = [];
+  for (let i = 0; i < atoms.length; i++) {
+    for (let j = 0; j < i; j++) {
+      const reach = 1.2 * (elementOf(atoms[i].z).radius + elementOf(atoms[j].z).radius);
+      if (distance(atoms[i].position, atoms[j].position) < reach) bonds.push([j, i, 1]);
+    }
+  }
+  return bonds;
+}
+
+const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+
+export function fromNumbers(atomicNumbers, positions, certainty) {
+  const atoms = atomicNumbers.map((z, i) => atom(z, positions[i], certainty?.[i] ?? 1));
+  return { atoms, bonds: nearBonds(atoms) };
+}
+
+/** The first record of an SDF in the V2000 or V3000 layout. */
+export function fromSdf(text) {
+  const lines = text.split(/\r?\n/);
+  return lines[3].includes("V3000") ? fromV3000(lines) : fromV2000(lines);
+}
+
+function fromV2000(lines) {
+  const nAtoms = parseInt(lines[3].slice(0, 3), 10);
+  const nBonds = parseInt(lines[3].slice(3, 6), 10);
+  const atoms = lines.slice(4, 4 + nAtoms).map((line) =>
+    atom(
+      numberOf(line.slice(31, 34).trim()),
+      [0, 10, 20].map((at) => parseFloat(line.slice(at, at + 10))),
+    ),
+  );
+  const bonds = lines.slice(4 + nAtoms, 4 + nAtoms + nBonds).map((line) => {
+    const [i, j, order] = [0, 3, 6].map((at) => parseInt(line.slice(at, at + 3), 10));
+    return [i - 1, j - 1, order];
+  });
+  return { atoms, bonds };
+}
+
+function fromV3000(lines) {
+  const block = (name) => {
+    const words = lines.map((line) => line.replace(/^M\s+V30\s+/, ""));
+    return words.slice(words.indexOf(`BEGIN ${name}`) + 1, words.indexOf(`END ${name}`)).map((line) => line.split(/\s+/));
+  };
+  const atoms = block("ATOM").map(([, symbol, ...rest]) => atom(numberOf(symbol), rest.slice(0, 3).map(Number)));
+  const bonds = block("BOND").map(([, order, i, j]) => [Number(i) - 1, Number(j) - 1, Number(order)]);
+  return { atoms, bonds };
+}
+
+/** The first frame of an XYZ file; the service reads files strictly, this only draws what it accepted. */
+export function fromXyz(text) {
+  const lines = text.split(/\r?\n/);
+  const nAtoms = parseInt(lines[0], 10) || 0;
+  const atoms = lines.slice(2, 2 + nAtoms).map((line) => {
+    const [symbol, ...rest] = line.trim().split(/\s+/);
+    return atom(numberOf(symbol) || Number(symbol) || 0, rest.slice(0, 3).map(Number));
+  });
+  return { atoms, bonds: nearBonds(atoms) };
+}
+
+/** The structure of a molecule as the service returns it: with its bonds where they could be inferred. */
+export function structureOf(molecule) {
+  return molecule.sdf ? fromSdf(molecule.sdf) : fromXyz(molecule.xyz ?? "");
+}
+
+/** How far a frame's atoms are decided, relative to the last frame: the lead of the largest feature over the second. */
+function certainties(frame, last) {
+  if (frame.certainty) return frame.certainty;
+  if (!frame.features || !last?.features) return frame.atomic_numbers.map(() => Math.max(0, frame.t) ** 2);
+  const lead = (values) => {
+    const [first, second = 0] = [...values].sort((a, b) => b - a);
+    return first - second;
+  };
+  return frame.features.map((values, i) => Math.min(1, lead(values) / Math.max(lead(last.features[i]), 1e-6)));
+}
+
+export function structureOfFrame(frame, last) {
+  const certainty = certainties(frame, last);
+  const structure = fromNumbers(frame.atomic_numbers, frame.positions, certainty);
+  // In the noise neighbours are an accident: a bond is drawn once both its ends know what they are.
+  structure.bonds = structure.bonds.filter(([i, j]) => Math.min(certainty[i], certainty[j]) > 0.5);
+  return structure;
+}
+
+/** A formula in Hill order from atomic numbers. */
+export function formulaOf(atomicNumbers) {
+  const counts = new Map();
+  for (const z of atomicNumbers) counts.set(elementOf(z).symbol, (counts.get(elementOf(z).symbol) ?? 0) + 1);
+  const rank = (symbol) => (symbol === "C" ? "0" : symbol === "H" && counts.has("C") ? "1" : symbol);
+  const symbols = [...counts.keys()].sort((a, b) => (rank(a) < rank(b) ? -1 : 1));
+  return symbols.map((symbol) => symbol + (counts.get(symbol) > 1 ? counts.get(symbol) : "")).join("");
+}
