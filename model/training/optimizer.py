@@ -1,5 +1,6 @@
 """Optimizer: Muon for hidden matrices, AdamW for the rest, one schedule, an exponential moving average."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Rates and schedule: warm-up, constant, and linear decay to zero over an annealing at the end.
+    """Rates and schedule: warm-up, constant, and a cosine to zero over an annealing at the end.
 
     Attributes:
         muon_rate: learning rate of the hidden matrices (Muon; Jordan et al. 2024).
@@ -70,11 +71,11 @@ def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
 
 
 def rate_at(step: int, warmup_steps: int, anneal: tuple[int, int] | None) -> float:
-    """Share of the learning rate at a step: warm-up, then 1, then linearly to zero over anneal = (first, steps)."""
+    """Share of the learning rate at a step: warm-up, then 1, then a half cosine to zero over anneal = (first, steps)."""
     rate = min(1.0, (step + 1) / warmup_steps)
     if anneal is not None:
         first, steps = anneal
-        rate *= max(0.0, 1.0 - (step - first) / steps)
+        rate *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - first) / steps))
     return rate
 
 

@@ -114,6 +114,13 @@ class Trainer:
         torch.save(self.state(), path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
+    @property
+    def left(self) -> int:
+        """Molecules still to be shown."""
+        if self.anneal is not None:
+            return (sum(self.anneal) - self.step) * self.config.batch_size
+        return self.config.passes - self.passes
+
     def averaged_network(self) -> nn.Module:
         """A copy of the network that holds the averaged parameters."""
         network = build(self.config.flow.dynamics)
@@ -200,48 +207,62 @@ def _run(trainer: Trainer, out: Path) -> Iterator[dict[str, Any]]:
     data = load_qm9(path, "train", config.flow.vocabulary)
     held_out = _validation_pairs(load_qm9(path, "valid", config.flow.vocabulary), trainer)
     velocity = compiled(trainer.network, config)
-    saved = told = time.monotonic()
-    window: list[dict[str, float]] = []
-    seen = trainer.passes
+    meter, saved = Meter(trainer), time.monotonic()
     for rows in batches(data.n_atoms, config.batch_size, config.seed, trainer.step):
-        if _finished(trainer):
+        if trainer.left <= 0:
             break
-        window.append(trainer.update(velocity, *trainer.draw(data, rows, trainer.step)))
-        now = time.monotonic()
-        save = now - saved > 60 * config.checkpoint_minutes
-        if now - told > 10 or save:
-            speed = (trainer.passes - seen) / (now - told)
-            record: dict[str, Any] = {
-                "step": trainer.step,
-                "passes": trainer.passes,
-                "molecules_per_s": round(speed, 1),
-                **_mean(window),
-            }
+        meter.add(trainer.update(velocity, *trainer.draw(data, rows, trainer.step)))
+        save = time.monotonic() - saved > 60 * config.checkpoint_minutes
+        if meter.due or save:
+            record = meter.read()
             if save:
                 record["valid"] = validation_errors(trainer.averaged_network(), held_out, config.flow.dequantizer.sigma)
                 trainer.save(out)
                 saved = time.monotonic()
-            window, seen, told = [], trainer.passes, time.monotonic()
             yield _log(out.parent, record)
     trainer.save(out)
     errors = validation_errors(trainer.averaged_network(), held_out, config.flow.dequantizer.sigma)
     yield _log(out.parent, {"step": trainer.step, "passes": trainer.passes, "valid": errors})
 
 
-def _finished(trainer: Trainer) -> bool:
-    if trainer.anneal is not None:
-        return trainer.step >= sum(trainer.anneal)
-    return trainer.passes >= trainer.config.passes
+class Meter:
+    """What a run did since it was last asked: mean losses, molecules per second, seconds left at that speed."""
+
+    SECONDS = 10.0
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self._start()
+
+    def _start(self) -> None:
+        self.window: list[dict[str, float]] = []
+        self.passes, self.since = self.trainer.passes, time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self.since > self.SECONDS
+
+    def add(self, values: dict[str, float]) -> None:
+        self.window.append(values)
+
+    def read(self) -> dict[str, Any]:
+        speed = (self.trainer.passes - self.passes) / (time.monotonic() - self.since)
+        means = {k: round(sum(r[k] for r in self.window) / len(self.window), 5) for k in self.window[0]}
+        record = {
+            "step": self.trainer.step,
+            "passes": self.trainer.passes,
+            "molecules_per_s": round(speed, 1),
+            "seconds_left": round(self.trainer.left / speed),
+            **means,
+        }
+        self._start()
+        return record
 
 
 def _validation_pairs(data: Molecules, trainer: Trainer) -> list[Pairs]:
     """Fixed pairs: the first eight batches of the held-out molecules in an order of their own."""
     picks = itertools.islice(batches(data.n_atoms, 64, seed=1, first_step=0), 8)
     return [trainer.draw(data, rows, 2**40 + i)[0] for i, rows in enumerate(picks)]
-
-
-def _mean(window: list[dict[str, float]]) -> dict[str, float]:
-    return {k: round(sum(r[k] for r in window) / len(window), 5) for k in window[0]}
 
 
 def _log(run: Path, record: dict[str, Any]) -> dict[str, Any]:

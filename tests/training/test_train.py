@@ -116,7 +116,7 @@ def test_muon_gets_the_hidden_matrices_and_adam_all_else():
 
 def test_the_rate_warms_up_stays_and_anneals_to_zero():
     assert [rate_at(s, 4, None) for s in (0, 1, 3, 99)] == [0.25, 0.5, 1.0, 1.0]
-    assert [rate_at(s, 4, (100, 10)) for s in (100, 105, 110)] == [1.0, 0.5, 0.0]
+    assert [rate_at(s, 4, (100, 12)) for s in (100, 104, 106, 112, 113)] == pytest.approx([1.0, 0.75, 0.5, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(
