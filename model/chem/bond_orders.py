@@ -24,11 +24,11 @@ class State(NamedTuple):
 
 STATES: Mapping[int, tuple[State, ...]] = MappingProxyType(
     {
-        1: (State(1, 0, 0),),
-        6: (State(4, 0, 0), State(3, -1, 5), State(3, 1, 6)),
-        7: (State(3, 0, 0), State(4, 1, 2), State(2, -1, 3)),
-        8: (State(2, 0, 0), State(1, -1, 2), State(3, 1, 4)),
-        9: (State(1, 0, 0),),
+        1: (State(1, 0, 0.0),),
+        6: (State(4, 0, 0.0), State(3, -1, 5.0), State(3, 1, 6.0)),
+        7: (State(3, 0, 0.0), State(4, 1, 2.0), State(2, -1, 3.0)),
+        8: (State(2, 0, 0.0), State(1, -1, 2.0), State(3, 1, 4.0)),
+        9: (State(1, 0, 0.0),),
     }
 )
 """Atomic number -> its states, cheapest first; the costs put a nitro group and an ammonium before a carbanion."""
@@ -66,11 +66,16 @@ def assign_orders(
     if not all(options):
         return None
     misfits = [_misfits(atomic_numbers[i], atomic_numbers[j], d) for (i, j), d in zip(pairs, distances, strict=True)]
-    for states in islice(_cheapest_first(options), MAX_CHOICES):
-        spare = tuple(state.bonds - degrees[i] for i, state in enumerate(states))
-        if sum(state.charge for state in states) == charge and (orders := _spread(spare, pairs, misfits)):
-            return Assignment(orders, tuple(state.charge for state in states))
-    return None
+    best, best_cost, best_misfit = None, math.inf, math.inf
+    for cost, states in islice(_cheapest_first(options), MAX_CHOICES):
+        if cost > best_cost:
+            break
+        if sum(state.charge for state in states) != charge:
+            continue
+        misfit, orders = _spread(tuple(state.bonds - degrees[i] for i, state in enumerate(states)), pairs, misfits)
+        if misfit < best_misfit:
+            best, best_cost, best_misfit = Assignment(orders, tuple(s.charge for s in states)), cost, misfit
+    return best
 
 
 def charge_cost(atomic_number: int, charge: int) -> float:
@@ -79,8 +84,8 @@ def charge_cost(atomic_number: int, charge: int) -> float:
     return min(costs, default=10.0 * abs(charge))
 
 
-def _cheapest_first(options: list[list[State]]) -> Iterator[list[State]]:
-    """Every choice of one state per atom, in the order of the total cost."""
+def _cheapest_first(options: list[list[State]]) -> Iterator[tuple[float, list[State]]]:
+    """Every choice of one state per atom, in the order of the total cost; the list is the same one each time."""
     states = [known[0] for known in options]
     open_atoms = [atom for atom, known in enumerate(options) if len(known) > 1]
     heap = [(sum(state.cost for state in states), 0, (0,) * len(open_atoms))]
@@ -88,7 +93,7 @@ def _cheapest_first(options: list[list[State]]) -> Iterator[list[State]]:
         cost, start, chosen = heapq.heappop(heap)
         for atom, k in zip(open_atoms, chosen, strict=True):
             states[atom] = options[atom][k]
-        yield states
+        yield cost, states
         for at in range(start, len(open_atoms)):  # only from the last atom changed on: each choice comes once
             known, k = options[open_atoms[at]], chosen[at] + 1
             if k < len(known):
@@ -107,14 +112,12 @@ def _misfits(first: int, second: int, distance: float) -> tuple[float, float, fl
 
 def _spread(
     spare: tuple[int, ...], pairs: Sequence[tuple[int, int]], misfits: Sequence[tuple[float, float, float]]
-) -> tuple[int, ...] | None:
-    """Orders 1 + what uses up every atom's spare bonds, with the least sum of misfits."""
+) -> tuple[float, tuple[int, ...]]:
+    """The least misfit of orders that use up every atom's spare bonds, and the orders; infinite if there are none."""
     multiple = [k for k, (i, j) in enumerate(pairs) if spare[i] and spare[j]]
-    if len(multiple) > MAX_UNSATURATED:
-        return None
     last = {atom: at for at, k in enumerate(multiple) for atom in pairs[k]}
-    if any(count and atom not in last for atom, count in enumerate(spare)):
-        return None
+    if len(multiple) > MAX_UNSATURATED or any(count and atom not in last for atom, count in enumerate(spare)):
+        return math.inf, ()
 
     @cache
     def least(at: int, left: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
@@ -132,10 +135,9 @@ def _spread(
                 best = cost, (more, *orders)
         return best
 
-    cost, extra = least(0, spare)
-    if math.isinf(cost):
-        return None
+    misfit, extra = least(0, spare)
     orders = [1] * len(pairs)
-    for k, more in zip(multiple, extra, strict=True):
+    for k, more in zip(multiple, extra, strict=False):
         orders[k] += more
-    return tuple(orders)
+    single = math.fsum(misfits[k][0] for k in set(range(len(pairs))) - set(multiple))
+    return misfit + single, tuple(orders)

@@ -1,5 +1,6 @@
 """Bonds: from a geometry to a molecular graph, or the reason why there is none."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -178,7 +179,7 @@ def _atoms(mol: Chem.RWMol) -> list[Chem.Atom]:
 
 def _charge_cost(mol: Chem.RWMol) -> float:
     charged = (atom for atom in _atoms(mol) if atom.GetFormalCharge())
-    return sum(charge_cost(atom.GetAtomicNum(), atom.GetFormalCharge()) for atom in charged)
+    return math.fsum(charge_cost(atom.GetAtomicNum(), atom.GetFormalCharge()) for atom in charged)
 
 
 def _described(mol: Chem.RWMol, method: str) -> Bonds:

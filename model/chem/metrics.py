@@ -15,6 +15,9 @@ from model.chem.molecule import Molecule
 CHUNK_PAIRS = 2_000_000
 """Pairs of atoms measured at a time; bounds the memory to some tens of megabytes."""
 
+RDKIT_VERSION: str = rdBase.rdkitVersion
+"""Stands beside every validity: what RDKit sanitizes changes with its version."""
+
 Z_95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+import numpy as np
+from jaxtyping import Float64
 from rdkit import Chem, rdBase
 
 from model.chem.bonds import Bonds, to_mol
@@ -57,8 +59,7 @@ def _molecule(record: list[Line], limits: Limits) -> Molecule:
         raise record[3].error("found bonds or property lines that RDKit cannot read, expected a valid molfile")
     numbers = [mol.GetAtomWithIdx(i).GetAtomicNum() for i in range(n_atoms)]
     positions = mol.GetConformer().GetPositions()
-    if n_atoms > 1 and record[1].text[20:22] == "2D" and not positions[:, 2].any():
-        raise record[1].error("found a drawing in two dimensions, expected coordinates in three")
+    _check_solid(mol, positions, record[1])
     _check_hydrogens(mol, numbers, record[3])
     return Molecule(numbers, positions, record[0].text.strip(), _data_items(record[end + 1 :]))
 
@@ -116,6 +117,13 @@ def _check_v3000_atom(line: Line) -> None:
     atomic_number(words[3])
     for word in words[4:7]:
         coordinate(word)
+
+
+def _check_solid(mol: Chem.Mol, positions: Float64[np.ndarray, "N 3"], header: Line) -> None:
+    """Flat coordinates are a drawing if the header says so or an atom has four neighbours, which no plane holds."""
+    degrees = [mol.GetAtomWithIdx(i).GetDegree() for i in range(len(positions))]
+    if len(positions) > 1 and not positions[:, 2].any() and (max(degrees) > 3 or header.text[20:22] == "2D"):
+        raise header.error("found a drawing in two dimensions, expected coordinates in three")
 
 
 def _check_hydrogens(mol: Chem.Mol, numbers: list[int], counts: Line) -> None:

@@ -44,9 +44,9 @@ def test_stability_of_the_original_samples(original_samples: list[Molecule]) -> 
 
 
 def test_stability_of_qm9(qm9_test: Callable[[int], list[Molecule]]) -> None:
-    result = stability(qm9_test(13083))
-    assert round(100 * result.molecule_stability, 1) == 95.2
-    assert result.atom_stability == pytest.approx(0.994, abs=1e-3)
+    result = stability(qm9_test(4000))
+    assert result.molecule_stability == pytest.approx(0.952, abs=0.007)  # two standard errors
+    assert result.atom_stability == pytest.approx(0.994, abs=0.001)
 
 
 def test_wilson_interval_as_published() -> None:
