@@ -9,7 +9,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
-from model.chem.bond_orders import assign_orders, charge_cost
+from model.chem.bond_orders import STATES, assign_orders, charge_cost
 from model.chem.elements import STABILITY_TABLE, VALENCES
 from model.chem.molecule import Molecule
 
@@ -164,13 +164,19 @@ def _bonded(
 
 
 def _sound(mol: Chem.RWMol) -> bool:
-    """Sanitize; whether that went well and left no radical.
+    """Sanitize; whether that went well, left no radical, and no atom with a charge that none has.
 
     An interrupted DetermineBonds returns single bonds only, as a success: here they are radicals.
     """
     if Chem.SanitizeMol(mol, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
         return False
-    return not any(atom.GetNumRadicalElectrons() for atom in _atoms(mol))
+    return not any(atom.GetNumRadicalElectrons() or not _plausible(atom) for atom in _atoms(mol))
+
+
+def _plausible(atom: Chem.Atom) -> bool:
+    """Whether an atom can bear its charge: torn apart, methane is [C-4] and four [H+] to RDKit, and sanitizes."""
+    states = STATES.get(atom.GetAtomicNum())
+    return states is None or any(state.charge == atom.GetFormalCharge() for state in states)
 
 
 def _atoms(mol: Chem.RWMol) -> list[Chem.Atom]:

@@ -63,6 +63,12 @@ def test_pieces_are_counted() -> None:
     assert (bonds.status, bonds.fragments, bonds.whole, bonds.smiles) == ("ok", 2, False, "C.O")
 
 
+@pytest.mark.parametrize("stretch", [1.5, 3.0, 20.0])
+def test_atoms_far_apart_are_no_ions(stretch: float) -> None:
+    methane = np.array([[0.0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]) * 0.63
+    assert infer_bonds(Molecule([6, 1, 1, 1, 1], stretch * methane)).status == "failed"
+
+
 def test_failure_says_which_atoms() -> None:
     methane = molecule("C")
     methyl = Molecule(methane.atomic_numbers[:4], methane.positions[:4])
