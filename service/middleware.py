@@ -12,9 +12,11 @@ from pathlib import Path
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import Access
+from service.desk import CallerGone
 from service.problems import MEDIA_TYPE, Problem, from_exception
 from service.settings import Limits
 from service.telemetry import Telemetry
@@ -31,6 +33,9 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+
+CLIENT_CLOSED = 499
+"""Status in logs and metrics of a request whose caller went away; nginx's number, nothing is sent."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
@@ -77,6 +82,8 @@ class Surroundings:
             self.telemetry.in_flight.inc()
             try:
                 await self.app(scope, receive, send_with_headers)
+            except (CallerGone, ClientDisconnect):
+                status = CLIENT_CLOSED
             except Exception as error:  # noqa: BLE001 - the outermost layer: nothing may escape
                 log.error("defect", error=type(error).__name__, frames=frames_of(error))
                 if not status:

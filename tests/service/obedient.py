@@ -61,7 +61,8 @@ class Obedient:
         match wanted:
             case work.SampleWork():
                 indices = range(wanted.first_index, wanted.first_index + len(wanted.n_atoms))
-                return [work.Sampled(wanted.id, i, *self.molecule(i), 60, "success") for i in indices]
+                score = (lambda i: self._scored(wanted.id, i)) if wanted.nll else (lambda _: None)
+                return [work.Sampled(wanted.id, i, *self.molecule(i), 60, "success", (), score(i)) for i in indices]
             case work.LikelihoodWork():
                 indices = range(wanted.first_index, wanted.first_index + len(wanted.molecules))
                 return [self._scored(wanted.id, i) for i in indices]

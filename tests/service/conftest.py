@@ -1,0 +1,37 @@
+"""A running application with an obedient client, started once: a worker that loads RDKit costs seconds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import structlog
+
+from service.settings import Settings
+from tests.service.obedient import Obedient
+from tests.service.serving import one_worker, serving, weights_with_card
+
+
+@dataclass
+class Api:
+    """The running application: call it with `http`, tell its engine what to do with `client`."""
+
+    http: httpx.Client
+    client: Obedient
+
+
+@pytest.fixture(scope="session")
+def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # the tests of the logs look at them
+    weights = weights_with_card(tmp_path_factory.mktemp("weights"))
+    client = Obedient()
+    limits = {"max_molecules": 20, "max_attempts": 3, "max_bytes": 2_000_000, "max_idle_s": 1, "max_records": 10}
+    settings = Settings(weights=weights, chemistry=one_worker(), limits=limits, requests_per_minute=100_000, header_s=1)
+    with serving(client, settings) as (http, _):
+        yield Api(http, client)
+
+
+@pytest.fixture
+def api(_running: Api) -> Api:
+    _running.client.__init__()  # type: ignore[misc]
+    return _running
