@@ -28,7 +28,7 @@ class Molecule:
 
     Args:
         atomic_numbers: (N,) integers 1 to 118, N at least 1.
-        positions: (N, 3) angstrom, finite, no two atoms at one point.
+        positions: (N, 3) angstrom, finite.
         name: free text, as a file calls it.
         properties: whatever is known about it, for provenance; no part of equality.
 
@@ -125,6 +125,28 @@ def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary) -> None:
         )
 
 
+def check_apart(molecule: Molecule) -> None:
+    """Raise if two atoms stand at one point: no structure that a person means has that, but a sample may.
+
+    Raises:
+        StructureError: two atoms are nearer than `NEAREST_ATOMS`.
+    """
+    positions = molecule.positions
+    # Sorted along x an atom can coincide only with the next few: no N x N matrix for a large structure.
+    order = np.argsort(positions[:, 0], kind="stable")
+    along = positions[order]
+    reach = np.searchsorted(along[:, 0], along[:, 0] + NEAREST_ATOMS) - np.arange(len(along))
+    for offset in range(1, int(reach.max())):
+        distance = np.linalg.norm(along[offset:] - along[:-offset], axis=1)
+        nearest = int(np.argmin(distance))
+        if distance[nearest] < NEAREST_ATOMS:
+            i, j = sorted((int(order[nearest]) + 1, int(order[nearest + offset]) + 1))
+            raise StructureError(
+                f"found atoms {i} and {j} at a distance of {distance[nearest]:.3g} angstrom, "
+                f"expected at least {NEAREST_ATOMS:g}"
+            )
+
+
 def _checked_numbers(atomic_numbers: ArrayLike) -> Int64[np.ndarray, " N"]:
     found = np.array(atomic_numbers)
     if found.ndim != 1 or not len(found):
@@ -149,24 +171,7 @@ def _checked_positions(positions: ArrayLike, n_atoms: int) -> Float64[np.ndarray
             f"found {found[atom, axis]:.6g} as {'xyz'[axis]} of atom {atom + 1}, "
             f"expected a finite number within {FARTHEST_COORDINATE:g} angstrom"
         )
-    _check_apart(found)
     return _read_only(found)
-
-
-def _check_apart(positions: Float64[np.ndarray, "N 3"]) -> None:
-    # Sorted along x an atom can coincide only with the next few: no N x N matrix for a large structure.
-    order = np.argsort(positions[:, 0], kind="stable")
-    along = positions[order]
-    reach = np.searchsorted(along[:, 0], along[:, 0] + NEAREST_ATOMS) - np.arange(len(along))
-    for offset in range(1, int(reach.max())):
-        distance = np.linalg.norm(along[offset:] - along[:-offset], axis=1)
-        nearest = int(np.argmin(distance))
-        if distance[nearest] < NEAREST_ATOMS:
-            i, j = sorted((int(order[nearest]) + 1, int(order[nearest + offset]) + 1))
-            raise StructureError(
-                f"found atoms {i} and {j} at a distance of {distance[nearest]:.3g} angstrom, "
-                f"expected at least {NEAREST_ATOMS:g}"
-            )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

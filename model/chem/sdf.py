@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from rdkit import Chem, rdBase
 
 from model.chem.bonds import Bonds, to_mol
-from model.chem.molecule import Molecule
+from model.chem.molecule import Molecule, check_apart
 from model.chem.text import Limits, Line, Lines, Token, atom_count, atomic_number, coordinate, integer
 from model.errors import StructureError
 
@@ -61,7 +61,9 @@ def _molecule(record: list[Line], limits: Limits) -> Molecule:
     positions = mol.GetConformer().GetPositions()
     _check_solid(mol, positions, record[1])
     _check_hydrogens(mol, numbers, record[3])
-    return Molecule(numbers, positions, record[0].text.strip(), _data_items(record[end + 1 :]))
+    molecule = Molecule(numbers, positions, record[0].text.strip(), _data_items(record[end + 1 :]))
+    check_apart(molecule)
+    return molecule
 
 
 def _check_atoms(block: list[Line], limits: Limits) -> int:

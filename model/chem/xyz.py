@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from model.chem.molecule import Molecule
+from model.chem.molecule import Molecule, check_apart
 from model.chem.text import Limits, Line, Lines, Token, atom_count, coordinate, element, integer, number
 from model.errors import StructureError
 
@@ -74,7 +74,9 @@ def _record(lines: Lines, limits: Limits) -> Molecule:
         positions.append(position)
         lines.take()  # only now: a line that is no atom may be where the next record starts
     properties.update(_trailer(lines, raw_qm9=comment.text.startswith("gdb "), n_atoms=n_atoms))
-    return Molecule(atomic_numbers, positions, name, properties)
+    molecule = Molecule(atomic_numbers, positions, name, properties)
+    check_apart(molecule)
+    return molecule
 
 
 def _count(lines: Lines, limits: Limits) -> int:

@@ -111,6 +111,13 @@ def test_an_interrupted_search_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.smiles == "C=O"
 
 
+def test_methane_torn_apart_is_no_molecule() -> None:
+    methane = molecule("C")
+    torn = infer_bonds(Molecule(methane.atomic_numbers, 4 * methane.positions))
+    assert torn.status == "failed"  # RDKit alone: [C-4] and four [H+], which it sanitizes
+    assert str(torn.reason).endswith("bonds at C1 0 of 4, H2 0 of 1, H3 0 of 1, H4 0 of 1 and 1 more")
+
+
 def test_to_mol_gives_back_what_was_inferred() -> None:
     original = molecule("C[C@H](N)c1ccco1")
     bonds = pickle.loads(pickle.dumps(infer_bonds(original)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.chem.elements import QM9
-from model.chem.molecule import Molecule, check_vocabulary
+from model.chem.molecule import Molecule, check_apart, check_vocabulary
 from model.errors import StructureError, VocabularyError
 
 WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.1], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]], name="water")
@@ -49,11 +49,6 @@ def test_centred() -> None:
         ([1, 1], [[0, 0, 0], [1, np.nan, 0]], "found nan as y of atom 2, expected a finite number"),
         ([1, 1], [[0, 0, 0], [1, 1, -np.inf]], "found -inf as z of atom 2"),
         ([1, 1], [[0, 0, 0], [1, 1, 1e300]], "found 1e\\+300 as z of atom 2"),
-        (
-            [1, 1],
-            [[0, 0, 0], [0, 0.05, 0]],
-            "found atoms 1 and 2 at a distance of 0.05 angstrom, expected at least 0.1",
-        ),
     ],
 )
 def test_what_is_no_molecule_is_refused(elements: object, positions: object, message: str) -> None:
@@ -66,8 +61,12 @@ def test_coincident_atoms_are_found_wherever_they_stand() -> None:
     positions = rng.uniform(-20, 20, (300, 3))
     positions[:, 0] = 0  # all in one plane: sorting along x does not help
     positions[211] = positions[17] + [0, 0, 0.01]
-    with pytest.raises(StructureError, match="found atoms 18 and 212 at"):
-        Molecule(np.ones(300, dtype=int), positions)
+    crowded = Molecule(np.ones(300, dtype=int), positions)  # a sample may be this: it is returned and labelled
+    with pytest.raises(
+        StructureError, match=r"atoms 18 and 212 at a distance of 0\.01 angstrom, expected at least 0\.1"
+    ):
+        check_apart(crowded)
+    check_apart(Molecule(crowded.atomic_numbers[:211], crowded.positions[:211]))
 
 
 def test_fields_cannot_be_changed() -> None:
