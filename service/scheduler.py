@@ -10,7 +10,7 @@ comes first; who was idle starts at the present and has saved nothing up.
 import heapq
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from service.work import RowKey
 
@@ -38,36 +38,39 @@ class Row:
         return self.work, self.index, self.draw
 
 
+R = TypeVar("R", bound=Row)
+
+
 @dataclass
-class _Flow:
+class _Flow(Generic[R]):
     """The rows of one work in one lane, by group, in the order of their coming; its virtual time; when it came."""
 
     arrival: int
     time: float = 0.0
-    groups: dict[Group, dict[RowKey, Row]] = field(default_factory=dict)
+    groups: dict[Group, dict[RowKey, R]] = field(default_factory=dict)
 
-    def head(self) -> Row:
+    def head(self) -> R:
         return next(iter(next(iter(self.groups.values())).values()))
 
 
 @dataclass
-class _Lane:
+class _Lane(Generic[R]):
     """A lane's weight and virtual time, the virtual time its flows have come to, and those that have rows."""
 
     weight: float
     time: float = 0.0
     present: float = 0.0
-    flows: dict[str, _Flow] = field(default_factory=dict)
+    flows: dict[str, _Flow[R]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Entry(Generic[R]):
     deadline: float | None
-    rows: dict[RowKey, Row] = field(default_factory=dict)
-    flows: dict[str, _Flow] = field(default_factory=dict)
+    rows: dict[RowKey, R] = field(default_factory=dict)
+    flows: dict[str, _Flow[R]] = field(default_factory=dict)
 
 
-class Scheduler:
+class Scheduler(Generic[R]):
     """Rows waiting and running, and the choice of the next step.
 
     Args:
@@ -76,16 +79,16 @@ class Scheduler:
         slots: how many rows of a group may be running, that is have a state on the device; at least its room.
     """
 
-    def __init__(self, weights: Mapping[str, float], room: Callable[[Group], int], slots: int) -> None:
-        self._lanes = {name: _Lane(weight) for name, weight in weights.items()}
+    def __init__(self, weights: Mapping[str, float], room: Callable[[Any], int], slots: int) -> None:
+        self._lanes: dict[str, _Lane[R]] = {name: _Lane(weight) for name, weight in weights.items()}
         self._room = room
         self._slots = slots
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _Entry[R]] = {}
         self._running: dict[Group, int] = {}
         self._arrivals = 0
         self._present = 0.0
 
-    def add(self, work: str, rows: Iterable[Row], deadline: float | None = None) -> None:
+    def add(self, work: str, rows: Iterable[R], deadline: float | None = None) -> None:
         """Let rows of a work wait for their turn; a work may gain rows as it goes.
 
         Raises:
@@ -98,7 +101,7 @@ class Scheduler:
             entry.rows[row.key] = row
             self._enter(row)
 
-    def batch(self) -> list[Row]:
+    def batch(self) -> list[R]:
         """The rows of the next step, now running and charged for it; empty if nothing can step.
 
         The work that has had least chooses the group, and the rest of the room is shared fairly among all works with
@@ -116,14 +119,14 @@ class Scheduler:
             self._start(row)
         return rows
 
-    def move(self, row: Row, lane: str, group: Group, cost: float) -> None:
+    def move(self, row: R, lane: str, group: Group, cost: float) -> None:
         """Send a running row to another group, where it waits for its next step."""
         self._leave(row)
         row.lane, row.group, row.cost = lane, group, cost
         row.state = "waiting"
         self._enter(row)
 
-    def finish(self, row: Row) -> bool:
+    def finish(self, row: R) -> bool:
         """Take a row out; whether it was the last of its work."""
         self._leave(row)
         row.state = "finished"
@@ -133,7 +136,7 @@ class Scheduler:
             del self._entries[row.work]
         return not entry.rows
 
-    def abort(self, work: str) -> list[Row]:
+    def abort(self, work: str) -> list[R]:
         """Take all rows of a work out, waiting or running; none if the work is not here (it may just have ended)."""
         rows = list(self._entries[work].rows.values()) if work in self._entries else []
         for row in rows:
@@ -144,7 +147,7 @@ class Scheduler:
         """The works whose deadline has passed."""
         return [name for name, entry in self._entries.items() if entry.deadline is not None and entry.deadline <= now]
 
-    def rows(self, work: str | None = None) -> list[Row]:
+    def rows(self, work: str | None = None) -> list[R]:
         """All rows that are not finished, or those of a work."""
         entries = self._entries.values() if work is None else filter(None, [self._entries.get(work)])
         return [row for entry in entries for row in entry.rows.values()]
@@ -164,12 +167,12 @@ class Scheduler:
         """Works with rows here."""
         return len(self._entries)
 
-    def _fill(self, lane: _Lane, group: Group) -> list[Row]:
+    def _fill(self, lane: _Lane[R], group: Group) -> list[R]:
         flows = [flow for flow in lane.flows.values() if group in flow.groups]
         queue = [(*_precedence(flow), iter(flow.groups[group].values())) for flow in flows]
         heapq.heapify(queue)
         room, free = max(1, self._room(group)), self._slots - self._running.get(group, 0)
-        taken: list[Row] = []
+        taken: list[R] = []
         while queue and len(taken) < room:
             time, arrival, rows = heapq.heappop(queue)
             row = next((row for row in rows if row.state == "running" or free > 0), None)
@@ -180,12 +183,12 @@ class Scheduler:
             heapq.heappush(queue, (time + row.cost, arrival, rows))
         return taken
 
-    def _start(self, row: Row) -> None:
+    def _start(self, row: R) -> None:
         if row.state == "waiting":
             row.state = "running"
             self._running[row.group] = self._running.get(row.group, 0) + 1
 
-    def _enter(self, row: Row) -> None:
+    def _enter(self, row: R) -> None:
         lane = self._lanes[row.lane]
         if not lane.flows:
             lane.time = max(lane.time, self._present)
@@ -196,7 +199,7 @@ class Scheduler:
             lane.flows[row.work] = flow
         lane.flows[row.work].groups.setdefault(row.group, {})[row.key] = row
 
-    def _leave(self, row: Row) -> None:
+    def _leave(self, row: R) -> None:
         if row.state == "running":
             self._running[row.group] -= 1
         flows = self._lanes[row.lane].flows
@@ -208,5 +211,5 @@ class Scheduler:
             del flows[row.work]
 
 
-def _precedence(flow: _Flow) -> tuple[float, int]:
+def _precedence(flow: _Flow[Any]) -> tuple[float, int]:
     return flow.time, flow.arrival

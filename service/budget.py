@@ -1,0 +1,52 @@
+"""How much one step may hold, and what it costs."""
+
+from dataclasses import dataclass
+
+from model.flow.quadrature import NODES
+from service.cost import CostTable
+from service.jobs import Group
+
+ATTEMPT = 6
+"""Evaluations of one attempted step."""
+
+EXACT, PROBE = 1.5, 3.0
+"""Evaluations that a direction of the exact trace, and a probe, cost (measured: 206 for 141; 2.5 to 4.7)."""
+
+
+@dataclass
+class Budget:
+    """Room and cost of a step, by group.
+
+    Args:
+        pairs: rows x size^2 of one forward.
+        n_features: features per atom.
+        costs: seconds of an evaluation, by size.
+    """
+
+    pairs: int
+    n_features: int
+    costs: CostTable
+
+    def halve(self) -> None:
+        """Remember that a step was too large for the memory."""
+        self.pairs = max(1, self.pairs // 2)
+
+    def room(self, group: Group) -> int:
+        """How many rows a step may take."""
+        return self.rows(group.size) if group.kind == "path" else max(1, self.values(group) // len(NODES))
+
+    def rows(self, size: int) -> int:
+        """How many molecules one forward may hold."""
+        return max(1, self.pairs // size**2)
+
+    def values(self, group: Group) -> int:
+        """How many values of the divergence one step may take: as many as hold the device for an attempted step."""
+        return max(1, int(ATTEMPT * self.rows(group.size) / self._evaluations(group)))
+
+    def cost(self, group: Group, values: int = 1) -> float:
+        """Seconds of a row's next step; of a divergence, that of so many values."""
+        return values * self._evaluations(group) * self.costs.evaluation(group.size)
+
+    def _evaluations(self, group: Group) -> float:
+        directions = {"path": ATTEMPT, "hutchinson": PROBE, "exact": EXACT * (3 + self.n_features) * group.size}
+        return directions[group.kind]

@@ -1,0 +1,392 @@
+"""The engine: it owns the device, takes works, steps their molecules together and tells what becomes of them.
+
+Pure and synchronous: `add`, then `step` until `Done`. Molecules join and leave between steps; a step is one attempt of
+the stepper, or some values of the divergence along a path, for rows that may share a forward.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from model.errors import ModelError
+from model.flow.molecule_flow import MoleculeFlow
+from model.flow.stepper import MAX_STEPS, State, Status
+from service.budget import Budget
+from service.cost import CostTable
+from service.jobs import Group, Job, Journey, Molecule
+from service.likelihood import Score, evaluate
+from service.pool import Flight, Pool, Start
+from service.scheduler import Scheduler
+from service.tally import Tally
+from service.translator import End, Translator
+from service.work import (
+    Done,
+    Encoded,
+    EncodeWork,
+    Event,
+    Failed,
+    Progress,
+    Reason,
+    Sampled,
+    SavedRow,
+    Scored,
+    Snapshot,
+    Stats,
+    Work,
+)
+
+LANES = {"sample": 1.0, "likelihood": 1.0}
+"""Each gets half of the device while both have work."""
+
+SIZES = (9, 12, 15, 18, 21, 24, 29)
+"""Classes of QM9's sizes: at most two atoms of padding where most molecules are."""
+
+CPU_PAIRS, GPU_PAIRS = 4096, 1 << 18
+"""Pairs of atoms in one forward. On a core, 8 molecules of 18 atoms are within a tenth of the best cost per molecule
+and stay in its cache (measured: 32 cost a third more each); a GPU wants to be filled."""
+
+
+class Engine:
+    """Continuous batching of molecules on one device.
+
+    Args:
+        flow: the model, on its device.
+        pairs: rows x size^2 of one forward; None = by the kind of device.
+        slots: rows of a size class that may be half-way at once.
+        sizes: the size classes; the model's largest molecule closes them.
+        max_steps: attempts after which a row is given up.
+        clock: the time of day, for deadlines.
+        lag: steps launched before the flags of one are read; None = 1 on a GPU, which then never waits for the host.
+    """
+
+    def __init__(
+        self,
+        flow: MoleculeFlow,
+        *,
+        pairs: int | None = None,
+        slots: int = 256,
+        sizes: Sequence[int] = SIZES,
+        max_steps: int = MAX_STEPS,
+        clock: Callable[[], float] = time.time,
+        lag: int | None = None,
+    ) -> None:
+        translator = self._translator = Translator(flow)
+        on_gpu = translator.device.type == "cuda"
+        pairs = pairs or (GPU_PAIRS if on_gpu else CPU_PAIRS)
+        sizes = (*(size for size in sizes if size < flow.config.max_atoms), flow.config.max_atoms)
+        costs = CostTable.profile(translator.evaluate, sizes, lambda size: max(1, pairs // size**2))
+        self._budget = Budget(pairs, translator.n_features, costs)
+        shape = (translator.n_features, translator.dtype, translator.device, on_gpu)
+        self._pools = {(lane, n): Pool(translator.velocity, slots, n, *shape) for lane in LANES for n in sizes}
+        self._scheduler: Scheduler[Journey] = Scheduler(LANES, self._budget.room, slots)
+        self._max_steps, self._clock = max_steps, clock
+        self._lag = int(on_gpu) if lag is None else lag
+        self._jobs: dict[str, Job] = {}
+        self._flights: deque[tuple[list[Journey], Flight]] = deque()
+        self._events: list[Event] = []
+        self._tally = Tally()
+
+    def add(self, work: Work, answered: Collection[int] = ()) -> None:
+        """Take a work, but for the molecules already answered.
+
+        Raises:
+            ValueError: a work of that id is here.
+        """
+        if work.id in self._jobs:
+            raise ValueError(f"found work {work.id!r} twice, expected each id once")
+        job = self._jobs[work.id] = Job(work, time.perf_counter())
+        indices = range(work.first_index, work.first_index + len(work))
+        job.molecules = {index: Molecule(index) for index in indices if index not in answered}
+        for molecule in list(job.molecules.values()):
+            self._enlist(job, molecule)
+        self._close_if_done(job)
+
+    def step(self) -> list[Event]:
+        """Sweep deadlines, let one batch of rows step, and tell what has happened since the last call."""
+        for work in self._scheduler.expired(self._clock()):
+            self._end(work, Reason.DEADLINE, "the deadline passed before the molecule was finished")
+        started = time.perf_counter()
+        with torch.inference_mode():
+            batch = self._scheduler.batch()
+            if batch:
+                self._go(batch)
+            self._catch_up(self._lag if batch else 0)
+        if batch:
+            self._tally.step(len(batch), time.perf_counter() - started)
+        events, self._events = self._events, []
+        return events
+
+    def abort(self, work: str) -> None:
+        """Stop a work wherever it stands: its molecules fail as cancelled; nothing happens if it has just ended."""
+        self._end(work, Reason.CANCELLED, "the request was cancelled")
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to step and nothing to tell."""
+        return not (self._jobs or self._events)
+
+    def check(self) -> bool:
+        """Whether the device still computes a known answer."""
+        return self._translator.check()
+
+    def snapshot(self) -> Snapshot:
+        """What it takes to go on elsewhere. Paths of likelihoods are not kept: they go on from their seed."""
+        with torch.inference_mode():
+            self._catch_up(0)  # frames are taken when a step lands
+            works = tuple((job.work, _answered(job)) for job in self._jobs.values())
+            half_way = [row for row in self._scheduler.rows() if row.slot is not None and row.score is None]
+            return Snapshot(works, {row.key: self._save(row, row.slot) for row in half_way if row.slot is not None})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take the works of a snapshot and go on where it stood."""
+        for work, answered in snapshot.works:
+            self.add(work, answered)
+        for row in self._scheduler.rows():
+            row.saved = snapshot.rows.get(row.key)
+
+    def stats(self) -> Stats:
+        """What is going on, and what has been done since the start."""
+        scheduler = self._scheduler
+        return self._tally.stats(
+            waiting=scheduler.waiting, running=scheduler.running, works=len(self._jobs), device=self._translator.device
+        )
+
+    def close(self) -> None:
+        """Let go of the device's memory."""
+        self._pools.clear()
+        self._flights.clear()
+        self._jobs.clear()
+
+    # Coming
+
+    def _enlist(self, job: Job, molecule: Molecule) -> None:
+        try:
+            molecule.n_atoms = self._translator.n_atoms(job.work, molecule.index)
+            size = self._budget.costs.size(molecule.n_atoms)
+        except (ModelError, ValueError) as error:
+            self._fail(job, molecule, Reason.STRUCTURE, str(error))
+            return
+        draws = job.scoring.draws if job.scoring and job.lane == "likelihood" else 1
+        self._add_rows(job, molecule, Group(job.lane, "path", size), draws)
+
+    def _add_rows(self, job: Job, molecule: Molecule, group: Group, draws: int) -> None:
+        molecule.rows = [
+            Journey(
+                work=job.work.id,
+                index=molecule.index,
+                draw=draw,
+                lane=group.lane,
+                group=group,
+                cost=self._budget.cost(group),
+                job=job,
+                molecule=molecule,
+            )
+            for draw in range(draws)
+        ]
+        self._scheduler.add(job.work.id, molecule.rows, job.work.deadline)
+
+    # Stepping
+
+    def _go(self, batch: list[Journey]) -> None:
+        for row in batch:
+            row.job.began = row.job.began or time.perf_counter()
+        launch = self._launch if batch[0].group.kind == "path" else self._integrate
+        while batch and (shortage := _out_of_memory(launch, batch)):
+            # Only here, outside the except block, are the tensors of the failed attempt free.
+            if self._translator.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._budget.halve()
+            if len(batch) == 1:
+                self._fail(batch[0].job, batch[0].molecule, Reason.MEMORY, shortage)
+            batch = batch[: len(batch) // 2]
+
+    def _catch_up(self, lag: int) -> None:
+        while len(self._flights) > lag:
+            self._land(*self._flights.popleft())
+
+    def _launch(self, batch: list[Journey]) -> None:
+        batch = self._seated(batch)
+        if batch:
+            slots = [row.slot for row in batch if row.slot is not None]
+            self._flights.append((batch, self._pool_of(batch[0]).step(slots, self._max_steps)))
+
+    def _seated(self, batch: list[Journey]) -> list[Journey]:
+        pool = self._pool_of(batch[0])
+        starts = {}
+        for row in batch:
+            if row.slot is None and row.saved is not None:
+                row.slot, row.frames = pool.resume(_state(row.saved)), list(row.saved.frames)
+            elif row.slot is None and (start := self._start(row)):
+                starts[row] = start
+        if starts:
+            for row, slot in zip(starts, pool.start(list(starts.values())), strict=True):
+                row.slot = slot
+        return [row for row in batch if row.slot is not None]
+
+    def _start(self, row: Journey) -> Start | None:
+        try:
+            start, row.score = self._translator.start(row)
+        except ModelError as error:
+            self._fail(row.job, row.molecule, Reason.STRUCTURE, str(error))
+            return None
+        return start
+
+    def _land(self, rows: list[Journey], flight: Flight) -> None:
+        flags = flight.flags()
+        arrived = []
+        for i, row in enumerate(rows):
+            if row.slot is None:  # aborted, or arrived while this flight was under way
+                continue
+            row.t, row.nfe = flags.t[i], flags.nfe[i]
+            if flags.accepted[i]:
+                self._passed(row, flight, i)
+            status = Status(flags.status[i])
+            if status == Status.SUCCESS:
+                arrived.append((i, row))
+            elif status != Status.RUNNING:
+                detail = f"the solver stopped at t = {row.t:.4g}: {status.name}"
+                self._fail(row.job, row.molecule, Reason(status.name.lower()), detail)
+        if arrived:
+            self._arrive([row for _, row in arrived], flight.step.state, [i for i, _ in arrived])
+
+    def _passed(self, row: Journey, flight: Flight, i: int) -> None:
+        if row.score is not None:
+            row.score.record(flight.step.interpolant, i, row.molecule.n_atoms)
+        due = [t for t in row.job.frame_times[len(row.frames) :] if t <= row.t] if row.lane == "sample" else []
+        for t in due:
+            row.frames.append(self._translator.frame(flight.step.interpolant, i, t, row))
+        if row.job.work.progress:
+            self._events.append(Progress(row.work, row.index, row.t, row.nfe, row.frames[-1] if due else None))
+
+    # Arriving
+
+    def _arrive(self, rows: list[Journey], state: State, positions: list[int]) -> None:
+        for row, end in zip(rows, self._translator.ends(state, positions), strict=True):
+            self._vacate(row)
+            row.molecule.nfe += row.nfe
+            if row.score is not None:
+                row.score.arrive(end.log_prob)
+                self._measure(row, row.score)
+            elif isinstance(row.job.work, EncodeWork):
+                encoded = Encoded(row.work, row.index, end.latent, row.molecule.nfe, "success")
+                self._answer(row.job, row.molecule, encoded)
+            else:
+                self._sampled(row, end)
+
+    def _sampled(self, row: Journey, end: End) -> None:
+        molecule, scoring = row.molecule, row.job.scoring
+        frames = tuple(row.frames)
+        numbers, positions = end.structure
+        molecule.sampled = Sampled(row.work, row.index, numbers, positions, molecule.nfe, "success", frames)
+        if scoring is None:
+            self._answer(row.job, molecule, molecule.sampled)
+        else:
+            self._scheduler.finish(row)
+            self._add_rows(row.job, molecule, Group("likelihood", "path", row.group.size), scoring.draws)
+
+    def _measure(self, row: Journey, score: Score) -> None:
+        group = Group("likelihood", "hutchinson" if score.probes else "exact", row.group.size)
+        values = min(self._budget.values(group), score.open)
+        self._scheduler.move(row, "likelihood", group, self._budget.cost(group, values))
+
+    def _integrate(self, batch: list[Journey]) -> None:
+        limit = max(1, self._budget.values(batch[0].group) // len(batch))
+        scores = [row.score for row in batch if row.score is not None]
+        asked = [(score, query) for score in scores for query in score.queries(limit)]
+        values = evaluate(self._translator.velocity, [query for _, query in asked])
+        for (score, query), value in zip(asked, values, strict=True):
+            score.tell(query.integral, value)
+        for row, score in zip(batch, scores, strict=True):
+            if not score.open and row.state != "finished":
+                self._drawn(row, score)
+
+    def _drawn(self, row: Journey, score: Score) -> None:
+        molecule = row.molecule
+        molecule.draws.append(score.draw(row.nfe))
+        if len(molecule.draws) < len(molecule.rows):
+            self._scheduler.finish(row)
+            return
+        scored = self._translator.scored(row.job.work, molecule, exact=not score.probes)
+        if not math.isfinite(scored.nll):
+            self._fail(row.job, molecule, Reason.NON_FINITE, f"the likelihood is {scored.nll}")
+        else:
+            self._answer(
+                row.job, molecule, replace(molecule.sampled, likelihood=scored) if molecule.sampled else scored
+            )
+
+    # Leaving
+
+    def _answer(self, job: Job, molecule: Molecule, event: Sampled | Scored | Encoded | Failed) -> None:
+        self._events.append(event)
+        self._tally.answer(event, molecule.nfe)
+        job.nfe += molecule.nfe
+        del job.molecules[molecule.index]
+        for row in molecule.rows:
+            self._vacate(row)
+            if row.state != "finished":
+                self._scheduler.finish(row)
+        self._close_if_done(job)
+
+    def _fail(self, job: Job, molecule: Molecule, reason: Reason, detail: str) -> None:
+        # A molecule that stands, but could not be scored, is an answer.
+        self._answer(job, molecule, molecule.sampled or Failed(job.work.id, molecule.index, reason, detail))
+
+    def _end(self, work: str, reason: Reason, detail: str) -> None:
+        if job := self._jobs.get(work):
+            for molecule in list(job.molecules.values()):
+                self._fail(job, molecule, reason, detail)
+
+    def _close_if_done(self, job: Job) -> None:
+        if job.molecules or self._jobs.pop(job.work.id, None) is None:
+            return
+        now = time.perf_counter()
+        began = job.began or now
+        self._events.append(Done(job.work.id, 1e3 * (began - job.came), 1e3 * (now - began), job.nfe))
+
+    def _vacate(self, row: Journey) -> None:
+        if row.slot is not None:
+            self._pool_of(row).release(row.slot)
+            row.slot = None
+
+    def _save(self, row: Journey, slot: int) -> SavedRow:
+        state = self._pool_of(row).read(slot)
+        return SavedRow(tuple(field.cpu().numpy() for field in state), tuple(row.frames))
+
+    def _pool_of(self, row: Journey) -> Pool:
+        return self._pools[row.group.lane, row.group.size]
+
+
+def run(engine: Engine, work: Work) -> Iterator[Event]:
+    """Drive an engine in this thread until a work has ended: its events, `Done` last."""
+    engine.add(work)
+    while True:
+        for event in engine.step():
+            if event.id == work.id:
+                yield event
+                if isinstance(event, Done):
+                    return
+
+
+def _answered(job: Job) -> frozenset[int]:
+    first = job.work.first_index
+    return frozenset(range(first, first + len(job.work))) - job.molecules.keys()
+
+
+def _state(saved: SavedRow) -> State:
+    return State(*(torch.from_numpy(np.asarray(field)) for field in saved.state))
+
+
+def _out_of_memory(launch: Callable[[list[Journey]], None], batch: list[Journey]) -> str | None:
+    try:
+        launch(batch)
+    except (MemoryError, RuntimeError) as error:
+        # The CPU's allocator has no exception of its own.
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        raise
+    return None

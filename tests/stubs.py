@@ -1,0 +1,61 @@
+"""Flows that obey: the real MoleculeFlow around a velocity with a known solution, which can be told to misbehave."""
+
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from model.config import DequantizerConfig, EGNNConfig, FlowConfig
+from model.flow.geometry import centre
+from model.flow.molecule_flow import MoleculeFlow
+from service.engine import Engine
+
+RATE = 0.5
+"""Growth of positions over the whole way is exp(RATE), of features exp(-RATE)."""
+
+
+class Growth(nn.Module):
+    """dx = r(t) x, dh = -r(t) h with r(t) = RATE (1 + sin(2 pi t)): x(1) = exp(RATE) x(0), the divergence is known.
+
+    Args:
+        pause: seconds an evaluation takes.
+        sick: molecules of so many atoms turn to NaN in the middle of their way.
+        memory: rows x atoms^2 beyond which the memory is gone.
+        hang: a file; while it exists an evaluation does not return.
+    """
+
+    def __init__(self, pause: float = 0.0, sick: int = 0, memory: float = math.inf, hang: str = "") -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(RATE), requires_grad=False)
+        self.pause, self.sick, self.memory, self.hang = pause, sick, memory, hang
+        self.largest = 0
+
+    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        while self.hang and Path(self.hang).exists():
+            time.sleep(0.05)
+        time.sleep(self.pause)
+        pairs = mask.shape[0] * mask.shape[1] ** 2
+        if pairs > self.memory:
+            raise torch.OutOfMemoryError(f"{pairs} pairs")
+        self.largest = max(self.largest, pairs)
+        rate = (self.rate * (1.0 + torch.sin(2 * math.pi * t)))[:, None, None]
+        rate = torch.where(((mask.sum(1) == self.sick) & (t > 0.4))[:, None, None], torch.nan, rate)
+        return rate * centre(x, mask), -rate * h * mask[..., None]
+
+
+def flow(dtype: torch.dtype = torch.float64, act_norm: bool = False, **behaviour: float | str) -> MoleculeFlow:
+    """A MoleculeFlow that grows its latents."""
+    config = FlowConfig(
+        dynamics=EGNNConfig(node_dim=4, edge_dim=4, n_layers=1), dequantizer=DequantizerConfig(), act_norm=act_norm
+    )
+    made = MoleculeFlow(config)
+    made.dynamics = Growth(**behaviour)  # type: ignore[arg-type]
+    return made.to(dtype).eval()
+
+
+def engine(pairs: int = 2000, slots: int = 64, max_steps: int = 200, lag: int = 0, **behaviour: float | str) -> Engine:
+    """An engine on such a flow; a worker makes it from the name of this function."""
+    torch.set_num_threads(1)
+    return Engine(flow(**behaviour), pairs=pairs, slots=slots, max_steps=max_steps, lag=lag)
