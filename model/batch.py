@@ -28,7 +28,10 @@ class MoleculeBatch:
 
 
 def collate(
-    molecules: Sequence[Molecule], vocabulary: Vocabulary, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    molecules: Sequence[Molecule],
+    vocabulary: Vocabulary,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> MoleculeBatch:
     """Centred molecules as one padded batch.
 

@@ -35,9 +35,9 @@ class Interpolant(NamedTuple):
         cubic = rise - self.slope1 - skew
         return self.y0 + theta * (rise + (1 - theta) * (skew + theta * (cubic + (1 - theta) * self.bump)))
 
-    def select(self, rows: Int[Tensor, " R"]) -> "Interpolant":
-        """These rows only."""
-        return Interpolant(*(field.index_select(0, rows) for field in self))
+    def row(self, row: int, n_atoms: int) -> "Interpolant":
+        """One row, without its padding."""
+        return Interpolant(*(f[row : row + 1] if f.ndim == 1 else f[row : row + 1, :n_atoms] for f in self))
 
 
 class Trajectory:

@@ -1,0 +1,307 @@
+"""MoleculeFlow: the density of molecules, to sample from and to score with."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from model.batch import MoleculeBatch, collate, split
+from model.chem.elements import QM9, Vocabulary
+from model.chem.molecule import Molecule
+from model.config import TOLERANCES, FlowConfig
+from model.errors import ConfigError, SolverError, StructureError
+from model.flow import dequantize, dynamics
+from model.flow.act_norm import ActNorm
+from model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian
+from model.flow.divergence import rademacher
+from model.flow.ensemble import Arrival, Start, travel
+from model.flow.likelihood import Draw, Likelihood, combine, divergence_along, path_tolerance, quadrature_tolerance
+from model.flow.noise import generator
+from model.flow.stepper import Status
+
+STANDARD, PRECISE = TOLERANCES["standard"], TOLERANCES["precise"]
+
+Divergence = Literal["exact", "hutchinson"]
+
+
+class Lifted(NamedTuple):
+    """Molecules as the ODE sees them, with the log-densities of the way there, nats."""
+
+    x: Float[Tensor, "B N 3"]
+    h: Float[Tensor, "B N F"]
+    mask: Bool[Tensor, "B N"]
+    log_q: Float[Tensor, " B"]
+    """Of the dequantized features."""
+    ladj: Float[Tensor, " B"]
+    """Of ActNorm, from data on."""
+
+    def points(self) -> list["Latent"]:
+        """Each molecule without its padding."""
+        return [Latent(x[real], h[real]) for x, h, real in zip(self.x, self.h, self.mask, strict=True)]
+
+
+class Latent(NamedTuple):
+    """A molecule as a point of flow space: under the base, where `encode` takes it."""
+
+    x: Float[Tensor, "N 3"]
+    h: Float[Tensor, "N F"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What came of one molecule; `molecule` is None where two of its atoms stand at one point."""
+
+    index: int
+    molecule: Molecule | None
+    status: Status
+    nfe: int
+
+
+class MoleculeFlow(nn.Module):
+    """A continuous normalizing flow over sizes, atom types and positions.
+
+    N ~ p(N); z ~ N(0, 1) without centre of mass; d(x, h)/dt = velocity(t, x, h) from t = 0 to 1; ActNorm's inverse;
+    types by `quantize` of the dequantizer (Satorras et al. 2021).
+
+    Args:
+        config: everything but the weights. Until weights say otherwise p(N) is uniform.
+    """
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        n_features = config.dynamics.n_features
+        self.vocabulary = _vocabulary(config)
+        self.dynamics = dynamics.build(config.dynamics)
+        self.act_norm = ActNorm(n_features) if config.act_norm else None
+        self.dequantizer = dequantize.build(config.dequantizer, config.vocabulary)
+        self.n_atoms = AtomCountPrior.from_counts([0] + [1] * config.max_atoms)
+        self.base_positions, self.base_features = CenteredGaussian(), FeatureGaussian(n_features)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.n_atoms.log_probs.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its arithmetic."""
+        return next(self.dynamics.parameters()).dtype
+
+    def velocity(
+        self, t: Float[Tensor, " B"], x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
+    ) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N F"]]:
+        """(dx, dh) / dt in flow space; t = 0 is the base, t = 1 data."""
+        dx, dh = self.dynamics(t, x, h, mask)
+        return dx, dh
+
+    def draw_n_atoms(self, seed: int, index: int) -> int:
+        """The size of a molecule of which only (seed, index) is given."""
+        return self.n_atoms.sample(generator(seed, index, "n_atoms"))
+
+    def draw_latent(self, n_atoms: int, seed: int, index: int) -> Latent:
+        """A molecule's noise: float64 on the CPU, so that neither dtype, device nor company changes it."""
+        mask, source = torch.ones(1, n_atoms, dtype=torch.bool), [generator(seed, index, "latent")]
+        return Latent(self.base_positions.sample(mask, source)[0], self.base_features.sample(mask, source)[0])
+
+    def draw_probes(self, n_atoms: int, seed: int, index: int, draw: int, probes: int) -> Float[Tensor, "P N D"]:
+        """The probes of one draw of a molecule: random signs, float64 on the CPU."""
+        source = generator(seed, index, f"probe:{draw}")
+        mask = torch.ones(probes, n_atoms, dtype=torch.bool)
+        return rademacher([source] * probes, mask, self.config.dynamics.n_features)
+
+    @torch.no_grad()
+    def lift(self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int], draw: int = 0) -> Lifted:
+        """Molecules to flow space: dequantized with the noise of (seed, index, draw), then through ActNorm.
+
+        Raises:
+            VocabularyError: an element or a size that the model does not know.
+        """
+        batch = collate(molecules, self.vocabulary, self.dtype, self.device)
+        x, mask = batch.positions, batch.mask
+        sources = [generator(seed, index, f"dequantize:{draw}") for index in indices]
+        noise = self.dequantizer.sample_noise(sources, mask).to(x)
+        h, log_q = self.dequantizer.dequantize(batch.atom_types, x, mask, noise)
+        if self.act_norm is None:
+            return Lifted(x, h, mask, log_q, torch.zeros_like(log_q))
+        x, h = self.act_norm(x, h, mask)
+        return Lifted(x, h, mask, log_q, self.act_norm.ladj(mask))
+
+    @torch.no_grad()
+    def land(self, x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> list[Molecule]:
+        """Flow space to molecules, in angstrom.
+
+        Raises:
+            StructureError: a position is not finite, or two atoms stand at one point.
+        """
+        if self.act_norm is not None:
+            x, h = self.act_norm.inverse(x, h, mask)
+        return split(MoleculeBatch(x, self.dequantizer.quantize(h, mask), mask), self.vocabulary)
+
+    def log_prob_base(
+        self, x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, " B"]:
+        """log p_z(x) + log p_z(h), nats."""
+        return self.base_positions.log_prob(x, mask) + self.base_features.log_prob(h, mask)
+
+    def sample(
+        self, n_atoms: int | Sequence[int | None], seed: int = 0, rtol: float = STANDARD, atol: float = STANDARD
+    ) -> list[Molecule]:
+        """Molecules, each fixed by (seed, its place in the list), with "status" and "nfe" among their properties.
+
+        Args:
+            n_atoms: the size of each; None = drawn from p(N). A number alone = one molecule.
+            seed: of all noise.
+            rtol, atol: tolerances of the solver, per molecule.
+
+        Raises:
+            SolverError: a molecule has two atoms at one point (`samples` goes on where that happens).
+            VocabularyError: a size that the model does not know.
+        """
+        sizes = [n_atoms] if isinstance(n_atoms, int) else n_atoms
+        return _molecules(self.samples(sizes, seed, rtol, atol))
+
+    def samples(
+        self, n_atoms: Sequence[int | None], seed: int = 0, rtol: float = STANDARD, atol: float = STANDARD
+    ) -> Iterator[Sample]:
+        """As `sample`, each molecule as soon as it is finished."""
+        sizes = [self.draw_n_atoms(seed, index) if n is None else n for index, n in enumerate(n_atoms)]
+        self.n_atoms.log_prob(torch.tensor(sizes, dtype=torch.int64, device=self.device))  # raises for a foreign size
+        latents = [self.draw_latent(n, seed, index) for index, n in enumerate(sizes)]
+        return self._landing(latents, rtol, atol)
+
+    def encode(
+        self, molecules: Sequence[Molecule], seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE
+    ) -> list[Latent]:
+        """The latents of molecules, of which `decode` is the inverse; (seed, place) fixes the dequantization.
+
+        Raises:
+            SolverError: a path did not reach its end.
+            VocabularyError: an element or a size that the model does not know.
+        """
+        points = self.lift(molecules, seed, range(len(molecules))).points()
+        latents = {}
+        for arrival in self._travel(points, 1.0, 0.0, rtol, atol):
+            _check(arrival.index, arrival.status)
+            latents[arrival.index] = Latent(arrival.x, arrival.h)
+        return [latents[index] for index in range(len(molecules))]
+
+    def decode(self, latents: Sequence[Latent], rtol: float = PRECISE, atol: float = PRECISE) -> list[Molecule]:
+        """The molecules of latents, with "status" and "nfe" among their properties.
+
+        Raises:
+            SolverError: a molecule has two atoms at one point.
+        """
+        return _molecules(self._landing(latents, rtol, atol))
+
+    def log_prob(
+        self,
+        molecules: Sequence[Molecule],
+        seed: int = 0,
+        divergence: Divergence = "exact",
+        probes: int = 1,
+        draws: int = 1,
+        rtol: float = STANDARD,
+        atol: float = STANDARD,
+    ) -> list[Likelihood]:
+        """A lower bound on each molecule's log-likelihood, nats, with its parts and errors (see `Likelihood`).
+
+        log p >= log p_z(z) + the integral from t = 1 to 0 of the divergence + ActNorm's ladj - log q + log p(N).
+
+        Args:
+            molecules: in any position and orientation.
+            seed: (seed, place in the list) fixes the noise of dequantization and probes.
+            divergence: the exact trace, or Hutchinson's estimate with random signs.
+            probes: of the estimate, for each draw.
+            draws: of the dequantizer.
+            rtol, atol: tolerances, per molecule.
+
+        Raises:
+            ConfigError: an unknown kind of divergence, or less than one probe or draw.
+            VocabularyError: an element or a size that the model does not know.
+        """
+        found = dict(self.likelihoods(molecules, seed, divergence, probes, draws, rtol, atol))
+        return [found[index] for index in range(len(molecules))]
+
+    def likelihoods(
+        self,
+        molecules: Sequence[Molecule],
+        seed: int = 0,
+        divergence: Divergence = "exact",
+        probes: int = 1,
+        draws: int = 1,
+        rtol: float = STANDARD,
+        atol: float = STANDARD,
+    ) -> Iterator[tuple[int, Likelihood]]:
+        """As `log_prob`, each with its place in the list as soon as it is known."""
+        if divergence not in ("exact", "hutchinson"):
+            raise ConfigError(f'found divergence {divergence!r}, expected "exact" or "hutchinson"')
+        if probes < 1 or draws < 1:
+            raise ConfigError(f"found {probes} probes and {draws} draws, expected at least 1 of each")
+        lifted = [self.lift(molecules, seed, range(len(molecules)), draw) for draw in range(draws)]
+        points = [point for rows in zip(*(one.points() for one in lifted), strict=True) for point in rows]
+        tolerances = path_tolerance(rtol, self.dtype), path_tolerance(atol, self.dtype)
+        found: dict[int, list[Draw]] = {}
+        for arrival in self._travel(points, 1.0, 0.0, *tolerances, record=True):
+            index, draw = divmod(arrival.index, draws)
+            noise = self.draw_probes(len(arrival.x), seed, index, draw, probes) if divergence == "hutchinson" else None
+            log_q, ladj = float(lifted[draw].log_q[index]), float(lifted[draw].ladj[index])
+            drawn = found.setdefault(index, [])
+            drawn.append(self._scored(arrival, log_q, ladj, noise, quadrature_tolerance(rtol)))
+            if len(drawn) == draws:
+                size = torch.tensor([len(arrival.x)], device=self.device)
+                yield index, combine(found.pop(index), float(self.n_atoms.log_prob(size)), divergence == "exact")
+
+    def _travel(
+        self, points: Sequence[Latent], t0: float, t1: float, rtol: float, atol: float, record: bool = False
+    ) -> Iterator[Arrival]:
+        # Without gradients only while the stepper runs: a generator must not leave the switch with its caller.
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        starts = [Start(x.to(like), h.to(like), t0, t1, rtol, atol) for x, h in points]
+        return travel(torch.no_grad()(self.velocity), starts, record)
+
+    def _landing(self, latents: Sequence[Latent], rtol: float, atol: float) -> Iterator[Sample]:
+        for arrival in self._travel(latents, 0.0, 1.0, rtol, atol):
+            properties = {"status": arrival.status.name, "nfe": arrival.nfe}
+            try:
+                (bare,) = self.land(arrival.x[None], arrival.h[None], arrival.mask)
+                molecule = Molecule(bare.atomic_numbers, bare.positions, "", properties)
+            except StructureError:
+                molecule = None
+            yield Sample(arrival.index, molecule, arrival.status, arrival.nfe)
+
+    @torch.no_grad()
+    def _scored(self, arrival: Arrival, log_q: float, ladj: float, probes: Tensor | None, tolerance: float) -> Draw:
+        base = float(self.log_prob_base(arrival.x[None], arrival.h[None], arrival.mask))
+        if not arrival.path:
+            return Draw(base, [ladj], log_q, 0.0, arrival.nfe, 0, arrival.status)
+        noise = None if probes is None else probes.to(arrival.x)
+        integral = divergence_along(self.velocity, arrival.path, noise, tolerance)
+        divergence = (integral.value + ladj).tolist()
+        nodes = int(integral.nodes.sum())
+        return Draw(base, divergence, log_q, float(integral.error.mean()), arrival.nfe, nodes, arrival.status)
+
+
+def _vocabulary(config: FlowConfig) -> Vocabulary:
+    if (config.vocabulary, config.max_atoms) == (QM9.atomic_numbers, QM9.max_atoms):
+        return QM9
+    return Vocabulary("the model's vocabulary", config.vocabulary, config.max_atoms)
+
+
+def _molecules(samples: Iterator[Sample]) -> list[Molecule]:
+    found = {}
+    for one in samples:
+        if one.molecule is None:
+            raise SolverError(f"molecule {one.index} has two atoms at one point ({one.status.name}); use another seed")
+        found[one.index] = one.molecule
+    return [found[index] for index in range(len(found))]
+
+
+def _check(index: int, status: Status) -> None:
+    if status != Status.SUCCESS:
+        raise SolverError(
+            f"molecule {index}: the solver stopped with {status.name}, expected SUCCESS; try other tolerances"
+        )
