@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from model.chem.elements import ATOMIC_NUMBERS
 from model.errors import DataError
-from model.training.remote import RemoteFile, Report
+from model.terminal import Report
+from model.training.remote import RemoteFile
 
 OFFICIAL = 3
 """Value of the array `source`: 0 to 2 are copies by others, which lack some molecules."""

@@ -2,16 +2,13 @@
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from model.errors import DataError
-
-Report = Callable[[str, int, int], None]
-"""Told of progress: what is being done, how much is done, how much there is."""
+from model.terminal import Report
 
 ATTEMPTS = 5
 """Connections in a row that may bring nothing; one that brought something starts the count anew."""

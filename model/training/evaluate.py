@@ -1,0 +1,307 @@
+"""How good a model is: what it generates, and what it says of molecules it never saw; goes on where it stopped."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.chem.metrics import RDKIT_VERSION, Interval, Share, distance_jsd, stability, table_smiles, validity
+from model.chem.molecule import Molecule
+from model.errors import DataError
+from model.flow.molecule_flow import MoleculeFlow
+from model.flow.stepper import Status
+from model.terminal import Report
+from model.training.data import Molecules, load_qm9
+
+FLUORINE = 9
+
+QUANTILES = 201
+"""Held-out NLLs kept per size at most; more would not change a percentile by one."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured, and how.
+
+    Attributes:
+        samples: molecules to generate, with sizes from p(N).
+        molecules: test molecules to score, drawn by `seed`.
+        seed: fixes every molecule generated, chosen and dequantized, and the probes.
+        tolerance: rtol = atol of the solver.
+        divergence: "hutchinson" is unbiased over many molecules and some fifty times cheaper than "exact".
+        probes: of Hutchinson's estimate, per molecule.
+    """
+
+    samples: int = 1000
+    molecules: int = 1000
+    seed: int = 0
+    tolerance: float = 1e-3
+    divergence: Literal["exact", "hutchinson"] = "hutchinson"
+    probes: int = 4
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A generated molecule, one line of the partial file; no atoms where it came to nothing."""
+
+    index: int
+    n_atoms: int
+    atomic_numbers: list[int]
+    positions: list[list[float]]
+    nfe: int
+    status: str
+
+    @property
+    def molecule(self) -> Molecule | None:
+        """The molecule, None where the solver did not reach the end or two atoms stand at one point."""
+        reached = self.status == Status.SUCCESS.name and self.atomic_numbers
+        return Molecule(self.atomic_numbers, self.positions) if reached else None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The likelihood of the test molecule in row `row` of the split, nats; one line of the partial file."""
+
+    row: int
+    n_atoms: int
+    fluorine: bool
+    nll: float | None
+    parts: dict[str, float]
+    nfe: int
+    status: str
+
+
+class Journal:
+    """Lines of JSON that outlive an interruption; the first says what is measured, another evaluation starts anew."""
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path = path
+        self.generated: dict[int, Generated] = {}
+        self.scored: dict[int, Scored] = {}
+        lines = path.read_text().splitlines() if path.exists() else []
+        if not lines or json.loads(lines[0]) != header:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(header) + "\n")
+            return
+        for line in lines[1:]:
+            try:
+                self._enter(json.loads(line))
+            except ValueError:
+                break  # the last line of an interrupted run may be half a line
+        self._rewrite(header)
+
+    def write(self, entry: Generated | Scored) -> None:
+        """Enter a finished molecule and put it on disk."""
+        self._enter(asdict(entry))
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(entry)) + "\n")
+
+    def _enter(self, values: dict[str, Any]) -> None:
+        if "row" in values:
+            self.scored[values["row"]] = Scored(**values)
+        else:
+            self.generated[values["index"]] = Generated(**values)
+
+    def _rewrite(self, header: dict[str, Any]) -> None:
+        entries: list[Generated | Scored] = [*self.generated.values(), *self.scored.values()]
+        lines = [json.dumps(header), *(json.dumps(asdict(entry)) for entry in entries)]
+        self.path.write_text("".join(line + "\n" for line in lines))
+
+
+def evaluate(
+    flow: MoleculeFlow, weights_sha256: str, data: Path, journal: Path, settings: Evaluation, report: Report
+) -> tuple[dict[str, Any], list[Scored]]:
+    """The metrics of a card, and the scores behind its likelihood.
+
+    Args:
+        flow: the model.
+        weights_sha256: of its weights; a journal of other weights is not gone on with.
+        data: the prepared qm9.npz.
+        journal: the partial file; removed by nobody, so that a second call only measures what is new.
+        settings: what is measured.
+        report: told of progress.
+
+    Raises:
+        DataError: the data cannot be read, or has fewer test molecules than asked for.
+    """
+    test = load_qm9(data, "test", flow.config.vocabulary)
+    rows = chosen(len(test), settings)
+    header = {"weights_sha256": weights_sha256, "data_sha256": test.sha256, **asdict(settings)}
+    del header["samples"], header["molecules"]  # more of the same is no other evaluation
+    log = Journal(journal, header)
+    _generate(flow, settings, log, report)
+    _score(flow, settings, log, test, rows, report)
+    generated = [log.generated[index] for index in range(settings.samples)]
+    scored = [log.scored[row] for row in rows.tolist()]
+    metrics = {"tolerance": settings.tolerance, "rdkit": RDKIT_VERSION, "seed": settings.seed}
+    if generated:
+        report("reading the training molecules", 0, 1)
+        training = table_smiles(molecules_of(load_qm9(data, "train", flow.config.vocabulary), flow.config.vocabulary))
+        report("reading the training molecules", 1, 1)
+        metrics |= sample_metrics(generated, training, molecules_of(test, flow.config.vocabulary))
+    if scored:
+        metrics |= likelihood_metrics(scored) | {"divergence": settings.divergence, "probes": settings.probes}
+    return metrics, scored
+
+
+def chosen(n_test: int, settings: Evaluation) -> NDArray[np.int64]:
+    """Rows of the test split to score: the first of one random order, so that more of them contain fewer.
+
+    Raises:
+        DataError: there are not so many.
+    """
+    if settings.molecules > n_test:
+        raise DataError(f"the test split has {n_test} molecules; found a request for {settings.molecules}")
+    return np.random.default_rng(settings.seed).permutation(n_test)[: settings.molecules]
+
+
+def molecules_of(data: Molecules, vocabulary: Sequence[int], rows: Sequence[int] | None = None) -> list[Molecule]:
+    """Molecules of a split, all or some."""
+    numbers = np.array(vocabulary)[data.atom_types]
+    begin, end = data.offsets[:-1], data.offsets[1:]
+    picked = range(len(data)) if rows is None else rows
+    return [Molecule(numbers[begin[i] : end[i]], data.positions[begin[i] : end[i]]) for i in picked]
+
+
+def sample_metrics(generated: Sequence[Generated], training: set[str], reference: Sequence[Molecule]) -> dict[str, Any]:
+    """Shares of generated molecules, 0 to 1; what came to nothing counts as unstable and invalid.
+
+    Validity, uniqueness and novelty follow EDM (Hoogeboom et al. 2022): of all molecules, the largest fragment, novel
+    among the unique. `en_flows` has E-NF's own convention: of the stable molecules only.
+
+    Args:
+        generated: one per sample.
+        training: SMILES of the training molecules by `table_smiles`.
+        reference: molecules whose pair distances are compared with.
+    """
+    n, n_atoms = len(generated), sum(g.n_atoms for g in generated)
+    molecules = [m for g in generated if (m := g.molecule)]
+    stable, edm, en_flows = stability(molecules), validity(molecules, "EDM"), validity(molecules, "E-NF")
+    shares = {
+        "molecule_stability": Share(int(stable.stable.sum()), n),
+        "validity": Share(len(edm.smiles), n),
+        "single_fragment": Share(edm.whole, n),
+        "uniqueness": edm.uniqueness,
+        "novelty": edm.novelty(training),
+    }
+    return {
+        "samples": n,
+        "failed": n - len(molecules),
+        "atom_stability": int(stable.stable_atoms.sum()) / n_atoms,
+        **{name: _value(share) for name, share in shares.items()},
+        "intervals_95": {
+            "atom_stability": _pair(stable.atoms_interval),
+            **{name: _pair(share.interval) for name, share in shares.items()},
+        },
+        "en_flows": {
+            "validity": _value(en_flows.validity),
+            "uniqueness": _value(en_flows.uniqueness),
+            "novelty": _value(en_flows.novelty(training)),
+        },
+        "distance_jsd": distance_jsd(molecules, reference),
+        "nfe_mean": float(np.mean([g.nfe for g in generated])),
+    }
+
+
+def likelihood_metrics(scored: Sequence[Scored]) -> dict[str, Any]:
+    """Mean negative log-likelihood in nats per molecule with its standard error, in parts, and without fluorine."""
+    reached = [s for s in scored if s.nll is not None]
+    if len(reached) < 2:
+        raise DataError(f"{len(reached)} of {len(scored)} molecules could be scored; expected at least two")
+    nll = np.array([s.nll for s in reached])
+    fluorine = np.array([s.fluorine for s in reached])
+    mean, error = _mean(nll)
+    without, without_error = _mean(nll[~fluorine])
+    return {
+        "test_nll": mean,
+        "test_nll_se": error,
+        "test_nll_without_f": without,
+        "test_nll_without_f_se": without_error,
+        "test_molecules": len(reached),
+        "test_molecules_with_f": int(fluorine.sum()),
+        "test_failed": len(scored) - len(reached),
+        "test_nll_parts": {name: float(np.mean([s.parts[name] for s in reached])) for name in reached[0].parts},
+    }
+
+
+def percentiles(scored: Sequence[Scored], weights_sha256: str) -> dict[str, Any]:
+    """Ascending NLLs of held-out molecules by size, or their quantiles where there are many, for percentiles.json."""
+    sizes: dict[int, list[float]] = {}
+    for s in scored:
+        if s.nll is not None:
+            sizes.setdefault(s.n_atoms, []).append(s.nll)
+    return {"weights_sha256": weights_sha256, "nll": {str(n): _thinned(sizes[n]) for n in sorted(sizes)}}
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """The metrics as lines of text: name, value, and where it has one, its error or 95 % interval."""
+    spreads = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in metrics.get("intervals_95", {}).items()}
+    for name in ("test_nll", "test_nll_without_f"):
+        if name in metrics:
+            spreads[name] = f"+- {metrics[name + '_se']:.2g}"
+    lines = []
+    for name, value in metrics.items():
+        for part, number in value.items() if isinstance(value, dict) else [("", value)]:
+            shown = f"{number:.5g}" if isinstance(number, float) else str(number)
+            if name != "intervals_95":
+                lines.append(f"{name} {part}".ljust(32) + f"{shown:>12}  {spreads.get(name, '')}".rstrip())
+    return "\n".join(lines)
+
+
+def _generate(flow: MoleculeFlow, settings: Evaluation, log: Journal, report: Report) -> None:
+    todo = [index for index in range(settings.samples) if index not in log.generated]
+    sizes = {index: flow.draw_n_atoms(settings.seed, index) for index in todo}
+    report("sampling", settings.samples - len(todo), settings.samples)
+    found = flow.samples(list(sizes.values()), settings.seed, settings.tolerance, settings.tolerance, indices=todo)
+    for done, one in enumerate(found, start=settings.samples - len(todo) + 1):
+        numbers = one.molecule.atomic_numbers.tolist() if one.molecule else []
+        positions = one.molecule.positions.round(6).tolist() if one.molecule else []
+        log.write(Generated(one.index, sizes[one.index], numbers, positions, one.nfe, one.status.name))
+        report("sampling", done, settings.samples)
+
+
+def _score(
+    flow: MoleculeFlow, settings: Evaluation, log: Journal, test: Molecules, rows: NDArray[np.int64], report: Report
+) -> None:
+    todo = [row for row in rows.tolist() if row not in log.scored]
+    molecules = dict(zip(todo, molecules_of(test, flow.config.vocabulary, todo), strict=True))
+    report("scoring", len(rows) - len(todo), len(rows))
+    found = flow.likelihoods(
+        list(molecules.values()),
+        settings.seed,
+        settings.divergence,
+        settings.probes,
+        rtol=settings.tolerance,
+        atol=settings.tolerance,
+        indices=todo,
+    )
+    for done, (row, likelihood) in enumerate(found, start=len(rows) - len(todo) + 1):
+        molecule = molecules[row]
+        nll = likelihood.nll if likelihood.status == Status.SUCCESS else None
+        fluorine = bool((molecule.atomic_numbers == FLUORINE).any())
+        status = likelihood.status.name
+        parts = likelihood.parts if nll is not None else {}
+        log.write(Scored(row, molecule.n_atoms, fluorine, nll, parts, likelihood.nfe, status))
+        report("scoring", done, len(rows))
+
+
+def _mean(values: NDArray[np.float64]) -> tuple[float, float]:
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def _value(share: Share) -> float | None:
+    return share.value if share.total else None
+
+
+def _pair(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]
+
+
+def _thinned(values: list[float]) -> list[float]:
+    if len(values) > QUANTILES:
+        values = np.quantile(values, np.linspace(0, 1, QUANTILES)).tolist()
+    return [round(value, 3) for value in sorted(values)]
