@@ -71,7 +71,7 @@ def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
 
 
 def rate_at(step: int, warmup_steps: int, anneal: tuple[int, int] | None) -> float:
-    """Share of the learning rate at a step: warm-up, then 1, then a half cosine to zero over anneal = (first, steps)."""
+    """Share of the learning rate at a step: warm-up, then 1, then a cosine to zero over anneal = (first, steps)."""
     rate = min(1.0, (step + 1) / warmup_steps)
     if anneal is not None:
         first, steps = anneal
