@@ -38,6 +38,12 @@ class CostTable:
         """Seconds of one evaluation of a molecule of this class."""
         return self.seconds[self.sizes.index(size)]
 
+    @property
+    def rate(self) -> float:
+        """Pairs of atoms times evaluations in a second, at the middle of the classes."""
+        middle = len(self.sizes) // 2
+        return self.sizes[middle] ** 2 / self.seconds[middle]
+
 
 def _seconds(evaluate: Callable[[int, int], None], rows: int, size: int) -> float:
     start = time.perf_counter()

@@ -130,6 +130,11 @@ class Engine:
         """Nothing to step and nothing to tell."""
         return not (self._jobs or self._events)
 
+    @property
+    def rate(self) -> float:
+        """Pairs of atoms times evaluations in a second, as measured at the start."""
+        return self._budget.costs.rate
+
     def check(self) -> bool:
         """Whether the device still computes a known answer."""
         return self._translator.check()
@@ -146,8 +151,8 @@ class Engine:
         """Take the works of a snapshot and go on where it stood."""
         for work, answered in snapshot.works:
             self.add(work, answered)
-        for row in self._scheduler.rows():
-            row.saved = snapshot.rows.get(row.key)
+        for row in self._scheduler.rows() if snapshot.rows else ():
+            row.saved = snapshot.rows.get(row.key, row.saved)
 
     def stats(self) -> Stats:
         """What is going on, and what has been done since the start."""

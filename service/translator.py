@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.chem.molecule import Molecule, check_vocabulary
-from model.flow import divergence, stepper
+from model.flow import stepper
 from model.flow.interpolant import Interpolant
 from model.flow.likelihood import combine, path_tolerance, quadrature_tolerance
 from model.flow.molecule_flow import MoleculeFlow
-from model.flow.noise import generator
 from model.flow.stepper import State
 from model.flow.velocity import pack, unpack
 from service.jobs import Journey
@@ -98,8 +97,7 @@ class Translator:
         lifted = self._flow.lift([molecule], seed, [row.index], row.draw)
         probes: list[Tensor] = []
         if options.divergence == "hutchinson":
-            sources = [generator(seed, row.index, f"probe:{row.draw}:{k}") for k in range(options.probes)]
-            probes = list(divergence.rademacher(sources, lifted.mask.expand(len(sources), -1), self.n_features))
+            probes = list(self._flow.draw_probes(molecule.n_atoms, seed, row.index, row.draw, options.probes))
         rtol, atol = (path_tolerance(tolerance, self.dtype) for tolerance in (options.rtol, options.atol))
         score = Score(float(lifted.log_q[0]), float(lifted.ladj[0]), probes, quadrature_tolerance(options.rtol))
         return Start(lifted.x[0], lifted.h[0], 1.0, 0.0, rtol, atol), score

@@ -1,0 +1,86 @@
+"""Backpressure: the queue is bounded in work, not in requests, and says when to come back."""
+
+from dataclasses import dataclass, field
+
+from service.work import LikelihoodOptions, LikelihoodWork, Overloaded, SampleWork, Work
+
+EVALUATIONS = 110
+"""Of one molecule's way at standard tolerance; E-NF's own takes 98 to 122."""
+
+NODES = 15
+"""Values of the divergence that most likelihoods take."""
+
+TYPICAL_ATOMS = 18
+"""Of a molecule whose size will be drawn."""
+
+RATE = 1e5
+"""Units a core does in a second, until the engine tells its own."""
+
+
+def units(work: Work) -> float:
+    """The work in a work: pairs of atoms times evaluations of the velocity, as far as one can know before."""
+    match work:
+        case SampleWork():
+            drawn = [n or TYPICAL_ATOMS for n in work.n_atoms]
+            return sum(n**2 * (EVALUATIONS + (_scoring(work.nll, n) if work.nll else 0.0)) for n in drawn)
+        case LikelihoodWork():
+            return sum(
+                len(m.atomic_numbers) ** 2 * _scoring(work.options, len(m.atomic_numbers)) for m in work.molecules
+            )
+        case _:
+            return float(len(work) * TYPICAL_ATOMS**2 * 2 * EVALUATIONS)
+
+
+def _scoring(options: LikelihoodOptions, n_atoms: int) -> float:
+    # 8 dimensions an atom at one and a half evaluations each, or three for a probe.
+    value = 12 * n_atoms if options.divergence == "exact" else 3 * options.probes
+    return options.draws * (EVALUATIONS + NODES * value)
+
+
+@dataclass
+class Gate:
+    """Lets work in while the queue has room.
+
+    Args:
+        seconds: of work that the whole queue may hold.
+        client_share: the part of it that one client may hold.
+    """
+
+    seconds: float
+    client_share: float
+    rate: float = RATE
+    _held: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> float:
+        """Units that the queue may hold."""
+        return self.seconds * self.rate
+
+    @property
+    def queued(self) -> float:
+        """Units in the queue, running ones included."""
+        return sum(amount for _, amount in self._held.values())
+
+    def admit(self, work: Work) -> None:
+        """Let a work in. What is larger than the whole queue gets in when the queue is empty: else it never would.
+
+        Raises:
+            Overloaded: no room, for this client or for anybody; with the seconds until there is.
+        """
+        amount = units(work)
+        mine = sum(held for client, held in self._held.values() if client == work.client)
+        self._check("service", self.queued, amount, self.limit)
+        self._check("client", mine, amount, self.limit * self.client_share)
+        self._held[work.id] = work.client, amount
+
+    def release(self, work: str) -> None:
+        """A work has ended, or has left."""
+        self._held.pop(work, None)
+
+    def _check(self, scope: str, held: float, amount: float, limit: float) -> None:
+        if not held or held + amount <= limit:
+            return
+        wait = max(1.0, min(held, held + amount - limit) / self.rate)
+        whose = "the service's queue" if scope == "service" else "this client's share of the queue"
+        message = f"{whose} holds {held / self.rate:.0f} s of work, expected at most {limit / self.rate:.0f} s"
+        raise Overloaded("service" if scope == "service" else "client", wait, message)

@@ -1,0 +1,378 @@
+"""The client of the engine: it runs one in a process of its own, watches it, restarts it, and loses nothing.
+
+The unfinished molecules of a worker that died go on in the next one, from their last snapshot or from their seed; what
+its callers have heard once they do not hear again.
+"""
+
+import asyncio
+import importlib
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
+
+from service.gate import Gate
+from service.ledger import Ledger
+from service.loop import CHECK, Abort, Beat, Crashed, Order, Ready, Report, Saved, Stop, Told, serve
+from service.work import Event, Health, Reason, Snapshot, Stats, Unavailable, Work
+
+if TYPE_CHECKING:  # a client's process need not load torch
+    from service.engine import Engine
+
+WATCH = 0.1
+"""Seconds between looks at deadlines and at the worker's pulse."""
+
+
+class EngineClient(Protocol):
+    """What the application knows of an engine, wherever it runs."""
+
+    async def start(self) -> None:
+        """Start the engine; returns at once, `health` says when it is ready."""
+
+    async def submit(self, work: Work) -> None:
+        """Take a work.
+
+        Raises:
+            Overloaded: the queue, or this client's share of it, is full.
+            Unavailable: no work is taken now.
+        """
+
+    def events(self, work: str) -> AsyncIterator[Event]:
+        """What becomes of a work, `Done` last."""
+
+    async def abort(self, work: str) -> None:
+        """Stop a work; nothing happens if it has ended."""
+
+    async def drain(self, timeout: float) -> None:
+        """Take no new work, and return when all has ended or the time is up."""
+
+    def stats(self) -> Stats:
+        """What goes on."""
+
+    def health(self) -> Health:
+        """Whether it lives and is ready."""
+
+    async def close(self) -> None:
+        """Stop the engine; what still runs fails."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """How to make an engine, in words that cross to another process: "module:function" and its arguments."""
+
+    target: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> "Engine":
+        module, _, function = self.target.partition(":")
+        made: Engine = getattr(importlib.import_module(module), function)(**self.arguments)
+        return made
+
+
+@dataclass(frozen=True)
+class Care:
+    """How a worker is looked after.
+
+    Attributes:
+        start_s: seconds it may take to be ready; loading torch and weights takes some.
+        hang_s: seconds without a heartbeat after which it counts as hung; the longest step takes less.
+        crashes: in a row, without a molecule finished between them, that open the breaker.
+        cooldown_s: seconds the breaker stays open before another worker is tried.
+        queue_s: seconds of work the queue may hold, and `client_share` the part of it that one client may.
+    """
+
+    start_s: float = 180.0
+    hang_s: float = 60.0
+    crashes: int = 5
+    cooldown_s: float = 30.0
+    queue_s: float = 600.0
+    client_share: float = 0.5
+
+
+class _Carrier(Protocol):
+    """What runs a worker."""
+
+    def kill(self) -> None: ...
+
+    def join(self, timeout: float) -> None: ...
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A worker as its client sees it; orders leave by a thread, since a pipe may be full."""
+
+    carrier: _Carrier
+    connection: Connection
+    orders: "SimpleQueue[Order | None]" = field(default_factory=SimpleQueue)
+    born: float = field(default_factory=time.monotonic)
+    pulse: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    checked: float = 0.0
+    error: str = "the worker died"
+
+
+class _Client:
+    """Everything but the carrier of the worker."""
+
+    def __init__(self, factory: "Callable[[], Engine]", care: Care | None = None) -> None:
+        self._factory, self._care = factory, care or Care()
+        self._ledger = Ledger()
+        self._gate = Gate(self._care.queue_s, self._care.client_share)
+        self._worker: _Worker | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._now, self._past = Stats(), Stats()
+        self._crashes, self._restarts = 0, 0
+        self._open_until, self._last_error = 0.0, ""
+        self._draining = False
+
+    async def start(self) -> None:
+        """Start the worker and its supervision; returns at once, `health` says when it is ready."""
+        self._loop = asyncio.get_running_loop()
+        self._spawn()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def submit(self, work: Work) -> None:
+        """Take a work.
+
+        Raises:
+            Overloaded: the queue, or this client's share of it, is full.
+            Unavailable: no work is taken now.
+            ValueError: a work of that id is here.
+        """
+        if self._draining:
+            raise Unavailable("the engine is about to stop and takes no new work")
+        if self._breaker_open:
+            raise Unavailable(f"the engine has crashed {self._crashes} times in a row: {self._last_error}")
+        self._gate.admit(work)
+        self._ledger.open(work)
+        self._order(Snapshot(((work, frozenset()),)))
+
+    def events(self, work: str) -> AsyncIterator[Event]:
+        """What becomes of a work, `Done` last.
+
+        Raises:
+            KeyError: no such work is here.
+        """
+        return self._ledger.events(work)
+
+    async def abort(self, work: str) -> None:
+        """Stop a work; nothing happens if it has ended."""
+        if self._end(work, Reason.CANCELLED, "the request was cancelled"):
+            self._order(Abort(work))
+        self._ledger.forget(work)
+
+    async def drain(self, timeout: float) -> None:
+        """Take no new work, and return when all has ended or the time is up."""
+        self._draining = True
+        until = time.monotonic() + timeout
+        while self._ledger.owed and time.monotonic() < until:
+            await asyncio.sleep(WATCH / 2)
+
+    def stats(self) -> Stats:
+        """What goes on, and what has been done by all workers together."""
+        summed = ("steps", "row_steps", "nfe", "step_seconds")
+        return replace(
+            self._now,
+            **{name: getattr(self._past, name) + getattr(self._now, name) for name in summed},
+            works=len(self._ledger.owed),
+            queue_units=self._gate.queued,
+            queue_limit=self._gate.limit,
+            queue_seconds=self._gate.queued / self._gate.rate,
+            finished=dict(self._ledger.finished),
+            failed=dict(self._ledger.failed),
+            restarts=self._restarts,
+        )
+
+    def health(self) -> Health:
+        """Live: it is looked after. Ready: the device computed the known answer lately and work is taken."""
+        live = self._watching is not None and not self._watching.done()
+        worker, now = self._worker, time.monotonic()
+        age = now - worker.pulse if worker else float("inf")
+        reason = ""
+        if not live:
+            reason = "the engine is not started"
+        elif self._draining:
+            reason = "the engine is about to stop"
+        elif self._breaker_open:
+            reason = f"the engine has crashed {self._crashes} times in a row: {self._last_error}"
+        elif worker is None or not worker.ready:
+            reason = "the engine is starting"
+        elif now - worker.checked > CHECK + self._care.hang_s:
+            reason = f"the device computed a known answer {now - worker.checked:.0f} s ago"
+        return Health(live, not reason, reason, age)
+
+    async def close(self) -> None:
+        """Stop the worker; what still runs fails."""
+        self._draining = True
+        if self._watching:
+            self._watching.cancel()
+        for entry in self._ledger.owed:
+            self._end(entry.work.id, Reason.ENGINE, "the engine was stopped")
+        if worker := self._dismiss():
+            worker.orders.put(Stop())
+            worker.orders.put(None)
+            await asyncio.to_thread(worker.carrier.join, 2.0)
+            worker.carrier.kill()
+
+    # The worker's life
+
+    def _carry(self, connection: Connection) -> _Carrier:
+        raise NotImplementedError
+
+    def _spawn(self) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        worker = self._worker = _Worker(self._carry(theirs), ours)
+        for target in (self._read, self._write):
+            threading.Thread(target=target, args=(worker,), daemon=True).start()
+        if self._ledger.owed:
+            worker.orders.put(self._ledger.snapshot())
+
+    def _read(self, worker: _Worker) -> None:
+        # What a dead worker has sent is read to the end before it counts as dead; a torn last message never arrives.
+        with suppress(RuntimeError):  # the loop may be closed by now
+            with suppress(EOFError, OSError):
+                while True:
+                    self._loop.call_soon_threadsafe(self._hear, worker, worker.connection.recv())
+            self._loop.call_soon_threadsafe(self._lost, worker)
+
+    def _write(self, worker: _Worker) -> None:
+        with suppress(OSError):
+            while (order := worker.orders.get()) is not None:
+                worker.connection.send(order)
+
+    def _hear(self, worker: _Worker, report: Report) -> None:
+        if worker is not self._worker:
+            return
+        worker.pulse = time.monotonic()
+        match report:
+            case Ready(rate):
+                worker.ready, worker.checked, self._gate.rate = True, worker.pulse, rate
+            case Told(events):
+                for event in events:
+                    self._tell(event)
+            case Beat(stats, check_age):
+                self._now, worker.checked = stats, worker.pulse - check_age
+            case Saved(rows):
+                self._ledger.save(rows)
+            case Crashed(error):
+                worker.error = error
+
+    def _tell(self, event: Event) -> None:
+        answered = sum(self._ledger.finished.values())
+        if self._ledger.hear(event):
+            self._gate.release(event.id)
+        if sum(self._ledger.finished.values()) > answered:
+            self._crashes = 0
+
+    def _lost(self, worker: _Worker) -> None:
+        if worker is not self._worker:
+            return
+        self._dismiss()
+        worker.carrier.kill()
+        self._last_error = worker.error
+        self._crashes += 1
+        self._restarts += 1
+        if self._crashes < self._care.crashes:
+            self._spawn()
+            return
+        self._open_until = time.monotonic() + self._care.cooldown_s
+        for entry in self._ledger.owed:
+            self._end(entry.work.id, Reason.ENGINE, f"the engine crashed too often: {worker.error}")
+
+    def _dismiss(self) -> _Worker | None:
+        worker, self._worker = self._worker, None
+        if worker:
+            worker.orders.put(None)
+            self._past = _sum(self._past, self._now)
+            self._now = Stats(device=self._now.device)
+        return worker
+
+    @property
+    def _breaker_open(self) -> bool:
+        return self._crashes >= self._care.crashes
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH)
+            for work in self._ledger.late(time.time()):
+                self._end(work, Reason.DEADLINE, "the deadline passed before the molecule was finished")
+                self._order(Abort(work))
+            self._look_after(time.monotonic())
+
+    def _look_after(self, now: float) -> None:
+        worker = self._worker
+        if worker is None:
+            if self._breaker_open and now >= self._open_until:
+                self._crashes = self._care.crashes - 1  # one more try; the next crash opens the breaker again
+                self._spawn()
+            return
+        patience = self._care.hang_s if worker.ready else self._care.start_s
+        if now - worker.pulse > patience:
+            worker.error = f"the worker gave no sign for {patience:.0f} s"
+            worker.carrier.kill()
+            self._lost(worker)
+
+    def _order(self, order: Order) -> None:
+        if self._worker:
+            self._worker.orders.put(order)
+
+    def _end(self, work: str, reason: Reason, detail: str) -> bool:
+        self._gate.release(work)
+        return self._ledger.end(work, reason, detail)
+
+
+def _sum(past: Stats, now: Stats) -> Stats:
+    names = [f.name for f in fields(Stats) if f.name in ("steps", "row_steps", "nfe", "step_seconds")]
+    return replace(past, **{name: getattr(past, name) + getattr(now, name) for name in names})
+
+
+class InProcessClient(_Client):
+    """The engine in a thread: for tests and small tools. A hung thread cannot be killed, only left behind."""
+
+    def _carry(self, connection: Connection) -> _Carrier:
+        return _Thread(connection, self._factory)
+
+
+class ProcessClient(_Client):
+    """The engine in a process of its own, started afresh (spawn): what happens to it does not happen to the service."""
+
+    def __init__(self, factory: EngineSpec, care: Care | None = None) -> None:
+        super().__init__(factory, care)
+
+    def _carry(self, connection: Connection) -> _Carrier:
+        process = multiprocessing.get_context("spawn").Process(
+            target=_serve_in_process, args=(connection, self._factory), name="enflow-engine", daemon=True
+        )
+        process.start()
+        connection.close()
+        return process
+
+
+class _Thread:
+    def __init__(self, connection: Connection, factory: "Callable[[], Engine]") -> None:
+        self._connection = connection
+        self._thread = threading.Thread(target=self._run, args=(factory,), name="enflow-engine", daemon=True)
+        self._thread.start()
+
+    def _run(self, factory: "Callable[[], Engine]") -> None:
+        with suppress(Exception):  # told to the client as Crashed
+            serve(self._connection, factory)
+
+    def kill(self) -> None:
+        with suppress(OSError):
+            self._connection.close()
+
+    def join(self, timeout: float) -> None:
+        self._thread.join(timeout)
+
+
+def _serve_in_process(connection: Connection, factory: "Callable[[], Engine]") -> None:
+    # Ctrl-C reaches the whole group; the service stops this process when it has drained.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(connection, factory)
