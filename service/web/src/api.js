@@ -17,6 +17,7 @@ const BROKEN = { title: "The connection ended early", detail: "The answer stoppe
 async function refusal(response) {
   const retryAfter = Number(response.headers.get("Retry-After")) || null;
   const body = await response.json().catch(() => ({ title: response.statusText }));
+  if (response.status === 401) body.detail = `${body.detail ?? ""} Enter the key of this service under Model.`;
   return new Problem(body, response.status, retryAfter);
 }
 
@@ -32,9 +33,19 @@ async function request(path, options) {
   return response;
 }
 
+/** The key that this tab was given, where the service asks for one. */
+export const key = {
+  get: () => sessionStorage.getItem("api-key") ?? "",
+  set: (value) => sessionStorage.setItem("api-key", value),
+};
+
 const posting = (body, accept, signal) => ({
   method: "POST",
-  headers: { "Content-Type": "application/json", Accept: accept },
+  headers: {
+    "Content-Type": "application/json",
+    Accept: accept,
+    ...(key.get() && { Authorization: `Bearer ${key.get()}` }),
+  },
   body: JSON.stringify(body),
   signal,
 });

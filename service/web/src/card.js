@@ -12,7 +12,8 @@ export class Card {
     this.molecule = null;
     this.view = new View({ label: `Molecule ${index + 1}, on its way`, open: () => this.molecule && actions.open(this.molecule) });
     this.body = h("div", { class: "card-body" });
-    this.element = h("li", { class: "card pending", "data-index": index }, this.view.element, this.body);
+    this.picture = h("div", { class: "card-picture" }, this.view.element);
+    this.element = h("li", { class: "card pending", "data-index": index }, this.picture, this.body);
     this.wait();
   }
 
@@ -43,6 +44,7 @@ export class Card {
     this.element.classList.remove("pending");
     this.view.show(structureOf(molecule));
     this.view.label = `${sentence(molecule)}. Enlarge; arrow keys turn it.`;
+    this.picture.append(this.pick());
     this.body.replaceChildren(...facts(molecule), this.tools());
   }
 
@@ -55,22 +57,29 @@ export class Card {
     this.element.classList.toggle("chosen", value);
   }
 
-  tools() {
-    const name = `molecule ${this.index + 1}, ${this.molecule.formula}`;
+  get name() {
+    return `molecule ${this.index + 1}, ${this.molecule.formula}`;
+  }
+
+  pick() {
     this.box = h("input", {
       type: "checkbox",
-      "aria-label": `Select ${name}`,
+      "aria-label": `Select ${this.name}`,
       onchange: () => {
         this.chosen = this.box.checked;
         this.actions.choose(this);
       },
     });
-    const act = (label, action, what) => button(label, () => action(this.molecule), { class: "small", "aria-label": `${what} ${name}` });
+    return h("label", { class: "pick" }, this.box, `${this.index + 1}`);
+  }
+
+  tools() {
+    const act = (label, action, what) =>
+      button(label, () => action(this.molecule), { class: "small", "aria-label": `${what} ${this.name}` });
     return h(
       "div",
       { class: "card-tools" },
-      h("label", { class: "pick" }, this.box, `${this.index + 1}`),
-      this.actions.watch && this.molecule.frames?.length ? act("Watch", this.actions.watch, "Watch the flow of") : null,
+      this.actions.watch && act("Watch", this.actions.watch, "Watch the flow of"),
       this.molecule.sdf ? act("SDF", (molecule) => this.actions.save(molecule, "sdf"), "Download SDF of") : null,
       act("XYZ", (molecule) => this.actions.save(molecule, "xyz"), "Download XYZ of"),
     );

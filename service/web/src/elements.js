@@ -1,8 +1,8 @@
 // The elements of QM9: symbols, colours on a light and on a dark ground, and covalent radii (Cordero et al. 2008, angstrom).
 
 const TABLE = [
-  { symbol: "H", z: 1, radius: 0.31, light: "#b9c2cc", dark: "#eef2f6" },
-  { symbol: "C", z: 6, radius: 0.76, light: "#49515c", dark: "#8d98a6" },
+  { symbol: "H", z: 1, radius: 0.31, light: "#ccd3db", dark: "#eef2f6" },
+  { symbol: "C", z: 6, radius: 0.76, light: "#69727e", dark: "#98a3b0" },
   { symbol: "N", z: 7, radius: 0.71, light: "#2f6fed", dark: "#5b92ff" },
   { symbol: "O", z: 8, radius: 0.66, light: "#dc3d36", dark: "#ff5d52" },
   { symbol: "F", z: 9, radius: 0.57, light: "#2f9e58", dark: "#4fd07f" },

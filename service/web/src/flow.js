@@ -93,7 +93,11 @@ export class Flow {
     else if (event.event === "progress") this.count(event.running?.[0]);
     else if (event.event === "frame") this.live(event.frame);
     else if (event.event === "molecule") this.finish(event.molecule);
-    else if (event.event === "failed") showProblem(byId("flow-problem"), { title: "The flow did not arrive.", detail: event.detail });
+    else if (event.event === "done") this.lament(event.failed);
+  }
+
+  lament([failure]) {
+    if (failure) showProblem(byId("flow-problem"), { title: "The flow did not arrive.", detail: failure.detail || failure.reason });
   }
 
   remember({ n_atoms, tolerance, first_index = 0 }, seed) {

@@ -67,9 +67,9 @@ export class Generate {
     const abort = (this.abort = new AbortController());
     const request = this.request;
     this.begin(request);
-    const live = request.n_molecules <= LIVE_LIMIT;
     try {
-      for await (const event of events("/sample", { ...request, frames: live ? FRAMES : 0 }, abort.signal)) {
+      const frames = this.live ? FRAMES : 0;
+      for await (const event of events("/sample", { ...request, frames }, abort.signal)) {
         if (abort.signal.aborted) return;
         this.take(event);
       }
@@ -78,6 +78,11 @@ export class Generate {
       else if (this.abort === abort) this.say(`Cancelled: ${this.gallery.molecules.length} of ${request.n_molecules} molecules were finished.`);
     }
     if (this.abort === abort) this.end();
+  }
+
+  /** Whether cards show their molecules on the way; with `only`, attempts that fail leave again and get no card. */
+  get live() {
+    return this.asked.only === "any" && this.asked.n_molecules <= LIVE_LIMIT;
   }
 
   begin(request) {
@@ -100,13 +105,11 @@ export class Generate {
     else if (event.event === "progress") this.progress(event);
     else if (event.event === "frame") this.gallery.card(event.index).frame(event.frame);
     else if (event.event === "molecule") this.arrive(event.molecule);
-    else if (event.event === "failed") this.gallery.card(event.index).fail(event.detail);
     else if (event.event === "done") this.finish(event);
   }
 
   progress({ queue, eta_s, running = [] }) {
-    // With `only`, attempts that fail leave again: cards are for what is kept.
-    if (this.asked.only === "any") for (const each of running) this.gallery.card(each.index).progress(each);
+    if (this.live) for (const each of running) this.gallery.card(each.index).progress(each);
     for (const { index, t } of running) this.moving.set(index, t);
     const done = this.gallery.molecules.length;
     const under = [...this.moving.values()].reduce((sum, t) => sum + t, 0);
@@ -130,12 +133,13 @@ export class Generate {
     if (done < total && done % Math.ceil(total / 4) === 0) announce(`${done} of ${total} molecules`);
   }
 
-  finish({ seed, attempts, tried = attempts?.tried }) {
+  finish({ seed, attempts, failed }) {
     const { molecules } = this.gallery;
+    for (const { index, reason, detail } of failed) this.gallery.card(index).fail(`${reason}: ${detail}`);
     this.shown ??= { ...this.asked, seed };
     const seconds = (performance.now() - this.started) / 1000;
     const valid = molecules.filter((molecule) => molecule.valid).length;
-    const extra = tried > molecules.length && this.asked.only !== "any" ? `, ${tried} tried` : "";
+    const extra = this.asked.only === "any" ? "" : `, ${attempts.tried} tried`;
     this.say(`${molecules.length} molecules in ${number(seconds)} s, ${valid} valid${extra} · seed ${seed}`);
     byId("generate-share").hidden = false;
     this.remember();

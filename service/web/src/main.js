@@ -5,6 +5,7 @@ import { theme } from "./elements.js";
 import { Explore } from "./explore.js";
 import { Flow } from "./flow.js";
 import { Generate } from "./generate.js";
+import { showHero } from "./hero.js";
 import { Model } from "./model.js";
 import { Score } from "./score.js";
 import { repaint } from "./view.js";
@@ -59,15 +60,21 @@ function arrive() {
   if (parameters.size) ({ generate, flow })[name]?.restore(parameters);
 }
 
+function recolour() {
+  repaint();
+  showHero(byId("hero"));
+}
+
 function toggleTheme() {
   const next = theme() === "dark" ? "light" : "dark";
   document.documentElement.dataset.theme = next;
   localStorage.setItem("theme", next);
-  repaint();
+  recolour();
 }
 
 addEventListener("hashchange", arrive);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 byId("theme").addEventListener("click", toggleTheme);
 
+showHero(byId("hero"));
 arrive();

@@ -1,4 +1,5 @@
 // Model: the card of the loaded weights, its results beside the published ones, and how the service is doing.
+import { key } from "./api.js";
 import { byId, h, number, percent } from "./dom.js";
 import { shareBar } from "./chart.js";
 import { health, limits, models } from "./service.js";
@@ -15,6 +16,14 @@ const PUBLISHED = [
   { name: "GCDM (2024)", nll: -172.3, atom: 0.987, molecule: 0.864, valid: 0.949, nfe: "1000" },
   { name: "GeoBFN (2024)", atom: 0.993, molecule: 0.933, valid: 0.969, nfe: "2000" },
 ];
+
+const HEALTH = {
+  device: "device",
+  "queue running": "molecules running",
+  "queue waiting": "molecules waiting",
+  "step age s": "seconds since the last step",
+  reason: "state",
+};
 
 const POLL_MS = 3000;
 
@@ -60,7 +69,7 @@ const METRICS = {
 };
 const SHARES = ["single_fragment", "uniqueness", "novelty"];
 
-const metric = (name, value) => (SHARES.includes(name) ? percent(value) : String(value));
+const metric = (name, value) => (SHARES.includes(name) ? percent(value) : String(value).replace("-", "−"));
 
 function about(card) {
   const metrics = card.metrics ?? {};
@@ -72,7 +81,7 @@ function about(card) {
     ["Licence", card.licence],
     ...Object.entries(METRICS).map(([name, label]) => [label, metrics[name] === undefined || metrics[name] === null ? null : metric(name, metrics[name])]),
   ];
-  return h("dl", { class: "facts" }, entries.filter(([, value]) => value).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  return h("dl", { class: "facts" }, rows(entries.filter(([, value]) => value)));
 }
 
 const flat = (value, prefix = "") =>
@@ -80,9 +89,15 @@ const flat = (value, prefix = "") =>
     inner !== null && typeof inner === "object" ? flat(inner, `${prefix}${name} `) : [[`${prefix}${name}`.replaceAll("_", " "), inner]],
   );
 
+const shown = (value) => (typeof value === "number" ? number(value, Number.isInteger(value) ? 0 : 2) : String(value));
+
+const rows = (entries) => entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+
 export class Model {
   constructor() {
-    this.visible = false;
+    const field = byId("api-key");
+    field.value = key.get();
+    field.addEventListener("change", () => key.set(field.value));
     setInterval(() => this.poll(), POLL_MS);
     this.poll();
   }
@@ -95,7 +110,7 @@ export class Model {
       const [cards, numbers] = await Promise.all([models(), limits()]);
       byId("model-card").replaceChildren(...cards.map(about));
       byId("model-results").replaceChildren(results(cards));
-      byId("model-limits").replaceChildren(...flat(numbers).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
+      byId("model-limits").replaceChildren(...rows(flat(numbers).map(([name, value]) => [name, String(value)])));
       this.shown = true;
     } catch (problem) {
       showProblem(byId("model-card"), problem);
@@ -110,7 +125,7 @@ export class Model {
     light.dataset.ready = state.ready;
     byId("status-word").textContent = word;
     light.title = state.reason ?? "";
-    const entries = flat(state).filter(([, value]) => value !== null && value !== "");
-    byId("model-health").replaceChildren(...entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, typeof value === "number" ? number(value, Number.isInteger(value) ? 0 : 2) : String(value))]));
+    const entries = flat(state).filter(([name, value]) => HEALTH[name] && value !== null && value !== "");
+    byId("model-health").replaceChildren(...rows(entries.map(([name, value]) => [HEALTH[name], shown(value)])));
   }
 }

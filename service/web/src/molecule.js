@@ -20,16 +20,16 @@ export function verdict(molecule) {
   if (molecule.solver_status && molecule.solver_status.toLowerCase() !== "success") {
     return ["unfinished", "bad", `The solver stopped: ${molecule.solver_status}.`];
   }
-  if (molecule.valid && molecule.stable) return ["valid, stable", "good", "Every atom has its usual valence and RDKit reads the molecule."];
+  if (molecule.valid && molecule.stable) return ["stable", "good", "Valid and stable: RDKit reads the molecule, and every atom has its usual valence."];
   if (molecule.valid) return ["valid", "fair", unstable(molecule)];
   return ["not valid", "bad", molecule.bonds?.reason || "RDKit finds no bonds that fit these atoms."];
 }
 
 function unstable(molecule) {
   const share = molecule.atom_stability;
-  if (!Number.isFinite(share)) return "RDKit reads the molecule; by the table of bond lengths some atoms miss their valence.";
+  if (!Number.isFinite(share)) return "Valid, not stable: RDKit reads the molecule; by the table of bond lengths some atoms miss their valence.";
   const missing = Math.round((1 - share) * molecule.n_atoms);
-  return `RDKit reads the molecule; by the table of bond lengths ${missing} of ${molecule.n_atoms} atoms miss their valence.`;
+  return `Valid, not stable: RDKit reads the molecule; by the table of bond lengths ${missing} of ${molecule.n_atoms} atoms miss their valence.`;
 }
 
 export const sentence = (molecule) => {

@@ -6,27 +6,40 @@ import { h, svg } from "./dom.js";
 
 const HALF_ANGLE = (10 * Math.PI) / 180; // 3Dmol's camera looks 20 degrees wide from 150 angstrom
 const CAMERA = 150;
-const MARGIN = 1.0; // angstrom around the outermost nucleus
+const MARGIN = 0.7; // angstrom around the outermost nucleus
 const BALL = 0.42; // of the covalent radius, and a little for all
 const STICK = 0.11;
 
 const ballOf = (z) => 0.16 + BALL * elementOf(z).radius;
 const colour = (atom) => atom.colour ?? colourOf(atom.z, atom.certainty);
 
-let library = null;
+let loading = null;
+let Viewer = null;
 
 /** Loads 3Dmol once; true where this browser can draw with it. All viewers then share one offscreen WebGL context. */
-export async function prepare() {
-  const capable = typeof OffscreenCanvas !== "undefined" && new OffscreenCanvas(1, 1).getContext("webgl2");
-  if (capable && !library) library = await import("./3Dmol.js").catch(() => null);
-  return library !== null;
+export function prepare() {
+  loading ??= load();
+  return loading;
+}
+
+async function load() {
+  if (typeof OffscreenCanvas === "undefined" || !new OffscreenCanvas(1, 1).getContext("webgl2")) return false;
+  const library = await import("./3Dmol.js").catch(() => null);
+  if (!library) return false;
+  Viewer = class extends library.GLViewer {
+    /** A viewer in a hidden section has no size, and drawing into none is an error of WebGL. */
+    resize() {
+      if (this.container.clientWidth && this.container.clientHeight) super.resize();
+    }
+  };
+  return true;
 }
 
 export class Solid {
   constructor(parent) {
     this.element = h("div", { class: "painter" });
     parent.append(this.element);
-    this.viewer = library.createViewer(this.element, { backgroundAlpha: 0, nomouse: true, disableFog: true });
+    this.viewer = new Viewer(this.element, { backgroundAlpha: 0, nomouse: true, disableFog: true });
     this.element.querySelector("canvas").setAttribute("aria-hidden", "true");
   }
 
@@ -52,6 +65,7 @@ export class Solid {
 
   pose(quaternion, middle, radius, zoom) {
     const { clientWidth, clientHeight } = this.element;
+    if (!clientWidth || !clientHeight) return;
     const narrow = Math.min(1, clientWidth / Math.max(clientHeight, 1));
     const away = (radius + MARGIN) / (Math.sin(HALF_ANGLE) * narrow * zoom);
     this.viewer.setView([...middle.map((value) => -value), CAMERA - away, ...quaternion]);

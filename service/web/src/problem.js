@@ -16,13 +16,15 @@ function excerpt(text, where) {
 export function showProblem(place, problem, text = null) {
   const later = problem.retryAfter ? ` Try again in ${duration(problem.retryAfter)}.` : "";
   const errors = problem.errors ?? [];
-  const where = [...errors.map(({ at, message }) => `${at} ${message}`), problem.message ?? problem.detail].join(" ");
+  const said = problem.message ?? problem.detail ?? "";
+  const others = errors.filter(({ message }) => !said.includes(message));
+  const where = [...errors.map(({ at, message }) => `${at} ${message}`), said].join(" ");
   place.replaceChildren(
     h(
       "div",
       { class: "problem", role: "alert" },
-      h("p", {}, h("b", {}, problem.title ?? "Something is wrong"), ` ${problem.message ?? problem.detail ?? ""}${later}`),
-      errors.length > 0 && h("ul", {}, errors.map(({ at, message }) => h("li", {}, at && h("code", {}, at), ` ${message}`))),
+      h("p", {}, h("b", {}, problem.title ?? "Something is wrong"), ` ${said}${later}`),
+      others.length > 0 && h("ul", {}, others.map(({ at, message }) => h("li", {}, at && h("code", {}, at), ` ${message}`))),
       excerpt(text, where),
     ),
   );

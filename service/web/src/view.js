@@ -78,13 +78,18 @@ export class View {
     schedule(this);
   }
 
-  async enter() {
+  enter() {
     views.set(this.element, this);
+    this.refresh();
+  }
+
+  async borrow() {
     const solid = await prepare();
     if (!views.has(this.element) || this.painter) return;
     this.painter = spare.pop() ?? new (solid ? Solid : Flat)(this.element);
+    this.painter.element.classList.add("stale"); // it may still show another's molecule
     this.element.append(this.painter.element);
-    this.refresh();
+    schedule(this);
   }
 
   leave() {
@@ -93,13 +98,16 @@ export class View {
     this.painter.element.remove();
     spare.push(this.painter);
     this.painter = null;
+    this.drawn = false;
   }
 
   paint() {
-    if (!this.painter || !this.structure) return;
+    if (!this.structure || !views.has(this.element)) return;
+    if (!this.painter) return void this.borrow();
     if (!this.drawn) this.painter.draw(this.structure);
     this.drawn = true;
     this.painter.pose(this.quaternion, this.middle, this.radius, this.zoom);
+    this.painter.element.classList.remove("stale");
   }
 
   turn(dx, dy) {
