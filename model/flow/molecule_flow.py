@@ -1,7 +1,7 @@
 """MoleculeFlow: the density of molecules, to sample from and to score with."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -165,13 +165,19 @@ class MoleculeFlow(nn.Module):
         return _molecules(self.samples(sizes, seed, rtol, atol))
 
     def samples(
-        self, n_atoms: Sequence[int | None], seed: int = 0, rtol: float = STANDARD, atol: float = STANDARD
+        self,
+        n_atoms: Sequence[int | None],
+        seed: int = 0,
+        rtol: float = STANDARD,
+        atol: float = STANDARD,
+        indices: Sequence[int] | None = None,
     ) -> Iterator[Sample]:
-        """As `sample`, each molecule as soon as it is finished."""
-        sizes = [self.draw_n_atoms(seed, index) if n is None else n for index, n in enumerate(n_atoms)]
+        """As `sample`, each molecule as soon as it is finished; `indices` stand for the places in the list."""
+        places = range(len(n_atoms)) if indices is None else indices
+        sizes = [self.draw_n_atoms(seed, i) if n is None else n for i, n in zip(places, n_atoms, strict=True)]
         self.n_atoms.log_prob(torch.tensor(sizes, dtype=torch.int64, device=self.device))  # raises for a foreign size
-        latents = [self.draw_latent(n, seed, index) for index, n in enumerate(sizes)]
-        return self._landing(latents, rtol, atol)
+        latents = [self.draw_latent(n, seed, i) for i, n in zip(places, sizes, strict=True)]
+        return (replace(one, index=places[one.index]) for one in self._landing(latents, rtol, atol))
 
     def encode(
         self, molecules: Sequence[Molecule], seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE
@@ -235,25 +241,34 @@ class MoleculeFlow(nn.Module):
         draws: int = 1,
         rtol: float = STANDARD,
         atol: float = STANDARD,
+        indices: Sequence[int] | None = None,
     ) -> Iterator[tuple[int, Likelihood]]:
-        """As `log_prob`, each with its place in the list as soon as it is known."""
+        """As `log_prob`, each with its place as soon as it is known; `indices` stand for the places in the list."""
         if divergence not in ("exact", "hutchinson"):
             raise ConfigError(f'found divergence {divergence!r}, expected "exact" or "hutchinson"')
         if probes < 1 or draws < 1:
             raise ConfigError(f"found {probes} probes and {draws} draws, expected at least 1 of each")
-        lifted = [self.lift(molecules, seed, range(len(molecules)), draw) for draw in range(draws)]
+        places = range(len(molecules)) if indices is None else indices
+        lifted = [self.lift(molecules, seed, places, draw) for draw in range(draws)]
         points = [point for rows in zip(*(one.points() for one in lifted), strict=True) for point in rows]
         tolerances = path_tolerance(rtol, self.dtype), path_tolerance(atol, self.dtype)
-        found: dict[int, list[Draw]] = {}
+        exact, found = divergence == "exact", dict[int, list[Draw]]()
         for arrival in self._travel(points, 1.0, 0.0, *tolerances, record=True):
             index, draw = divmod(arrival.index, draws)
-            noise = self.draw_probes(len(arrival.x), seed, index, draw, probes) if divergence == "hutchinson" else None
+            noise = (
+                self.draw_probes(len(arrival.x), seed, places[index], draw, probes)
+                if divergence == "hutchinson"
+                else None
+            )
             log_q, ladj = float(lifted[draw].log_q[index]), float(lifted[draw].ladj[index])
             drawn = found.setdefault(index, [])
-            drawn.append(self._scored(arrival, log_q, ladj, noise, quadrature_tolerance(rtol)))
+            drawn.append(self._scored(arrival, log_q, ladj, noise, quadrature_tolerance(rtol, exact)))
             if len(drawn) == draws:
                 size = torch.tensor([len(arrival.x)], device=self.device)
-                yield index, combine(found.pop(index), float(self.n_atoms.log_prob(size)), divergence == "exact")
+                yield (
+                    places[index],
+                    combine(found.pop(index), float(self.n_atoms.log_prob(size)), exact),
+                )
 
     def _travel(
         self, points: Sequence[Latent], t0: float, t1: float, rtol: float, atol: float, record: bool = False

@@ -1,9 +1,13 @@
 """The integral of a divergence along a path, by adaptive Gauss-Kronrod quadrature.
 
 The divergence does not feed back into the path, so it is evaluated afterwards, at a dozen points, and not at every
-stage of every step. It changes fastest near the data, t = 1: nodes are spaced evenly in s, 1 - t = s^2.
+stage of every step. It changes fastest near the data, t = 1, and nodes are a little denser there: they are spaced in
+s = log2(2 - t), from 0 at the data to 1 at the base. Of the spacings tried on E-NF's model and on an early one of ours
+(t itself, 1 - t = s^2 and s^3, logarithms of 1 - t + 0.03 to 1), this one had the smallest errors: at most 0.035 nats
+of 260 by fifteen nodes, 0.013 by twice fifteen.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -15,9 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.flow.interpolant import Trajectory
-
-POWER = 2
-"""1 - t = s^POWER. 8 nodes err by .75, .17 and .35 nats of 245 for powers 1, 2 and 3 (an early model, 12 atoms)."""
 
 HALF_NODES = (
     0.991455371120812639206854697526329,
@@ -56,7 +57,7 @@ KRONROD_WEIGHTS = np.array([*KRONROD, *KRONROD[-2::-1]])
 GAUSS_WEIGHTS = np.array([*GAUSS, *GAUSS[-2::-1]])
 
 MAX_PANELS = 8
-"""Stretches of one integral, after which its error is reported as it stands: at most 8 x 15 nodes and those before."""
+"""With so many stretches an integral is as good as it gets; its error is reported as it stands."""
 
 
 class Panel(NamedTuple):
@@ -87,24 +88,22 @@ class Quadrature:
     @classmethod
     def between(cls, t0: float, t1: float, tolerance: float) -> "Quadrature":
         """The integral from t0 to t1, both in [0, 1], in either direction."""
-        return cls((((1.0 - t0) ** (1 / POWER), (1.0 - t1) ** (1 / POWER)),), (), tolerance)
+        return cls(((math.log2(2.0 - t0), math.log2(2.0 - t1)),), (), tolerance)
 
     @property
     def times(self) -> list[float]:
         """Where the integrand is wanted; empty when finished."""
-        return [float(1.0 - s**POWER) for begin, end in self.asked for s in _nodes(begin, end)]
+        return [float(2.0 - 2.0**s) for begin, end in self.asked for s in _nodes(begin, end)]
 
     def told(self, values: Sequence[float]) -> "Quadrature":
         """The integral given its integrand at `times`; stretches with too much error are halved and asked again."""
         rows = np.asarray(values, dtype=np.float64).reshape(-1, len(NODES))
-        known = [*self.known, *(_panel(*ends, row) for ends, row in zip(self.asked, rows, strict=True))]
-        if sum(panel.error for panel in known) <= self.tolerance:
-            return replace(self, asked=(), known=tuple(known))
-        known.sort(key=lambda panel: panel.error)
-        share = self.tolerance / len(known)
-        halved = [p for p in known if p.error > share][-(MAX_PANELS - len(known)) :] if len(known) < MAX_PANELS else []
-        asked = tuple(half for panel in halved for half in _halves(panel))
-        return replace(self, asked=asked, known=tuple(p for p in known if p not in halved))
+        known = (*self.known, *(_panel(*ends, row) for ends, row in zip(self.asked, rows, strict=True)))
+        if sum(panel.error for panel in known) <= self.tolerance or len(known) >= MAX_PANELS:
+            return replace(self, asked=(), known=known)
+        poor = [panel for panel in known if panel.error > self.tolerance / len(known)]
+        asked = tuple(half for panel in poor for half in _halves(panel))
+        return replace(self, asked=asked, known=tuple(panel for panel in known if panel not in poor))
 
     @property
     def value(self) -> float:
@@ -161,8 +160,8 @@ def _nodes(begin: float, end: float) -> NDArray[np.float64]:
 
 
 def _panel(begin: float, end: float, values: NDArray[np.float64]) -> Panel:
-    # dt = -POWER s^(POWER - 1) ds
-    terms = -values * POWER * _nodes(begin, end) ** (POWER - 1) * (end - begin) / 2.0
+    # dt = -log(2) 2^s ds
+    terms = -values * math.log(2.0) * 2.0 ** _nodes(begin, end) * (end - begin) / 2.0
     kronrod, gauss = float(KRONROD_WEIGHTS @ terms), float(GAUSS_WEIGHTS @ terms)
     return Panel(begin, end, kronrod, abs(kronrod - gauss))
 
