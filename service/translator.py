@@ -99,7 +99,8 @@ class Translator:
         if options.divergence == "hutchinson":
             probes = list(self._flow.draw_probes(molecule.n_atoms, seed, row.index, row.draw, options.probes))
         rtol, atol = (path_tolerance(tolerance, self.dtype) for tolerance in (options.rtol, options.atol))
-        score = Score(float(lifted.log_q[0]), float(lifted.ladj[0]), probes, quadrature_tolerance(options.rtol, not probes))
+        quadrature = quadrature_tolerance(options.rtol, exact=not probes)
+        score = Score(float(lifted.log_q[0]), float(lifted.ladj[0]), probes, quadrature)
         return Start(lifted.x[0], lifted.h[0], 1.0, 0.0, rtol, atol), score
 
     def scored(self, work: Work, molecule: Pending, exact: bool) -> Scored:
