@@ -1,4 +1,4 @@
-"""How good a set of molecules is: stability, validity, uniqueness, novelty, distances; each convention is named."""
+"""How good a set of molecules is: stability, validity, uniqueness, novelty; each convention is named."""
 
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -6,17 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int8, Int64, Num
+from jaxtyping import Bool, Int8, Int64, Num
 from rdkit import Chem, rdBase
 
 from model.chem.elements import STABILITY_TABLE, SYMBOLS, VALENCES, BondTable
+from model.chem.histograms import equal_sizes
 from model.chem.molecule import Molecule
-
-CHUNK_PAIRS = 2_000_000
-"""Pairs of atoms measured at a time; bounds the memory to some tens of megabytes."""
-
-RDKIT_VERSION: str = rdBase.rdkitVersion
-"""Stands beside every validity: what RDKit sanitizes changes with its version."""
 
 Z_95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -123,7 +118,7 @@ def stability(molecules: Sequence[Molecule], table: BondTable = STABILITY_TABLE)
     _require_some(molecules)
     valences = _valences()
     stable_atoms = np.zeros(len(molecules), dtype=np.int64)
-    for rows, numbers, positions in _equal_sizes(molecules):
+    for rows, numbers, positions in equal_sizes(molecules):
         bonds = table.orders(numbers, positions).sum(axis=-1)
         stable_atoms[rows] = (bonds == valences[numbers]).sum(axis=-1)
     return Stability(stable_atoms, np.array([m.n_atoms for m in molecules]))
@@ -193,40 +188,6 @@ def table_smiles(molecules: Sequence[Molecule]) -> set[str]:
     return {Chem.MolToSmiles(_joined(pieces)) for pieces in _table_pieces(molecules) if pieces}
 
 
-def jensen_shannon(first: Num[np.ndarray, " bins"], second: Num[np.ndarray, " bins"]) -> float:
-    """Jensen-Shannon divergence of two histograms in nats, 0 to log 2, each bin raised by 1e-10 as E-NF does.
-
-    JS(p, q) = KL(p, m)/2 + KL(q, m)/2 with m = (p + q)/2.
-    """
-    p, q = (counts / counts.sum() + 1e-10 for counts in (first, second))
-    m = (p + q) / 2
-    return float((p * np.log(p / m)).sum() + (q * np.log(q / m)).sum()) / 2
-
-
-def distance_histogram(
-    molecules: Sequence[Molecule], bins: int = 100, reach: float = 13.0
-) -> Int64[np.ndarray, " bins"]:
-    """Counts of all pair distances in equal bins from 0 to `reach` angstrom, the last one open (E-NF's bins)."""
-    counts = np.zeros(bins, dtype=np.int64)
-    for _, numbers, positions in _equal_sizes(molecules):
-        i, j = np.triu_indices(numbers.shape[1], k=1)
-        distances = np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
-        which = np.minimum(distances * (bins / reach), bins - 1).astype(np.int64)
-        counts += np.bincount(which.ravel(), minlength=bins)
-    return counts
-
-
-def distance_jsd(molecules: Sequence[Molecule], reference: Sequence[Molecule]) -> float:
-    """Jensen-Shannon divergence of the pair distances of two sets, as in E-NF's table of QM9 positional.
-
-    Raises:
-        ValueError: a set is empty.
-    """
-    _require_some(molecules)
-    _require_some(reference)
-    return jensen_shannon(distance_histogram(molecules), distance_histogram(reference))
-
-
 def _require_some(molecules: Sequence[object]) -> None:
     if not molecules:
         raise ValueError("found no molecules, expected at least one: a share of nothing is undefined")
@@ -236,19 +197,6 @@ def _valences() -> Int64[np.ndarray, " z"]:
     valences = np.full(len(SYMBOLS) + 1, -1)  # an element without a valence is never stable
     valences[list(VALENCES)] = list(VALENCES.values())
     return valences
-
-
-def _equal_sizes(
-    molecules: Sequence[Molecule],
-) -> Iterator[tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, "B N"], Float64[np.ndarray, "B N 3"]]]:
-    """Molecules of one size at a time, in chunks: rows, atomic numbers, positions."""
-    sizes = np.array([m.n_atoms for m in molecules])
-    for n_atoms in np.unique(sizes):
-        rows = np.flatnonzero(sizes == n_atoms)
-        for start in range(0, len(rows), step := max(1, CHUNK_PAIRS // int(n_atoms) ** 2)):
-            chunk = rows[start : start + step]
-            numbers = np.stack([molecules[i].atomic_numbers for i in chunk])
-            yield chunk, numbers, np.stack([molecules[i].positions for i in chunk])
 
 
 def _table_pieces(molecules: Sequence[Molecule]) -> Iterator[tuple[Chem.Mol, ...]]:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.chem.metrics import RDKIT_VERSION, Interval, Share, distance_jsd, stability, table_smiles, validity
+from model.chem.histograms import distance_jsd
+from model.chem.metrics import RDKIT_VERSION, Interval, Share, stability, table_smiles, validity
 from model.chem.molecule import Molecule
 from model.errors import DataError
 from model.flow.molecule_flow import MoleculeFlow

@@ -5,17 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from model.chem.metrics import (
-    Interval,
-    Share,
-    bootstrap,
-    distance_histogram,
-    distance_jsd,
-    jensen_shannon,
-    stability,
-    table_smiles,
-    validity,
-)
+from model.chem.metrics import Interval, Share, bootstrap, stability, table_smiles, validity
 from model.chem.molecule import Molecule
 
 METHANE = Molecule(
@@ -107,25 +97,6 @@ def test_conventions_differ_where_they_say() -> None:
     assert table_smiles([METHANE, crowded]) == {"[H]C([H])([H])[H]"}
 
 
-def test_jensen_shannon() -> None:
-    p, q = np.array([1, 3]), np.array([3, 1])
-    expected = 0.25 * np.log(0.25 / 0.5) + 0.75 * np.log(0.75 / 0.5)
-    assert jensen_shannon(p, q) == pytest.approx(expected, abs=1e-8)
-    assert jensen_shannon(p, 10 * p) == pytest.approx(0, abs=1e-12)
-    assert jensen_shannon(np.array([1, 0]), np.array([0, 1])) == pytest.approx(np.log(2), abs=1e-7)
-
-
-def test_distance_histogram() -> None:
-    line = Molecule([1, 1, 1], [[0, 0, 0], [0, 0, 1.0], [0, 0, 40.0]])
-    counts = distance_histogram([line, METHANE])
-    assert counts.sum() == 3 + 10
-    assert counts[7] == 1
-    assert counts[99] == 2  # beyond the reach
-    assert counts[8] == 4  # C-H at 1.09
-    assert distance_jsd([line], [line]) == 0
-
-
-def test_halves_of_qm9_have_the_same_distances(qm9_test: Callable[[int], list[Molecule]]) -> None:
-    molecules = qm9_test(2000)
-    assert distance_jsd(molecules[::2], molecules[1::2]) < 1e-3
-    assert table_smiles(molecules[:50]) >= set(validity(molecules[:20], "E-NF").smiles)
+def test_training_smiles_are_made_as_those_of_samples(qm9_test: Callable[[int], list[Molecule]]) -> None:
+    molecules = qm9_test(50)
+    assert table_smiles(molecules) >= set(validity(molecules[:20], "E-NF").smiles)
