@@ -24,7 +24,7 @@ endif
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install serve test check bench bench-quick page browser clean
+.PHONY: help install serve test check fuzz bench bench-quick page browser clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -47,6 +47,9 @@ serve: install page ## install, then serve on http://127.0.0.1:8000
 
 test: check page browser ## install, run every check and every test
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/installed-test ## the grammars of structure files at length: ENFLOW_FUZZ examples each (5000)
+	ENFLOW_FUZZ=$${ENFLOW_FUZZ:-5000} $(BIN)/python -m pytest --override-ini timeout=0 tests/chem/test_fuzz.py
 
 check: $(VENV)/installed-test ## format, lint, types, import floors
 	$(BIN)/ruff format --check .
