@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from model.checkpoint import load
 from model.errors import ModelError
 from model.flow.molecule_flow import MoleculeFlow
 from model.flow.stepper import MAX_STEPS, State, Status
@@ -364,6 +365,18 @@ class Engine:
 
     def _pool_of(self, row: Journey) -> Pool:
         return self._pools[row.group.lane, row.group.size]
+
+
+def from_weights(weights: str, device: str = "auto", threads: int | None = None) -> Engine:
+    """An engine with the weights of a directory, on "cpu", "cuda" or what there is ("auto"); threads of its arithmetic.
+
+    Raises:
+        WeightsError: the weights are missing or damaged.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return Engine(load(weights, device=where))
 
 
 def run(engine: Engine, work: Work) -> Iterator[Event]:
