@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from service.gate import Gate
 from service.ledger import Ledger
@@ -342,16 +343,18 @@ class InProcessClient(_Client):
 class ProcessClient(_Client):
     """The engine in a process of its own, started afresh (spawn): what happens to it does not happen to the service."""
 
+    _processes: BaseContext = multiprocessing.get_context("spawn")
+
     def __init__(self, factory: EngineSpec, care: Care | None = None) -> None:
         super().__init__(factory, care)
 
     def _carry(self, connection: Connection) -> _Carrier:
-        process = multiprocessing.get_context("spawn").Process(
+        process = self._processes.Process(  # type: ignore[attr-defined]
             target=_serve_in_process, args=(connection, self._factory), name="enflow-engine", daemon=True
         )
         process.start()
         connection.close()
-        return process
+        return cast(_Carrier, process)
 
 
 class _Thread:

@@ -59,3 +59,10 @@ def engine(pairs: int = 2000, slots: int = 64, max_steps: int = 200, lag: int = 
     """An engine on such a flow; a worker makes it from the name of this function."""
     torch.set_num_threads(1)
     return Engine(flow(**behaviour), pairs=pairs, slots=slots, max_steps=max_steps, lag=lag)
+
+
+def broken(cure: str) -> Engine:
+    """An engine that cannot be made until a file exists."""
+    if not Path(cure).exists():
+        raise RuntimeError("no device")
+    return engine()
