@@ -354,7 +354,7 @@ class ProcessClient(_Client):
         )
         process.start()
         connection.close()
-        return cast(_Carrier, process)
+        return cast("_Carrier", process)
 
 
 class _Thread:
