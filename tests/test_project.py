@@ -113,6 +113,13 @@ def test_every_declared_requirement_is_pinned() -> None:
     assert declared(requirements) <= pins().keys()
 
 
+def test_one_version_everywhere() -> None:
+    found = PYPROJECT["project"]["version"]
+    assert f'VERSION = "{found}"' in (REPOSITORY / "service/app.py").read_text()
+    assert f'image.version="{found}"' in (REPOSITORY / "Dockerfile").read_text()
+    assert set(re.findall(r"image: enflow:([\d.]+)", (REPOSITORY / "docker-compose.yml").read_text())) == {found}
+
+
 # The Makefile
 
 
