@@ -1,6 +1,5 @@
 """How good a model is: what it generates, and what it says of molecules it never saw; goes on where it stopped."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,16 +8,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.chem.histograms import distance_jsd
-from model.chem.metrics import RDKIT_VERSION, Interval, Share, stability, table_smiles, validity
+from model.chem.bonds import infer_bonds
+from model.chem.histograms import divergences
+from model.chem.metrics import Interval, Share, stability, table_smiles, validity
 from model.chem.molecule import Molecule
-from model.errors import DataError
+from model.chem.strain import strain
+from model.errors import DataError, SolverError
 from model.flow.molecule_flow import MoleculeFlow
 from model.flow.stepper import Status
 from model.terminal import Report
 from model.training.data import Molecules, load_qm9
+from model.training.results import Generated, Journal, Scored
 
 FLUORINE = 9
+
+REFERENCE = 2000
+"""Test molecules that the histograms of the samples are compared with."""
 
 QUANTILES = 201
 """Held-out NLLs kept per size at most; more would not change a percentile by one."""
@@ -45,74 +50,6 @@ class Evaluation:
     probes: int = 4
 
 
-@dataclass(frozen=True)
-class Generated:
-    """A generated molecule, one line of the partial file; no atoms where it came to nothing."""
-
-    index: int
-    n_atoms: int
-    atomic_numbers: list[int]
-    positions: list[list[float]]
-    nfe: int
-    status: str
-
-    @property
-    def molecule(self) -> Molecule | None:
-        """The molecule, None where the solver did not reach the end or two atoms stand at one point."""
-        reached = self.status == Status.SUCCESS.name and self.atomic_numbers
-        return Molecule(self.atomic_numbers, self.positions) if reached else None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The likelihood of the test molecule in row `row` of the split, nats; one line of the partial file."""
-
-    row: int
-    n_atoms: int
-    fluorine: bool
-    nll: float | None
-    parts: dict[str, float]
-    nfe: int
-    status: str
-
-
-class Journal:
-    """Lines of JSON that outlive an interruption; the first says what is measured, another evaluation starts anew."""
-
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path = path
-        self.generated: dict[int, Generated] = {}
-        self.scored: dict[int, Scored] = {}
-        lines = path.read_text().splitlines() if path.exists() else []
-        if not lines or json.loads(lines[0]) != header:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(header) + "\n")
-            return
-        for line in lines[1:]:
-            try:
-                self._enter(json.loads(line))
-            except ValueError:
-                break  # the last line of an interrupted run may be half a line
-        self._rewrite(header)
-
-    def write(self, entry: Generated | Scored) -> None:
-        """Enter a finished molecule and put it on disk."""
-        self._enter(asdict(entry))
-        with self.path.open("a") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
-
-    def _enter(self, values: dict[str, Any]) -> None:
-        if "row" in values:
-            self.scored[values["row"]] = Scored(**values)
-        else:
-            self.generated[values["index"]] = Generated(**values)
-
-    def _rewrite(self, header: dict[str, Any]) -> None:
-        entries: list[Generated | Scored] = [*self.generated.values(), *self.scored.values()]
-        lines = [json.dumps(header), *(json.dumps(asdict(entry)) for entry in entries)]
-        self.path.write_text("".join(line + "\n" for line in lines))
-
-
 def evaluate(
     flow: MoleculeFlow, weights_sha256: str, data: Path, journal: Path, settings: Evaluation, report: Report
 ) -> tuple[dict[str, Any], list[Scored]]:
@@ -129,7 +66,8 @@ def evaluate(
     Raises:
         DataError: the data cannot be read, or has fewer test molecules than asked for.
     """
-    test = load_qm9(data, "test", flow.config.vocabulary)
+    vocabulary = flow.config.vocabulary
+    test = load_qm9(data, "test", vocabulary)
     rows = chosen(len(test), settings)
     header = {"weights_sha256": weights_sha256, "data_sha256": test.sha256, **asdict(settings)}
     del header["samples"], header["molecules"]  # more of the same is no other evaluation
@@ -138,12 +76,11 @@ def evaluate(
     _score(flow, settings, log, test, rows, report)
     generated = [log.generated[index] for index in range(settings.samples)]
     scored = [log.scored[row] for row in rows.tolist()]
-    metrics = {"tolerance": settings.tolerance, "rdkit": RDKIT_VERSION, "seed": settings.seed}
+    metrics: dict[str, Any] = {"tolerance": settings.tolerance, "seed": settings.seed}
     if generated:
-        report("reading the training molecules", 0, 1)
-        training = table_smiles(molecules_of(load_qm9(data, "train", flow.config.vocabulary), flow.config.vocabulary))
-        report("reading the training molecules", 1, 1)
-        metrics |= sample_metrics(generated, training, molecules_of(test, flow.config.vocabulary))
+        training = known(load_qm9(data, "train", vocabulary), vocabulary, journal.parent, report)
+        reference = np.random.default_rng(0).permutation(len(test))[:REFERENCE]
+        metrics |= sample_metrics(generated, training, molecules_of(test, vocabulary, reference.tolist()))
     if scored:
         metrics |= likelihood_metrics(scored) | {"divergence": settings.divergence, "probes": settings.probes}
     return metrics, scored
@@ -168,26 +105,47 @@ def molecules_of(data: Molecules, vocabulary: Sequence[int], rows: Sequence[int]
     return [Molecule(numbers[begin[i] : end[i]], data.positions[begin[i] : end[i]]) for i in picked]
 
 
+def known(data: Molecules, vocabulary: Sequence[int], folder: Path, report: Report) -> set[str]:
+    """SMILES of the training molecules, which novelty is measured by; kept in `folder`, since they take a minute."""
+    kept = folder / f"smiles-{data.sha256[:16]}.txt"
+    if not kept.exists():
+        report("reading the training molecules", 0, len(data))
+        kept.write_text("\n".join(sorted(table_smiles(molecules_of(data, vocabulary)))))
+        report("reading the training molecules", len(data), len(data))
+    return set(kept.read_text().splitlines())
+
+
 def sample_metrics(generated: Sequence[Generated], training: set[str], reference: Sequence[Molecule]) -> dict[str, Any]:
     """Shares of generated molecules, 0 to 1; what came to nothing counts as unstable and invalid.
 
     Validity, uniqueness and novelty follow EDM (Hoogeboom et al. 2022): of all molecules, the largest fragment, novel
-    among the unique. `en_flows` has E-NF's own convention: of the stable molecules only.
+    among the unique. `en_flows` has E-NF's own convention: of the stable molecules only. `inferred_validity` and
+    `inferred_whole` take the bonds that the service finds. `divergences` are Jensen-Shannon, nats, `strain_median`
+    kcal/mol by MMFF94.
 
     Args:
         generated: one per sample.
         training: SMILES of the training molecules by `table_smiles`.
-        reference: molecules whose pair distances are compared with.
+        reference: held-out molecules whose histograms are compared with.
+
+    Raises:
+        SolverError: there is no molecule among them.
     """
     n, n_atoms = len(generated), sum(g.n_atoms for g in generated)
     molecules = [m for g in generated if (m := g.molecule)]
+    if not molecules:
+        raise SolverError(f"none of {n} samples came to be a molecule: {sorted({g.status for g in generated})}")
     stable, edm, en_flows = stability(molecules), validity(molecules, "EDM"), validity(molecules, "E-NF")
+    bonds = [infer_bonds(molecule) for molecule in molecules]
+    strains = [e for pair in zip(molecules, bonds, strict=True) if (e := strain(*pair)) is not None]
     shares = {
         "molecule_stability": Share(int(stable.stable.sum()), n),
         "validity": Share(len(edm.smiles), n),
         "single_fragment": Share(edm.whole, n),
         "uniqueness": edm.uniqueness,
         "novelty": edm.novelty(training),
+        "inferred_validity": Share(sum(each.status == "ok" for each in bonds), n),
+        "inferred_whole": Share(sum(each.whole for each in bonds), n),
     }
     return {
         "samples": n,
@@ -203,7 +161,9 @@ def sample_metrics(generated: Sequence[Generated], training: set[str], reference
             "uniqueness": _value(en_flows.uniqueness),
             "novelty": _value(en_flows.novelty(training)),
         },
-        "distance_jsd": distance_jsd(molecules, reference),
+        "divergences": divergences(molecules, reference),
+        "strain_median": float(np.median(strains)) if strains else None,
+        "rdkit": bonds[0].rdkit,
         "nfe_mean": float(np.mean([g.nfe for g in generated])),
     }
 
