@@ -71,9 +71,21 @@ def hutchinson(
         velocity, t, x, h, mask: as for `exact`.
         probe: the noise e over positions and features, D = 3 + F, zero outside the mask.
     """
-    pull_back = vjp(lambda y: packed(velocity, t, y, mask), pack(x, h))[1]
+    return (pulled_back(velocity, t, x, h, mask, probe)[1] * probe).sum((1, 2))
+
+
+def pulled_back(
+    velocity: Velocity,
+    t: Float[Tensor, " B"],
+    x: Float[Tensor, "B N 3"],
+    h: Float[Tensor, "B N F"],
+    mask: Bool[Tensor, "B N"],
+    probe: Float[Tensor, "B N D"],
+) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N D"]]:
+    """The packed velocity and J^T e, the probe e pulled back by its Jacobian; |J^T e|^2 estimates |J|^2."""
+    value, pull_back = vjp(lambda y: packed(velocity, t, y, mask), pack(x, h))[:2]
     pulled: Tensor = pull_back(probe)[0]
-    return (pulled * probe).sum((1, 2))
+    return value, pulled
 
 
 def rademacher(generators: Sequence[Generator], mask: Bool[Tensor, "B N"], n_features: int) -> Float[Tensor, "B N D"]:

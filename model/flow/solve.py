@@ -1,0 +1,78 @@
+"""The solve of a whole trajectory with its log-density: for training by likelihood, and as the independent check.
+
+d/dt (y, ladj, kinetic, frobenius) = (v, div v, |v|^2, |J^T e|^2): the change of density of Chen et al. (2018) with the
+estimate of Grathwohl et al. (2019), and what Finlay et al. (2020) regularise. Only here lives torchdiffeq; it keeps one
+step size and one error norm for a whole batch.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torchdiffeq import odeint, odeint_adjoint
+
+from model.flow.divergence import exact, pulled_back
+from model.flow.velocity import Velocity, pack, packed, unpack
+
+
+class Solution(NamedTuple):
+    """The state at t1 and what was gathered on the way from t0, per row."""
+
+    x: Float[Tensor, "B N 3"]
+    h: Float[Tensor, "B N F"]
+    ladj: Float[Tensor, " B"]
+    """Integral of the divergence from t0 to t1: log |det d(x, h)(t1) / d(x, h)(t0)|, nats."""
+    kinetic: Float[Tensor, " B"]
+    """Integral of |v|^2 over the time that passed."""
+    frobenius: Float[Tensor, " B"]
+    """Integral of |J^T e|^2, the estimate of the Jacobian's squared norm; 0 without a probe."""
+    nfe: int
+
+
+def solve(
+    velocity: Velocity,
+    x: Float[Tensor, "B N 3"],
+    h: Float[Tensor, "B N F"],
+    mask: Bool[Tensor, "B N"],
+    t0: float,
+    t1: float,
+    probe: Float[Tensor, "B N D"] | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    adjoint: Iterable[Tensor] | None = None,
+) -> Solution:
+    """Solve the augmented ODE by adaptive Dormand-Prince 5(4); differentiable.
+
+    Args:
+        velocity, x, h, mask: the dynamics and the states at t0.
+        t0, t1: in either direction.
+        probe: Hutchinson's noise; None = the exact trace.
+        rtol, atol: tolerances of the whole batch.
+        adjoint: the velocity's parameters, whose gradients are then found by a solve backwards in constant memory;
+            None = through the solver's steps.
+    """
+    way = 1.0 if t1 >= t0 else -1.0
+    nfe = 0
+
+    def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal nfe
+        nfe += 1
+        y, times = state[0], t.to(x).expand(len(x))
+        if probe is None:
+            value = packed(velocity, times, y, mask)
+            divergence, frobenius = exact(velocity, times, *unpack(y), mask), torch.zeros_like(state[1])
+        else:
+            value, pulled = pulled_back(velocity, times, *unpack(y), mask, probe)
+            divergence, frobenius = (pulled * probe).sum((1, 2)), pulled.square().sum((1, 2))
+        return value, divergence, way * value.square().sum((1, 2)), way * frobenius
+
+    nothing = x.new_zeros(len(x))
+    start, times = (pack(x, h), nothing, nothing, nothing), x.new_tensor([t0, t1])
+    if adjoint is None:
+        path = odeint(augmented, start, times, rtol=rtol, atol=atol)
+    else:
+        path = odeint_adjoint(augmented, start, times, rtol=rtol, atol=atol, adjoint_params=tuple(adjoint))
+    y, ladj, kinetic, frobenius = (field[-1] for field in path)
+    return Solution(*unpack(y), ladj, kinetic, frobenius, nfe)
