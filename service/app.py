@@ -30,9 +30,9 @@ from service.rendering import FILE_NAMES, MOLECULE_FORMATS, SCORE_FORMATS, dumps
 from service.scoring import Scoring
 from service.settings import Limits, Settings
 from service.streaming import EventStream, hang_up
-from service.telemetry import CONTENT_TYPE, Telemetry
+from service.telemetry import CONTENT_TYPE, Telemetry, tell_health
 from service.walking import Walk
-from service.worker import EngineClient
+from service.worker import EngineClient, EngineSpec, ProcessClient
 
 VERSION = "0.1.0"
 
@@ -60,7 +60,9 @@ def create_app(settings: Settings | None = None, client: EngineClient | None = N
         telemetry.watch(engine.stats, {"name": card.name, "sha256": card.sha256})
         try:
             await asyncio.gather(engine.start(), chemistry.start())
+            watching = asyncio.create_task(tell_health(engine.health))
             yield
+            watching.cancel()
         finally:
             await engine.close()
             await asyncio.to_thread(chemistry.close)
@@ -92,7 +94,8 @@ def create_app(settings: Settings | None = None, client: EngineClient | None = N
 
 def engine_client(settings: Settings) -> EngineClient:
     """The engine of these settings, in a process of its own."""
-    raise NotImplementedError
+    arguments = {"weights": str(settings.weights), "device": settings.device, "threads": settings.threads}
+    return ProcessClient(EngineSpec("service.engine:from_weights", arguments))
 
 
 def _layers(settings: Settings, limits: Limits, telemetry: Telemetry) -> list[Middleware]:

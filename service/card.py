@@ -1,5 +1,6 @@
 """The card of the loaded weights, as the API shows it, and where an NLL stands among held-out molecules."""
 
+import hashlib
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -46,10 +47,10 @@ class Card:
 def read_card(weights: Path) -> Card:
     """Read card.json and, where it stands beside it, percentiles.json of the same weights.
 
-    The engine verifies the weights themselves when it loads them; here no torch is imported.
+    The weights are compared with their card here as well, before any engine starts, and without torch.
 
     Raises:
-        WeightsError: there is no card, or it lacks what the service shows.
+        WeightsError: there is no card, it lacks what the service shows, or the weights are not those of the card.
     """
     card = Card(_read(weights / "card.json"), {})
     try:
@@ -58,8 +59,19 @@ def read_card(weights: Path) -> Card:
         raise WeightsError(
             f"{weights / 'card.json'}: expected name, weights_sha256, config.vocabulary and max_atoms"
         ) from None
+    if _sha256(weights / "weights.safetensors") != card.sha256:
+        raise WeightsError(f"{weights}: weights.safetensors has another SHA-256 than card.json says; fetch both again")
     table = weights / "percentiles.json"
     return Card(card.document, _held_out(table, card.sha256)) if table.exists() else card
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"{file} cannot be read ({type(error).__name__}); expected the weights of the card"
+        ) from None
 
 
 def _held_out(table: Path, sha256: str) -> dict[int, list[float]]:

@@ -117,6 +117,11 @@ class Desk:
         usage.bonds_ms += 1000 * (time.perf_counter() - started)
         return drawing
 
+    def account(self, usage: Usage, done: Done) -> None:
+        """Add a finished work to the usage and to the metrics."""
+        usage.add(done)
+        self.telemetry.queue_seconds.observe(done.queue_ms / 1000)
+
     def queue(self) -> dict[str, Any]:
         """How many molecules wait and run, and how long the queue will take."""
         stats = self.client.stats()

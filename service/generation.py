@@ -88,7 +88,7 @@ class Generation:
                 self.progress.finished(event.index)
                 self._reject(event.index, f"solver: {event.reason}", event)
             case work.Done():
-                self.usage.add(event)
+                self.desk.account(self.usage, event)
 
     async def _judge(self, sampled: work.Sampled) -> None:
         try:
@@ -127,7 +127,7 @@ class Generation:
             async for event in events:
                 score = event if isinstance(event, work.Scored) else score
                 if isinstance(event, work.Done):
-                    self.usage.add(event)
+                    self.desk.account(self.usage, event)
         return score
 
     def _reject(self, index: int, reason: str, failure: work.Failed | None = None) -> None:

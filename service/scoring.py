@@ -65,7 +65,7 @@ class Scoring:
             await self._refuse()
             async for event in events:
                 if isinstance(event, work.Done):
-                    self.usage.add(event)
+                    self.desk.account(self.usage, event)
                 else:
                     await self._hear(event, places[event.index])
 

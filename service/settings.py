@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     allow_open: bool = False
     api_keys_file: Path | None = None
     weights: Annotated[Path, AfterValidator(_directory)] = BUNDLED_WEIGHTS
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: PositiveInt | None = None
     requests_per_minute: PositiveInt = 600
     cors_origins: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
 """What the service tells about itself: Prometheus metrics and JSON logs."""
 
+import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -10,10 +11,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.work import Stats
+from service.work import Health, Stats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+
+
+log = structlog.get_logger("enflow")
 
 
 class Telemetry:
@@ -53,6 +57,17 @@ class Telemetry:
     def exposition(self) -> bytes:
         """The metrics as Prometheus reads them."""
         return generate_latest(self.registry)
+
+
+async def tell_health(look: Callable[[], Health]) -> None:
+    """Log whenever the engine becomes ready, or is no longer so, and why; it never returns."""
+    told = None
+    while True:
+        health = look()
+        if (health.ready, health.reason) != told:
+            told = health.ready, health.reason
+            log.info("engine", ready=health.ready, reason=health.reason)
+        await asyncio.sleep(1)
 
 
 _GAUGES = {
@@ -119,7 +134,9 @@ def configure_logs(level: str) -> None:
             foreign_pre_chain=[*processors, structlog.processors.ExceptionRenderer(_no_message)],
         )
     )
-    logging.basicConfig(handlers=[handler], level=max(number, logging.INFO), force=True)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(number, logging.INFO))
 
 
 def _no_message(exc_info: Any) -> str:

@@ -97,7 +97,7 @@ class Walk:
                         late = event.reason == work.Reason.DEADLINE
                         raise Problem("deadline" if late else "invalid", f"structure {event.index}: {event.reason}")
                     case work.Done():
-                        self.usage.add(event)
+                        self.desk.account(self.usage, event)
         return [latents[i] for i in range(len(self.parents))]
 
     def _moved(self, latents: Sequence[Latent]) -> list[Latent]:
@@ -133,7 +133,7 @@ class Walk:
                     case work.Failed():
                         self._fail(event.index, str(event.reason), event.detail)
                     case work.Done():
-                        self.usage.add(event)
+                        self.desk.account(self.usage, event)
 
     async def _describe(self, sampled: work.Sampled) -> None:
         try:

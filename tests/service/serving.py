@@ -1,6 +1,7 @@
 """A real server on a free port in a thread, for tests that need sockets."""
 
 import contextlib
+import hashlib
 import json
 import threading
 import time
@@ -8,21 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+from service.worker import EngineClient
 
 from service.app import create_app
 from service.server import Server
 from service.settings import ChemistrySettings, Settings
-from service.worker import EngineClient
 
 CARD = {
     "name": "tiny",
-    "weights_sha256": "0" * 64,
+    "weights_sha256": hashlib.sha256(b"none").hexdigest(),
     "config": {"vocabulary": [1, 6, 7, 8, 9], "max_atoms": 29},
 }
 
 
 def weights_with_card(directory: Path) -> Path:
     (directory / "card.json").write_text(json.dumps(CARD))
+    (directory / "weights.safetensors").write_bytes(b"none")
     return directory
 
 

@@ -1,5 +1,6 @@
 """Whatever comes in, the answer is a problem with a place and without an echo."""
 
+import contextlib
 import json
 import socket
 import time
@@ -129,10 +130,11 @@ def test_headers_that_do_not_come_are_given_up(api: Api, start: bytes) -> None:
 
 
 def test_dripping_headers_are_given_up(api: Api) -> None:
-    with _connected(api) as connection, pytest.raises(OSError, match=r".*"):
+    with _connected(api) as connection, contextlib.suppress(OSError):  # the server closed
         for _ in range(400):
             connection.sendall(b"G")
             time.sleep(0.05)
+        pytest.fail("dripped for twenty seconds")
 
 
 def test_what_is_no_http_is_a_problem_too(api: Api) -> None:

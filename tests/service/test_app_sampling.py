@@ -15,8 +15,8 @@ from tests.service.conftest import Api
 from tests.service.obedient import METHANE, TORN
 from tests.service.test_app_errors import assert_problem
 
-CLOSE = work.Structure(METHANE.atomic_numbers, METHANE.positions * 0)
-"""Atoms at one point: no structure at all."""
+WILD = work.Structure(METHANE.atomic_numbers, METHANE.positions * 1e9)
+"""Atoms as far apart as houses: no structure at all."""
 
 
 def test_the_answer_is_what_its_description_says(api: Api) -> None:
@@ -103,7 +103,7 @@ def test_rejected_molecules_are_not_scored(api: Api) -> None:
 
 
 def test_what_is_no_structure_is_answered_for(api: Api) -> None:
-    api.client.molecule = lambda index: CLOSE if index == 0 else METHANE
+    api.client.molecule = lambda index: WILD if index == 0 else METHANE
     answer = api.http.post("/sample", json={"n_molecules": 2}).json()
     assert [each["index"] for each in answer["molecules"]] == [1]
     (failed,) = answer["failed"]

@@ -1,0 +1,87 @@
+"""Logs and metrics: they tell what happened and hold nothing that was uploaded."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.telemetry import configure_logs
+from tests.service.conftest import Api
+
+SECRET = "surely-nobody-else-writes-this"
+
+
+def samples(api: Api) -> dict[str, float]:
+    text = api.http.get("/metrics").text
+    return {
+        f"{sample.name}{sorted(sample.labels.values())}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_count_requests_molecules_and_the_engine(api: Api) -> None:
+    before = samples(api)
+    api.http.post("/sample", json={"n_molecules": 2})
+    api.http.post("/sample", json={"n_molecules": 0})
+    api.http.get(f"/{SECRET}")
+    after = samples(api)
+    grown = {name: value - before.get(name, 0) for name, value in after.items()}
+    assert grown["enflow_requests_total['/sample', '200', 'POST']"] == 1
+    assert grown["enflow_requests_total['/sample', '422', 'POST']"] == 1
+    assert grown["enflow_requests_total['404', 'GET', 'unmatched']"] == 1
+    assert grown["enflow_molecules_total['sampled', 'stable']"] == 2
+    assert grown["enflow_queue_seconds_count[]"] == 1
+    assert {"enflow_engine_waiting[]", "enflow_engine_running[]", "enflow_engine_memory_bytes[]"} <= set(after)
+    assert not any(SECRET in name for name in after)
+
+
+@contextlib.contextmanager
+def logging_as_in_service() -> Iterator[None]:
+    """Inside the test, not in a fixture: between the two pytest closes the standard error it gave."""
+    kept, level = logging.getLogger().handlers[:], logging.getLogger().level
+    configure_logs("debug")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # the caller's log is its own
+    yield
+    logging.getLogger().handlers[:] = kept
+    logging.getLogger().setLevel(level)
+    structlog.reset_defaults()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+
+
+def test_logs_are_json_lines_without_a_word_of_the_upload(api: Api, capfd: pytest.CaptureFixture[str]) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"X-Request-ID": "mine-8", "Traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    with logging_as_in_service():
+        api.http.post(
+            "/likelihood",
+            content=f"1\n{SECRET}\n{SECRET} 0 0 0\n",
+            headers={**headers, "Content-Type": "chemical/x-xyz"},
+        )
+        api.http.post(f"/{SECRET}", json={SECRET: SECRET})
+        api.client.refuse = RuntimeError(SECRET)
+        api.http.post("/sample", json={})
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert SECRET not in str(lines)
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [each["status"] for each in requests] == [200, 404, 500]
+    assert requests[0]["request_id"] == "mine-8"
+    assert requests[0]["trace_id"] == trace
+    (defect,) = [line for line in lines if line["event"] == "defect"]
+    assert defect["error"] == "RuntimeError"
+    assert any("obedient.py" in frame for frame in defect["frames"])
+
+
+def test_the_logs_of_libraries_are_json_without_messages_of_exceptions(capfd: pytest.CaptureFixture[str]) -> None:
+    with logging_as_in_service():
+        try:
+            raise ValueError(SECRET)
+        except ValueError:
+            logging.getLogger("uvicorn.error").exception("it failed")
+    (line,) = [json.loads(each) for each in capfd.readouterr().err.splitlines()]
+    assert line["event"] == "it failed"
+    assert line["exception"] == "ValueError"
