@@ -1,0 +1,164 @@
+"""The built page in a real browser, over the real service with a real model: one of each for all tests here."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+
+from tests.conftest import REPOSITORY
+
+WEB = REPOSITORY / "service" / "web"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Software rendering: the machines that run tests have no GPU. Root may not use the sandbox.
+FLAGS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
+PATIENCE_MS = 120_000
+NO_WEBGL = "window.OffscreenCanvas = undefined"
+
+
+def tiny_weights(directory: Path) -> Path:
+    """Weights with the shape of a real model that has learnt nothing: every path through the service, in no time."""
+    import torch
+
+    from model.checkpoint import Card, Dataset, save
+    from model.config import EGNNConfig, FlowConfig
+    from model.flow.distributions import AtomCountPrior
+    from model.flow.molecule_flow import MoleculeFlow
+
+    torch.manual_seed(0)
+    config = FlowConfig(dynamics=EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="velocity"))
+    flow = MoleculeFlow(config)
+    flow.n_atoms = AtomCountPrior.from_counts(range(30))
+    dataset = Dataset("QM9", "0" * 64, "none")
+    save(flow, directory, Card("tiny", "2026-01-01T00:00:00Z", "0000000", config, dataset, 0, "MIT", {}))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} on PATH (`make browser` installs one)")
+    if not (WEB / "dist" / "index.html").is_file():
+        pytest.skip("the page is not built: run `make page`")
+    return found
+
+
+@pytest.fixture(scope="session")
+def service(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running service."""
+    bundled = REPOSITORY / "weights" / "qm9"
+    weights = bundled if (bundled / "card.json").is_file() else tiny_weights(tmp_path_factory.mktemp("weights"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("log") / "service.log"
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "serve",
+        "--port",
+        str(port),
+        "--weights",
+        str(weights),
+        "--device",
+        "cpu",
+    ]
+    with log.open("w") as sink, subprocess.Popen(command, cwd=REPOSITORY, stdout=sink, stderr=sink) as process:
+        try:
+            wait_until_ready(f"http://127.0.0.1:{port}", process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def wait_until_ready(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    for _ in range(1200):
+        if process.poll() is not None:
+            pytest.fail(f"the service ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+        try:
+            if httpx.get(f"{address}/health/ready").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"the service is not ready after two minutes:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """An open page, and everything about it that should not be."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+    def listen(self, service: str) -> None:
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        self.page.on("request", lambda request: self._request(request, service))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        # Chromium logs answers that say no as errors; those are part of some tests.
+        if message.type in ("error", "warning") and "status of 4" not in message.text:
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    def _request(self, request: Request, service: str) -> None:
+        if not request.url.startswith((service, "data:", "blob:")):
+            self.complaints.append(f"request to {request.url}")
+
+
+@pytest.fixture
+def visit(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
+    """Opens the page at a fragment; at the end nothing may have gone wrong on it.
+
+    A refused script or style (the content security policy) is an error on the console.
+    """
+    with visiting(browser, service) as open_page:
+        yield open_page
+
+
+@contextmanager
+def visiting(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
+    visits: list[Visit] = []
+    contexts: list[BrowserContext] = []
+
+    def open_page(fragment: str = "", *, webgl: bool = False, **options: Any) -> Page:
+        context = browser.new_context(base_url=service, accept_downloads=True, **options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        if not webgl:
+            context.add_init_script(NO_WEBGL)
+        visits.append(Visit(context.new_page()))
+        visits[-1].listen(service)
+        visits[-1].page.goto(f"/{fragment}")
+        return visits[-1].page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [complaint for each in visits for complaint in each.complaints] == []
+
+
+@pytest.fixture
+def api(service: str) -> Iterator[httpx.Client]:
+    """The service without the page, for what the page should show."""
+    with httpx.Client(base_url=service, timeout=PATIENCE_MS / 1000) as client:
+        yield client

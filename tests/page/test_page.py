@@ -1,0 +1,289 @@
+"""What people do on the page, done by a browser: truth comes from the API, RDKit, zipfile and axe."""
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+from rdkit import Chem
+
+from tests.page.conftest import PATIENCE_MS, WEB
+
+Open = Callable[..., Page]
+expect.set_options(timeout=PATIENCE_MS)
+
+SECTIONS = ("generate", "flow", "score", "explore", "model")
+ETHANOL_FORMULA = "C2H6O"
+WATER = "3\nwater\nO 0 0 0.12\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n"
+BROKEN = "3\n<img src=x onerror=document.title='owned'>\nO 0 0 0.12\nH 0 zero -0.47\nH 0 -0.76 -0.47\n"
+
+
+def generate(page: Page, *, count: int = 3, atoms: str = "5", seed: int = 1, nll: bool = True) -> None:
+    form = page.locator("#generate-form")
+    form.get_by_label("Molecules").fill(str(count))
+    form.get_by_label("Atoms").fill(atoms)
+    form.get_by_label("Seed").fill(str(seed))
+    form.get_by_label("Tolerance").select_option("draft")
+    form.get_by_label("with NLL").set_checked(nll)
+    form.get_by_role("button", name="Generate").click()
+    expect(page.locator("#generate-share")).to_be_visible()
+
+
+def download(page: Page, name: str, section: str = "generate") -> bytes:
+    with page.expect_download() as started:
+        page.locator(f"#{section}").get_by_role("button", name=name, exact=True).click()
+    return Path(started.value.path()).read_bytes()
+
+
+def formulas(page: Page) -> list[str]:
+    return page.locator("#generate .card:not([hidden]) .formula").all_inner_texts()
+
+
+def numbers(page: Page, selector: str) -> list[float]:
+    found = (text.replace("−", "-").split(" ")[0] for text in page.locator(selector).all_inner_texts())
+    return [float(text) for text in found]
+
+
+def structures(xyz: str) -> list[Chem.Mol]:
+    """Every frame of an XYZ file, read by RDKit."""
+    lines, found = xyz.splitlines(), []
+    while lines:
+        n_lines = int(lines[0]) + 2
+        # RDKit reads the four plain columns.
+        block = "\n".join([lines[0], "", *(" ".join(line.split()[:4]) for line in lines[2:n_lines])])
+        found.append(Chem.MolFromXYZBlock(block + "\n"))
+        lines = lines[n_lines:]
+    return found
+
+
+def elements(mol: Chem.Mol) -> list[int]:
+    return [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+
+
+def test_generates_what_the_api_generates_and_saves_it(visit: Open, api: httpx.Client) -> None:
+    page = visit(webgl=True)
+    generate(page)
+    asked = {"n_molecules": 3, "n_atoms": 5, "seed": 1, "tolerance": "draft"}
+    expected = api.post("/sample", json=asked).json()["molecules"]
+    assert formulas(page) == [molecule["formula"] for molecule in expected]
+    expect(page.locator("#generate .painter canvas")).to_have_count(3)
+
+    saved = structures(download(page, "Download as XYZ").decode())
+    truth = structures("".join(molecule["xyz"] for molecule in expected))
+    for mine, theirs in zip(saved, truth, strict=True):
+        assert elements(mine) == elements(theirs)
+        assert abs(mine.GetConformer().GetPositions() - theirs.GetConformer().GetPositions()).max() < 1e-3
+
+
+def test_downloads_can_be_read_elsewhere(visit: Open, api: httpx.Client) -> None:
+    page = visit("#generate?seed=1&count=3&atoms=5&tolerance=draft&nll=0")
+    expect(page.locator("#generate-share")).to_be_visible()
+    page.get_by_role("checkbox", name="Select molecule 2").check()
+    assert len(structures(download(page, "Download as XYZ").decode())) == 1
+
+    page.get_by_role("checkbox", name="Select molecule 2").uncheck()
+    with zipfile.ZipFile(io.BytesIO(download(page, "Download as ZIP"))) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        table = archive.read("molecules.csv").decode().splitlines()
+    assert sum(name.endswith(".xyz") for name in names) == 3
+    assert [row.split(",")[2] for row in table[1:]] == formulas(page)
+
+
+def test_sdf_carries_the_bonds(visit: Open) -> None:
+    """Between ethanol and itself lies ethanol, which has bonds whatever the weights have learnt."""
+    page = visit("#explore")
+    for name in ("A", "B"):
+        page.get_by_label(f"Example for {name}").select_option(label="ethanol")
+    page.get_by_label("Steps from A to B").fill("3")
+    page.get_by_role("button", name="Interpolate").click()
+    expect(page.locator("#explore .card .formula")).to_have_count(3)
+    sdf = download(page, "Download as SDF", "explore")
+    read = [mol for mol in Chem.ForwardSDMolSupplier(io.BytesIO(sdf), removeHs=False) if mol]
+    assert "CCO" in {Chem.MolToSmiles(Chem.RemoveHs(mol)) for mol in read}
+
+
+def test_link_reproduces_the_view(visit: Open) -> None:
+    page = visit()
+    generate(page, seed=4)
+    page.get_by_label("Sort").first.select_option("likely")
+    shown, link = formulas(page), page.url
+    assert numbers(page, "#generate .card .fact b") == sorted(numbers(page, "#generate .card .fact b"))
+    again = visit(link[link.index("#") :])
+    expect(again.locator("#generate-share")).to_be_visible()
+    assert formulas(again) == shown
+
+
+def test_filters_by_what_the_service_says(visit: Open, api: httpx.Client) -> None:
+    page = visit()
+    generate(page, count=6, atoms="3", nll=False)
+    asked = {"n_molecules": 6, "n_atoms": 3, "seed": 1, "tolerance": "draft"}
+    molecules = api.post("/sample", json=asked).json()["molecules"]
+    page.get_by_label("Show").first.select_option("invalid")
+    assert len(formulas(page)) == sum(not molecule["valid"] for molecule in molecules)
+    page.get_by_label("Show").first.select_option("valid")
+    assert len(formulas(page)) == sum(molecule["valid"] for molecule in molecules)
+
+
+def test_only_what_is_in_sight_holds_a_painter(visit: Open) -> None:
+    page = visit(webgl=True, viewport={"width": 700, "height": 600})
+    generate(page, count=64, atoms="2", nll=False)
+    expect(page.locator("#generate .card .formula")).to_have_count(64)
+    page.wait_for_timeout(300)
+    assert 0 < page.locator("#generate .painter").count() < 40
+
+
+def test_watches_the_flow(visit: Open) -> None:
+    page = visit("#flow", webgl=True, reduced_motion="reduce")
+    form = page.locator("#flow-form")
+    form.get_by_label("Atoms").fill("6")
+    form.get_by_label("Seed").fill("3")
+    form.get_by_role("button", name="Let it flow").click()
+    expect(page.locator("#flow-controls")).to_be_enabled()
+    expect(page.locator("#flow-t")).to_have_text("1.00")  # no animation where motion is not wanted
+    arrived, total = page.locator("#flow-stage").screenshot(), int(page.locator("#flow-nfe").inner_text())
+    slider = page.locator("#flow-slider")
+    slider.focus()
+    slider.press("Home")
+    expect(page.locator("#flow-t")).to_have_text("0.00")
+    page.wait_for_timeout(500)
+    assert page.locator("#flow-stage").screenshot() != arrived
+    assert int(page.locator("#flow-nfe").inner_text()) < total
+
+
+def test_scores_the_good_and_explains_the_bad(visit: Open, api: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "water.xyz").write_text(WATER)
+    (tmp_path / "<b>broken.xyz").write_text(BROKEN)
+    page = visit("#score")
+    title = page.title()
+    page.locator("#score-file").set_input_files([tmp_path / "water.xyz", tmp_path / "<b>broken.xyz"])
+    results = page.locator("#score-results > li")
+    expect(results).to_have_count(2)
+
+    body = {"structures": [{"format": "xyz", "data": WATER}], "seed": 0}
+    expected = api.post("/likelihood", json=body).json()["results"][0]
+    assert numbers(page, "#score-results .nll b") == [pytest.approx(expected["nll"], abs=0.06)]
+    parts = numbers(page, "#score-results .parts dd")
+    assert sum(parts) == pytest.approx(expected["nll"], abs=0.3)
+
+    said = results.nth(1).inner_text()
+    assert "line 4, column 5" in said
+    assert "<b>broken.xyz" in said
+    assert results.nth(1).locator("pre").inner_text() == "H 0 zero -0.47\n    ^"
+    assert page.locator("main img").count() == 0
+    assert page.title() == title
+
+
+def test_interpolates_and_varies(visit: Open) -> None:
+    page = visit("#explore")
+    page.get_by_label("Example for A").select_option(label="ethanol")
+    page.get_by_label("Example for B").select_option(label="dimethyl ether")
+    page.get_by_label("Steps from A to B").fill("3")
+    page.get_by_role("button", name="Interpolate").click()
+    headline = page.locator("#explore-facts .formula")
+    expect(headline).to_have_text(ETHANOL_FORMULA)
+    expect(page.locator("#explore-facts .smiles")).to_have_text("CCO")
+    slider = page.locator("#explore-slider")
+    slider.focus()
+    slider.press("End")
+    expect(page.locator("#explore-facts .smiles")).to_have_text("COC")
+
+    page.get_by_label("Variations of A").fill("2")
+    page.get_by_role("button", name="Vary").click()
+    expect(page.locator("#explore-stage")).to_be_hidden()
+    expect(page.locator("#explore .card .formula")).to_have_count(2)
+
+
+def test_cancel_frees_the_device(visit: Open, api: httpx.Client) -> None:
+    page = visit()
+    page.get_by_label("Molecules", exact=True).fill("200")
+    page.locator("#generate-form").get_by_label("Tolerance").select_option("precise")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.locator("#generate .card").first).to_be_visible()
+    page.locator("#generate-cancel").click()
+    expect(page.locator("#generate-note")).to_contain_text("Cancelled")
+    for _ in range(300):
+        queue = api.get("/health/ready").json()["queue"]
+        if queue == {"waiting": 0, "running": 0}:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"the cancelled molecules are still there: {queue}")
+
+
+def test_without_webgl_there_are_flat_pictures(visit: Open) -> None:
+    page = visit("#explore")
+    expect(page.locator(".slot").first.locator("circle")).to_have_count(15)  # diethyl ether
+    before = page.locator(".slot circle").first.get_attribute("cx")
+    page.locator(".slot .stage").first.press("ArrowRight")
+    expect(page.locator(".slot circle").first).not_to_have_attribute("cx", before or "")
+
+
+def test_errors_of_a_request_are_shown(visit: Open) -> None:
+    page = visit("#explore")
+    page.get_by_label("Example for B").select_option(label="benzene")
+    page.get_by_role("button", name="Interpolate").click()
+    expect(page.get_by_role("alert")).to_contain_text("15 and 12 atoms")
+
+
+def test_shows_the_card_and_the_load(visit: Open, api: httpx.Client) -> None:
+    page = visit("#model")
+    card = api.get("/models").json()["models"][0]
+    expect(page.locator("#model-card")).to_contain_text(card["weights_sha256"])
+    expect(page.locator("#model-results tbody tr").first).to_contain_text(card["name"])
+    expect(page.locator("#status")).to_have_attribute("data-ready", "true")
+    expect(page.locator("#model-health")).to_contain_text("cpu")
+
+
+def test_works_by_keyboard(visit: Open) -> None:
+    page = visit()
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to content")).to_be_focused()
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#flow")).to_be_visible()
+    expect(page.get_by_role("link", name="Watch")).to_have_attribute("aria-current", "page")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit: Open, scheme: str) -> None:
+    axe = (WEB / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    page = visit("#generate?seed=1&count=2&atoms=3&tolerance=draft&nll=0", color_scheme=scheme)
+    expect(page.locator("#generate-share")).to_be_visible()
+    page.evaluate(axe)
+    serious = {section: violations(page, section) for section in SECTIONS}
+    page.goto("/#generate")
+    page.locator(".card .stage").first.click()
+    serious["detail"] = violations(page, None)
+    assert {place: found for place, found in serious.items() if found} == {}
+
+
+def violations(page: Page, section: str | None) -> list[Any]:
+    if section:
+        page.locator(f"nav a[href='#{section}']").click()
+        expect(page.locator(f"#{section}")).to_be_visible()
+    found = page.evaluate("axe.run().then(({violations}) => violations)")
+    worst = [each for each in found if each["impact"] in ("serious", "critical")]
+    return [(each["id"], json.dumps([node["html"][:120] for node in each["nodes"]])) for each in worst]
+
+
+def test_is_small(visit: Open) -> None:
+    page = visit(webgl=True)
+    sizes: list[int] = []
+    page.on("requestfinished", lambda request: sizes.append(request.sizes()["responseBodySize"]))
+    page.reload()
+    page.locator("nav a[href='#explore']").click()  # its pictures bring the largest part, 3Dmol
+    expect(page.locator(".slot canvas")).to_have_count(2)
+    assert len(sizes) > 10
+    assert sum(sizes) < 400_000
+
+
+def test_lock_file_names_no_registry() -> None:
+    packages = json.loads((WEB / "package-lock.json").read_text())["packages"].values()
+    assert [package for package in packages if "resolved" in package] == []
