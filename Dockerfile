@@ -28,8 +28,9 @@ RUN mkdir model service && touch model/__init__.py service/__init__.py && \
     /opt/enflow/bin/pip install --constraint constraints.txt --editable .
 # Headers, test programs and installers are for building; nothing is built in the image.
 RUN cd /opt/enflow/lib/python3.11/site-packages && \
-    rm -rf torch/include torch/test torch/bin torch/lib/*.a pip pip-*.dist-info && \
-    rm -f /opt/enflow/bin/pip*
+    rm -rf torch/include torch/test torch/lib/*.a pip pip-*.dist-info /opt/enflow/bin/pip* && \
+    find torch/bin -type f ! -name torch_shm_manager -delete && \
+    /opt/enflow/bin/python -c "import torch, torchdiffeq, rdkit.Chem"
 
 FROM python:3.11-slim-bookworm
 ARG REVISION=unknown
