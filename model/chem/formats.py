@@ -1,6 +1,7 @@
 """Structure files: which format, reading and writing."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -71,7 +72,7 @@ def write_json(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> str:
 def _entry(molecule: Molecule, bonds: Bonds, index: int) -> dict[str, object]:
     return {
         "index": index,
-        **molecule.properties,
+        **{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in molecule.properties.items()},
         "n_atoms": molecule.n_atoms,
         "formula": molecule.formula,
         "smiles": bonds.smiles,

@@ -30,7 +30,7 @@ class Molecule:
         atomic_numbers: (N,) integers 1 to 118, N at least 1.
         positions: (N, 3) angstrom, finite.
         name: free text, as a file calls it.
-        properties: whatever is known about it, for provenance; no part of equality.
+        properties: whatever is known about it, for provenance; no part of equality. NumPy's scalars become Python's.
 
     Raises:
         StructureError: an argument is not of that shape or range.
@@ -52,7 +52,8 @@ class Molecule:
         set_field(self, "atomic_numbers", _checked_numbers(atomic_numbers))
         set_field(self, "positions", _checked_positions(positions, self.n_atoms))
         set_field(self, "name", name)
-        set_field(self, "properties", dict(properties))
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in properties.items()}
+        set_field(self, "properties", plain)
 
     @property
     def n_atoms(self) -> int:

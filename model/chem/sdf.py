@@ -13,6 +13,9 @@ from model.chem.molecule import Molecule, check_apart
 from model.chem.text import Limits, Line, Lines, Token, atom_count, atomic_number, coordinate, integer
 from model.errors import StructureError
 
+MAX_LINES = 50_000
+"""Of a record; a file of nothing but line ends would otherwise become objects of a hundred times its size."""
+
 
 def read_sdf(text: str, limits: Limits) -> Iterator[Molecule | StructureError]:
     """The structures of an SDF text in order, each a molecule or what is wrong with it; bonds are not kept.
@@ -39,16 +42,18 @@ def _records(lines: Lines) -> Iterator[list[Line]]:
         if line.text.startswith("$$$$"):
             yield record or [line]
             record = []
-        else:
+        elif len(record) <= MAX_LINES:
             record.append(line)
     if any(line.text.strip() for line in record):
         yield record
 
 
 def _molecule(record: list[Line], limits: Limits) -> Molecule:
+    if len(record) > MAX_LINES:
+        raise record[0].error(f"found more than {MAX_LINES} lines, expected at most so many in a record")
     if len(record) < 4:
         raise record[-1].error(f"found {len(record)} lines, expected three header lines and a counts line")
-    end = next((i for i, line in enumerate(record) if line.text.startswith("M  END")), None)
+    end = next((i for i, line in enumerate(record) if i > 3 and line.text.startswith("M  END")), None)
     if end is None:
         raise record[-1].error("found no 'M  END', expected it after the atoms and bonds")
     n_atoms = _check_atoms(record[: end + 1], limits)

@@ -10,6 +10,9 @@ from model.chem.elements import ATOMIC_NUMBERS, SYMBOLS
 from model.chem.molecule import FARTHEST_COORDINATE
 from model.errors import StructureError
 
+MAX_LINE = 20_000
+"""Characters; extended XYZ keeps whole dictionaries in a comment."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -20,7 +23,7 @@ class Limits:
     max_atoms: int = 1_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Token:
     """A word of a line and where it stands; lines and columns count from 1."""
 
@@ -33,16 +36,30 @@ class Token:
         return StructureError(f"found {shown(self.text)}, expected {expected}", line=self.line, column=self.column)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """A line without its end, and its number from 1."""
 
     text: str
     number: int
 
+    def checked(self) -> str:
+        """The text, if it is no longer than any program writes.
+
+        Raises:
+            StructureError: it is; millions of words in a line would become a gigabyte of tokens.
+        """
+        if len(self.text) > MAX_LINE:
+            raise self.error(f"found a line of {len(self.text)} characters, expected at most {MAX_LINE}")
+        return self.text
+
     def tokens(self) -> list[Token]:
-        """The words between blanks and tabs; no other white space separates."""
-        return [Token(m[0], self.number, m.start() + 1) for m in _WORD.finditer(self.text)]
+        """The words between blanks and tabs; no other white space separates.
+
+        Raises:
+            StructureError: the line is too long.
+        """
+        return [Token(m[0], self.number, m.start() + 1) for m in _WORD.finditer(self.checked())]
 
     def field(self, start: int, stop: int) -> Token:
         """What stands in a fixed range of columns, counted from 0, without the blanks around it."""

@@ -1,7 +1,6 @@
 """XYZ and extended XYZ: a strict streaming reader, and a writer that keeps every digit."""
 
 import json
-import numbers
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -137,7 +136,7 @@ def _texts(lines: Lines, what: str) -> str:
 
 
 def _header(comment: Line) -> tuple[_Columns, str, dict[str, object]]:
-    if not re.search(r"(?:^|[ \t])Properties=", comment.text):
+    if not re.search(r"(?:^|[ \t])Properties=", comment.checked()):
         return _PLAIN, comment.text.strip(), {}
     properties = _key_values(comment)
     layout = Token(str(properties.pop("Properties", "")), comment.number, comment.text.index("Properties=") + 1)
@@ -233,8 +232,8 @@ def _pair(key: str, value: object) -> str:
         raise ValueError(f"found the property {key!r}, expected a word of letters, digits, '_', '.' and '-'")
     if isinstance(value, bool):
         return f"{key}={'T' if value else 'F'}"
-    if isinstance(value, numbers.Real):  # NumPy's scalars, too
-        return f"{key}={int(value) if isinstance(value, numbers.Integral) else float(value)!r}"
+    if isinstance(value, int | float):
+        return f"{key}={value!r}"
     text = value if isinstance(value, str) else json.dumps(value)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'{key}="{escaped}"'

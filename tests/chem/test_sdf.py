@@ -32,6 +32,39 @@ ETHANOL = Chem.MolToMolBlock(MOLS["CCO"])
 ETHANOL_V3000 = Chem.MolToV3KMolBlock(MOLS["CCO"])
 
 
+OPEN_BABEL_V2000 = """
+ OpenBabel11232621033D
+
+  3  2  0  0  0  0  0  0  0  0999 V2000
+    1.1431   -0.0088   -0.0507 C   0  0  0  0  0  0  0  0  0  0  0  0
+    2.3031   -0.0088   -0.0507 N   0  0  0  0  0  0  0  0  0  0  0  0
+    0.0781   -0.0088   -0.0507 H   0  0  0  0  0  0  0  0  0  0  0  0
+  1  2  3  0  0  0  0
+  1  3  1  0  0  0  0
+M  END
+$$$$
+"""
+OPEN_BABEL_V3000 = """
+ OpenBabel11232621033D
+
+  0  0  0     0  0            999 V3000
+M  V30 BEGIN CTAB
+M  V30 COUNTS 3 2 0 0 0
+M  V30 BEGIN ATOM
+M  V30 1 C 1.1431 -0.0088 -0.0507 0
+M  V30 2 N 2.3031 -0.0088 -0.0507 0
+M  V30 3 H 0.0781 -0.0088 -0.0507 0
+M  V30 END ATOM
+M  V30 BEGIN BOND
+M  V30 1 3 1 2
+M  V30 2 1 1 3
+M  V30 END BOND
+M  V30 END CTAB
+M  END
+$$$$
+"""
+
+
 def error(text: str | bytes, limits: Limits | None = None) -> StructureError:
     (found,) = read(text, "sdf", limits)
     assert isinstance(found, StructureError)
@@ -112,6 +145,7 @@ def with_atom(line: str, block: str = ETHANOL, at: int = 4) -> str:
     [
         ("x", 1, "found 1 lines, expected three header lines and a counts line"),
         (ETHANOL.replace("M  END\n", ""), 21, "found no 'M  END', expected it after the atoms and bonds"),
+        ("M  END\n\n\n\n", 4, "found no 'M  END', expected it after the atoms and bonds"),
         (ETHANOL.replace("V2000", "     "), 4, "found '', expected V2000 or V3000"),
         (with_counts("999  8"), 22, "found 'M  END' early, expected 999 atoms and 8 bonds before it"),
         (with_counts("  9999"), 22, "found 'M  END' early, expected 9 atoms and 999 bonds before it"),
@@ -182,6 +216,17 @@ def test_limits_come_first() -> None:
     with pytest.raises(StructureError, match="found more than 2 structures"):
         read(f"{ETHANOL}$$$$\n" * 3, "sdf", Limits(max_records=2))
     assert "expected a number of atoms from 1 to 8" in error(ETHANOL, Limits(max_atoms=8)).message
+
+
+def test_a_record_of_nothing_but_lines_is_refused() -> None:
+    molecules = read("x\n" * 100_000 + f"$$$$\n{ETHANOL}", "sdf")
+    assert "found more than 50000 lines" in str(molecules[0])
+    assert isinstance(molecules[1], Molecule)
+
+
+def test_as_open_babel_writes() -> None:
+    expected = Molecule([6, 7, 1], [[1.1431, -0.0088, -0.0507], [2.3031, -0.0088, -0.0507], [0.0781, -0.0088, -0.0507]])
+    assert read(OPEN_BABEL_V2000 + OPEN_BABEL_V3000) == [expected, expected]
 
 
 def test_deuterium_is_hydrogen() -> None:

@@ -211,6 +211,11 @@ def test_limits_come_first() -> None:
     assert "expected a number of atoms from 1 to 3" in error(RAW_QM9[:100], limits).message
 
 
+def test_a_line_of_a_megabyte_is_refused_before_it_is_split() -> None:
+    for text in ("1\n" + "a=1 " * 250_000, "1\n\nC 0 0 0" + " 1" * 500_000, "1" + " 1" * 500_000):
+        assert "characters, expected at most 20000" in error(text).message
+
+
 def test_an_upload_is_never_echoed() -> None:
     secret = "<script>alert(1)</script>" * 10
     for text in (
