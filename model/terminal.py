@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 
+@runtime_checkable  # jaxtyping's checker in tests asks for it
 class Report(Protocol):
     """Told of progress: what is being done, how much of how much is done, and a word about it."""
 

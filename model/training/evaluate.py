@@ -229,16 +229,13 @@ def _score(
     flow: MoleculeFlow, settings: Evaluation, log: Journal, test: Molecules, rows: NDArray[np.int64], report: Report
 ) -> None:
     todo = [row for row in rows.tolist() if row not in log.scored]
+    if not todo:
+        return
     molecules = dict(zip(todo, molecules_of(test, flow.config.vocabulary, todo), strict=True))
     report("scoring", len(rows) - len(todo), len(rows))
+    tolerance, structures = settings.tolerance, list(molecules.values())
     found = flow.likelihoods(
-        list(molecules.values()),
-        settings.seed,
-        settings.divergence,
-        settings.probes,
-        rtol=settings.tolerance,
-        atol=settings.tolerance,
-        indices=todo,
+        structures, settings.seed, settings.divergence, settings.probes, 1, tolerance, tolerance, indices=todo
     )
     for done, (row, likelihood) in enumerate(found, start=len(rows) - len(todo) + 1):
         molecule = molecules[row]

@@ -1,0 +1,66 @@
+"""The command line as a shell sees it: what is printed, and the exit code."""
+
+import json
+import sys
+
+import pytest
+
+from model.__main__ import main
+
+
+@pytest.fixture
+def enflow(monkeypatch, capsys):
+    """Run a command: (exit code, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["enflow", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("evaluate nowhere", "no nowhere/card.json"),
+        ("evaluate nowhere --samples many", "valid integer"),
+        ("evaluate nowhere --samples -1", "greater than or equal to 0"),
+        ("evaluate nowhere --divergence guess", "'guess' is not one of"),
+        ("data qm9 --files nowhere", "no dsgdb9nsd.xyz.tar.bz2 in nowhere"),
+        ("train nowhere.json", "cannot read nowhere.json"),
+        ("import-en-flows nowhere out", "no file nowhere/flow.npy"),
+        ("paint", "No such command 'paint'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(enflow, arguments, says):
+    code, out, err = enflow(*arguments.split())
+    assert (code, out) == (1, "")
+    assert err.startswith("enflow: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+@pytest.mark.parametrize("command", ["", "data", "data qm9", "train", "evaluate", "import-en-flows"])
+def test_help_says_what_a_command_does(enflow, command):
+    code, out, err = enflow(*command.split(), "--help")
+    assert (code, err) == (0, "")
+    assert "Usage: enflow" in out
+    assert len(out.splitlines()) > 5
+
+
+def test_no_command_shows_the_help(enflow):
+    code, out, _ = enflow()
+    assert code == 0
+    assert "import-en-flows" in out
+
+
+def test_the_original_model_is_imported_and_loads(enflow, shared, tmp_path):
+    from model.checkpoint import load
+
+    code, out, _ = enflow("import-en-flows", str(shared / "reference/en_flows_qm9"), str(tmp_path / "w"), "--json")
+    assert code == 0
+    assert json.loads(out)["path"] == str(tmp_path / "w")
+    cut_off = 65  # of their output: the time's own column
+    assert sum(p.numel() for p in load(tmp_path / "w").dynamics.parameters()) == 176_461 - cut_off
