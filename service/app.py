@@ -233,8 +233,8 @@ def _desk(request: Request) -> Desk:
 
 
 def _caller(request: Request, asked: schemas.Work) -> Caller:
-    seconds = asked.deadline_s or _desk(request).limits.max_deadline_s
-    return Caller(request.state.client, request.state.request_id, request.state.arrived + seconds)
+    seconds, arrived = asked.deadline_s or _desk(request).limits.max_deadline_s, request.state.arrived
+    return Caller(request.state.client, request.state.request_id, arrived, arrived + seconds)
 
 
 def _seed(asked: schemas.Work) -> int:

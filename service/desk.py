@@ -26,11 +26,17 @@ Emit = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, by which request, and until when (seconds since the epoch) the answer must be complete."""
+    """Who asks, by which request; when it came and until when its answer must be complete, in seconds since the epoch."""
 
     name: str
     request_id: str
+    arrived: float
     deadline: float
+
+    @property
+    def last_step(self) -> float:
+        """When the engine must stop, so that what is finished by then can still be told."""
+        return self.deadline - min(0.5, 0.1 * (self.deadline - self.arrived))
 
 
 @dataclass
@@ -202,14 +208,23 @@ async def unless_stopped(work: Awaitable[T], gone: Awaitable[None], stopping: as
         await asyncio.gather(main, left, stopped, return_exceptions=True)
 
 
-def refuse_if_late(found: Sequence[object], failed: Sequence[Mapping[str, Any]]) -> None:
-    """Raise where the deadline left nothing to answer with.
+def refuse_nothing(found: Sequence[object], failed: Sequence[Mapping[str, Any]]) -> None:
+    """Raise where the deadline, or the engine, left nothing to answer with.
 
     Raises:
-        Problem: deadline.
+        Problem: deadline, unavailable.
     """
-    if not found and any(each["reason"] == Reason.DEADLINE for each in failed):
-        raise Problem("deadline", "the deadline passed before the first molecule was finished")
+    if not found and failed:
+        name = problem_name(Reason(failed[0]["reason"])) if failed[0]["reason"] in set(Reason) else "invalid"
+        if name != "invalid":
+            raise Problem(name, f"nothing was finished; the first of {len(failed)} molecules: {failed[0]['reason']}")
+
+
+def problem_name(reason: Reason) -> str:
+    """The kind of problem behind a molecule that failed."""
+    if reason == Reason.DEADLINE:
+        return "deadline"
+    return "unavailable" if reason in (Reason.ENGINE, Reason.CANCELLED) else "invalid"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from model.chem.molecule import Molecule
 from model.errors import StructureError
 from service import work
 from service.chemistry import Drawing
-from service.desk import Answer, Caller, Desk, Emit, Usage, refuse_if_late, unwrapped, work_id
+from service.desk import Answer, Caller, Desk, Emit, Usage, refuse_nothing, unwrapped, work_id
 from service.portrait import Portrait, frame_document, portrait
 from service.progress import Progress
 from service.schemas import SampleRequest, rtol
@@ -47,7 +47,7 @@ class Generation:
         with unwrapped():
             async with self.tasks:
                 self.tasks.create_task(self._attempt(self.request.first_index, self.request.sizes, first=True))
-        refuse_if_late(self.found, self.failed)
+        refuse_nothing(self.found, self.failed)
         return self._answer()
 
     async def _attempt(self, first_index: int, sizes: tuple[int | None, ...], *, first: bool = False) -> None:
@@ -63,7 +63,7 @@ class Generation:
             nll=self._nll if request.only == "any" else None,
             progress=True,
             client=self.caller.name,
-            deadline=self.caller.deadline,
+            deadline=self.caller.last_step,
         )
         self.tried += len(sizes)
         async with self.desk.running(wanted, patient=not first) as events:
@@ -106,6 +106,10 @@ class Generation:
         score = sampled.likelihood
         if score is None and self._nll:
             score = await self._score(sampled.index, molecule)
+            if score is None:
+                self.failed.append(
+                    {"index": sampled.index, "reason": "nll", "detail": "its likelihood was not finished"}
+                )
         shown = await generated(self.desk, self.seed, sampled, molecule, drawing, score)
         self.found.append(shown)
         self.desk.telemetry.molecules.labels("sampled", "stable" if drawing.stable else drawing.bonds.status).inc()
@@ -120,7 +124,7 @@ class Generation:
             options=self._nll,
             first_index=index,
             client=self.caller.name,
-            deadline=self.caller.deadline,
+            deadline=self.caller.last_step,
         )
         score = None
         async with self.desk.running(wanted, patient=True) as events:

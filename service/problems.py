@@ -32,6 +32,7 @@ KINDS = {
         Kind("not-found", 404, "There is nothing here"),
         Kind("method-not-allowed", 405, "This method does not work here"),
         Kind("not-acceptable", 406, "None of the accepted formats can be produced"),
+        Kind("deadline", 408, "The deadline of the request passed before the work was done"),
         Kind("request-timeout", 408, "The request arrived too slowly"),
         Kind("too-large", 413, "The request is too large"),
         Kind("unsupported-media-type", 415, "This format is not understood"),
@@ -39,7 +40,6 @@ KINDS = {
         Kind("busy-client", 429, "Too much work from this client"),
         Kind("internal", 500, "A defect of the service"),
         Kind("unavailable", 503, "The service cannot take this work now"),
-        Kind("deadline", 504, "The deadline passed before the work was done"),
     )
 }
 BY_STATUS = {kind.status: kind for kind in KINDS.values()}

@@ -161,11 +161,25 @@ class LikelihoodRequest(LikelihoodOptions):
 class InterpolateRequest(InterpolateOptions):
     """Walk through the latent space between two structures of the same number of atoms."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"structures": [{"format": "xyz", "data": _METHANE + _TILTED}], "steps": 5, "seed": 0}]
+        }
+    )
+
     structures: Annotated[list[StructureText], Field(min_length=1, max_length=2, fail_fast=True)]
 
 
 class VariationsRequest(VariationsOptions):
     """Walk through the latent space around one structure."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"structures": [{"format": "xyz", "data": _METHANE}], "n_molecules": 4, "scale": 0.3, "seed": 0}
+            ]
+        }
+    )
 
     structures: Annotated[list[StructureText], Field(min_length=1, max_length=1, fail_fast=True)]
 

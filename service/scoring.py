@@ -9,7 +9,7 @@ from model.chem.molecule import Molecule
 from model.errors import EnflowError
 from service import work
 from service.card import Card
-from service.desk import Answer, Caller, Desk, Emit, Usage, unwrapped, work_id
+from service.desk import Answer, Caller, Desk, Emit, Usage, problem_name, unwrapped, work_id
 from service.portrait import portrait
 from service.problems import Problem, from_structure
 from service.progress import Progress
@@ -57,7 +57,7 @@ class Scoring:
             options=engine_options(self.options),
             progress=True,
             client=self.caller.name,
-            deadline=self.caller.deadline,
+            deadline=self.caller.last_step,
         )
         places = list(molecules)
         async with self.desk.running(wanted) as events:
@@ -86,7 +86,7 @@ class Scoring:
                 self.tasks.create_task(self._describe(event, index))
             case work.Failed():
                 self.progress.finished(index)
-                problem = Problem("deadline" if event.reason == work.Reason.DEADLINE else "invalid", failure(event))
+                problem = Problem(problem_name(event.reason), failure(event))
                 await self._enter(index, {"index": index, "error": self._problem(problem)}, event.reason)
 
     async def _describe(self, scored: work.Scored, index: int) -> None:

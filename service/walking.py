@@ -8,7 +8,7 @@ from typing import Any
 from model.chem.molecule import Molecule
 from model.errors import EnflowError, StructureError
 from service import work
-from service.desk import Answer, Caller, Desk, Emit, Usage, refuse_if_late, unwrapped, work_id
+from service.desk import Answer, Caller, Desk, Emit, Usage, problem_name, refuse_nothing, unwrapped, work_id
 from service.generation import generated
 from service.latent import aligned, fresh, match, perturbed, rmsd, spherical
 from service.portrait import Portrait
@@ -46,7 +46,7 @@ class Walk:
         with unwrapped():
             async with self.tasks:
                 self.tasks.create_task(self._decode(self._moved(latents)))
-        refuse_if_late(self.found, self.failed)
+        refuse_nothing(self.found, self.failed)
         found = sorted(self.found, key=lambda each: int(each.fields["index"]))
         document = {
             **self.desk.heading(self.seed),
@@ -84,7 +84,7 @@ class Walk:
             rtol=tolerance,
             atol=tolerance,
             client=self.caller.name,
-            deadline=self.caller.deadline,
+            deadline=self.caller.last_step,
         )
         latents: dict[int, Latent] = {}
         async with self.desk.running(wanted) as events:
@@ -94,8 +94,7 @@ class Walk:
                     case work.Encoded():
                         latents[event.index] = event.latent
                     case work.Failed():
-                        late = event.reason == work.Reason.DEADLINE
-                        raise Problem("deadline" if late else "invalid", f"structure {event.index}: {event.reason}")
+                        raise Problem(problem_name(event.reason), f"structure {event.index}: {event.reason}")
                     case work.Done():
                         self.desk.account(self.usage, event)
         return [latents[i] for i in range(len(self.parents))]
@@ -120,7 +119,7 @@ class Walk:
             atol=tolerance,
             progress=True,
             client=self.caller.name,
-            deadline=self.caller.deadline,
+            deadline=self.caller.last_step,
         )
         async with self.desk.running(wanted, patient=True) as events:
             async for event in events:

@@ -83,11 +83,11 @@ def test_who_goes_away_leaves_nothing_behind(api: Api, accept: str) -> None:
 def test_the_deadline_holds_from_end_to_end(api: Api) -> None:
     api.client.steps, api.client.pause = 100_000, 0.01
     before = time.time()
-    assert_problem(api.http.post("/sample", json={"deadline_s": 0.5}), 504)
+    assert_problem(api.http.post("/sample", json={"deadline_s": 0.5}), 408)
     assert len(api.client.aborted) == 1
     (wanted,) = api.client.submitted
     assert wanted.deadline is not None
-    assert before + 0.5 <= wanted.deadline <= time.time()
+    assert before < wanted.deadline < time.time()
 
 
 def test_a_stream_that_fails_ends_with_its_problem(api: Api) -> None:
@@ -95,7 +95,7 @@ def test_a_stream_that_fails_ends_with_its_problem(api: Api) -> None:
     headers = {"Accept": "application/x-ndjson"}
     found = events(api.http.post("/sample", json={"deadline_s": 0.5}, headers=headers))
     assert found[-1]["event"] == "error"
-    assert found[-1]["problem"]["status"] == 504  # type: ignore[index]
+    assert found[-1]["problem"]["status"] == 408  # type: ignore[index]
 
 
 def test_silence_is_broken(api: Api) -> None:
