@@ -1,0 +1,100 @@
+"""Laws that every dynamics keeps, each a function of one: `tests/flow/test_laws.py` runs them over the registry."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from model.chem.molecule import Molecule
+from model.flow import divergence
+from model.flow.molecule_flow import MoleculeFlow
+from model.flow.velocity import Velocity, packed
+from tests.flow.fields import states
+
+Dynamics = Callable[..., tuple[Tensor, Tensor]]
+
+TOLERANCE = 1e-9
+
+
+def rotation(seed: int, reflect: bool) -> Tensor:
+    """A random rotation, or one with a reflection."""
+    matrix = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0]
+    wanted = -1.0 if reflect else 1.0
+    return matrix * torch.sign(torch.linalg.det(matrix)) * wanted
+
+
+def close(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def turns_with_rotations_and_reflections(velocity: Velocity, n_features: int) -> None:
+    x, h, mask = states([5, 3], n_features)
+    t = torch.tensor([0.3, 0.8]).double()
+    dx, dh = velocity(t, x, h, mask)
+    assert dx.abs().max() > 1e-3, "a velocity of zero keeps every law"
+    for reflect in (False, True):
+        turn = rotation(1, reflect)
+        close(velocity(t, x @ turn, h, mask), (dx @ turn, dh))
+
+
+def ignores_translations(velocity: Velocity, n_features: int) -> None:
+    x, h, mask = states([5, 3], n_features)
+    t = torch.tensor([0.3, 0.8]).double()
+    shift = torch.tensor([0.7, -1.1, 0.4]).double() * mask[..., None]
+    close(velocity(t, x + shift, h, mask), velocity(t, x, h, mask))
+
+
+def permutes_with_its_atoms(velocity: Velocity, n_features: int) -> None:
+    x, h, mask = states([5], n_features)
+    t, order = torch.tensor([0.6]).double(), torch.tensor([3, 0, 4, 1, 2])
+    dx, dh = velocity(t, x, h, mask)
+    close(velocity(t, x[:, order], h[:, order], mask), (dx[:, order], dh[:, order]))
+
+
+def ignores_padding_and_company(velocity: Velocity, n_features: int) -> None:
+    t = torch.tensor([0.2, 0.9]).double()
+    x, h, mask = states([4, 2], n_features, width=7)
+    dx, dh = velocity(t, x, h, mask)
+    for row, n in enumerate((4, 2)):
+        only = (slice(row, row + 1), slice(n))
+        close((dx[only], dh[only]), velocity(t[row : row + 1], x[only], h[only], mask[only]))
+        assert not dx[row, n:].any()
+        assert not dh[row, n:].any()
+
+
+def has_no_drift(velocity: Velocity, n_features: int) -> None:
+    x, h, mask = states([6, 1, 3], n_features)
+    dx, _ = velocity(torch.tensor([0.0, 0.5, 1.0]).double(), x, h, mask)
+    assert dx.sum(1).abs().max() < TOLERANCE
+
+
+def divergence_is_the_trace(velocity: Velocity, n_features: int) -> None:
+    x, h, mask = states([3, 1], n_features)
+    t = torch.tensor([0.1, 0.9]).double()
+    y = torch.cat([x, h], -1)
+    jacobian = torch.autograd.functional.jacobian(lambda y: packed(velocity, t, y, mask), y)
+    trace = [jacobian[row, :, :, row].reshape(y[row].numel(), -1).trace() for row in range(2)]
+    found = divergence.exact(velocity, t, x, h, mask, chunk=10)
+    torch.testing.assert_close(found, torch.stack(trace), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def decodes_what_it_encodes(flow: MoleculeFlow, molecules: list[Molecule]) -> None:
+    latents = flow.encode(molecules, seed=3, rtol=1e-8, atol=1e-8)
+    for before, after in zip(molecules, flow.decode(latents, rtol=1e-8, atol=1e-8), strict=True):
+        assert after.atomic_numbers.tolist() == before.atomic_numbers.tolist()
+        assert abs(after.positions - before.centred().positions).max() < 1e-5
+
+
+def scores_a_molecule_the_same_however_it_lies(flow: MoleculeFlow, molecules: list[Molecule]) -> None:
+    turn = rotation(4, reflect=True).numpy()
+    turned = [Molecule(one.atomic_numbers, one.positions @ turn + [3.0, -1.0, 2.0]) for one in molecules]
+    for one, other in zip(flow.log_prob(molecules, seed=5), flow.log_prob(turned, seed=5), strict=True):
+        assert abs(one.log_prob - other.log_prob) < 1e-6, "at the standard tolerance of 1e-3"
+
+
+EVERY = [permutes_with_its_atoms, ignores_padding_and_company, has_no_drift, divergence_is_the_trace]
+EQUIVARIANT = [turns_with_rotations_and_reflections, ignores_translations]
+"""Kept by a dynamics that declares itself `equivariant`."""
+FLOW = [decodes_what_it_encodes]
+EQUIVARIANT_FLOW = [scores_a_molecule_the_same_however_it_lies]
