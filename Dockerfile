@@ -15,7 +15,7 @@ ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /app
 RUN python -m venv /opt/enflow
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY constraints.txt ./
 # torch first and alone: the CUDA build brings 3 GB of libraries that a CPU image must not hold.
 RUN torch=$(sed -n 's/^torch==//p' constraints.txt) && \
     case "$VARIANT" in \
@@ -24,6 +24,7 @@ RUN torch=$(sed -n 's/^torch==//p' constraints.txt) && \
         *) echo "found VARIANT=$VARIANT, expected cpu or cuda" >&2; exit 1 ;; \
     esac
 # The packages stand empty here, so that a change of the source does not install the dependencies anew.
+COPY pyproject.toml README.md LICENSE ./
 RUN mkdir model service && touch model/__init__.py service/__init__.py && \
     /opt/enflow/bin/pip install --constraint constraints.txt --editable .
 # Headers, test programs and installers are for building; nothing is built in the image.
