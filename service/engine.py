@@ -19,7 +19,7 @@ from model.flow.molecule_flow import MoleculeFlow
 from model.flow.stepper import MAX_STEPS, State, Status
 from service.budget import Budget
 from service.cost import CostTable
-from service.jobs import Group, Job, Journey, Molecule
+from service.jobs import Group, Job, Journey, Lane, Molecule
 from service.likelihood import Score, evaluate
 from service.pool import Flight, Pool, Start
 from service.scheduler import Scheduler
@@ -41,7 +41,7 @@ from service.work import (
     Work,
 )
 
-LANES = {"sample": 1.0, "likelihood": 1.0}
+LANES: dict[Lane, float] = {"sample": 1.0, "likelihood": 1.0}
 """Each gets half of the device while both have work."""
 
 SIZES = (9, 12, 15, 18, 21, 24, 29)
@@ -51,6 +51,9 @@ CPU_PAIRS, GPU_PAIRS = 4096, 1 << 18
 """Pairs of atoms in one forward. On a core, 8 molecules of 18 atoms are within a tenth of the best cost per molecule
 and stay in its cache (measured: 32 cost a third more each); a GPU wants to be filled."""
 
+CPU_SLOTS, GPU_SLOTS = 64, 1024
+"""At least the room of a step for the small sizes."""
+
 
 class Engine:
     """Continuous batching of molecules on one device.
@@ -58,7 +61,7 @@ class Engine:
     Args:
         flow: the model, on its device.
         pairs: rows x size^2 of one forward; None = by the kind of device.
-        slots: rows of a size class that may be half-way at once.
+        slots: rows of a size class that may be half-way at once; None = by the kind of device.
         sizes: the size classes; the model's largest molecule closes them.
         max_steps: attempts after which a row is given up.
         clock: the time of day, for deadlines.
@@ -70,22 +73,22 @@ class Engine:
         flow: MoleculeFlow,
         *,
         pairs: int | None = None,
-        slots: int = 256,
+        slots: int | None = None,
         sizes: Sequence[int] = SIZES,
         max_steps: int = MAX_STEPS,
         clock: Callable[[], float] = time.time,
         lag: int | None = None,
     ) -> None:
-        translator = self._translator = Translator(flow)
-        on_gpu = translator.device.type == "cuda"
+        self._translator = Translator(flow)
+        on_gpu = self._translator.device.type == "cuda"
         pairs = pairs or (GPU_PAIRS if on_gpu else CPU_PAIRS)
+        slots = slots or (GPU_SLOTS if on_gpu else CPU_SLOTS)
         sizes = (*(size for size in sizes if size < flow.config.max_atoms), flow.config.max_atoms)
-        costs = CostTable.profile(translator.evaluate, sizes, lambda size: max(1, pairs // size**2))
-        self._budget = Budget(pairs, translator.n_features, costs)
-        shape = (translator.n_features, translator.dtype, translator.device, on_gpu)
-        self._pools = {(lane, n): Pool(translator.velocity, slots, n, *shape) for lane in LANES for n in sizes}
+        costs = CostTable.profile(self._translator.evaluate, sizes, lambda size: max(1, pairs // size**2))
+        self._budget = Budget(pairs, self._translator.n_features, costs)
+        self._pools = {(lane, size): self._pool(slots, size) for lane in LANES for size in sizes}
         self._scheduler: Scheduler[Journey] = Scheduler(LANES, self._budget.room, slots)
-        self._max_steps, self._clock = max_steps, clock
+        self._max_steps, self._clock, self._slots = max_steps, clock, slots
         self._lag = int(on_gpu) if lag is None else lag
         self._jobs: dict[str, Job] = {}
         self._flights: deque[tuple[list[Journey], Flight]] = deque()
@@ -114,11 +117,12 @@ class Engine:
         started = time.perf_counter()
         with torch.inference_mode():
             batch = self._scheduler.batch()
+            expected = sum(row.cost for row in batch)
             if batch:
                 self._go(batch)
             self._catch_up(self._lag if batch else 0)
         if batch:
-            self._tally.step(len(batch), time.perf_counter() - started)
+            self._tally.step(len(batch), time.perf_counter() - started, expected)
         events, self._events = self._events, []
         return events
 
@@ -133,8 +137,8 @@ class Engine:
 
     @property
     def rate(self) -> float:
-        """Pairs of atoms times evaluations in a second, as measured at the start."""
-        return self._budget.costs.rate
+        """Pairs of atoms times evaluations in a second, as measured at the start and of late."""
+        return self._budget.costs.rate * self._tally.pace
 
     def check(self) -> bool:
         """Whether the device still computes a known answer."""
@@ -157,9 +161,12 @@ class Engine:
 
     def stats(self) -> Stats:
         """What is going on, and what has been done since the start."""
-        scheduler = self._scheduler
         return self._tally.stats(
-            waiting=scheduler.waiting, running=scheduler.running, works=len(self._jobs), device=self._translator.device
+            waiting=self._scheduler.waiting,
+            running=self._scheduler.running,
+            slots=self._slots,
+            works=len(self._jobs),
+            device=self._translator.device,
         )
 
     def close(self) -> None:
@@ -362,6 +369,10 @@ class Engine:
     def _save(self, row: Journey, slot: int) -> SavedRow:
         state = self._pool_of(row).read(slot)
         return SavedRow(tuple(field.cpu().numpy() for field in state), tuple(row.frames))
+
+    def _pool(self, slots: int, size: int) -> Pool:
+        t = self._translator
+        return Pool(t.velocity, slots, size, t.n_features, t.dtype, t.device, static=t.device.type == "cuda")
 
     def _pool_of(self, row: Journey) -> Pool:
         return self._pools[row.group.lane, row.group.size]

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from service.work import LikelihoodOptions, LikelihoodWork, Overloaded, SampleWork, Work
 
-EVALUATIONS = 110
-"""Of one molecule's way at standard tolerance; E-NF's own takes 98 to 122."""
+EVALUATIONS, TOLERANCE = 44, 1e-3
+"""Of one molecule's way at that tolerance (measured: 43); an integrator of order 5 needs tol^(-1/5) of them."""
 
 NODES = 15
 """Values of the divergence that most likelihoods take."""
@@ -21,20 +21,31 @@ def units(work: Work) -> float:
     """The work in a work: pairs of atoms times evaluations of the velocity, as far as one can know before."""
     match work:
         case SampleWork():
-            drawn = [n or TYPICAL_ATOMS for n in work.n_atoms]
-            return sum(n**2 * (EVALUATIONS + (_scoring(work.nll, n) if work.nll else 0.0)) for n in drawn)
+            drawn, way = [n or TYPICAL_ATOMS for n in work.n_atoms], _way(work.rtol)
+            return sum(n**2 * (way + (_scoring(work.nll, n) if work.nll else 0.0)) for n in drawn)
         case LikelihoodWork():
             return sum(
                 len(m.atomic_numbers) ** 2 * _scoring(work.options, len(m.atomic_numbers)) for m in work.molecules
             )
         case _:
-            return float(len(work) * TYPICAL_ATOMS**2 * 2 * EVALUATIONS)
+            return len(work) * TYPICAL_ATOMS**2 * _way(work.rtol)
+
+
+def _way(rtol: float) -> float:
+    return float(EVALUATIONS * (TOLERANCE / rtol) ** 0.2)
 
 
 def _scoring(options: LikelihoodOptions, n_atoms: int) -> float:
     # 8 dimensions an atom at one and a half evaluations each, or three for a probe.
     value = 12 * n_atoms if options.divergence == "exact" else 3 * options.probes
-    return options.draws * (EVALUATIONS + NODES * value)
+    return options.draws * (_way(options.rtol / 10) + NODES * value)  # its path is solved ten times as tightly
+
+
+@dataclass
+class _Claim:
+    client: str
+    amount: float
+    each: float
 
 
 @dataclass
@@ -49,7 +60,7 @@ class Gate:
     seconds: float
     client_share: float
     rate: float = RATE
-    _held: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _held: "dict[str, _Claim]" = field(default_factory=dict)
 
     @property
     def limit(self) -> float:
@@ -59,7 +70,7 @@ class Gate:
     @property
     def queued(self) -> float:
         """Units in the queue, running ones included."""
-        return sum(amount for _, amount in self._held.values())
+        return sum(claim.amount for claim in self._held.values())
 
     def admit(self, work: Work) -> None:
         """Let a work in. What is larger than the whole queue gets in when the queue is empty: else it never would.
@@ -68,10 +79,15 @@ class Gate:
             Overloaded: no room, for this client or for anybody; with the seconds until there is.
         """
         amount = units(work)
-        mine = sum(held for client, held in self._held.values() if client == work.client)
+        mine = sum(claim.amount for claim in self._held.values() if claim.client == work.client)
         self._check("service", self.queued, amount, self.limit)
         self._check("client", mine, amount, self.limit * self.client_share)
-        self._held[work.id] = work.client, amount
+        self._held[work.id] = _Claim(work.client, amount, amount / max(1, len(work)))
+
+    def answered(self, work: str) -> None:
+        """A molecule of a work has been answered."""
+        if claim := self._held.get(work):
+            claim.amount = max(0.0, claim.amount - claim.each)
 
     def release(self, work: str) -> None:
         """A work has ended, or has left."""

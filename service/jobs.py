@@ -10,11 +10,13 @@ from service.likelihood import Score
 from service.scheduler import Row
 from service.work import DecodeWork, Frame, LikelihoodOptions, LikelihoodWork, Sampled, SampleWork, SavedRow, Work
 
+Lane = Literal["sample", "likelihood"]
+
 
 class Group(NamedTuple):
     """What may share a forward: a lane, a kind of step, a size class."""
 
-    lane: Literal["sample", "likelihood"]
+    lane: Lane
     kind: Literal["path", "exact", "hutchinson"]
     size: int
 
@@ -42,7 +44,7 @@ class Job:
     molecules: dict[int, Molecule] = field(default_factory=dict)
 
     @property
-    def lane(self) -> Literal["sample", "likelihood"]:
+    def lane(self) -> Lane:
         """Where its molecules begin."""
         return "sample" if isinstance(self.work, SampleWork | DecodeWork) else "likelihood"
 

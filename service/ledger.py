@@ -5,8 +5,18 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from service.work import Done, Event, Failed, Progress, Reason, RowKey, SavedRow, Snapshot, Work
+
+
+class Heard(Enum):
+    """What an event was to its caller."""
+
+    NOTHING = 0
+    NEWS = 1
+    ANSWER = 2
+    END = 3
 
 
 @dataclass(eq=False)
@@ -47,19 +57,20 @@ class Ledger:
             raise ValueError(f"found work {work.id!r} twice, expected each id once")
         self._entries[work.id] = Entry(work)
 
-    def hear(self, event: Event) -> bool:
-        """Pass an event of the engine on, unless its caller has had it before; whether it closed its work."""
+    def hear(self, event: Event) -> Heard:
+        """Pass an event of the engine on, unless its caller has had it before."""
         entry = self._entries.get(event.id)
         if entry is None or entry.closed:
-            return False
+            return Heard.NOTHING
         if isinstance(event, Done):
-            return self._close(entry, event)
+            return Heard.END if self._close(entry, event) else Heard.NOTHING
         if event.index in entry.answered:
-            return False
-        if not isinstance(event, Progress):
-            self._answer(entry, event)
+            return Heard.NOTHING
         entry.events.put_nowait(event)
-        return False
+        if isinstance(event, Progress):
+            return Heard.NEWS
+        self._answer(entry, event)
+        return Heard.ANSWER
 
     def save(self, rows: Mapping[RowKey, SavedRow]) -> None:
         """Keep where rows stand, for a restart."""

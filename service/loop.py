@@ -43,10 +43,11 @@ class Told:
 
 @dataclass(frozen=True)
 class Beat:
-    """The loop turns; seconds since the known answer was computed last."""
+    """The loop turns; seconds since the known answer was computed last; `rate` as it is by now."""
 
     stats: Stats
     check_age: float
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class _Loop:
                 self._check()
             if now - self._beaten >= BEAT:
                 self._beaten = now
-                self._connection.send(Beat(self._engine.stats(), now - self._checked))
+                self._connection.send(Beat(self._engine.stats(), now - self._checked, self._engine.rate))
             if now - self._saved >= SAVE and not self._engine.idle:
                 self._saved = now
                 self._connection.send(Saved(self._engine.snapshot().rows))

@@ -79,7 +79,7 @@ class Scheduler(Generic[R]):
         slots: how many rows of a group may be running, that is have a state on the device; at least its room.
     """
 
-    def __init__(self, weights: Mapping[str, float], room: Callable[[Any], int], slots: int) -> None:
+    def __init__(self, weights: Mapping[Any, float], room: Callable[[Any], int], slots: int) -> None:
         self._lanes: dict[str, _Lane[R]] = {name: _Lane(weight) for name, weight in weights.items()}
         self._room = room
         self._slots = slots

@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from service.gate import Gate
-from service.ledger import Ledger
+from service.ledger import Heard, Ledger
 from service.loop import CHECK, Abort, Beat, Crashed, Order, Ready, Report, Saved, Stop, Told, serve
 from service.work import Event, Health, Reason, Snapshot, Stats, Unavailable, Work
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # a client's process need not load torch
 
 WATCH = 0.1
 """Seconds between looks at deadlines and at the worker's pulse."""
+
+SUMMED = ("steps", "row_steps", "nfe", "step_seconds")
+"""What workers count, each from zero."""
 
 
 class EngineClient(Protocol):
@@ -177,10 +180,9 @@ class _Client:
 
     def stats(self) -> Stats:
         """What goes on, and what has been done by all workers together."""
-        summed = ("steps", "row_steps", "nfe", "step_seconds")
         return replace(
             self._now,
-            **{name: getattr(self._past, name) + getattr(self._now, name) for name in summed},
+            **{name: getattr(self._past, name) + getattr(self._now, name) for name in SUMMED},
             works=len(self._ledger.owed),
             queue_units=self._gate.queued,
             queue_limit=self._gate.limit,
@@ -257,19 +259,20 @@ class _Client:
             case Told(events):
                 for event in events:
                     self._tell(event)
-            case Beat(stats, check_age):
-                self._now, worker.checked = stats, worker.pulse - check_age
+            case Beat(stats, check_age, rate):
+                self._now, worker.checked, self._gate.rate = stats, worker.pulse - check_age, rate
             case Saved(rows):
                 self._ledger.save(rows)
             case Crashed(error):
                 worker.error = error
 
     def _tell(self, event: Event) -> None:
-        answered = sum(self._ledger.finished.values())
-        if self._ledger.hear(event):
-            self._gate.release(event.id)
-        if sum(self._ledger.finished.values()) > answered:
-            self._crashes = 0
+        match self._ledger.hear(event):
+            case Heard.ANSWER:
+                self._gate.answered(event.id)
+                self._crashes = 0
+            case Heard.END:
+                self._gate.release(event.id)
 
     def _lost(self, worker: _Worker) -> None:
         if worker is not self._worker:
@@ -329,8 +332,7 @@ class _Client:
 
 
 def _sum(past: Stats, now: Stats) -> Stats:
-    names = [f.name for f in fields(Stats) if f.name in ("steps", "row_steps", "nfe", "step_seconds")]
-    return replace(past, **{name: getattr(past, name) + getattr(now, name) for name in names})
+    return replace(past, **{name: getattr(past, name) + getattr(now, name) for name in SUMMED})
 
 
 class InProcessClient(_Client):
