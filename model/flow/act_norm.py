@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+MIN_VARIANCE = 1e-5
+"""Of a feature when ActNorm starts: one that is constant in the batch must not be blown up without bound."""
+
 
 class ActNorm(nn.Module):
     """One scale for all positions, which keeps them equivariant; shift and scale for each feature.
@@ -23,6 +26,17 @@ class ActNorm(nn.Module):
         self.x_log_scale = nn.Parameter(torch.zeros(()))
         self.h_shift = nn.Parameter(torch.zeros(n_features))
         self.h_log_scale = nn.Parameter(torch.zeros(n_features))
+
+    @torch.no_grad()
+    def initialize(self, x: Float[Tensor, "B N D"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> None:
+        """Take shift and scale from a batch, so that it has unit variance in flow space."""
+        n_atoms = mask.sum()
+        variance = x.square().sum() / (self.n_dims * (mask.sum(-1) - 1).clamp_min(0).sum())
+        shift = h.sum((0, 1)) / n_atoms
+        spread = ((h - shift) * mask.unsqueeze(-1)).square().sum((0, 1)) / n_atoms
+        self.x_log_scale.copy_(0.5 * variance.log())
+        self.h_shift.copy_(shift)
+        self.h_log_scale.copy_(0.5 * spread.clamp_min(MIN_VARIANCE).log())
 
     def forward(
         self, x: Float[Tensor, "B N D"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]

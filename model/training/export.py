@@ -4,12 +4,10 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from model.checkpoint import Card, Dataset, save
-from model.flow.distributions import AtomCountPrior
 from model.flow.molecule_flow import MoleculeFlow
 from model.training.data import Molecules, data_file, load_qm9
+from model.training.objectives import sizes
 from model.training.train import TrainConfig, Trainer
 
 LICENCE = "MIT"
@@ -18,10 +16,8 @@ SPLIT = "train 100,000, valid 17,748, test 13,083 of EGNN, E-NF and EDM, as far 
 
 def flow_of(trainer: Trainer, data: Molecules) -> MoleculeFlow:
     """The flow with the averaged parameters and p(N) of the training molecules, in evaluation mode."""
-    flow = MoleculeFlow(trainer.config.flow)
-    flow.dynamics.load_state_dict(trainer.averaged_network().state_dict())
-    counts = np.bincount(data.n_atoms, minlength=trainer.config.flow.max_atoms + 1)
-    flow.n_atoms = AtomCountPrior.from_counts(counts.tolist())
+    flow = trainer.objective.flow(trainer.averaged_network())
+    flow.n_atoms = sizes(trainer.config.flow, data)
     return flow.eval()
 
 

@@ -1,4 +1,4 @@
-"""Training by flow matching: one configuration file, exact resuming, checkpoints on the way."""
+"""Training by flow matching or by likelihood: one configuration file, exact resuming, checkpoints on the way."""
 
 import itertools
 import json
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model.config import FlowConfig, from_json
 from model.errors import ConfigError, DataError
-from model.flow.dynamics import build
 from model.training.data import Molecules, batches, data_file, load_qm9
-from model.training.losses import Pairs, couple, flow_matching_loss
+from model.training.likelihood import LikelihoodConfig
+from model.training.objectives import FlowMatching, MaximumLikelihood, Objective
 from model.training.optimizer import Optimizer, OptimizerConfig, rate_at, update_average
 
 PAIR_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
@@ -28,17 +28,21 @@ class TrainConfig:
 
     Attributes:
         name: of the weights that come out.
+        objective: "flow_matching" (of the velocity alone) or "likelihood" (of the whole flow).
         flow: the model.
+        likelihood: how the likelihood is estimated, for that objective.
         passes: molecules shown before training stops (an annealing may end it earlier).
         batch_size: molecules of one size per step.
-        time_power: times are uniform^(1 / (time_power + 1)), density proportional to t^time_power.
-        pair_dtype: dtype of the messages while training.
-        compile: compile the layers with torch.compile.
+        time_power: for flow matching: times are uniform^(1 / (time_power + 1)), density proportional to t^time_power.
+        pair_dtype, compile: for flow matching: dtype of the messages while training; compile the layers with
+            torch.compile.
         checkpoint_minutes: between two writings of the state.
     """
 
     name: str = "qm9"
+    objective: str = "flow_matching"
     flow: FlowConfig = field(default_factory=FlowConfig)
+    likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0
     passes: int = 10_000_000
@@ -51,6 +55,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.pair_dtype not in PAIR_DTYPES:
             raise ConfigError(f"pair_dtype is {self.pair_dtype!r}; expected one of {', '.join(PAIR_DTYPES)}")
+        if self.objective not in ("flow_matching", "likelihood"):
+            raise ConfigError(f'objective is {self.objective!r}; expected "flow_matching" or "likelihood"')
+        if self.objective == "likelihood" and (self.compile or self.pair_dtype != "float32"):
+            raise ConfigError('objective is "likelihood", whose solver needs pair_dtype "float32" and no compile')
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -74,7 +82,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = device
-        self.network = build(config.flow.dynamics).to(device)
+        self.objective = objective_of(config, device)
+        self.network = self.objective.build()
         self.average = [p.detach().clone() for p in self.network.parameters()]
         self.optimizer = Optimizer(self.network, config.optimizer)
         self.step = 0
@@ -123,56 +132,53 @@ class Trainer:
 
     def averaged_network(self) -> nn.Module:
         """A copy of the network that holds the averaged parameters."""
-        network = build(self.config.flow.dynamics)
+        network: nn.Module = self.objective.build()
+        network.load_state_dict(self.network.state_dict())
         with torch.no_grad():
             for parameter, value in zip(network.parameters(), self.average, strict=True):
                 parameter.copy_(value)
         return network
 
-    def draw(self, data: Molecules, rows: np.ndarray, step: int) -> tuple[Pairs, Tensor]:
-        """Coupled pairs and times for one step; a pure function of (seed, step)."""
-        rng = np.random.default_rng([self.config.seed, step, 1])
-        d = self.config.flow.dequantizer
-        pairs = couple(*data.stack(rows), len(self.config.flow.vocabulary), d.scale, d.sigma, rng)
-        t = rng.random(len(rows), dtype=np.float32) ** (1.0 / (self.config.time_power + 1.0))
-        return pairs.to(self.device), torch.from_numpy(t).to(self.device)
+    def begin(self, data: Molecules) -> None:
+        """What precedes the first step: set what is counted in the data, not learned."""
+        self.objective.begin(self.network, data)
+        self.average = [p.detach().clone() for p in self.network.parameters()]
 
-    def update(self, velocity: Callable[..., Any], pairs: Pairs, t: Tensor) -> dict[str, float]:
+    def draw(self, data: Molecules, rows: np.ndarray, step: int) -> Any:
+        """All that is random in one step; a pure function of (seed, step)."""
+        return self.objective.draw(self.network, data, rows, self.config.seed, step)
+
+    def update(self, network: Callable[..., Any], drawn: Any, n_molecules: int) -> dict[str, float]:
         """One optimizer step."""
         rate = rate_at(self.step, self.config.optimizer.warmup_steps, self.anneal)
-        x, h = flow_matching_loss(velocity, pairs, t, self.config.flow.dequantizer.sigma)
-        torch.autograd.backward(x.mean() + h.mean())
+        losses = self.objective.losses(network, drawn)
+        torch.autograd.backward(torch.stack([loss.mean() for loss in losses.values()]).sum())
         norm = self.optimizer.step(rate)
         update_average(self.average, self.network.parameters(), self.step, self.config.optimizer.ema)
         self.step += 1
-        self.passes += len(t)
-        return {"loss_x": float(x.detach().mean()), "loss_h": float(h.detach().mean()), "rate": rate, "norm": norm}
+        self.passes += n_molecules
+        return {**{k: float(v.detach().mean()) for k, v in losses.items()}, "rate": rate, "norm": norm}
+
+    def validate(self, drawn: list[Any]) -> dict[str, Any]:
+        """How the averaged network does on fixed draws."""
+        return self.objective.validate(self.averaged_network(), drawn)
+
+
+def objective_of(config: TrainConfig, device: str) -> Objective:
+    """The objective that a configuration names."""
+    if config.objective == "likelihood":
+        return MaximumLikelihood(config.flow, config.likelihood, device)
+    return FlowMatching(config.flow, config.time_power, device)
 
 
 def compiled(network: Any, config: TrainConfig) -> Callable[..., Any]:
     """The network as training calls it: messages in the chosen dtype, layers compiled one by one."""
-    network.pair_dtype = PAIR_DTYPES[config.pair_dtype]
+    if config.objective == "flow_matching":
+        network.pair_dtype = PAIR_DTYPES[config.pair_dtype]
     if config.compile:
         for layer in network.network.layers:
             layer.compile(dynamic=True)
     return network  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def validation_errors(network: Callable[..., Any], pairs: list[Pairs], sigma: float) -> dict[str, list[float]]:
-    """Squared velocity error per molecule in the four quarters of time, positions and features, on fixed pairs."""
-    errors: dict[str, list[float]] = {"x": [], "h": []}
-    for quarter in range(4):
-        totals = np.zeros(2)
-        for p in pairs:
-            t = (torch.arange(len(p.x0)) + 0.5) / len(p.x0) * 0.25 + 0.25 * quarter
-            x, h = flow_matching_loss(network, p, t.to(p.x0), sigma)
-            n = p.mask.sum(-1)
-            totals += [float((x * n).sum()), float((h * n).sum())]
-        count = sum(len(p.x0) for p in pairs)
-        errors["x"].append(totals[0] / count)
-        errors["h"].append(totals[1] / count)
-    return errors
 
 
 def train(
@@ -205,24 +211,25 @@ def _run(trainer: Trainer, out: Path) -> Iterator[dict[str, Any]]:
     config = trainer.config
     path = data_file()
     data = load_qm9(path, "train", config.flow.vocabulary)
-    held_out = _validation_pairs(load_qm9(path, "valid", config.flow.vocabulary), trainer)
-    velocity = compiled(trainer.network, config)
+    if trainer.step == 0:
+        trainer.begin(data)
+    held_out = _held_out(load_qm9(path, "valid", config.flow.vocabulary), trainer)
+    network = compiled(trainer.network, config)
     meter, saved = Meter(trainer), time.monotonic()
     for rows in batches(data.n_atoms, config.batch_size, config.seed, trainer.step):
         if trainer.left <= 0:
             break
-        meter.add(trainer.update(velocity, *trainer.draw(data, rows, trainer.step)))
+        meter.add(trainer.update(network, trainer.draw(data, rows, trainer.step), len(rows)))
         save = time.monotonic() - saved > 60 * config.checkpoint_minutes
         if meter.due or save:
             record = meter.read()
             if save:
-                record["valid"] = validation_errors(trainer.averaged_network(), held_out, config.flow.dequantizer.sigma)
+                record["valid"] = trainer.validate(held_out)
                 trainer.save(out)
                 saved = time.monotonic()
             yield _log(out.parent, record)
     trainer.save(out)
-    errors = validation_errors(trainer.averaged_network(), held_out, config.flow.dequantizer.sigma)
-    yield _log(out.parent, {"step": trainer.step, "passes": trainer.passes, "valid": errors})
+    yield _log(out.parent, {"step": trainer.step, "passes": trainer.passes, "valid": trainer.validate(held_out)})
 
 
 class Meter:
@@ -259,10 +266,10 @@ class Meter:
         return record
 
 
-def _validation_pairs(data: Molecules, trainer: Trainer) -> list[Pairs]:
-    """Fixed pairs: the first eight batches of the held-out molecules in an order of their own."""
+def _held_out(data: Molecules, trainer: Trainer) -> list[Any]:
+    """Fixed draws: the first eight batches of the held-out molecules in an order of their own."""
     picks = itertools.islice(batches(data.n_atoms, 64, seed=1, first_step=0), 8)
-    return [trainer.draw(data, rows, 2**40 + i)[0] for i, rows in enumerate(picks)]
+    return [trainer.draw(data, rows, 2**40 + i) for i, rows in enumerate(picks)]
 
 
 def _log(run: Path, record: dict[str, Any]) -> dict[str, Any]:

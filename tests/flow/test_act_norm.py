@@ -49,3 +49,12 @@ def test_ladj_is_that_of_the_jacobian_in_the_subspace(n_dims: int) -> None:
         _, expected = torch.linalg.slogdet(torch.autograd.functional.jacobian(coordinates, y))
         assert found[row].item() == pytest.approx(expected.item(), abs=1e-12)
     assert found[2] == 0
+
+
+def test_initialize_gives_the_batch_unit_variance_in_the_subspace() -> None:
+    act_norm, x, h, mask = example(3)
+    act_norm.initialize(3.0 * x, 0.2 * h + 5.0 * mask[..., None], mask)
+    x, h = act_norm(3.0 * x, 0.2 * h + 5.0 * mask[..., None], mask)
+    assert (x.square().sum() / (3 * (3 + 1))).item() == pytest.approx(1.0)
+    assert h[mask].mean(0).tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
+    assert h[mask].std(0, correction=0).tolist() == pytest.approx([1.0, 1.0], abs=1e-3)

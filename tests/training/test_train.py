@@ -10,6 +10,8 @@ import torch
 from model.config import EGNNConfig, FlowConfig
 from model.errors import ConfigError, DataError
 from model.training.data import SETTING, batch_plan, batches, load_qm9
+from model.training.export import flow_of
+from model.training.likelihood import LikelihoodConfig
 from model.training.optimizer import OptimizerConfig, rate_at, split_parameters
 from model.training.train import TrainConfig, Trainer, read_config, train
 
@@ -46,7 +48,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(qm9, tmp_path):
 
     def steps(trainer, n):
         for rows in itertools.islice(batches(data.n_atoms, 8, 0, trainer.step), n):
-            trainer.update(trainer.network, *trainer.draw(data, rows, trainer.step))
+            trainer.update(trainer.network, trainer.draw(data, rows, trainer.step), len(rows))
         return trainer
 
     straight = steps(Trainer(TINY), 9)
@@ -76,10 +78,36 @@ def test_training_lowers_the_validation_error_and_annealing_leaves_the_run_as_it
 
 
 def validation(trainer, path):
-    from model.training.train import _validation_pairs, validation_errors
+    from model.training.train import _held_out
 
-    pairs = _validation_pairs(load_qm9(path, "valid"), trainer)
-    return sum(validation_errors(trainer.averaged_network(), pairs, 0.05)["x"])
+    return sum(trainer.validate(_held_out(load_qm9(path, "valid"), trainer))["x"])
+
+
+LIKELIHOOD = TrainConfig(
+    objective="likelihood",
+    flow=FlowConfig(
+        dynamics=EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=3, output="velocity"), act_norm=True
+    ),
+    likelihood=LikelihoodConfig(tolerance=0.05, adjoint=False),
+    optimizer=OptimizerConfig(warmup_steps=1, muon_rate=0.05, adam_rate=0.02, ema=0.5),
+    passes=32,
+    batch_size=8,
+)
+
+
+def test_training_by_likelihood_lowers_the_validation_nll_and_makes_a_flow(qm9, tmp_path):
+    from model.training.train import _held_out
+
+    data, trainer = load_qm9(qm9, "train"), Trainer(LIKELIHOOD)
+    trainer.begin(data)
+    first = trainer.validate(_held_out(load_qm9(qm9, "valid"), trainer))
+    *_, last = train(LIKELIHOOD, tmp_path / "run", resume=False)
+    assert last["valid"]["nll"] < first["nll"] - 1.0
+    trainer.load(tmp_path / "run" / "state.pt")
+    flow = flow_of(trainer, data)
+    assert flow.n_atoms.log_prob(torch.tensor([5])).exp().item() == pytest.approx((data.n_atoms == 5).mean(), abs=0.2)
+    (molecule,) = flow.sample(5, rtol=0.1, atol=0.1)
+    assert molecule.n_atoms == 5
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(qm9, tmp_path):
@@ -126,6 +154,9 @@ def test_the_rate_warms_up_stays_and_anneals_to_zero():
         ('{"flow": {"dynamics": {"width": 3}}}', "unknown key 'width' in bad.json.flow.dynamics"),
         ('{"batch_size": "64"}', "bad.json.batch_size is '64'; expected int"),
         ('{"pair_dtype": "float8"}', "expected one of float32, bfloat16"),
+        ('{"objective": "score"}', 'objective is \'score\'; expected "flow_matching" or "likelihood"'),
+        ('{"objective": "likelihood", "compile": true}', 'needs pair_dtype "float32" and no compile'),
+        ('{"likelihood": {"probe": "cauchy"}}', "probe is 'cauchy'; expected"),
         ("{", "is no JSON"),
     ],
 )

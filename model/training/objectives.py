@@ -1,0 +1,157 @@
+"""What training minimises, behind one interface: flow matching of the velocity, or the likelihood of the whole flow."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.batch import MoleculeBatch
+from model.config import FlowConfig
+from model.flow.distributions import AtomCountPrior
+from model.flow.dynamics import build
+from model.flow.molecule_flow import MoleculeFlow
+from model.flow.noise import generator
+from model.training.data import Molecules
+from model.training.likelihood import LikelihoodConfig, Noise, draw_noise, likelihood_terms
+from model.training.losses import Pairs, couple, flow_matching_loss
+
+ACT_NORM_MOLECULES = 256
+"""From which ActNorm takes its first shift and scale."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A network to train, random draws for a step, and what they cost it."""
+
+    def build(self) -> Any:
+        """A fresh network."""
+
+    def begin(self, network: Any, data: Molecules) -> None:
+        """Set what is not learned but counted, before the first step."""
+
+    def draw(self, network: Any, data: Molecules, rows: NDArray[np.int64], seed: int, step: int) -> Any:
+        """All that one step needs; a pure function of (seed, step)."""
+
+    def losses(self, network: Any, drawn: Any) -> dict[str, Tensor]:
+        """Terms per molecule, (B,) each; the mean of their sum is minimised."""
+
+    def validate(self, network: Any, drawn: list[Any]) -> dict[str, Any]:
+        """How well a network does on fixed draws."""
+
+    def flow(self, network: Any) -> MoleculeFlow:
+        """The flow that a trained network makes."""
+
+
+class FlowMatching:
+    """Regression of the velocity on coupled pairs (see `losses`).
+
+    Args:
+        time_power: times are uniform^(1 / (time_power + 1)), density proportional to t^time_power.
+    """
+
+    def __init__(self, config: FlowConfig, time_power: float, device: str) -> None:
+        self.config, self.time_power, self.device = config, time_power, device
+
+    def build(self) -> nn.Module:
+        """A fresh velocity."""
+        return build(self.config.dynamics).to(self.device)
+
+    def begin(self, network: nn.Module, data: Molecules) -> None:
+        """Nothing: a velocity knows no sizes."""
+
+    def draw(
+        self,
+        network: object,  # noqa: ARG002
+        data: Molecules,
+        rows: NDArray[np.int64],
+        seed: int,
+        step: int,
+    ) -> tuple[Pairs, Tensor]:
+        """Coupled pairs and times."""
+        rng = np.random.default_rng([seed, step, 1])
+        d = self.config.dequantizer
+        pairs = couple(*data.stack(rows), len(self.config.vocabulary), d.scale, d.sigma, rng)
+        t = rng.random(len(rows), dtype=np.float32) ** (1.0 / (self.time_power + 1.0))
+        return pairs.to(self.device), torch.from_numpy(t).to(self.device)
+
+    def losses(self, network: Any, drawn: tuple[Pairs, Tensor]) -> dict[str, Tensor]:
+        """Squared errors of the velocity of positions and of features, per atom."""
+        x, h = flow_matching_loss(network, *drawn, self.config.dequantizer.sigma)
+        return {"loss_x": x, "loss_h": h}
+
+    @torch.no_grad()
+    def validate(self, network: Any, drawn: list[tuple[Pairs, Tensor]]) -> dict[str, list[float]]:
+        """Squared velocity error per molecule in the four quarters of time, positions and features."""
+        errors: dict[str, list[float]] = {"x": [], "h": []}
+        for quarter in range(4):
+            totals = np.zeros(2)
+            for p, _ in drawn:
+                t = (torch.arange(len(p.x0)) + 0.5) / len(p.x0) * 0.25 + 0.25 * quarter
+                x, h = flow_matching_loss(network, p, t.to(p.x0), self.config.dequantizer.sigma)
+                n = p.mask.sum(-1)
+                totals += [float((x * n).sum()), float((h * n).sum())]
+            count = sum(len(p.x0) for p, _ in drawn)
+            errors["x"].append(totals[0] / count)
+            errors["h"].append(totals[1] / count)
+        return errors
+
+    def flow(self, network: nn.Module) -> MoleculeFlow:
+        """The flow with this velocity."""
+        flow = MoleculeFlow(self.config)
+        flow.dynamics.load_state_dict(network.state_dict())
+        return flow
+
+
+class MaximumLikelihood:
+    """The paper's way: the bound on the likelihood by a solve per step (see `likelihood`)."""
+
+    def __init__(self, config: FlowConfig, likelihood: LikelihoodConfig, device: str) -> None:
+        self.config, self.likelihood, self.device = config, likelihood, device
+
+    def build(self) -> MoleculeFlow:
+        """A fresh flow: velocity, dequantizer and ActNorm learn together."""
+        return MoleculeFlow(self.config).float().to(self.device)
+
+    @torch.no_grad()
+    def begin(self, network: MoleculeFlow, data: Molecules) -> None:
+        """p(N), and ActNorm's first shift and scale, from the training molecules."""
+        network.n_atoms = sizes(self.config, data).to(network.device, network.dtype)
+        if network.act_norm is not None:
+            rows = np.flatnonzero(data.n_atoms == np.median(data.n_atoms).astype(int))[:ACT_NORM_MOLECULES]
+            batch, noise = self.draw(network, data, rows, seed=0, step=0)
+            h, _ = network.dequantizer.dequantize(batch.atom_types, batch.positions, batch.mask, noise.dequantizer)
+            network.act_norm.initialize(batch.positions, h, batch.mask)
+
+    def draw(
+        self, network: MoleculeFlow, data: Molecules, rows: NDArray[np.int64], seed: int, step: int
+    ) -> tuple[MoleculeBatch, Noise]:
+        """Molecules and their noise."""
+        types, positions = data.stack(rows)
+        mask = torch.ones(types.shape, dtype=torch.bool)
+        parts = (torch.from_numpy(positions), torch.from_numpy(types), mask)
+        batch = MoleculeBatch(*(part.to(self.device) for part in parts))
+        sources = [generator(seed, step, f"train:{row}") for row in range(len(rows))]
+        return batch, draw_noise(network, batch, sources, self.likelihood)
+
+    def losses(self, network: MoleculeFlow, drawn: tuple[MoleculeBatch, Noise]) -> dict[str, Tensor]:
+        """The bound on the negative log-likelihood, nats, and the weighted regularisers."""
+        nll, kinetic, jacobian = likelihood_terms(network, *drawn, self.likelihood)
+        weighted = {"kinetic": self.likelihood.kinetic * kinetic, "jacobian": self.likelihood.jacobian * jacobian}
+        return {"nll": nll, **weighted}
+
+    @torch.no_grad()
+    def validate(self, network: MoleculeFlow, drawn: list[tuple[MoleculeBatch, Noise]]) -> dict[str, float]:
+        """Mean bound on the negative log-likelihood, nats, and its standard error."""
+        nll = torch.cat([likelihood_terms(network, *one, self.likelihood).nll for one in drawn])
+        return {"nll": float(nll.mean()), "nll_se": float(nll.std() / len(nll) ** 0.5)}
+
+    def flow(self, network: MoleculeFlow) -> MoleculeFlow:
+        """The network itself."""
+        return network
+
+
+def sizes(config: FlowConfig, data: Molecules) -> AtomCountPrior:
+    """p(N) of these molecules."""
+    return AtomCountPrior.from_counts(np.bincount(data.n_atoms, minlength=config.max_atoms + 1).tolist())
