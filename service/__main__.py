@@ -46,9 +46,10 @@ def serve(
 
     configure_logs(settings.log_level)
     server = Server(create_app(settings), settings)
-    server.run()
-    if not server.started:
-        raise ConfigError("the service did not start; the last line of its log says why")
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's way to say that it could not listen, or that the application did not start
+        raise ConfigError(f"the service did not start on {settings.host}:{settings.port}; its log says why") from None
 
 
 def read_settings(given: dict[str, Any]) -> Settings:

@@ -20,7 +20,7 @@ from service.access import Access, read_keys
 from service.card import read_card
 from service.chemistry import Chemistry
 from service.description import OVERVIEW, complete, gives, takes
-from service.desk import Answer, Caller, Desk, Emit, drawn_seed, unless_stopped
+from service.desk import Answer, Caller, Desk, Emit, drawn_seed, silent, unless_stopped
 from service.generation import Generation
 from service.intake import read_json, read_structures
 from service.middleware import BoundedBody, Gate, Surroundings
@@ -87,7 +87,7 @@ def create_app(settings: Settings | None = None, client: EngineClient | None = N
         return described
 
     for path, endpoint in {**pages.PAGES, "/openapi.json": openapi, "/metrics": metrics}.items():
-        app.get(path, include_in_schema=False)(endpoint)
+        app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(endpoint)
     app.routes.extend(pages.mounts())
     return app
 
@@ -108,7 +108,11 @@ def _layers(settings: Settings, limits: Limits, telemetry: Telemetry) -> list[Mi
         layers.append(
             Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
         )
-    return [*layers, Middleware(Gate, access=access), Middleware(BoundedBody, limits=limits)]
+    return [
+        *layers,
+        Middleware(Gate, access=access, most=settings.max_open_requests),
+        Middleware(BoundedBody, limits=limits),
+    ]
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -210,17 +214,13 @@ async def _respond(
         return EventStream(media_type, produce, desk, caller.deadline)
 
     async def complete() -> bytes:
-        return await render(await produce(_silent), media_type, parameters, desk.chemistry)
+        return await render(await produce(silent), media_type, parameters, desk.chemistry)
 
     body = await unless_stopped(complete(), hang_up(request.receive), desk.stopping, caller.deadline)
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": _typed(media_type)}
     if media_type in FILE_NAMES:
         headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media_type]}"'
     return Response(body, headers=headers)
-
-
-async def _silent(_name: str, _fields: dict[str, Any]) -> None:
-    """What happens on the way is not told where the answer comes in one piece."""
 
 
 def _typed(media_type: str) -> str:

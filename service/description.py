@@ -32,8 +32,12 @@ OVERVIEW = """\
 Generates and scores 3D molecules with an E(n) equivariant normalizing flow. Positions are in angstrom, likelihoods in
 nats. `(seed, index)`, the weights and the tolerance fix a molecule: alone or in company, today or tomorrow.
 
-The format of an answer follows `Accept`; `application/x-ndjson` and `text/event-stream` tell each molecule as it
-finishes. Every error is `application/problem+json` (RFC 9457). Close the connection to cancel.
+The format of an answer follows `Accept`. `application/x-ndjson` and `text/event-stream` tell what happens as it does:
+`start`, `progress` (the queue, and how far each molecule is), `frame`, `molecule` or `score`, and at the end `done` or
+`error`. A structure can be sent as JSON, as the file itself (options in the query), or as a form with parts named
+`file`. `chemical/x-mdl-sdfile; version=V3000` asks for V3000.
+
+Every error is `application/problem+json` (RFC 9457). Close the connection to cancel.
 """
 
 ERRORS: dict[int | str, dict[str, Any]] = {

@@ -24,9 +24,13 @@ Emit = Callable[[str, dict[str, Any]], Awaitable[None]]
 """Tells the caller something as it happens: the name of the event and its fields."""
 
 
+async def silent(_name: str, _fields: dict[str, Any]) -> None:
+    """Tell nobody: the answer comes in one piece, and the engine need not report progress."""
+
+
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, by which request; when it came and until when its answer must be complete, in seconds since the epoch."""
+    """Who asks, by which request; when it came, and when its answer must be complete (seconds since the epoch)."""
 
     name: str
     request_id: str

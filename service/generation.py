@@ -9,7 +9,7 @@ from model.chem.molecule import Molecule
 from model.errors import StructureError
 from service import work
 from service.chemistry import Drawing
-from service.desk import Answer, Caller, Desk, Emit, Usage, refuse_nothing, unwrapped, work_id
+from service.desk import Answer, Caller, Desk, Emit, Usage, refuse_nothing, silent, unwrapped, work_id
 from service.portrait import Portrait, frame_document, portrait
 from service.progress import Progress
 from service.schemas import SampleRequest, rtol
@@ -61,7 +61,7 @@ class Generation:
             atol=tolerance,
             frames=request.frames,
             nll=self._nll if request.only == "any" else None,
-            progress=True,
+            progress=self.emit is not silent,
             client=self.caller.name,
             deadline=self.caller.last_step,
         )

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import Access
 from service.desk import CallerGone
-from service.problems import MEDIA_TYPE, Problem, from_exception
+from service.problems import MEDIA_TYPE, Problem, from_exception, retry_after
 from service.settings import Limits
 from service.telemetry import Telemetry
 
@@ -100,22 +100,35 @@ class Surroundings:
 
 
 class Gate:
-    """Who may call, and how often."""
+    """Who may call, how often, and how many at once."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, most: int) -> None:
         self.app = app
         self.access = access
+        self.most = most
+        self.open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            host = (scope.get("client") or ("local", 0))[0]
-            try:
-                client = self.access.admit(scope["method"], scope["path"], Headers(scope=scope), host)
-            except Problem as problem:
-                await send_problem(problem, scope, send)
-                return
-            scope["state"]["client"] = client
-        await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            scope["state"]["client"] = self._admitted(scope)
+        except Problem as problem:
+            await send_problem(problem, scope, send)
+            return
+        self.open += scope["method"] == "POST"
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.open -= scope["method"] == "POST"
+
+    def _admitted(self, scope: Scope) -> str:
+        host = (scope.get("client") or ("local", 0))[0]
+        client = self.access.admit(scope["method"], scope["path"], Headers(scope=scope), host)
+        if scope["method"] == "POST" and self.open >= self.most:
+            raise Problem("unavailable", f"found {self.open} open requests, expected fewer", headers=retry_after(5))
+        return client
 
 
 class BoundedBody:

@@ -9,7 +9,7 @@ from model.chem.molecule import Molecule
 from model.errors import EnflowError
 from service import work
 from service.card import Card
-from service.desk import Answer, Caller, Desk, Emit, Usage, problem_name, unwrapped, work_id
+from service.desk import Answer, Caller, Desk, Emit, Usage, problem_name, silent, unwrapped, work_id
 from service.portrait import portrait
 from service.problems import Problem, from_structure
 from service.progress import Progress
@@ -55,7 +55,7 @@ class Scoring:
             molecules=tuple(work.Structure(each.atomic_numbers, each.positions) for each in molecules.values()),
             seed=self.seed,
             options=engine_options(self.options),
-            progress=True,
+            progress=self.emit is not silent,
             client=self.caller.name,
             deadline=self.caller.last_step,
         )

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
         device: "auto", "cpu" or "cuda".
         threads: of the engine; None = what torch chooses.
         requests_per_minute: of one client, before 429.
+        max_open_requests: at once, before 503; each may hold a body in memory.
         cors_origins: origins of foreign pages that may call; none by default.
         drain_s: seconds that running work gets when the service stops.
         header_s: seconds a connection may take to send its headers.
@@ -95,6 +96,7 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: PositiveInt | None = None
     requests_per_minute: PositiveInt = 600
+    max_open_requests: PositiveInt = 256
     cors_origins: tuple[str, ...] = ()
     drain_s: PositiveFloat = 30.0
     header_s: PositiveFloat = 10.0

@@ -8,7 +8,7 @@ from typing import Any
 from model.chem.molecule import Molecule
 from model.errors import EnflowError, StructureError
 from service import work
-from service.desk import Answer, Caller, Desk, Emit, Usage, problem_name, refuse_nothing, unwrapped, work_id
+from service.desk import Answer, Caller, Desk, Emit, Usage, problem_name, refuse_nothing, silent, unwrapped, work_id
 from service.generation import generated
 from service.latent import aligned, fresh, match, perturbed, rmsd, spherical
 from service.portrait import Portrait
@@ -117,7 +117,7 @@ class Walk:
             latents=tuple(latents),
             rtol=tolerance,
             atol=tolerance,
-            progress=True,
+            progress=self.emit is not silent,
             client=self.caller.name,
             deadline=self.caller.last_step,
         )

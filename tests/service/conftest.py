@@ -20,9 +20,14 @@ class Api:
     client: Obedient
 
 
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    structlog.reset_defaults()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # the tests of the logs look at them
+
+
 @pytest.fixture(scope="session")
 def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # the tests of the logs look at them
     weights = weights_with_card(tmp_path_factory.mktemp("weights"))
     client = Obedient()
     limits = {"max_molecules": 20, "max_attempts": 3, "max_bytes": 2_000_000, "max_idle_s": 1, "max_records": 10}

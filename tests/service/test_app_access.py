@@ -1,16 +1,22 @@
 """Keys, rates, and the refusal to stand open."""
 
+import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
 from model.errors import ConfigError
 from service.access import Access, read_keys
+from service.app import create_app
 from service.problems import Problem
 from service.settings import Settings
+from tests.service.obedient import Obedient
+from tests.service.serving import weights_with_card
 
 KEY = "a-key-made-for-this-test"
 HASH = hashlib.sha256(KEY.encode()).hexdigest()
@@ -87,6 +93,38 @@ def test_it_does_not_stand_open_unless_told(monkeypatch: pytest.MonkeyPatch, hos
     monkeypatch.delenv("ENFLOW_API_KEYS_FILE")
     monkeypatch.setenv("ENFLOW_ALLOW_OPEN", "1")
     assert Settings().host == host
+
+
+def call(settings: Settings, method: str, path: str, **options: Any) -> httpx.Response:
+    """The application without its engine: these answers come before any."""
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(settings, Obedient()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            return await http.request(method, path, **options)
+
+    return asyncio.run(run())
+
+
+def test_other_pages_may_call_only_where_they_are_named(tmp_path: Path) -> None:
+    weights = weights_with_card(tmp_path)
+    ask = {"Origin": "https://page.test", "Access-Control-Request-Method": "POST"}
+    named = Settings(weights=weights, cors_origins=("https://page.test",))
+    assert call(named, "OPTIONS", "/sample", headers=ask).headers["access-control-allow-origin"] == "https://page.test"
+    other = {**ask, "Origin": "https://other.test"}
+    assert "access-control-allow-origin" not in call(named, "OPTIONS", "/sample", headers=other).headers
+    assert (
+        "access-control-allow-origin" not in call(Settings(weights=weights), "OPTIONS", "/sample", headers=ask).headers
+    )
+
+
+def test_keys_and_rates_are_asked_for_by_the_application(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"lab:{HASH}\n")
+    settings = Settings(weights=weights_with_card(tmp_path), api_keys_file=keys, requests_per_minute=1)
+    answer = call(settings, "POST", "/sample", json={})
+    assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

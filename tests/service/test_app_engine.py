@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import structlog
 import torch
 
 from model import checkpoint
@@ -202,7 +201,6 @@ def test_damaged_weights_are_one_clear_line(
     with pytest.raises(SystemExit) as ended:
         main()
     logging.getLogger().handlers[:] = kept
-    structlog.reset_defaults()
     told = capfd.readouterr().err
     assert ended.value.code == 1
     assert told.count("\n") == 1

@@ -108,7 +108,7 @@ def test_silence_is_broken(api: Api) -> None:
 
 def test_open_streams_do_not_hold_up_the_end(tmp_path: Path) -> None:
     client = Obedient(steps=100_000, pause=0.01)
-    settings = Settings(weights=weights_with_card(tmp_path), chemistry=one_worker(), drain_s=0.5)
+    settings = Settings(weights=weights_with_card(tmp_path), chemistry=one_worker(), drain_s=0.5, max_open_requests=1)
     last: list[dict[str, object]] = []
 
     def listen(http: httpx.Client) -> None:
@@ -120,6 +120,7 @@ def test_open_streams_do_not_hold_up_the_end(tmp_path: Path) -> None:
         listener.start()
         _eventually(lambda: len(client.submitted) == 1)
         assert http.get("/health/ready").status_code == 200
+        assert_problem(http.post("/sample", json={}), 503)  # one more than may be open at once
     listener.join()
     assert not server.force_exit
     assert last[-1]["event"] == "error"

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry import configure_logs
@@ -49,8 +48,6 @@ def logging_as_in_service() -> Iterator[None]:
     yield
     logging.getLogger().handlers[:] = kept
     logging.getLogger().setLevel(level)
-    structlog.reset_defaults()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
 
 def test_logs_are_json_lines_without_a_word_of_the_upload(api: Api, capfd: pytest.CaptureFixture[str]) -> None:
