@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,8 +23,6 @@ from model.flow.noise import generator
 from model.flow.stepper import Status
 
 STANDARD, PRECISE = TOLERANCES["standard"], TOLERANCES["precise"]
-
-Divergence = Literal["exact", "hutchinson"]
 
 
 class Lifted(NamedTuple):
@@ -52,7 +50,7 @@ class Latent(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """What came of one molecule; `molecule` is None where two of its atoms stand at one point."""
+    """What came of one molecule; `molecule` is None where an atom flew beyond all bounds."""
 
     index: int
     molecule: Molecule | None
@@ -135,7 +133,7 @@ class MoleculeFlow(nn.Module):
         """Flow space to molecules, in angstrom.
 
         Raises:
-            StructureError: a position is not finite, or two atoms stand at one point.
+            StructureError: a position is not finite, or beyond all bounds.
         """
         if self.act_norm is not None:
             x, h = self.act_norm.inverse(x, h, mask)
@@ -158,7 +156,7 @@ class MoleculeFlow(nn.Module):
             rtol, atol: tolerances of the solver, per molecule.
 
         Raises:
-            SolverError: a molecule has two atoms at one point (`samples` goes on where that happens).
+            SolverError: an atom flew beyond all bounds (`samples` goes on where that happens).
             VocabularyError: a size that the model does not know.
         """
         sizes = [n_atoms] if isinstance(n_atoms, int) else n_atoms
@@ -199,7 +197,7 @@ class MoleculeFlow(nn.Module):
         """The molecules of latents, with "status" and "nfe" among their properties.
 
         Raises:
-            SolverError: a molecule has two atoms at one point.
+            SolverError: an atom flew beyond all bounds.
         """
         return _molecules(self._landing(latents, rtol, atol))
 
@@ -207,7 +205,7 @@ class MoleculeFlow(nn.Module):
         self,
         molecules: Sequence[Molecule],
         seed: int = 0,
-        divergence: Divergence = "exact",
+        divergence: str = "exact",
         probes: int = 1,
         draws: int = 1,
         rtol: float = STANDARD,
@@ -220,7 +218,7 @@ class MoleculeFlow(nn.Module):
         Args:
             molecules: in any position and orientation.
             seed: (seed, place in the list) fixes the noise of dequantization and probes.
-            divergence: the exact trace, or Hutchinson's estimate with random signs.
+            divergence: "exact" trace, or "hutchinson" for his estimate with random signs.
             probes: of the estimate, for each draw.
             draws: of the dequantizer.
             rtol, atol: tolerances, per molecule.
@@ -236,7 +234,7 @@ class MoleculeFlow(nn.Module):
         self,
         molecules: Sequence[Molecule],
         seed: int = 0,
-        divergence: Divergence = "exact",
+        divergence: str = "exact",
         probes: int = 1,
         draws: int = 1,
         rtol: float = STANDARD,
@@ -310,7 +308,7 @@ def _molecules(samples: Iterator[Sample]) -> list[Molecule]:
     found = {}
     for one in samples:
         if one.molecule is None:
-            raise SolverError(f"molecule {one.index} has two atoms at one point ({one.status.name}); use another seed")
+            raise SolverError(f"an atom of molecule {one.index} flew beyond all bounds (solver: {one.status.name})")
         found[one.index] = one.molecule
     return [found[index] for index in range(len(found))]
 

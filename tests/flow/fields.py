@@ -1,9 +1,20 @@
 """Velocities whose flow is known in closed form, and states for them."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.flow.geometry import centre
+
+
+class Linear(nn.Module):
+    """dx = a x, dh = b h: everything about it is known."""
+
+    def __init__(self, a: float, b: float) -> None:
+        super().__init__()
+        self.rates = nn.Parameter(torch.tensor([a, b], dtype=torch.float64))
+
+    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        return self.rates[0] * x, self.rates[1] * h
 
 
 def turning(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

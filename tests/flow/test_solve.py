@@ -4,24 +4,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.flow.divergence import rademacher
 from model.flow.noise import generator
 from model.flow.solve import solve
-from tests.flow.fields import states
-
-
-class Linear(nn.Module):
-    """dx = a x, dh = b h: everything about it is known."""
-
-    def __init__(self, a: float, b: float) -> None:
-        super().__init__()
-        self.rates = nn.Parameter(torch.tensor([a, b], dtype=torch.float64))
-
-    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        return self.rates[0] * x, self.rates[1] * h
-
+from tests.flow.fields import Linear, states
 
 A, B = 0.3, -0.8
 
