@@ -4,7 +4,8 @@ The unit is a row: one molecule, or one draw of its likelihood. A step takes row
 up to the group's room. Who goes first is decided by virtual time (start-time fair queueing: Goyal, Vin and Cheng,
 SIGCOMM 1996): service received, divided by weight, first among lanes, then among the works of a lane. One rule does
 what a deficit round robin over lanes, equal shares and ageing would do in three: who waits does not advance, and so
-comes first; who was idle starts at the present and has saved nothing up.
+comes first; who was idle starts at the present and has saved nothing up. A new work starts a little before the present:
+by this head start a small one is done before the large ones go on, and none can hold them up for longer than that.
 """
 
 import heapq
@@ -55,7 +56,7 @@ class _Flow(Generic[R]):
 
 @dataclass
 class _Lane(Generic[R]):
-    """A lane's weight and virtual time, the virtual time its flows have come to, and those that have rows."""
+    """A lane's weight and virtual time, the present in the virtual time of its flows, and those that have rows."""
 
     weight: float
     time: float = 0.0
@@ -77,12 +78,15 @@ class Scheduler(Generic[R]):
         weights: the lanes and their shares of the device while all have work.
         room: how many rows of a group one step may take; at least 1.
         slots: how many rows of a group may be running, that is have a state on the device; at least its room.
+        head_start: service, in units of cost, that a new work may have before the others of its lane go on.
     """
 
-    def __init__(self, weights: Mapping[Any, float], room: Callable[[Any], int], slots: int) -> None:
+    def __init__(
+        self, weights: Mapping[Any, float], room: Callable[[Any], int], slots: int, head_start: float = 0.0
+    ) -> None:
         self._lanes: dict[str, _Lane[R]] = {name: _Lane(weight) for name, weight in weights.items()}
         self._room = room
-        self._slots = slots
+        self._slots, self._head_start = slots, head_start
         self._entries: dict[str, _Entry[R]] = {}
         self._running: dict[Group, int] = {}
         self._arrivals = 0
@@ -111,8 +115,10 @@ class Scheduler(Generic[R]):
         if lane is None:
             return []
         first = min(lane.flows.values(), key=_precedence)
-        self._present, lane.present = lane.time, first.time
+        self._present = lane.time
         rows = self._fill(lane, first.head().group)
+        # The present is where a flow would be that had always had its share (the virtual time of GPS).
+        lane.present += sum(row.cost for row in rows) / len(lane.flows)
         for row in rows:
             lane.time += row.cost / lane.weight
             lane.flows[row.work].time += row.cost
@@ -195,7 +201,7 @@ class Scheduler(Generic[R]):
         if row.work not in lane.flows:
             self._arrivals += 1
             flow = self._entries[row.work].flows.setdefault(row.lane, _Flow(self._arrivals))
-            flow.time = max(flow.time, lane.present)
+            flow.time = max(flow.time, lane.present - self._head_start)
             lane.flows[row.work] = flow
         lane.flows[row.work].groups.setdefault(row.group, {})[row.key] = row
 

@@ -93,6 +93,27 @@ def test_a_work_that_came_late_has_saved_nothing_up_and_owes_nothing() -> None:
     assert served(plan, 20) == {"early": 10, "late": 10}
 
 
+def test_a_head_start_lets_a_small_work_be_done_first() -> None:
+    plan = Scheduler(LANES, lambda _: 1, 64, head_start=6.0)
+    plan.add("large", rows("large", 500))
+    served(plan, 100)
+    plan.add("small", rows("small", 1))
+    assert served(plan, 6) == {"small": 6}
+    assert abs(served(plan, 20)["small"] - 10) <= 1
+
+
+def test_small_works_without_end_do_not_starve_a_large_one() -> None:
+    plan = Scheduler(LANES, lambda _: 1, 64, head_start=6.0)
+    plan.add("large", rows("large", 500))
+    served(plan, 100)
+    large = 0
+    for i in range(100):
+        plan.add(f"small {i}", rows(f"small {i}", 1))
+        large += served(plan, 3)["large"]
+        plan.abort(f"small {i}")
+    assert large > 100
+
+
 def test_rows_on_their_way_go_before_rows_that_wait() -> None:
     plan = scheduler(room=2)
     plan.add("a", rows("a", 6))

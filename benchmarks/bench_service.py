@@ -1,0 +1,162 @@
+"""Latency under load: continuous batching against a request at a time and against batches of whole requests.
+
+Requests of 1 to 64 molecules at draft to precise tolerance arrive by a Poisson process at 70 % of what the engine can
+do. All three ways run the same engine on the same weights and the same requests; time is the processor time that the
+work takes, and waiting takes none of it, so that a busy machine stretches nothing. `python -m benchmarks.bench_service`
+"""
+
+import argparse
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.measure import tell
+from model.checkpoint import load
+from model.config import TOLERANCES
+from service.engine import Engine, run
+from service.settings import BUNDLED_WEIGHTS
+from service.work import Done, SampleWork
+
+LOAD = 0.7
+SMALL = 4
+"""Molecules up to which a request counts as small."""
+MAX_BATCH = 64
+"""Molecules of a batch of whole requests, as a server that batches requests is set up."""
+
+Latencies = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A work and when it arrives."""
+
+    work: SampleWork
+    at: float
+
+
+def requests(count: int, rate: float, seed: int) -> list[Request]:
+    """Half of them single molecules, some as large as 64; `rate` arrivals a second."""
+    chance = np.random.default_rng(seed)
+    arrivals = np.cumsum(chance.exponential(1 / rate, count))
+    sizes = np.where(chance.random(count) < 0.5, 1, np.exp2(chance.uniform(1, 6, count)).astype(int))
+    tolerances = chance.choice(list(TOLERANCES.values()), count, p=[0.4, 0.4, 0.2])
+    return [
+        Request(SampleWork(id=f"{i}", seed=i, n_atoms=(None,) * int(n), rtol=float(tol), atol=float(tol)), float(at))
+        for i, (n, tol, at) in enumerate(zip(sizes, tolerances, arrivals, strict=True))
+    ]
+
+
+class Clock:
+    """Time that passes while somebody works, and jumps where everybody waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._tick: Callable[[], float] = time.process_time if device.type == "cpu" else time.perf_counter
+        self._skipped = -self._tick()
+
+    def now(self) -> float:
+        return self._tick() + self._skipped
+
+    def wait_until(self, moment: float) -> None:
+        self._skipped += max(0.0, moment - self.now())
+
+
+def continuous(engine: Engine, load: list[Request], clock: Clock) -> Latencies:
+    """Every request enters at the next step, and leaves when its own molecules are done."""
+    waiting, came, took = deque(load), {}, {}
+    while waiting or not engine.idle:
+        if engine.idle:
+            clock.wait_until(waiting[0].at)
+        while waiting and waiting[0].at <= clock.now():
+            request = waiting.popleft()
+            came[request.work.id] = request.at
+            engine.add(request.work)
+        took |= {e.id: clock.now() - came[e.id] for e in engine.step() if isinstance(e, Done)}
+    return took
+
+
+def one_at_a_time(engine: Engine, load: list[Request], clock: Clock) -> Latencies:
+    """First come, first served, each alone."""
+    return in_batches(engine, load, clock, max_batch=1)
+
+
+def in_batches(engine: Engine, load: list[Request], clock: Clock, max_batch: int = MAX_BATCH) -> Latencies:
+    """All requests that wait, up to so many molecules, as one batch; they are answered when it ends."""
+    waiting, took = deque(load), {}
+    while waiting:
+        clock.wait_until(waiting[0].at)
+        batch = list(_batch(waiting, clock.now(), max_batch))
+        for request in batch:
+            engine.add(request.work)
+        while not engine.idle:
+            engine.step()
+        took |= {request.work.id: clock.now() - request.at for request in batch}
+    return took
+
+
+def _batch(waiting: deque[Request], now: float, max_batch: int) -> Iterator[Request]:
+    molecules = 0
+    while waiting and waiting[0].at <= now and (not molecules or molecules + len(waiting[0].work) <= max_batch):
+        molecules += len(waiting[0].work)
+        yield waiting.popleft()
+
+
+def capacity(engine: Engine, seed: int) -> float:
+    """Requests a second when there is always work."""
+    load = requests(12, 1.0, seed)
+    begin = time.process_time()
+    for request in load:
+        engine.add(request.work)
+    while not engine.idle:
+        engine.step()
+    return len(load) / (time.process_time() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=80)
+    parser.add_argument("--quick", action="store_true", help="12 requests, for a look")
+    arguments = parser.parse_args()
+    count = 12 if arguments.quick else arguments.requests
+    torch.set_num_threads(1)
+    engine = Engine(load(BUNDLED_WEIGHTS, "cuda" if torch.cuda.is_available() else "cpu"))
+    list(run(engine, SampleWork(id="warm up", seed=0, n_atoms=(18,))))
+    rate = LOAD * capacity(engine, seed=1)
+    traffic = requests(count, rate, seed=2)
+    small = {request.work.id for request in traffic if len(request.work) <= SMALL}
+    ways = {"continuous": continuous, "request at a time": one_at_a_time, "batches of requests": in_batches}
+    facts, rows = {}, []
+    for name, way in ways.items():
+        clock = Clock(engine.device)
+        took = way(engine, traffic, clock)
+        facts[name] = _summary(took, small, sum(len(r.work) for r in traffic) / clock.now())
+        rows.append([name, *(f"{value:.2f}" for value in facts[name].values())])
+    rivals = [facts[name]["small p99"] for name in ways if name != "continuous"]
+    gain = min(rivals) / facts["continuous"]["small p99"]
+    tell(
+        "service",
+        f"{count} requests at {LOAD:.0%} of capacity, seconds of latency; p99 of small ones {gain:.1f} times lower",
+        ["way", *facts["continuous"]],
+        rows,
+        {"requests": count, "small": len(small), "arrivals_per_s": rate, "p99_gain": gain, **facts},
+    )
+
+
+def _summary(took: Latencies, small: set[str], throughput: float) -> dict[str, float]:
+    every: NDArray[np.float64] = np.array(list(took.values()))
+    few = np.array([seconds for name, seconds in took.items() if name in small])
+    return {
+        "small p50": round(float(np.quantile(few, 0.5)), 3),
+        "small p99": round(float(np.quantile(few, 0.99)), 3),
+        "all p50": round(float(np.quantile(every, 0.5)), 3),
+        "all p99": round(float(np.quantile(every, 0.99)), 3),
+        "molecules/s": round(throughput, 3),
+    }
+
+
+if __name__ == "__main__":
+    main()
