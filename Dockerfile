@@ -44,7 +44,7 @@ LABEL org.opencontainers.image.title="Enflow" \
 ENV PATH=/opt/enflow/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     ENFLOW_HOST=0.0.0.0 ENFLOW_PORT=8000 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin enflow
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin enflow
 COPY --from=wheels /opt/enflow /opt/enflow
 WORKDIR /app
 COPY LICENSE pyproject.toml ./
@@ -56,7 +56,7 @@ RUN python -m compileall -q model service
 USER 10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
-    CMD ["python", "-ISc", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"ENFLOW_PORT\"]}/health/ready', timeout=4)"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 \
+    CMD ["python", "-ISc", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"ENFLOW_PORT\"]}/health/ready', timeout=3)"]
 ENTRYPOINT ["enflow"]
 CMD ["serve"]
