@@ -37,6 +37,9 @@ SECURITY_HEADERS = {
 CLIENT_CLOSED = 499
 """Status in logs and metrics of a request whose caller went away; nginx's number, nothing is sent."""
 
+PROBED = ("/health/", "/metrics")
+"""Asked every few seconds by machines, which see the answer."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
@@ -96,7 +99,8 @@ class Surroundings:
         route = getattr(scope.get("route"), "path", "unmatched")  # never the path itself: anybody can make up paths
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
         self.telemetry.request(method, route, status, seconds)
-        log.info("request", method=method, route=route, status=status, ms=round(1000 * seconds, 1))
+        tell = log.debug if route.startswith(PROBED) else log.info
+        tell("request", method=method, route=route, status=status, ms=round(1000 * seconds, 1))
 
 
 class Gate:
