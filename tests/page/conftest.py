@@ -1,4 +1,4 @@
-"""The built page in a real browser, over the real service with a real model: one of each for all tests here."""
+"""The built page in a real browser, over the real service with a small model: one of each for all tests here."""
 
 import shutil
 import socket
@@ -56,8 +56,7 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def service(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running service."""
-    bundled = REPOSITORY / "weights" / "qm9"
-    weights = bundled if (bundled / "card.json").is_file() else tiny_weights(tmp_path_factory.mktemp("weights"))
+    weights = tiny_weights(tmp_path_factory.mktemp("weights"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -32,7 +32,7 @@ export class Gallery {
     this.sort = "index";
     this.filter = "all";
     this.changed = changed;
-    this.list = h("ul", { class: "grid", "aria-label": "Molecules" });
+    this.list = h("ul", { class: "grid", "aria-label": "Results" });
     this.element = h("div", { class: "gallery", hidden: true }, this.bar(), this.list);
   }
 

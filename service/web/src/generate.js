@@ -7,7 +7,7 @@ import { showProblem } from "./problem.js";
 import { limits } from "./service.js";
 
 const FRAMES = 24; // enough to replay a card smoothly: the page interpolates between them
-const LIVE_LIMIT = 32; // with more molecules on the way, the pictures come when they are done
+const LIVE_LIMIT = 32; // with more molecules on the way, their pictures come when they are done
 
 export class Generate {
   /** ways: {open(molecule), watch(molecule)} */
@@ -68,7 +68,7 @@ export class Generate {
     const request = this.request;
     this.begin(request);
     try {
-      const frames = this.live ? FRAMES : 0;
+      const frames = this.awaited && request.n_molecules <= LIVE_LIMIT ? FRAMES : 0;
       for await (const event of events("/sample", { ...request, frames }, abort.signal)) {
         if (abort.signal.aborted) return;
         this.take(event);
@@ -80,9 +80,9 @@ export class Generate {
     if (this.abort === abort) this.end();
   }
 
-  /** Whether cards show their molecules on the way; with `only`, attempts that fail leave again and get no card. */
-  get live() {
-    return this.asked.only === "any" && this.asked.n_molecules <= LIVE_LIMIT;
+  /** Whether every molecule under way will stay; with `only`, attempts that fail leave again and get no card. */
+  get awaited() {
+    return this.asked.only === "any";
   }
 
   begin(request) {
@@ -109,7 +109,7 @@ export class Generate {
   }
 
   progress({ queue, eta_s, running = [] }) {
-    if (this.live) for (const each of running) this.gallery.card(each.index).progress(each);
+    if (this.awaited) for (const each of running) this.gallery.card(each.index).progress(each);
     for (const { index, t } of running) this.moving.set(index, t);
     const done = this.gallery.molecules.length;
     const under = [...this.moving.values()].reduce((sum, t) => sum + t, 0);
