@@ -141,7 +141,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Fixes all that is drawn.")] = 0,
     tolerance: Annotated[float | None, typer.Option(min=1e-7, help="Of the solver [default: the card's].")] = None,
     divergence: Annotated[Divergence, typer.Option(help="An unbiased estimate, or exact and slow.")] = "hutchinson",
-    probes: Annotated[int, typer.Option(min=1, help="Of the estimate, per molecule.")] = 4,
+    probes: Annotated[int, typer.Option(min=1, help="Of the estimate, per molecule.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/evaluate/NAME-HASH].")] = None,
     write_card: Annotated[bool, typer.Option("--write-card", help="Put the metrics into the card.")] = False,
     device: Device = "auto",

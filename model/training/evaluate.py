@@ -47,7 +47,7 @@ class Evaluation:
     seed: int = 0
     tolerance: float = 1e-3
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
-    probes: int = 4
+    probes: int = 1
 
 
 def evaluate(
@@ -211,6 +211,17 @@ def table(metrics: Mapping[str, Any]) -> str:
             if name != "intervals_95":
                 lines.append(f"{name} {part}".ljust(32) + f"{shown:>12}  {spreads.get(name, '')}".rstrip())
     return "\n".join(lines)
+
+
+def readme_row(metrics: Mapping[str, Any]) -> str:
+    """A card's metrics as the README's row: shares in %, nats, evaluations; a dash for what was not measured."""
+    shares = ("atom_stability", "molecule_stability", "validity", "single_fragment", "uniqueness", "novelty")
+    cells = [f"{100 * metrics[name]:.1f}" if metrics.get(name) is not None else "-" for name in shares]
+    for name in ("test_nll", "test_nll_without_f"):
+        error = metrics.get(f"{name}_se")
+        cells.append(f"{metrics[name]:.1f} ± {error:.1f}" if error is not None else "-")
+    cells.append(f"{metrics['nfe_mean']:.0f}" if "nfe_mean" in metrics else "-")
+    return f"| **Enflow**, `weights/qm9` | {' | '.join(cells)} |"
 
 
 def _generate(flow: MoleculeFlow, settings: Evaluation, log: Journal, report: Report) -> None:

@@ -1,0 +1,30 @@
+"""The README's picture: the first molecules of one seed from the bundled weights, not chosen.
+
+    python -m benchmarks.picture
+"""
+
+from pathlib import Path
+
+from model.checkpoint import load
+from model.chem.viewer import drawing
+
+REPOSITORY = Path(__file__).parents[1]
+SEED, COLUMNS, ROWS, SIDE = 0, 6, 2, 160
+
+
+def main() -> None:
+    flow = load(REPOSITORY / "weights" / "qm9")
+    molecules = flow.sample([None] * (COLUMNS * ROWS), seed=SEED)
+    cells = [
+        f'<g transform="translate({SIDE * (i % COLUMNS)} {SIDE * (i // COLUMNS)})">'
+        + drawing(molecule.atomic_numbers, molecule.positions, SIDE, molecule.formula)
+        + "</g>"
+        for i, molecule in enumerate(molecules)
+    ]
+    size = f'width="{SIDE * COLUMNS}" height="{SIDE * ROWS}"'
+    page = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><rect {size} fill="white"/>{"".join(cells)}</svg>\n'
+    (REPOSITORY / "docs" / "molecules.svg").write_text(page)
+
+
+if __name__ == "__main__":
+    main()

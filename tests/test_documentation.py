@@ -1,0 +1,120 @@
+"""What README and docs show is run as written: shell, curl and Python, on the bundled weights and a real service."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from model.training.evaluate import readme_row
+from service.__main__ import main
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks(language: str, having: str) -> list[str]:
+    """The README's fenced blocks of a language that contain a word."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    return [body for tag, body in found if tag == language and having in body]
+
+
+def commands(block: str) -> list[list[str]]:
+    lines = (shlex.split(line, comments=True) for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service with the bundled weights, as `make serve` starts it; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = (tmp_path_factory.mktemp("service") / "log").open("w")
+    command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--threads", "1"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env=os.environ) as process:
+        try:
+            while process.poll() is None and not ready(f"http://127.0.0.1:{port}"):
+                time.sleep(0.2)
+            assert process.poll() is None, Path(log.name).read_text()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def ready(address: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{address}/health/ready", timeout=5).status_code == 200
+    return False
+
+
+def test_curl_examples_work_as_written(service, tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl on this machine")
+    (block,) = blocks("sh", "curl")
+    answers = []
+    for command in commands(block):
+        assert command[:2] == ["curl", "-s"]
+        words = [word.replace(ADDRESS, service) for word in command]
+        done = subprocess.run([*words, "--fail-with-body"], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{shlex.join(words)}: {done.stdout} {done.stderr}"
+        answers.append(done.stdout)
+    assert (tmp_path / "molecules.sdf").read_text().count("$$$$") == 2
+    results = json.loads(answers[1])["results"]
+    assert [sorted(entry["parts"]) for entry in results] == [["base", "dequantizer", "divergence", "n_atoms"]] * 2
+    assert json.loads(answers[2])["models"][0]["name"] == "qm9"
+
+
+def test_http_example_in_python_works_as_written(service, capsys):
+    (block,) = blocks("python", "httpx")
+    exec(compile(block.replace(ADDRESS, service), "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_python_example_works_as_written(monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    (block,) = blocks("python", "model.checkpoint")
+    exec(compile(block, "README.md", "exec"), {})
+    assert capsys.readouterr().out.count("NLL") == 3
+
+
+def test_shell_examples_work_as_written(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("sh", "enflow sample")
+    printed = []
+    for command in commands(block):
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as end:
+            main()
+        told = capsys.readouterr()
+        assert not end.value.code, f"{shlex.join(command)}: {told.err}"
+        printed.append(told.out)
+    assert (tmp_path / "molecules.sdf").read_text().count("$$$$") == 4
+    assert [m["n_atoms"] for m in json.loads(printed[1])["molecules"]] == [12, 12]
+    assert all(m["stable"] for m in json.loads(printed[1])["molecules"])
+    assert len(printed[2].splitlines()) == 5
+
+
+def test_the_table_of_results_shows_the_card():
+    metrics = json.loads((REPOSITORY / "weights/qm9/card.json").read_text())["metrics"]
+    row = readme_row(metrics)
+    assert row in (REPOSITORY / "README.md").read_text().splitlines(), f"the card's row for the README is now\n{row}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    targets = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+    missing = [target for target in targets if not (document.parent / target).exists()]
+    assert not missing
