@@ -6,11 +6,9 @@ the stepper, or some values of the divergence along a path, for rows that may sh
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from model.checkpoint import load
@@ -19,9 +17,10 @@ from model.flow.molecule_flow import MoleculeFlow
 from model.flow.stepper import MAX_STEPS, State, Status
 from service.budget import Budget
 from service.cost import CostTable
+from service.fleet import Fleet
 from service.jobs import Group, Job, Journey, Lane, Molecule
 from service.likelihood import Score, evaluate
-from service.pool import Flight, Pool, Start
+from service.pool import Flight, Start
 from service.scheduler import Scheduler
 from service.tally import Tally
 from service.translator import End, Translator
@@ -34,7 +33,6 @@ from service.work import (
     Progress,
     Reason,
     Sampled,
-    SavedRow,
     Scored,
     Snapshot,
     Stats,
@@ -89,13 +87,12 @@ class Engine:
         sizes = (*(size for size in sizes if size < flow.config.max_atoms), flow.config.max_atoms)
         costs = CostTable.profile(self._translator.evaluate, sizes, lambda size: max(1, pairs // size**2))
         self._budget = Budget(pairs, self._translator.n_features, costs)
-        self._pools = {(lane, size): self._pool(slots, size) for lane in LANES for size in sizes}
+        lag = int(on_gpu) if lag is None else lag
+        self._fleet = Fleet(self._translator, list(LANES), sizes, slots, max_steps, lag)
         head_start = HEAD_START * self._budget.cost(Group("sample", "path", sizes[len(sizes) // 2]))
         self._scheduler: Scheduler[Journey] = Scheduler(LANES, self._budget.room, slots, head_start)
-        self._max_steps, self._clock, self._slots = max_steps, clock, slots
-        self._lag = int(on_gpu) if lag is None else lag
+        self._clock, self._slots = clock, slots
         self._jobs: dict[str, Job] = {}
-        self._flights: deque[tuple[list[Journey], Flight]] = deque()
         self._events: list[Event] = []
         self._tally = Tally()
 
@@ -124,7 +121,8 @@ class Engine:
             expected = sum(row.cost for row in batch)
             if batch:
                 self._go(batch)
-            self._catch_up(self._lag if batch else 0)
+            for rows, flight in self._fleet.landed(all_of_them=not batch):
+                self._land(rows, flight)
         if batch:
             self._tally.step(len(batch), time.perf_counter() - started, expected)
         events, self._events = self._events, []
@@ -156,10 +154,11 @@ class Engine:
     def snapshot(self) -> Snapshot:
         """What it takes to go on elsewhere. Paths of likelihoods are not kept: they go on from their seed."""
         with torch.inference_mode():
-            self._catch_up(0)  # frames are taken when a step lands
-            works = tuple((job.work, _answered(job)) for job in self._jobs.values())
+            for rows, flight in self._fleet.landed(all_of_them=True):  # frames are taken when a step lands
+                self._land(rows, flight)
             half_way = [row for row in self._scheduler.rows() if row.slot is not None and row.score is None]
-            return Snapshot(works, {row.key: self._save(row, row.slot) for row in half_way if row.slot is not None})
+            works = tuple((job.work, _answered(job)) for job in self._jobs.values())
+            return Snapshot(works, {row.key: self._fleet.save(row) for row in half_way})
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take the works of a snapshot and go on where it stood."""
@@ -179,10 +178,9 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Let go of the device's memory."""
-        self._pools.clear()
-        self._flights.clear()
+        """Forget all work and let go of the device's memory."""
         self._jobs.clear()
+        del self._fleet
 
     # Coming
 
@@ -218,37 +216,21 @@ class Engine:
         for row in batch:
             row.job.began = row.job.began or time.perf_counter()
         launch = self._launch if batch[0].group.kind == "path" else self._integrate
-        while batch and (shortage := _out_of_memory(launch, batch)):
+        while batch and (trouble := _trouble(launch, batch)):
             # Only here, outside the except block, are the tensors of the failed attempt free.
-            if self._translator.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self._budget.halve()
+            if trouble[0] == Reason.MEMORY:
+                self._budget.halve()
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
             if len(batch) == 1:
-                self._fail(batch[0].job, batch[0].molecule, Reason.MEMORY, shortage)
-            batch = batch[: len(batch) // 2]
-
-    def _catch_up(self, lag: int) -> None:
-        while len(self._flights) > lag:
-            self._land(*self._flights.popleft())
+                self._fail(batch[0].job, batch[0].molecule, *trouble)
+            batch = [row for row in batch[: len(batch) // 2] if row.state != "finished"]
 
     def _launch(self, batch: list[Journey]) -> None:
-        batch = self._seated(batch)
-        if batch:
-            slots = [row.slot for row in batch if row.slot is not None]
-            self._flights.append((batch, self._pool_of(batch[0]).step(slots, self._max_steps)))
-
-    def _seated(self, batch: list[Journey]) -> list[Journey]:
-        pool = self._pool_of(batch[0])
-        starts = {}
-        for row in batch:
-            if row.slot is None and row.saved is not None:
-                row.slot, row.frames = pool.resume(_state(row.saved)), list(row.saved.frames)
-            elif row.slot is None and (start := self._start(row)):
-                starts[row] = start
-        if starts:
-            for row, slot in zip(starts, pool.start(list(starts.values())), strict=True):
-                row.slot = slot
-        return [row for row in batch if row.slot is not None]
+        fresh = [row for row in batch if row.slot is None and row.saved is None]
+        starts = {row: start for row in fresh if (start := self._start(row))}
+        if rows := [row for row in batch if row.state != "finished"]:
+            self._fleet.launch(rows, starts)
 
     def _start(self, row: Journey) -> Start | None:
         try:
@@ -289,7 +271,7 @@ class Engine:
 
     def _arrive(self, rows: list[Journey], state: State, positions: list[int]) -> None:
         for row, end in zip(rows, self._translator.ends(state, positions), strict=True):
-            self._vacate(row)
+            self._fleet.vacate(row)
             row.molecule.nfe += row.nfe
             if row.score is not None:
                 row.score.arrive(end.log_prob)
@@ -349,7 +331,7 @@ class Engine:
         job.nfe += molecule.nfe
         del job.molecules[molecule.index]
         for row in molecule.rows:
-            self._vacate(row)
+            self._fleet.vacate(row)
             if row.state != "finished":
                 self._scheduler.finish(row)
         self._close_if_done(job)
@@ -369,22 +351,6 @@ class Engine:
         now = time.perf_counter()
         began = job.began or now
         self._events.append(Done(job.work.id, 1e3 * (began - job.came), 1e3 * (now - began), job.nfe))
-
-    def _vacate(self, row: Journey) -> None:
-        if row.slot is not None:
-            self._pool_of(row).release(row.slot)
-            row.slot = None
-
-    def _save(self, row: Journey, slot: int) -> SavedRow:
-        state = self._pool_of(row).read(slot)
-        return SavedRow(tuple(field.cpu().numpy() for field in state), tuple(row.frames))
-
-    def _pool(self, slots: int, size: int) -> Pool:
-        t = self._translator
-        return Pool(t.velocity, slots, size, t.n_features, t.dtype, t.device, static=t.device.type == "cuda")
-
-    def _pool_of(self, row: Journey) -> Pool:
-        return self._pools[row.group.lane, row.group.size]
 
 
 def from_weights(weights: str, device: str = "auto", threads: int | None = None) -> Engine:
@@ -415,16 +381,13 @@ def _answered(job: Job) -> frozenset[int]:
     return frozenset(range(first, first + len(job.work))) - job.molecules.keys()
 
 
-def _state(saved: SavedRow) -> State:
-    return State(*(torch.from_numpy(np.asarray(field)) for field in saved.state))
-
-
-def _out_of_memory(launch: Callable[[list[Journey]], None], batch: list[Journey]) -> str | None:
+def _trouble(launch: Callable[[list[Journey]], None], batch: list[Journey]) -> tuple[Reason, str] | None:
     try:
         launch(batch)
-    except (MemoryError, RuntimeError) as error:
-        # The CPU's allocator has no exception of its own.
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
-            return f"{type(error).__name__}: {error}".splitlines()[0]
+    except torch.AcceleratorError:  # the device itself is lost: a new worker must begin
         raise
+    except Exception as error:  # noqa: BLE001 - one molecule must not take the others with it
+        # The CPU's allocator has no exception of its own.
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+        return Reason.MEMORY if memory else Reason.ENGINE, f"{type(error).__name__}: {error}"
     return None

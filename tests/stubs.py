@@ -22,14 +22,18 @@ class Growth(nn.Module):
     Args:
         pause: seconds an evaluation takes.
         sick: molecules of so many atoms turn to NaN in the middle of their way.
+        poison: molecules of so many atoms make it raise.
         memory: rows x atoms^2 beyond which the memory is gone.
         hang: a file; while it exists an evaluation does not return.
     """
 
-    def __init__(self, pause: float = 0.0, sick: int = 0, memory: float = math.inf, hang: str = "") -> None:
+    def __init__(
+        self, pause: float = 0.0, sick: int = 0, poison: int = 0, memory: float = math.inf, hang: str = ""
+    ) -> None:
         super().__init__()
         self.rate = nn.Parameter(torch.tensor(RATE), requires_grad=False)
-        self.pause, self.sick, self.memory, self.hang = pause, sick, memory, hang
+        self.pause, self.sick, self.poison = pause, sick, poison
+        self.memory, self.hang = memory, hang
         self.largest = 0
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,6 +43,8 @@ class Growth(nn.Module):
         pairs = mask.shape[0] * mask.shape[1] ** 2
         if pairs > self.memory:
             raise torch.OutOfMemoryError(f"{pairs} pairs")
+        if (mask.sum(1) == self.poison).any() and self.poison:
+            raise IndexError("a defect that shows with this molecule only")
         self.largest = max(self.largest, pairs)
         rate = (self.rate * (1.0 + torch.sin(2 * math.pi * t)))[:, None, None]
         rate = torch.where(((mask.sum(1) == self.sick) & (t > 0.4))[:, None, None], torch.nan, rate)

@@ -213,6 +213,13 @@ def test_a_molecule_that_fits_no_memory_fails_with_its_reason() -> None:
     assert {(event.index, getattr(event, "reason", None)) for event in events} == {(0, Reason.MEMORY), (1, None)}
 
 
+def test_a_molecule_that_raises_takes_no_other_with_it() -> None:
+    events = answers(list(run(stubs.engine(poison=11), sample(n_atoms=(10, 11, 12, 11, 12)))))
+    reasons = {event.index: getattr(event, "reason", None) for event in events}
+    assert reasons == {0: None, 1: Reason.ENGINE, 2: None, 3: Reason.ENGINE, 4: None}
+    assert any("IndexError" in event.detail for event in events if isinstance(event, Failed))
+
+
 def test_a_deadline_ends_a_work_whether_it_waits_or_runs() -> None:
     now = 100.0
     engine = Engine(stubs.flow(), pairs=150, clock=lambda: now)

@@ -1,0 +1,76 @@
+"""The rows on the device: slots by lane and size class, and the steps on their way."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from model.flow.stepper import State
+from service.jobs import Journey, Lane
+from service.pool import Flight, Pool, Start
+from service.translator import Translator
+from service.work import SavedRow
+
+
+class Fleet:
+    """Pools, and flights that have not landed.
+
+    Args:
+        translator: whose velocity moves the rows.
+        lanes, sizes: a pool for each pair of them.
+        slots: of each pool.
+        max_steps: attempts after which a row is given up.
+        lag: flights that may be under way when the caller goes on.
+    """
+
+    def __init__(
+        self,
+        translator: Translator,
+        lanes: Sequence[Lane],
+        sizes: Sequence[int],
+        slots: int,
+        max_steps: int,
+        lag: int,
+    ) -> None:
+        t, static = translator, translator.device.type == "cuda"
+        self._pools = {
+            (lane, size): Pool(t.velocity, slots, size, t.n_features, t.dtype, t.device, static)
+            for lane in lanes
+            for size in sizes
+        }
+        self._max_steps, self._lag = max_steps, lag
+        self._flights: deque[tuple[list[Journey], Flight]] = deque()
+
+    def launch(self, rows: list[Journey], starts: Mapping[Journey, Start]) -> None:
+        """Let rows of one pool attempt a step; those in `starts` set out with it, those saved go on from there."""
+        pool = self._pool(rows[0])
+        for row in rows:
+            if row.slot is None and row.saved is not None:
+                state = State(*(torch.from_numpy(np.asarray(field)) for field in row.saved.state))
+                row.slot, row.frames = pool.resume(state), list(row.saved.frames)
+        if starts:
+            for row, slot in zip(starts, pool.start(list(starts.values())), strict=True):
+                row.slot = slot
+        slots = [row.slot for row in rows if row.slot is not None]
+        self._flights.append((rows, pool.step(slots, self._max_steps)))
+
+    def landed(self, *, all_of_them: bool) -> Iterator[tuple[list[Journey], Flight]]:
+        """The flights whose flags are due, oldest first."""
+        while len(self._flights) > (0 if all_of_them else self._lag):
+            yield self._flights.popleft()
+
+    def vacate(self, row: Journey) -> None:
+        """Take a row off the device, if it is there."""
+        if row.slot is not None:
+            self._pool(row).release(row.slot)
+            row.slot = None
+
+    def save(self, row: Journey) -> SavedRow:
+        """Where a row stands, for `launch` elsewhere."""
+        assert row.slot is not None, "only a row with a slot stands somewhere"
+        state = self._pool(row).read(row.slot)
+        return SavedRow(tuple(field.cpu().numpy() for field in state), tuple(row.frames))
+
+    def _pool(self, row: Journey) -> Pool:
+        return self._pools[row.group.lane, row.group.size]
