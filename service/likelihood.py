@@ -51,7 +51,12 @@ class Score:
         """What is known once no value is wanted any more; nfe: evaluations along the path."""
         values = [integral.value + self.ladj for integral in self.integrals]
         error = max(integral.error for integral in self.integrals)
-        return Draw(self.base, values, self.log_q, error, nfe, self.nodes, Status.SUCCESS)
+        path = [] if self.probes else self._path(self.integrals[0])
+        return Draw(self.base, values, self.log_q, error, nfe, self.nodes, Status.SUCCESS, path)
+
+    def _path(self, integral: Quadrature) -> list[tuple[float, float]]:
+        # log p_t = log p_0 + the integral from t to 0, which is the whole less what it has grown to at t.
+        return [(t, self.base + integral.value - grown) for t, grown in integral.path]
 
     def record(self, step: Interpolant, row: int, n_atoms: int) -> None:
         """Keep a row's accepted step, without the padding."""

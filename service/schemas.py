@@ -213,6 +213,10 @@ class Frame(_Strict):
     positions: list[tuple[float, float, float]]
 
 
+Path = list[tuple[float, float]]
+"""(t, log p_t of the state there, nats): how the density changes from noise, t = 0, to the molecule, t = 1."""
+
+
 class MoleculeOut(_Strict):
     """A generated molecule; `sdf` and `smiles` are null where no bonds could be inferred, and `bonds` says why."""
 
@@ -233,6 +237,7 @@ class MoleculeOut(_Strict):
     nll_per_atom: float | None = None
     std_error: float | None = None
     parts: Parts | None = None
+    path: Path | None = None
     percentile: float | None = None
     frames: list[Frame] | None = None
     fraction: float | None = Field(default=None, description="/interpolate: the share of the way, 0 to 1")
@@ -327,6 +332,7 @@ class ScoreOut(_Strict):
     nll_per_atom: float
     std_error: float | None
     parts: Parts
+    path: Path = Field(description="empty where the divergence is estimated")
     percentile: float | None = Field(description="share in % of held-out QM9 molecules of this size with a lower NLL")
     divergence: Literal["exact", "hutchinson"]
     probes: int

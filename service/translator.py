@@ -108,7 +108,8 @@ class Translator:
         log_n_atoms = float(self._flow.n_atoms.log_prob(torch.tensor([molecule.n_atoms], device=self.device)))
         found = combine(molecule.draws, log_n_atoms, exact)
         parts, error = found.parts, found.quadrature_error
-        return Scored(work.id, molecule.index, found.nll, found.std_error, parts, found.nfe, "success", error)
+        path = tuple(molecule.draws[0].path)
+        return Scored(work.id, molecule.index, found.nll, found.std_error, parts, found.nfe, "success", error, path)
 
     def ends(self, state: State, positions: list[int]) -> list[End]:
         """Where these rows of a state stand."""

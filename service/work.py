@@ -140,7 +140,8 @@ class Scored:
     """A molecule's negative log-likelihood in nats, with its parts (each a negative log, so that they sum to nll).
 
     parts: "base", "divergence", "dequantizer", "n_atoms". std_error: Monte Carlo error over probes and draws, None
-    where there is nothing to estimate it from. quadrature_error: the Gauss-Kronrod estimate, in nats.
+    where there is nothing to estimate it from. quadrature_error: the Gauss-Kronrod estimate, in nats. path: (t, log p_t
+    of the state there, nats) along the first draw's way from data to base, where the divergence is exact.
     """
 
     id: str
@@ -151,6 +152,7 @@ class Scored:
     nfe: int
     status: str
     quadrature_error: float
+    path: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Draw(NamedTuple):
         nfe: evaluations of the velocity along the path.
         nodes: evaluations of the divergence.
         status: of the path.
+        path: (t, log p_t of the state there) from data towards the base; empty where the divergence is estimated.
     """
 
     base: float
@@ -91,6 +92,7 @@ class Draw(NamedTuple):
     nfe: int
     nodes: int
     status: Status
+    path: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)

@@ -56,17 +56,24 @@ NODES = np.array([*(-x for x in HALF_NODES), *HALF_NODES[-2::-1]])
 KRONROD_WEIGHTS = np.array([*KRONROD, *KRONROD[-2::-1]])
 GAUSS_WEIGHTS = np.array([*GAUSS, *GAUSS[-2::-1]])
 
+_LEGENDRE = np.polynomial.legendre
+CUMULATIVE = _LEGENDRE.legval(NODES, _LEGENDRE.legint(np.eye(len(NODES)), lbnd=-1)).T @ np.linalg.inv(
+    _LEGENDRE.legvander(NODES, len(NODES) - 1)
+)
+"""Integrals from -1 up to each node of the polynomial through all of them: how the integral grows on the way."""
+
 MAX_PANELS = 8
 """With so many stretches an integral is as good as it gets; its error is reported as it stands."""
 
 
 class Panel(NamedTuple):
-    """A stretch of s and the integral over it."""
+    """A stretch of s and the integral over it; `grown` from its begin up to each node."""
 
     begin: float
     end: float
     value: float
     error: float
+    grown: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,17 @@ class Quadrature:
     def error(self) -> float:
         """The estimate of its error."""
         return float(sum(panel.error for panel in self.known))
+
+    @property
+    def path(self) -> list[tuple[float, float]]:
+        """(t, the integral from t0 to t) at every node, in the order of the way from t0 to t1."""
+        before, path = 0.0, []
+        forth = 1.0 if all(panel.begin < panel.end for panel in self.known) else -1.0
+        for panel in sorted(self.known, key=lambda panel: forth * panel.begin):
+            s = _nodes(panel.begin, panel.end)
+            path += [(float(2.0 - 2.0**at), before + grown) for at, grown in zip(s, panel.grown, strict=True)]
+            before += panel.value
+        return path
 
 
 class Integral(NamedTuple):
@@ -163,7 +181,7 @@ def _panel(begin: float, end: float, values: NDArray[np.float64]) -> Panel:
     # dt = -log(2) 2^s ds
     terms = -values * math.log(2.0) * 2.0 ** _nodes(begin, end) * (end - begin) / 2.0
     kronrod, gauss = float(KRONROD_WEIGHTS @ terms), float(GAUSS_WEIGHTS @ terms)
-    return Panel(begin, end, kronrod, abs(kronrod - gauss))
+    return Panel(begin, end, kronrod, abs(kronrod - gauss), tuple((CUMULATIVE @ terms).tolist()))
 
 
 def _halves(panel: Panel) -> list[tuple[float, float]]:

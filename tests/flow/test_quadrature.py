@@ -29,6 +29,16 @@ def test_rules_are_exact_to_their_degree_and_no_further(weights: "list[float]", 
     assert not math.isclose(weights @ NODES**beyond, 2 / (beyond + 1), rel_tol=1e-11)
 
 
+@pytest.mark.parametrize(("t0", "t1"), [(1.0, 0.0), (0.0, 1.0)])
+def test_grows_to_its_closed_form_at_every_node(t0: float, t1: float) -> None:
+    one, _ = run(lambda t: 1 / (1.05 - t), t0, t1, 1e-3)
+    assert len(one.known) > 1
+    times = [t for t, _ in one.path]
+    assert times == sorted(times, reverse=t0 > t1)
+    for t, grown in one.path:
+        assert math.isclose(grown, math.log((1.05 - t0) / (1.05 - t)), abs_tol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("integrand", "integral"),
     [
