@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Card, Dataset, import_en_flows, load, save
+from model.chem.molecule import Molecule
 from model.errors import WeightsError
 from model.flow import divergence
 from model.flow.geometry import centre
@@ -195,3 +196,39 @@ def test_a_wrong_directory_is_named(original: Path, harm: Callable[[Path], objec
     harm(original)
     with pytest.raises(WeightsError, match=message):
         import_en_flows(original)
+
+
+def molecules(file: Mapping[str, np.ndarray], rows: Sequence[int]) -> list[Molecule]:
+    return [Molecule(file["atomic_numbers"][row, :n], file["positions"][row, :n]) for row, n in sized(file, rows)]
+
+
+def sized(file: Mapping[str, np.ndarray], rows: Sequence[int]) -> list[tuple[int, int]]:
+    return [(row, int(file["num_atoms"][row])) for row in rows]
+
+
+def with_noise(monkeypatch: pytest.MonkeyPatch, flow: MoleculeFlow, noise: np.ndarray) -> None:
+    """Let the dequantizer draw what the original drew."""
+    given = torch.from_numpy(noise)
+    monkeypatch.setattr(flow.dequantizer, "sample_noise", lambda _, mask: given[:, : mask.shape[1]])
+
+
+@pytest.mark.parametrize("row", [4, 7], ids=["water", "formaldehyde"])
+def test_exact_likelihood(
+    flow: MoleculeFlow, exact: Mapping[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, row: int
+) -> None:
+    with_noise(monkeypatch, flow, exact["deq_eps"][row : row + 1])
+    (found,) = flow.log_prob(molecules(exact, [row]), rtol=1e-6, atol=1e-6)
+    parts = {name: -value for name, value in found.parts.items()}
+    assert parts["base"] == pytest.approx(exact["log_pz_x"][row] + exact["log_pz_h"][row], abs=0.005)
+    theirs = exact["ode_trace_integral_exact"][row] + exact["actnorm_ldj"][row]
+    assert parts["divergence"] == pytest.approx(theirs + TOO_HIGH, abs=0.005)
+    assert parts["dequantizer"] == pytest.approx(-exact["log_q_deq"][row], abs=1e-5)
+    assert parts["n_atoms"] == pytest.approx(exact["log_pN"][row], abs=1e-4)
+    assert found.nll == pytest.approx(exact["nll_exact"][row] - TOO_HIGH, abs=0.005)
+
+
+def test_latents(flow: MoleculeFlow, exact: Mapping[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    for row, n in sized(exact, [4, 6]):
+        with_noise(monkeypatch, flow, exact["deq_eps"][row : row + 1])
+        (z,) = flow.encode(molecules(exact, [row]), rtol=1e-8, atol=1e-8)
+        assert np.abs(torch.cat(z, -1).numpy() - exact["z_f64"][row, :n]).max() < 1e-5
