@@ -17,10 +17,10 @@ from torch.nn.functional import logsigmoid, one_hot, softplus
 
 from model.config import DequantizerConfig, EGNNConfig
 from model.errors import ConfigError
-from model.flow.distributions import LOG_2PI, FeatureGaussian, padded_normal
+from model.flow.distributions import LOG_2PI, FeatureGaussian
 from model.flow.geometry import pair_mask
 from model.flow.networks import EGNN
-from model.flow.noise import normal
+from model.flow.noise import normal, padded_normal
 
 
 class Dequantized(NamedTuple):

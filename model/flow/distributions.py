@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from model.errors import VocabularyError
 from model.flow.geometry import centre
-from model.flow.noise import normal
+from model.flow.noise import padded_normal
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -101,14 +101,3 @@ class AtomCountPrior(nn.Module):
         """One size, drawn on the CPU in float64 so that neither device nor dtype changes it."""
         probabilities = self.log_probs.cpu().double().exp()
         return int(torch.multinomial(probabilities, 1, generator=source))
-
-
-def padded_normal(mask: Bool[Tensor, "B N"], width: int, generators: Sequence[Generator]) -> Float[Tensor, "B N W"]:
-    """Standard normal noise, row after row from a molecule's own generator, for its real atoms only.
-
-    Padding is zero and takes no draw: the noise of a molecule does not depend on its company.
-    """
-    noise = torch.zeros(*mask.shape, width, dtype=torch.float64)
-    for row, real, source in zip(noise, mask.cpu(), generators, strict=True):
-        row[real] = normal((int(real.sum()), width), source)
-    return noise

@@ -6,14 +6,14 @@ products and holds for any velocity without drift. Knowing the response to rotat
 144 for a typical molecule, at the price of an orthogonal basis per molecule: not done.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 from torch.func import jvp, vjp, vmap
 
-from model.flow.noise import normal
+from model.flow.noise import padded_normal
 from model.flow.velocity import Velocity, pack, packed
 
 PAIRS = 1 << 16
@@ -89,19 +89,10 @@ def pulled_back(
 
 
 def rademacher(generators: Sequence[Generator], mask: Bool[Tensor, "B N"], n_features: int) -> Float[Tensor, "B N D"]:
-    """Probes of random signs, float64, one generator per molecule: the diagonal of J adds nothing to their variance."""
-    return _probes(generators, mask, n_features, lambda noise: torch.where(noise < 0, -1.0, 1.0))
+    """Probes of random signs, one generator per molecule: the diagonal of J adds nothing to their variance."""
+    return gaussian(generators, mask, n_features).sign()
 
 
 def gaussian(generators: Sequence[Generator], mask: Bool[Tensor, "B N"], n_features: int) -> Float[Tensor, "B N D"]:
-    """Standard normal probes, float64, one generator per molecule."""
-    return _probes(generators, mask, n_features, lambda noise: noise)
-
-
-def _probes(
-    generators: Sequence[Generator], mask: Tensor, n_features: int, shape: Callable[[Tensor], Tensor]
-) -> Tensor:
-    probe = torch.zeros(*mask.shape, 3 + n_features, dtype=torch.float64)
-    for row, (source, n_atoms) in enumerate(zip(generators, mask.sum(1).tolist(), strict=True)):
-        probe[row, :n_atoms] = shape(normal((n_atoms, 3 + n_features), source))
-    return probe.to(mask.device)
+    """Standard normal probes, one generator per molecule; float64 on the CPU."""
+    return padded_normal(mask, 3 + n_features, generators)
