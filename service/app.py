@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from model.errors import EnflowError
-from service import pages, schemas
+from service import answers, pages, schemas
 from service.access import Access, read_keys
 from service.card import read_card
 from service.chemistry import Chemistry
@@ -116,24 +116,24 @@ def _layers(settings: Settings, limits: Limits, telemetry: Telemetry) -> list[Mi
 
 
 def _add_routes(app: FastAPI) -> None:
-    molecules, walk = gives(schemas.SampleResponse, MOLECULE_FORMATS), gives(schemas.WalkResponse, MOLECULE_FORMATS)
-    scores = gives(schemas.LikelihoodResponse, SCORE_FORMATS)
+    molecules, walk = gives(answers.SampleResponse, MOLECULE_FORMATS), gives(answers.WalkResponse, MOLECULE_FORMATS)
+    scores = gives(answers.LikelihoodResponse, SCORE_FORMATS)
     posts: list[tuple[str, Endpoint, dict[str, Any], dict[int | str, Any]]] = [
         ("/sample", sample, takes(schemas.SampleRequest), molecules),
         ("/likelihood", likelihood, takes(schemas.LikelihoodRequest, schemas.LikelihoodOptions), scores),
         ("/interpolate", interpolate, takes(schemas.InterpolateRequest, schemas.InterpolateOptions), walk),
         ("/variations", variations, takes(schemas.VariationsRequest, schemas.VariationsOptions), walk),
     ]
-    for path, endpoint, body, answers in posts:
-        app.post(path, response_model=None, openapi_extra=body, responses=answers)(endpoint)
+    for path, endpoint, body, described in posts:
+        app.post(path, response_model=None, openapi_extra=body, responses=described)(endpoint)
     gets: list[tuple[str, Endpoint, dict[int | str, Any]]] = [
-        ("/models", models, gives(schemas.ModelsOut)),
-        ("/limits", limits_in_force, gives(schemas.LimitsOut)),
-        ("/health/live", live, gives(schemas.HealthOut)),
-        ("/health/ready", ready, gives(schemas.HealthOut)),
+        ("/models", models, gives(answers.ModelsOut)),
+        ("/limits", limits_in_force, gives(answers.LimitsOut)),
+        ("/health/live", live, gives(answers.HealthOut)),
+        ("/health/ready", ready, gives(answers.HealthOut)),
     ]
-    for path, endpoint, answers in gets:
-        app.get(path, response_model=None, responses=answers)(endpoint)
+    for path, endpoint, described in gets:
+        app.get(path, response_model=None, responses=described)(endpoint)
 
 
 async def sample(request: Request) -> Respondent:

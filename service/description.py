@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service import schemas
+from service import answers, schemas
 from service.intake import FILES
 from service.negotiation import JSON, MULTIPART
 from service.problems import MEDIA_TYPE
@@ -19,13 +19,13 @@ REQUESTS: Sequence[type[BaseModel]] = (
     schemas.VariationsRequest,
 )
 ANSWERS: Sequence[type[BaseModel]] = (
-    schemas.SampleResponse,
-    schemas.WalkResponse,
-    schemas.LikelihoodResponse,
-    schemas.HealthOut,
-    schemas.LimitsOut,
-    schemas.ModelsOut,
-    schemas.ProblemOut,
+    answers.SampleResponse,
+    answers.WalkResponse,
+    answers.LikelihoodResponse,
+    answers.HealthOut,
+    answers.LimitsOut,
+    answers.ModelsOut,
+    answers.ProblemOut,
 )
 
 OVERVIEW = """\

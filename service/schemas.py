@@ -1,4 +1,4 @@
-"""What is asked and answered, as strict types: no unknown field, no NaN, no `true` for 1, limits where they are known.
+"""What is asked, as strict types: no unknown field, no NaN, no `true` for 1, limits where they are known.
 
 A limit that is a setting is named by `Within`: it is checked against the `Limits` given as validation context, and
 stands in the OpenAPI description with the number in force.
@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic_core import CoreSchema, core_schema
 
 from model.config import TOLERANCES
-from service.settings import Limits
 
 MOST_SEED = 2**53 - 1
 """The largest integer that JSON keeps in every language."""
@@ -36,7 +35,9 @@ class Within:
         return value
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """No unknown field, no other type, no NaN."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -55,7 +56,7 @@ def rtol(tolerance: str | float) -> float:
     return TOLERANCES[tolerance] if isinstance(tolerance, str) else tolerance
 
 
-class Work(_Strict):
+class Work(Strict):
     """What every request that computes may say."""
 
     seed: Seed | None = Field(default=None, description="null = drawn, and told in the answer")
@@ -103,7 +104,7 @@ class SampleRequest(Work):
         return tuple(self.n_atoms) if isinstance(self.n_atoms, list) else (self.n_atoms,) * self.n_molecules
 
 
-class StructureText(_Strict):
+class StructureText(Strict):
     """Structures as the text of a file, one record or many."""
 
     format: Format
@@ -182,204 +183,3 @@ class VariationsRequest(VariationsOptions):
     )
 
     structures: Annotated[list[StructureText], Field(min_length=1, max_length=1, fail_fast=True)]
-
-
-class Bonds(_Strict):
-    """What RDKit made of the geometry."""
-
-    status: Literal["ok", "failed"]
-    method: str | None
-    reason: str | None
-    charge: int | None
-    fragments: int | None
-    rdkit: str
-
-
-class Parts(_Strict):
-    """The terms of the NLL, in nats: they sum to it."""
-
-    base: float
-    divergence: float
-    dequantizer: float
-    n_atoms: float
-
-
-class Frame(_Strict):
-    """A molecule on its way at time t (0 = noise, 1 = molecule); positions in angstrom."""
-
-    t: float
-    certainty: list[float] = Field(description="how far each atom's type is settled, 0 to 1")
-    atomic_numbers: list[int]
-    positions: list[tuple[float, float, float]]
-
-
-Path = list[tuple[float, float]]
-"""(t, log p_t of the state there, nats): how the density changes from noise, t = 0, to the molecule, t = 1."""
-
-
-class MoleculeOut(_Strict):
-    """A generated molecule; `sdf` and `smiles` are null where no bonds could be inferred, and `bonds` says why."""
-
-    index: int
-    seed: int
-    n_atoms: int
-    formula: str
-    smiles: str | None
-    xyz: str
-    sdf: str | None
-    bonds: Bonds
-    valid: bool
-    stable: bool
-    atom_stability: float
-    nfe: int
-    solver_status: str
-    nll: float | None = Field(default=None, description="with_nll: as one entry of /likelihood")
-    nll_per_atom: float | None = None
-    std_error: float | None = None
-    parts: Parts | None = None
-    path: Path | None = None
-    percentile: float | None = None
-    frames: list[Frame] | None = None
-    fraction: float | None = Field(default=None, description="/interpolate: the share of the way, 0 to 1")
-    distance: float | None = Field(default=None, description="RMSD from the parent, in angstrom, best superposition")
-
-
-class FailedOut(_Strict):
-    """A molecule that did not come, and why."""
-
-    index: int
-    reason: str
-    detail: str
-
-
-class Attempts(_Strict):
-    """How many molecules were computed for this answer, how many are in it, and why the others are not."""
-
-    tried: int
-    found: int
-    rejected: dict[str, int]
-
-
-class ModelOut(_Strict):
-    """Which weights answered."""
-
-    name: str
-    sha256: str
-
-
-class Usage(_Strict):
-    """Milliseconds in the queue, on the device, for the bonds; evaluations of the velocity over all molecules."""
-
-    queue_ms: float
-    integrate_ms: float
-    bonds_ms: float
-    nfe: int
-
-
-class SampleResponse(_Strict):
-    """Generated molecules, in the order of their index."""
-
-    seed: int
-    model: ModelOut
-    molecules: list[MoleculeOut]
-    failed: list[FailedOut]
-    attempts: Attempts
-    usage: Usage
-
-
-class WalkResponse(_Strict):
-    """Molecules decoded from latents, in the order of the walk."""
-
-    seed: int
-    model: ModelOut
-    molecules: list[MoleculeOut]
-    failed: list[FailedOut]
-    usage: Usage
-
-
-class ErrorItem(_Strict):
-    """One error and its place."""
-
-    at: str
-    message: str
-
-
-class ProblemOut(_Strict):
-    """RFC 9457 problem details."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    errors: list[ErrorItem]
-
-
-class ScoreOut(_Strict):
-    """The negative log-likelihood bound of one uploaded structure, in nats."""
-
-    index: int
-    formula: str
-    n_atoms: int
-    smiles: str | None
-    xyz: str
-    sdf: str | None
-    bonds: Bonds
-    valid: bool
-    stable: bool
-    atom_stability: float
-    nll: float
-    nll_per_atom: float
-    std_error: float | None
-    parts: Parts
-    path: Path = Field(description="empty where the divergence is estimated")
-    percentile: float | None = Field(description="share in % of held-out QM9 molecules of this size with a lower NLL")
-    divergence: Literal["exact", "hutchinson"]
-    probes: int
-    draws: int
-    nfe: int
-    solver_status: str
-    quadrature_error: float
-
-
-class ScoreError(_Strict):
-    """A structure that could not be scored, and why."""
-
-    index: int
-    error: ProblemOut
-
-
-class LikelihoodResponse(_Strict):
-    """One entry per structure, in order."""
-
-    seed: int
-    model: ModelOut
-    results: list[ScoreOut | ScoreError]
-    usage: Usage
-
-
-class Queue(_Strict):
-    """Molecules that wait, and that run."""
-
-    waiting: int
-    running: int
-
-
-class HealthOut(_Strict):
-    """Alive, and able to compute."""
-
-    status: Literal["ok", "failing"]
-    reason: str
-    step_age_s: float = Field(description="seconds since the device last finished a step")
-    queue: Queue
-    device: str
-
-
-class LimitsOut(Limits):
-    """The limits in force."""
-
-
-class ModelsOut(_Strict):
-    """The cards of the loaded weights."""
-
-    models: list[dict[str, Any]]

@@ -145,6 +145,13 @@ def test_what_is_no_http_is_a_problem_too(api: Api) -> None:
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["title"]
 
 
+def test_an_engine_that_is_not_ready_is_alive(api: Api) -> None:
+    api.client.ready = False
+    problem = assert_problem(api.http.get("/health/ready"), 503)
+    assert problem["detail"] == "the device answers nonsense"
+    assert api.http.get("/health/live").json()["status"] == "ok"
+
+
 def test_a_defect_is_a_500_that_tells_nothing(api: Api) -> None:
     api.client.refuse = RuntimeError(SECRET)
     assert_problem(api.http.post("/sample", json={}), 500)

@@ -10,7 +10,7 @@ import pytest
 from model.chem.formats import read
 from model.chem.molecule import Molecule
 from service import work
-from service.schemas import SampleResponse
+from service.answers import SampleResponse
 from tests.service.conftest import Api
 from tests.service.obedient import METHANE, TORN
 from tests.service.test_app_errors import assert_problem

@@ -3,7 +3,7 @@
 import pytest
 
 from service import work
-from service.schemas import LikelihoodResponse, ScoreError, ScoreOut, WalkResponse
+from service.answers import LikelihoodResponse, ScoreError, ScoreOut, WalkResponse
 from tests.service.conftest import Api
 from tests.service.test_app_errors import assert_problem
 
