@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import shlex
 import shutil
@@ -42,13 +41,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = (tmp_path_factory.mktemp("service") / "log").open("w")
+    log = tmp_path_factory.mktemp("service") / "log"
     command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--threads", "1"]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env=os.environ) as process:
+    with log.open("w") as told, subprocess.Popen(command, cwd=REPOSITORY, stdout=told, stderr=told) as process:
         try:
             while process.poll() is None and not ready(f"http://127.0.0.1:{port}"):
                 time.sleep(0.2)
-            assert process.poll() is None, Path(log.name).read_text()
+            assert process.poll() is None, log.read_text()
             yield f"http://127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGTERM)
