@@ -61,6 +61,7 @@ class MoleculeOut(Strict):
     nll_per_atom: float | None = None
     std_error: float | None = None
     parts: Parts | None = None
+    atom_base: list[float] | None = None
     path: Path | None = None
     percentile: float | None = None
     frames: list[Frame] | None = None
@@ -156,6 +157,7 @@ class ScoreOut(Strict):
     nll_per_atom: float
     std_error: float | None
     parts: Parts
+    atom_base: list[float] = Field(description="what each atom takes of the part base: where it is unlikely")
     path: Path = Field(description="empty where the divergence is estimated")
     percentile: float | None = Field(description="share in % of held-out QM9 molecules of this size with a lower NLL")
     divergence: Literal["exact", "hutchinson"]

@@ -274,7 +274,7 @@ class Engine:
             self._fleet.vacate(row)
             row.molecule.nfe += row.nfe
             if row.score is not None:
-                row.score.arrive(end.log_prob)
+                row.score.arrive(end.log_prob, end.latent)
                 self._measure(row, row.score)
             elif isinstance(row.job.work, EncodeWork):
                 encoded = Encoded(row.work, row.index, end.latent, row.molecule.nfe, "success")

@@ -12,6 +12,7 @@ from model.flow.likelihood import Draw
 from model.flow.quadrature import Quadrature
 from model.flow.stepper import Status
 from model.flow.velocity import Velocity, unpack
+from service.work import Latent
 
 
 class Query(NamedTuple):
@@ -37,6 +38,7 @@ class Score:
     tolerance: float
     pieces: list[Interpolant] = field(default_factory=list)
     base: float = 0.0
+    atoms: list[float] = field(default_factory=list)
     nodes: int = 0
     integrals: list[Quadrature] = field(default_factory=list)
     _trajectory: Trajectory | None = None
@@ -52,7 +54,7 @@ class Score:
         values = [integral.value + self.ladj for integral in self.integrals]
         error = max(integral.error for integral in self.integrals)
         path = [] if self.probes else self._path(self.integrals[0])
-        return Draw(self.base, values, self.log_q, error, nfe, self.nodes, Status.SUCCESS, path)
+        return Draw(self.base, values, self.log_q, error, nfe, self.nodes, Status.SUCCESS, path, self.atoms)
 
     def _path(self, integral: Quadrature) -> list[tuple[float, float]]:
         # log p_t = log p_0 + the integral from t to 0, which is the whole less what it has grown to at t.
@@ -64,9 +66,11 @@ class Score:
             Interpolant(*(f[row : row + 1] if f.ndim == 1 else f[row : row + 1, :n_atoms] for f in step))
         )
 
-    def arrive(self, base: float) -> None:
+    def arrive(self, base: float, latent: Latent) -> None:
         """The path has reached the base, whose log-density there is given: the divergence is next."""
         self.base = base
+        squares = 0.5 * ((latent.x**2).sum(-1) + (latent.h**2).sum(-1))
+        self.atoms = (squares - (base + squares.sum()) / len(squares)).tolist()  # each an equal share of the constant
         accepted = torch.ones(1, dtype=torch.bool, device=self.pieces[0].t0.device)
         self._trajectory = Trajectory([(accepted, piece) for piece in self.pieces])
         self.pieces = []

@@ -135,6 +135,7 @@ def score_fields(card: Card, scored: work.Scored, n_atoms: int) -> dict[str, Any
         "nll_per_atom": scored.nll / n_atoms,
         "std_error": scored.std_error,
         "parts": dict(scored.parts),
+        "atom_base": [round(share, 3) for share in scored.atoms],
         "path": [[round(t, 4), round(log_density, 3)] for t, log_density in sorted(scored.path)],
         "percentile": card.percentile(n_atoms, scored.nll),
     }

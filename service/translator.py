@@ -108,8 +108,19 @@ class Translator:
         log_n_atoms = float(self._flow.n_atoms.log_prob(torch.tensor([molecule.n_atoms], device=self.device)))
         found = combine(molecule.draws, log_n_atoms, exact)
         parts, error = found.parts, found.quadrature_error
-        path = tuple(molecule.draws[0].path)
-        return Scored(work.id, molecule.index, found.nll, found.std_error, parts, found.nfe, "success", error, path)
+        best = max(molecule.draws, key=lambda draw: draw.bound)
+        return Scored(
+            id=work.id,
+            index=molecule.index,
+            nll=found.nll,
+            std_error=found.std_error,
+            parts=parts,
+            nfe=found.nfe,
+            status="success",
+            quadrature_error=error,
+            path=tuple(best.path),
+            atoms=tuple(best.atoms),
+        )
 
     def ends(self, state: State, positions: list[int]) -> list[End]:
         """Where these rows of a state stand."""

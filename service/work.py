@@ -140,8 +140,9 @@ class Scored:
     """A molecule's negative log-likelihood in nats, with its parts (each a negative log, so that they sum to nll).
 
     parts: "base", "divergence", "dequantizer", "n_atoms". std_error: Monte Carlo error over probes and draws, None
-    where there is nothing to estimate it from. quadrature_error: the Gauss-Kronrod estimate, in nats. path: (t, log p_t
-    of the state there, nats) along the first draw's way from data to base, where the divergence is exact.
+    where there is nothing to estimate it from. quadrature_error: the Gauss-Kronrod estimate, in nats. Of the draw that
+    weighs most: path, (t, log p_t of the state there) along the way from data to base, where the divergence is exact;
+    atoms, what each atom takes of the part "base".
     """
 
     id: str
@@ -153,6 +154,7 @@ class Scored:
     status: str
     quadrature_error: float
     path: tuple[tuple[float, float], ...] = ()
+    atoms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

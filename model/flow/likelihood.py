@@ -83,6 +83,7 @@ class Draw(NamedTuple):
         nodes: evaluations of the divergence.
         status: of the path.
         path: (t, log p_t of the state there) from data towards the base; empty where the divergence is estimated.
+        atoms: of -`base`, what each atom's own part of the latent takes.
     """
 
     base: float
@@ -93,6 +94,12 @@ class Draw(NamedTuple):
     nodes: int
     status: Status
     path: Sequence[tuple[float, float]] = ()
+    atoms: Sequence[float] = ()
+
+    @property
+    def bound(self) -> float:
+        """log p - log q as this draw alone has it, without p(N)."""
+        return self.base + float(np.mean(self.divergence)) - self.log_q
 
 
 @dataclass(frozen=True)

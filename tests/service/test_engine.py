@@ -106,6 +106,12 @@ def test_a_likelihood_is_the_closed_form() -> None:
     assert scored.parts["dequantizer"] == pytest.approx(float(lifted.log_q), abs=1e-9)
     assert scored.nll == pytest.approx(sum(scored.parts.values()), abs=1e-9)
     assert scored.std_error is None
+    for t, log_density in scored.path:
+        grown = rate * (t + (1 - math.cos(2 * math.pi * t)) / (2 * math.pi))
+        assert log_density == pytest.approx(-base - grown * (3 * (n - 1) - 5 * n), abs=2e-3)
+    assert sum(scored.atoms) == pytest.approx(base, abs=1e-3)
+    squares = 0.5 * ((lifted.x[0] / GROWN).square().sum(-1) + (lifted.h[0] * GROWN).square().sum(-1))
+    assert np.ptp(np.array(scored.atoms) - squares.numpy()) < 1e-3
 
 
 def test_the_engine_scores_as_the_flow_does() -> None:

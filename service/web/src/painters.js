@@ -11,7 +11,8 @@ const BALL = 0.42; // of the covalent radius, and a little for all
 const STICK = 0.11;
 
 const ballOf = (z) => 0.16 + BALL * elementOf(z).radius;
-const colour = (atom) => atom.colour ?? colourOf(atom.z, atom.certainty);
+const element = (atom) => colourOf(atom.z, atom.certainty);
+const colour = (atom) => atom.colour ?? element(atom); // a ball may show something else; the stick still says what it is
 
 let loading = null;
 let Viewer = null;
@@ -51,7 +52,7 @@ export class Solid {
       z: atom.position[2],
       bonds: [],
       bondOrder: [],
-      style: { sphere: { radius: ballOf(atom.z), color: colour(atom) }, stick: { radius: STICK, color: colour(atom) } },
+      style: { sphere: { radius: ballOf(atom.z), color: colour(atom) }, stick: { radius: STICK, color: element(atom) } },
     }));
     for (const [i, j, order] of bonds) {
       specs[i].bonds.push(j);
@@ -113,7 +114,7 @@ function stick(from, to, order, scale) {
     const [dx, dy] = [nx * shift, ny * shift];
     for (const end of [from, to]) {
       const ends = { x1: end.x + dx, y1: end.y + dy, x2: mx + dx, y2: my + dy };
-      group.append(svg("line", { ...ends, stroke: colour(end.atom) }));
+      group.append(svg("line", { ...ends, stroke: element(end.atom) }));
     }
   }
   return group;
