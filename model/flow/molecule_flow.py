@@ -1,8 +1,8 @@
 """MoleculeFlow: the density of molecules, to sample from and to score with."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,32 +20,13 @@ from model.flow.divergence import rademacher
 from model.flow.ensemble import Arrival, Start, travel
 from model.flow.likelihood import Draw, Likelihood, combine, divergence_along, path_tolerance, quadrature_tolerance
 from model.flow.noise import generator
+from model.flow.points import Latent, Lifted
 from model.flow.stepper import Status
 
+BLOCK = 64
+"""Molecules that are dequantized together."""
+
 STANDARD, PRECISE = TOLERANCES["standard"], TOLERANCES["precise"]
-
-
-class Lifted(NamedTuple):
-    """Molecules as the ODE sees them, with the log-densities of the way there, nats."""
-
-    x: Float[Tensor, "B N 3"]
-    h: Float[Tensor, "B N F"]
-    mask: Bool[Tensor, "B N"]
-    log_q: Float[Tensor, " B"]
-    """Of the dequantized features."""
-    ladj: Float[Tensor, " B"]
-    """Of ActNorm, from data on."""
-
-    def points(self) -> list["Latent"]:
-        """Each molecule without its padding."""
-        return [Latent(x[real], h[real]) for x, h, real in zip(self.x, self.h, self.mask, strict=True)]
-
-
-class Latent(NamedTuple):
-    """A molecule as a point of flow space: under the base, where `encode` takes it."""
-
-    x: Float[Tensor, "N 3"]
-    h: Float[Tensor, "N F"]
 
 
 @dataclass(frozen=True)
@@ -186,7 +167,7 @@ class MoleculeFlow(nn.Module):
             SolverError: a path did not reach its end.
             VocabularyError: an element or a size that the model does not know.
         """
-        points = self.lift(molecules, seed, range(len(molecules))).points()
+        points = [point for point, _, _ in self._lifted(molecules, seed, range(len(molecules)), 0)]
         latents = {}
         for arrival in self._travel(points, 1.0, 0.0, rtol, atol):
             _check(arrival.index, arrival.status)
@@ -247,26 +228,28 @@ class MoleculeFlow(nn.Module):
         if probes < 1 or draws < 1:
             raise ConfigError(f"found {probes} probes and {draws} draws, expected at least 1 of each")
         places = range(len(molecules)) if indices is None else indices
-        lifted = [self.lift(molecules, seed, places, draw) for draw in range(draws)]
-        points = [point for rows in zip(*(one.points() for one in lifted), strict=True) for point in rows]
+        by_draw = [self._lifted(molecules, seed, places, draw) for draw in range(draws)]
+        lifted = [row for of_molecule in zip(*by_draw, strict=True) for row in of_molecule]
         tolerances = path_tolerance(rtol, self.dtype), path_tolerance(atol, self.dtype)
         exact, found = divergence == "exact", dict[int, list[Draw]]()
-        for arrival in self._travel(points, 1.0, 0.0, *tolerances, record=True):
-            index, draw = divmod(arrival.index, draws)
-            noise = (
-                self.draw_probes(len(arrival.x), seed, places[index], draw, probes)
-                if divergence == "hutchinson"
-                else None
+        for arrival in self._travel([point for point, _, _ in lifted], 1.0, 0.0, *tolerances, record=True):
+            place, draw = divmod(arrival.index, draws)
+            n_atoms, index = len(arrival.x), places[place]
+            noise = None if exact else self.draw_probes(n_atoms, seed, index, draw, probes)
+            of_molecule = found.setdefault(place, [])
+            of_molecule.append(
+                self._scored(arrival, *lifted[arrival.index][1:], noise, quadrature_tolerance(rtol, exact))
             )
-            log_q, ladj = float(lifted[draw].log_q[index]), float(lifted[draw].ladj[index])
-            drawn = found.setdefault(index, [])
-            drawn.append(self._scored(arrival, log_q, ladj, noise, quadrature_tolerance(rtol, exact)))
-            if len(drawn) == draws:
-                size = torch.tensor([len(arrival.x)], device=self.device)
-                yield (
-                    places[index],
-                    combine(found.pop(index), float(self.n_atoms.log_prob(size)), exact),
-                )
+            if len(of_molecule) == draws:
+                log_n_atoms = float(self.n_atoms.log_prob(torch.tensor([n_atoms], device=self.device)))
+                yield index, combine(found.pop(place), log_n_atoms, exact)
+
+    def _lifted(
+        self, molecules: Sequence[Molecule], seed: int, places: Sequence[int], draw: int
+    ) -> list[tuple[Latent, float, float]]:
+        # A block at a time: a learned dequantizer holds features of all pairs of its batch.
+        blocks = [slice(first, first + BLOCK) for first in range(0, len(molecules), BLOCK)]
+        return [row for at in blocks for row in self.lift(molecules[at], seed, places[at], draw).rows()]
 
     def _travel(
         self, points: Sequence[Latent], t0: float, t1: float, rtol: float, atol: float, record: bool = False
@@ -289,8 +272,8 @@ class MoleculeFlow(nn.Module):
     @torch.no_grad()
     def _scored(self, arrival: Arrival, log_q: float, ladj: float, probes: Tensor | None, tolerance: float) -> Draw:
         base = float(self.log_prob_base(arrival.x[None], arrival.h[None], arrival.mask))
-        if not arrival.path:
-            return Draw(base, [ladj], log_q, 0.0, arrival.nfe, 0, arrival.status)
+        if arrival.status != Status.SUCCESS:
+            return Draw(base, [ladj], log_q, math.nan, arrival.nfe, 0, arrival.status)
         noise = None if probes is None else probes.to(arrival.x)
         integral = divergence_along(self.velocity, arrival.path, noise, tolerance)
         divergence = (integral.value + ladj).tolist()
