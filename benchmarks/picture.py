@@ -1,6 +1,6 @@
 """The README's picture: the first molecules of one seed from the bundled weights, not chosen.
 
-    python -m benchmarks.picture
+python -m benchmarks.picture
 """
 
 from pathlib import Path
