@@ -35,7 +35,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 def main() -> None:
     """Run the command line; bad input ends in one line on standard error and exit code 1."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="enflow", standalone_mode=False)
     except EnflowError as error:
         code = _complain(str(error))
     except UsageError as error:
