@@ -32,7 +32,7 @@ Tolerance = Annotated[str, typer.Option(help="Of the solver: draft, standard, pr
 
 
 class Engine:
-    """An engine with the card of its weights, asked for one work after the other."""
+    """An engine with the card of its weights."""
 
     def __init__(self, weights: Path, device: str) -> None:
         from model.checkpoint import load
@@ -46,9 +46,10 @@ class Engine:
         """The model as every answer names it."""
         return {"name": self.card.name, "sha256": self.card.sha256}
 
-    def answers(self, wanted: work.Work) -> Iterator[work.Event]:
-        """What becomes of each molecule of a work, as soon as it is known."""
-        self._loop.add(wanted)
+    def answers(self, *works: work.Work) -> Iterator[work.Event]:
+        """What becomes of each molecule of these works, as soon as it is known."""
+        for each in works:
+            self._loop.add(each)
         while not self._loop.idle:
             yield from self._loop.step()
 
@@ -178,23 +179,27 @@ def likelihood(
 
 
 def _harvest(engine: Engine, wanted: work.SampleWork, only: Only, report: Report) -> Harvest:
+    """Molecule j of n tries the indices j, j + n, j + 2n, ... until one is kept: those that the service gives."""
     harvest, n = Harvest(only), len(wanted.n_atoms)
     provenance = {"seed": wanted.seed, "model": engine.card.name, "model_sha256": engine.card.sha256}
     report("sampling", 0, n)
-    while len(harvest.kept) < n and harvest.tried < (n if only == "any" else n * ATTEMPTS):
-        missing = n - len(harvest.kept)
-        more = replace(
-            wanted,
-            id=str(harvest.tried),
-            n_atoms=wanted.n_atoms[:missing],
-            first_index=wanted.first_index + harvest.tried,
-        )
-        for event in engine.answers(more):
+    works = [wanted]
+    for attempt in range(1 if only == "any" else ATTEMPTS):
+        for event in engine.answers(*works):
             harvest.take(event, provenance)
             report("sampling", len(harvest.kept), n, f"{harvest.tried} tried")
+        found = {(index - wanted.first_index) % n for index in harvest.kept}
+        works = [_again(wanted, j, attempt + 1) for j in range(n) if j not in found]
+        if not works:
+            break
     if not harvest.kept:
         raise SolverError(f"none of {harvest.tried} molecules is to be kept: {dict(harvest.rejected)}")
     return harvest
+
+
+def _again(wanted: work.SampleWork, j: int, attempt: int) -> work.SampleWork:
+    index = wanted.first_index + j + attempt * len(wanted.n_atoms)
+    return replace(wanted, id=str(index), n_atoms=wanted.n_atoms[j : j + 1], first_index=index)
 
 
 def _read(path: Path) -> list[tuple[str, Molecule | EnflowError]]:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-from service.worker import EngineClient
 
 from service.app import create_app
 from service.server import Server
 from service.settings import ChemistrySettings, Settings
+from service.worker import EngineClient
 
 CARD = {
     "name": "tiny",
