@@ -237,9 +237,8 @@ class MoleculeFlow(nn.Module):
             n_atoms, index = len(arrival.x), places[place]
             noise = None if exact else self.draw_probes(n_atoms, seed, index, draw, probes)
             of_molecule = found.setdefault(place, [])
-            of_molecule.append(
-                self._scored(arrival, *lifted[arrival.index][1:], noise, quadrature_tolerance(rtol, exact))
-            )
+            _, log_q, ladj = lifted[arrival.index]
+            of_molecule.append(self._scored(arrival, log_q, ladj, noise, quadrature_tolerance(rtol, exact)))
             if len(of_molecule) == draws:
                 log_n_atoms = float(self.n_atoms.log_prob(torch.tensor([n_atoms], device=self.device)))
                 yield index, combine(found.pop(place), log_n_atoms, exact)

@@ -1,0 +1,128 @@
+"""Seconds per likelihood at equal error: a path and a quadrature against the augmented solve that others do.
+
+    python -m benchmarks.bench_likelihood [--reference DIR]
+
+DIR holds the checkpoint of E-NF's authors; without it the bundled weights serve. Both sides use the same network and
+the same traces, so what differs is how many of them they need. Each gets the loosest tolerance of a ladder at which all
+integrals are within 0.1 nats of a tight solution. Molecules of one size, sampled from the model; float32, one thread,
+processor time.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.bench_sampling import WEIGHTS, loosest
+from benchmarks.measure import by_turns, ratio, tell
+from model.checkpoint import load
+from model.en_flows import import_en_flows
+from model.flow.ensemble import Start, travel
+from model.flow.likelihood import divergence_along, path_tolerance, quadrature_tolerance
+from model.flow.molecule_flow import MoleculeFlow
+from model.flow.solve import solve
+
+WITHIN = 0.1
+REQUIRED = 5.0
+
+Way = Callable[[float], Tensor]
+"""A tolerance -> the integral of every molecule's divergence, (B,) nats."""
+
+
+def quadrature(flow: MoleculeFlow, x: Tensor, h: Tensor, probe: Tensor | None) -> Way:
+    """Enflow: each path alone, then the divergence at the nodes of a quadrature."""
+
+    def run(tolerance: float) -> Tensor:
+        tight = path_tolerance(tolerance, x.dtype)
+        found = torch.zeros(len(x), dtype=torch.float64)
+        for arrival in travel(
+            flow.velocity, [Start(*row, 1.0, 0.0, tight, tight) for row in zip(x, h, strict=True)], record=True
+        ):
+            noise = None if probe is None else probe[arrival.index : arrival.index + 1]
+            integral = divergence_along(
+                flow.velocity, arrival.path, noise, quadrature_tolerance(tolerance, probe is None)
+            )
+            found[arrival.index] = integral.value[0]
+        return found
+
+    return run
+
+
+def augmented(flow: MoleculeFlow, x: Tensor, h: Tensor, probe: Tensor | None) -> Way:
+    """The others: the divergence as one more state of the ODE, at every stage of every step."""
+    mask = torch.ones(x.shape[:2], dtype=torch.bool)
+    return lambda tolerance: solve(flow.velocity, x, h, mask, 1.0, 0.0, probe, tolerance, tolerance).ladj.double()
+
+
+@torch.no_grad()
+def measure(flow: MoleculeFlow, n_atoms: int, rows: int, rounds: int, estimated: bool) -> dict[str, dict[str, Any]]:
+    """For each way: tolerance, error, seconds per molecule and how many times slower than Enflow it is."""
+    molecules = flow.double().sample([n_atoms] * rows, seed=1, rtol=1e-4, atol=1e-4)
+    lifted = flow.lift(molecules, 1, range(rows))
+    probes = [flow.draw_probes(n_atoms, 1, row, 0, 1) for row in range(rows)]
+    probe = torch.cat(probes) if estimated else None
+    expected = quadrature(flow, lifted.x, lifted.h, probe)(1e-6)
+    flow.float()
+    single = (flow, lifted.x.float(), lifted.h.float(), None if probe is None else probe.float())
+    ways = {"enflow": quadrature(*single), "augmented solve": augmented(*single)}
+    chosen = {
+        name: loosest(lambda tol, run=run: float((run(tol) - expected).abs().max()), WITHIN)
+        for name, run in ways.items()
+    }
+    seconds = by_turns({name: lambda n=name: ways[n](chosen[n][0]) for name in ways}, rounds)
+    return {
+        name: {
+            "tolerance": chosen[name][0],
+            "error": round(chosen[name][1], 4),
+            "seconds_per_molecule": round(float(np.median(seconds[name])) / rows, 3),
+            "enflow_is_faster": ratio(seconds[name], seconds["enflow"]),
+        }
+        for name in ways
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", type=Path, help="directory with the checkpoint of E-NF's authors")
+    parser.add_argument("--quick", action="store_true", help="smaller molecules, fewer rounds")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    given = arguments.reference is not None
+    flow = (import_en_flows(arguments.reference) if given else load(WEIGHTS)).requires_grad_(False)
+    n_atoms, rows, rounds = (5, 2, 1) if arguments.quick else (9, 4, 2)
+    found = {kind: measure(flow, n_atoms, rows, rounds, kind == "hutchinson") for kind in ("exact", "hutchinson")}
+    weights = "E-NF's released weights" if given else "the bundled weights"
+    faster = found["exact"]["augmented solve"]["enflow_is_faster"]["median"]
+    tell(
+        "likelihood_reference" if given else "likelihood",
+        f"Likelihood of {rows} molecules of {n_atoms} atoms within {WITHIN} nats: {weights}, float32, one thread",
+        ["", "tolerance", "largest error, nats", "s / molecule", "Enflow is faster", "quartiles"],
+        [[f"{kind}: {name}", *_cells(way)] for kind, ways in found.items() for name, way in ways.items()],
+        {
+            "rows": rows,
+            "n_atoms": n_atoms,
+            "weights": weights,
+            "ways": found,
+            "checks": {"exact_at_least_5": faster >= REQUIRED},
+        },
+    )
+
+
+def _cells(way: dict[str, Any]) -> list[str]:
+    times = way["enflow_is_faster"]
+    spread = f"{times['low']:.2f} to {times['high']:.2f}"
+    return [
+        f"{way['tolerance']:g}",
+        f"{way['error']:.4f}",
+        f"{way['seconds_per_molecule']:.3f}",
+        f"{times['median']:.2f}",
+        spread,
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Molecules sampled per second at equal error: Enflow against one padded batch of torchdiffeq, and the original's way.
+
+    python -m benchmarks.bench_sampling [--reference DIR]
+
+DIR holds the checkpoint of E-NF's authors (flow.npy, dequantizer.npy); without it the bundled weights serve, and the
+original's way, which has only that architecture, is left out. Each side gets the loosest tolerance of a ladder at which
+the molecules end within 0.01 angstrom RMS of a tight solution. Sizes of QM9, float32, one thread, processor time.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torchdiffeq import odeint
+
+from benchmarks.bench_velocity import Original
+from benchmarks.measure import by_turns, ratio, tell
+from model.checkpoint import load
+from model.en_flows import MOLECULES_BY_SIZE, import_en_flows
+from model.flow.ensemble import Start, travel
+from model.flow.molecule_flow import MoleculeFlow
+from model.flow.points import Latent
+from model.flow.velocity import Velocity
+
+WEIGHTS = Path(__file__).parent.parent / "weights" / "qm9"
+LADDER = [1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5]
+WITHIN = 0.01
+REQUIRED = {"torchdiffeq": 1.5, "original": 5.0}
+
+Way = Callable[[float], list[Tensor]]
+"""A tolerance -> positions of every molecule at t = 1, (N, 3) each."""
+
+
+def latents(flow: MoleculeFlow, rows: int) -> list[Latent]:
+    """The noise of molecules with the sizes of QM9."""
+    sizes, counts = np.array(list(MOLECULES_BY_SIZE)), np.array(list(MOLECULES_BY_SIZE.values()))
+    drawn = np.random.default_rng(0).choice(sizes, rows, p=counts / counts.sum())
+    like = flow.n_atoms.log_probs.new_zeros(0, dtype=flow.dtype)
+    return [Latent(*(part.to(like) for part in flow.draw_latent(int(n), 0, i))) for i, n in enumerate(drawn)]
+
+
+def enflow(velocity: Velocity, points: list[Latent]) -> Way:
+    """Each molecule with a step size of its own, joining and leaving."""
+
+    def run(tolerance: float) -> list[Tensor]:
+        starts = [Start(x, h, 0.0, 1.0, tolerance, tolerance) for x, h in points]
+        arrivals = {arrival.index: arrival.x for arrival in travel(velocity, starts)}
+        return [arrivals[index] for index in range(len(points))]
+
+    return run
+
+
+def padded(velocity: Velocity, points: list[Latent]) -> Way:
+    """One batch for all, padded to the longest, with one step size."""
+    x, h = (pad_sequence([point[field] for point in points], batch_first=True) for field in (0, 1))
+    mask = torch.arange(x.shape[1]) < torch.tensor([len(point.x) for point in points])[:, None]
+
+    def run(tolerance: float) -> list[Tensor]:
+        times = torch.tensor([0.0, 1.0], dtype=x.dtype)
+        path = odeint(
+            lambda t, y: velocity(t.expand(len(x)), *y, mask),
+            (x, h),
+            times,
+            rtol=tolerance,
+            atol=tolerance,
+            method="dopri5",
+        )
+        return [row[real] for row, real in zip(path[0][-1], mask, strict=True)]
+
+    return run
+
+
+def rms(found: list[Tensor], expected: list[Tensor]) -> float:
+    """Root mean square over all atoms of the distance between two sets of molecules, angstrom."""
+    squares = torch.cat([(a.double() - b).square().sum(-1) for a, b in zip(found, expected, strict=True)])
+    return float(squares.mean().sqrt())
+
+
+def loosest(error: Callable[[float], float], within: float) -> tuple[float, float]:
+    """The loosest tolerance of the ladder whose error is small enough, by bisection, and its error."""
+    low, high, errors = 0, len(LADDER), {}
+    while low < high:
+        middle = (low + high) // 2
+        errors[middle] = error(LADDER[middle])
+        low, high = (low, middle) if errors[middle] <= within else (middle + 1, high)
+    if low == len(LADDER):
+        raise SystemExit(f"no tolerance down to {LADDER[-1]:g} is within {within}: the last has {errors[low - 1]:.3g}")
+    return LADDER[low], errors[low]
+
+
+@torch.no_grad()
+def measure(flow: MoleculeFlow, rows: int, rounds: int, original: bool) -> dict[str, dict[str, Any]]:
+    """For each way: tolerance, error, molecules/s, and how many times slower than Enflow it is."""
+    points = latents(flow, rows)
+    tight = enflow(flow.double().velocity, [Latent(x.double(), h.double()) for x, h in points])(1e-7)
+    velocity = flow.float().velocity
+    ways = {"enflow": enflow(velocity, points), "torchdiffeq": padded(velocity, points)}
+    if original:
+        ways["original"] = padded(Original(flow.dynamics), points)
+    chosen = {name: loosest(lambda tol, run=run: rms(run(tol), tight), WITHIN) for name, run in ways.items()}
+    seconds = by_turns({name: lambda n=name: ways[n](chosen[n][0]) for name in ways}, rounds)
+    return {
+        name: {
+            "tolerance": chosen[name][0],
+            "rms": round(chosen[name][1], 5),
+            "molecules_per_second": round(rows / float(np.median(seconds[name])), 2),
+            "enflow_is_faster": ratio(seconds[name], seconds["enflow"]),
+        }
+        for name in ways
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", type=Path, help="directory with the checkpoint of E-NF's authors")
+    parser.add_argument("--quick", action="store_true", help="fewer molecules and rounds")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    given = arguments.reference is not None
+    flow = import_en_flows(arguments.reference) if given else load(WEIGHTS)
+    rows, rounds = (16, 1) if arguments.quick else (50, 3)
+    ways = measure(flow.requires_grad_(False), rows, rounds, original=given)
+    weights = "E-NF's released weights" if given else "the bundled weights"
+    reached = {
+        name: ways[name]["enflow_is_faster"]["median"] >= least for name, least in REQUIRED.items() if name in ways
+    }
+    tell(
+        "sampling_reference" if given else "sampling",
+        f"Sampling {rows} molecules within {WITHIN} angstrom RMS: {weights}, float32, one thread",
+        ["", "tolerance", "RMS, angstrom", "molecules/s", "Enflow is faster", "quartiles"],
+        [[name, *_cells(way)] for name, way in ways.items()],
+        {"rows": rows, "weights": weights, "ways": ways, "checks": reached},
+    )
+
+
+def _cells(way: dict[str, Any]) -> list[str]:
+    times = way["enflow_is_faster"]
+    spread = f"{times['low']:.2f} to {times['high']:.2f}"
+    return [
+        f"{way['tolerance']:g}",
+        f"{way['rms']:.4f}",
+        f"{way['molecules_per_second']:.2f}",
+        f"{times['median']:.2f}",
+        spread,
+    ]
+
+
+if __name__ == "__main__":
+    main()
