@@ -32,6 +32,7 @@ class Frame(Strict):
     """A molecule on its way at time t (0 = noise, 1 = molecule); positions in angstrom."""
 
     t: float
+    nfe: int = Field(description="evaluations of the velocity so far")
     certainty: list[float] = Field(description="how far each atom's type is settled, 0 to 1")
     atomic_numbers: list[int]
     positions: list[tuple[float, float, float]]

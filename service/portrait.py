@@ -56,6 +56,7 @@ def frame_document(frame: work.Frame) -> dict[str, Any]:
     """A frame of a molecule's way; coordinates to a ten-thousandth of an angstrom are plenty for drawing."""
     return {
         "t": round(frame.t, 6),
+        "nfe": frame.nfe,
         "atomic_numbers": frame.atomic_numbers.tolist(),
         "positions": np.round(frame.positions, 4).tolist(),
         "certainty": np.round(certainty(frame.features), 3).tolist(),

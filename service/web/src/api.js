@@ -52,8 +52,6 @@ const posting = (body, accept, signal) => ({
 
 export const get = async (path, signal) => (await request(path, { signal })).json();
 
-export const post = async (path, body, signal) => (await request(path, posting(body, "application/json", signal))).json();
-
 async function* lines(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

@@ -1,13 +1,13 @@
 // Explore: the way between two molecules, and the neighbourhood of one, in the latent space.
 import { announce, byId, number } from "./dom.js";
-import { Problem, post } from "./api.js";
+import { Problem, events } from "./api.js";
 import { EXAMPLES } from "./examples.js";
 import { Gallery } from "./gallery.js";
 import { Slot } from "./slot.js";
 import { View } from "./view.js";
 import { facing } from "./orientation.js";
 import { facts } from "./card.js";
-import { sentence } from "./molecule.js";
+import { ORDERS, sentence } from "./molecule.js";
 import { structureOf } from "./structure.js";
 import { showProblem } from "./problem.js";
 
@@ -39,12 +39,17 @@ export class Explore {
     this.slots[name === "A" ? 0 : 1].set({ name: molecule.formula, data: molecule.sdf ?? molecule.xyz, format: molecule.sdf ? "sdf" : "xyz" });
   }
 
-  async ask(path, body, show) {
+  /** Asks for a walk; its molecules are shown as they arrive, and `whole` gets them all in order. */
+  async ask(path, body, whole) {
     this.abort?.abort();
     const abort = (this.abort = new AbortController());
     this.busy(true);
+    this.gallery.clear();
     try {
-      show((await post(path, body, abort.signal)).molecules);
+      for await (const event of events(path, body, abort.signal)) {
+        if (event.event === "molecule") this.gallery.add(event.molecule);
+        else if (event.event === "done") this.finish(event, whole);
+      }
     } catch (error) {
       if (error instanceof Problem) showProblem(byId("explore-problem"), error);
       else if (error.name !== "AbortError") throw error;
@@ -52,10 +57,18 @@ export class Explore {
     if (this.abort === abort) this.busy(false);
   }
 
+  finish({ failed }, whole) {
+    const molecules = this.gallery.molecules.sort(ORDERS.index);
+    for (const { index, reason, detail } of failed) this.gallery.card(index).fail(`${reason}: ${detail}`);
+    if (molecules.length) whole(molecules);
+  }
+
   busy(value) {
     byId("explore-cancel").hidden = !value;
     byId("explore-note").textContent = value ? "Walking the latent space…" : "";
-    if (value) byId("explore-problem").replaceChildren();
+    if (!value) return;
+    byId("explore-problem").replaceChildren();
+    byId("explore-stage").hidden = true;
   }
 
   walk({ elements }) {
@@ -65,7 +78,6 @@ export class Explore {
       byId("explore-stage").hidden = false;
       this.slider.max = molecules.length - 1;
       this.view.quaternion = facing(structureOf(molecules[0]).atoms.map((atom) => atom.position));
-      this.fill(molecules);
       this.at(0);
       announce(`${molecules.length} molecules from A to B; move the slider`);
     });
@@ -74,15 +86,8 @@ export class Explore {
   vary({ elements }) {
     const body = { structures: [this.slots[0].structure], n_molecules: Number(elements.count.value), scale: Number(elements.scale.value) };
     return this.ask("/variations", body, (molecules) => {
-      byId("explore-stage").hidden = true;
-      this.fill(molecules);
       announce(`${molecules.length} variations of A`);
     });
-  }
-
-  fill(molecules) {
-    this.gallery.clear();
-    molecules.forEach((molecule) => this.gallery.add(molecule));
   }
 
   at(step) {

@@ -79,6 +79,7 @@ export class Flow {
   begin() {
     this.path = new Path();
     this.charts = [];
+    this.density = null;
     this.view.quaternion = [0, 0, 0, 1];
     byId("flow-problem").replaceChildren();
     byId("flow-charts").replaceChildren();
@@ -90,7 +91,6 @@ export class Flow {
 
   take(event, request) {
     if (event.event === "start") this.remember(request, event.seed);
-    else if (event.event === "progress") this.count(event.running?.[0]);
     else if (event.event === "frame") this.live(event.frame);
     else if (event.event === "molecule") this.finish(event.molecule);
     else if (event.event === "done") this.lament(event.failed);
@@ -103,10 +103,6 @@ export class Flow {
   remember({ n_atoms, tolerance, first_index = 0 }, seed) {
     const state = { seed, index: first_index, tolerance, ...(n_atoms !== null && { atoms: n_atoms }) };
     history.replaceState(null, "", `#flow?${new URLSearchParams(state)}`);
-  }
-
-  count(running) {
-    if (running) this.path.cost.push([running.t, running.nfe]);
   }
 
   live(frame) {
@@ -127,9 +123,8 @@ export class Flow {
   }
 
   draw(molecule) {
-    const density = molecule.path ?? molecule.likelihood?.path;
-    this.density = density?.length > 1 ? density : null;
-    const series = [this.density && [this.density, "log-density (nats)"], this.path.cost.length > 2 && [this.path.cost, "evaluations of the network"]];
+    this.density = molecule.path ?? null;
+    const series = [this.density && [this.density, "log-density (nats)"], [this.path.cost, "evaluations of the network"]];
     this.charts = series.filter(Boolean).map(([points, label]) => lineChart(points, label));
     byId("flow-charts").replaceChildren(...this.charts.map(({ element }) => element));
   }
@@ -143,7 +138,7 @@ export class Flow {
     this.slider.setAttribute("aria-valuetext", `t = ${number(t, 2)}`);
     this.charts.forEach((chart) => chart.at(t));
     byId("flow-t").textContent = number(t, 2);
-    byId("flow-nfe").textContent = path.cost.length ? Math.round(valueAt(path.cost, t)) : "–";
+    byId("flow-nfe").textContent = Math.round(valueAt(path.cost, t));
     byId("flow-density").textContent = this.density ? number(valueAt(this.density, t)) : "–";
     byId("flow-density").parentElement.hidden = !this.density;
     byId("flow-formula").replaceChildren(formula(formulaOf(frame.atomic_numbers)));

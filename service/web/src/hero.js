@@ -27,7 +27,7 @@ export function showHero(list) {
   list.replaceChildren();
   for (const t of MOMENTS) {
     const positions = ends.map((end, i) => end.map((value, k) => t * value + (1 - t) * noise[i][k]));
-    const certainty = ends.map(() => (t === 1 ? 1 : t ** 3));
+    const certainty = ends.map(() => t);
     const item = h("li");
     const painter = new Flat(item);
     painter.draw(structureOfFrame({ t, atomic_numbers: molecule.atoms.map(({ z }) => z), positions, certainty }));

@@ -8,7 +8,6 @@ export class Path {
   constructor() {
     this.frames = [];
     this.molecule = null;
-    this.cost = []; // [[t, evaluations so far]]
   }
 
   add(frame) {
@@ -18,6 +17,11 @@ export class Path {
 
   get end() {
     return this.frames.at(-1);
+  }
+
+  /** Evaluations of the network up to t, as points. */
+  get cost() {
+    return this.frames.map(({ t, nfe }) => [t, nfe]);
   }
 
   /** One framing for the whole way, so that the picture does not breathe. */
@@ -31,7 +35,6 @@ export class Path {
       this.frames = [];
       molecule.frames.forEach((frame) => this.add(frame));
     }
-    this.cost.push([1, molecule.nfe]);
   }
 
   /** The frame at t, straight between the two around it; types are those of the nearer one. */
@@ -45,13 +48,13 @@ export class Path {
       t,
       atomic_numbers: (share < 0.5 ? a : b).atomic_numbers,
       positions: a.positions.map((p, i) => p.map((value, k) => between(value, b.positions[i][k]))),
-      certainty: a.certainty?.map((value, i) => between(value, b.certainty[i])),
+      certainty: a.certainty.map((value, i) => between(value, b.certainty[i])),
     };
   }
 
   /** What to draw at t: at the end the molecule itself, with its bond orders. */
   structureAt(t) {
     if (t >= 1 && this.molecule) return structureOf(this.molecule);
-    return structureOfFrame(this.frameAt(t), this.end);
+    return structureOfFrame(this.frameAt(t));
   }
 }

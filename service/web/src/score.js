@@ -1,11 +1,11 @@
 // Score: how likely the model finds structures that people bring.
 import { announce, button, byId, h, number } from "./dom.js";
-import { Problem, post } from "./api.js";
+import { Problem, events } from "./api.js";
 import { EXAMPLES } from "./examples.js";
 import { View } from "./view.js";
 import { acceptFiles, formatOf } from "./upload.js";
 import { formula, nllText } from "./molecule.js";
-import { fromSdf, fromXyz, structureOf } from "./structure.js";
+import { structureOf } from "./structure.js";
 import { mix, theme } from "./elements.js";
 import { partsChart, percentileChart } from "./chart.js";
 import { showProblem } from "./problem.js";
@@ -52,9 +52,9 @@ export class Score {
     const structures = uploads.map(({ format, data }) => ({ format, data }));
     const body = { structures, divergence: divergence.value, draws: Number(draws.value), seed: Number(seed.value || 0) };
     this.busy(true);
+    byId("score-results").replaceChildren();
     try {
-      const { results } = await post("/likelihood", body, abort.signal);
-      this.show(results, uploads);
+      for await (const event of events("/likelihood", body, abort.signal)) this.hear(event, uploads);
     } catch (error) {
       if (error instanceof Problem) showProblem(byId("score-problem"), error, uploads.length === 1 ? uploads[0].data : null);
       else if (error.name !== "AbortError") throw error;
@@ -71,11 +71,30 @@ export class Score {
     announce("Scoring");
   }
 
-  show(results, uploads) {
-    const rows = results.map((result) => this.row(result, uploads[result.source ?? (uploads.length === results.length ? result.index : 0)]));
-    byId("score-results").replaceChildren(...rows);
-    const bad = results.filter(({ error }) => error).length;
-    announce(`${results.length - bad} structures scored${bad ? `, ${bad} could not be read` : ""}`);
+  hear(event, uploads) {
+    const list = byId("score-results");
+    if (event.event === "start") this.total = event.n_molecules;
+    else if (event.event === "score") this.enter(list, event.score, this.uploadOf(event.score.index, uploads));
+    else if (event.event === "done") this.sumUp(list);
+    if (event.event !== "done") byId("score-note").textContent = `${list.children.length} of ${this.total} structures`;
+  }
+
+  /** The upload a structure comes from; unknown where several files hold several structures. */
+  uploadOf(index, uploads) {
+    if (uploads.length === 1) return uploads[0];
+    return uploads.length === this.total ? uploads[index] : null;
+  }
+
+  /** Puts a result in its place: they arrive as they are finished. */
+  enter(list, result, upload) {
+    const row = this.row(result, upload);
+    row.dataset.index = result.index;
+    list.insertBefore(row, [...list.children].find((other) => Number(other.dataset.index) > result.index) ?? null);
+  }
+
+  sumUp(list) {
+    const bad = list.querySelectorAll(".bad").length;
+    announce(`${list.children.length - bad} structures scored${bad ? `, ${bad} could not be read` : ""}`);
   }
 
   row(result, upload) {
@@ -86,15 +105,9 @@ export class Score {
       return h("li", { class: "score bad" }, place);
     }
     const view = new View({ label: `${result.formula}. Arrow keys turn it.`, zoomable: true });
-    view.show(heated(drawn(result, upload), result.atom_base));
+    view.show(heated(structureOf(result), result.atom_base));
     return h("li", { class: "score" }, view.element, h("div", { class: "score-body" }, words(result, name)));
   }
-}
-
-/** What was scored: as the service returns it, or the upload itself where it holds one structure. */
-function drawn(result, upload) {
-  if (result.sdf || result.xyz) return structureOf(result);
-  return upload.format === "sdf" ? fromSdf(upload.data) : fromXyz(upload.data);
 }
 
 /** Colours atoms by how far out in the noise they come from: nats above the middle atom of the molecule. */

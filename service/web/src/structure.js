@@ -17,8 +17,8 @@ export function nearBonds(atoms) {
 
 const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
 
-export function fromNumbers(atomicNumbers, positions, certainty) {
-  const atoms = atomicNumbers.map((z, i) => atom(z, positions[i], certainty?.[i] ?? 1));
+function fromNumbers(atomicNumbers, positions, certainty) {
+  const atoms = atomicNumbers.map((z, i) => atom(z, positions[i], certainty[i]));
   return { atoms, bonds: nearBonds(atoms) };
 }
 
@@ -70,22 +70,12 @@ export function structureOf(molecule) {
   return molecule.sdf ? fromSdf(molecule.sdf) : fromXyz(molecule.xyz ?? "");
 }
 
-/** How far a frame's atoms are decided, relative to the last frame: the lead of the largest feature over the second. */
-function certainties(frame, last) {
-  if (frame.certainty) return frame.certainty;
-  if (!frame.features || !last?.features) return frame.atomic_numbers.map(() => Math.max(0, frame.t) ** 2);
-  const lead = (values) => {
-    const [first, second = 0] = [...values].sort((a, b) => b - a);
-    return first - second;
-  };
-  return frame.features.map((values, i) => Math.min(1, lead(values) / Math.max(lead(last.features[i]), 1e-6)));
-}
-
-export function structureOfFrame(frame, last) {
-  const certainty = certainties(frame, last);
-  const structure = fromNumbers(frame.atomic_numbers, frame.positions, certainty);
+/** A frame of the flow. Early features are noise, whose largest leads by chance: a type counts the more the later it is. */
+export function structureOfFrame({ t, atomic_numbers, positions, certainty }) {
+  const settled = certainty.map((lead) => Math.min(1, 1.5 * lead) * t ** 2);
+  const structure = fromNumbers(atomic_numbers, positions, settled);
   // In the noise neighbours are an accident: a bond is drawn once both its ends know what they are.
-  structure.bonds = structure.bonds.filter(([i, j]) => Math.min(certainty[i], certainty[j]) > 0.5);
+  structure.bonds = structure.bonds.filter(([i, j]) => Math.min(settled[i], settled[j]) > 0.5);
   return structure;
 }
 
