@@ -78,22 +78,25 @@ class Translator:
             ModelError: a structure that the model cannot take.
         """
         work, i = row.job.work, row.index - row.job.work.first_index
-        if row.lane == "likelihood" and row.job.scoring is not None:
-            sampled = row.molecule.sampled
-            structure = Structure(sampled.atomic_numbers, sampled.positions) if sampled else _structure(work, i)
-            return self._scoring(row, row.job.scoring, self._molecule(structure))
         match work:
+            case LikelihoodWork():
+                return self._scoring(row, work.seed, work.options, work.molecules[i])
+            case SampleWork() if row.molecule.sampled is not None and work.nll is not None:
+                sampled = Structure(row.molecule.sampled.atomic_numbers, row.molecule.sampled.positions)
+                return self._scoring(row, work.seed, work.nll, sampled)
             case SampleWork():
                 x, h = self._flow.draw_latent(row.molecule.n_atoms, work.seed, row.index)
             case DecodeWork():
                 x, h = (torch.from_numpy(np.asarray(part)) for part in work.latents[i])
-            case _:
-                lifted = self._flow.lift([self._molecule(_structure(work, i))], work.seed, [row.index], row.draw)
+            case EncodeWork():
+                lifted = self._flow.lift([self._molecule(work.molecules[i])], work.seed, [row.index], row.draw)
                 return Start(lifted.x[0], lifted.h[0], 1.0, 0.0, work.rtol, work.atol), None
         return Start(x, h, 0.0, 1.0, work.rtol, work.atol), None
 
-    def _scoring(self, row: Journey, options: LikelihoodOptions, molecule: Molecule) -> tuple[Start, Score]:
-        seed = row.job.work.seed
+    def _scoring(
+        self, row: Journey, seed: int, options: LikelihoodOptions, structure: Structure
+    ) -> tuple[Start, Score]:
+        molecule = self._molecule(structure)
         lifted = self._flow.lift([molecule], seed, [row.index], row.draw)
         probes: list[Tensor] = []
         if options.divergence == "hutchinson":
@@ -107,17 +110,16 @@ class Translator:
         """The answer that the draws of a molecule give together."""
         log_n_atoms = float(self._flow.n_atoms.log_prob(torch.tensor([molecule.n_atoms], device=self.device)))
         found = combine(molecule.draws, log_n_atoms, exact)
-        parts, error = found.parts, found.quadrature_error
         best = max(molecule.draws, key=lambda draw: draw.bound)
         return Scored(
             id=work.id,
             index=molecule.index,
             nll=found.nll,
             std_error=found.std_error,
-            parts=parts,
+            parts=found.parts,
             nfe=found.nfe,
             status="success",
-            quadrature_error=error,
+            quadrature_error=found.quadrature_error,
             path=tuple(best.path),
             atoms=tuple(best.atoms),
         )
@@ -165,11 +167,6 @@ class Translator:
         molecule = Molecule(structure.atomic_numbers, structure.positions)
         check_vocabulary(molecule, self._flow.vocabulary)
         return molecule
-
-
-def _structure(work: Work, i: int) -> Structure:
-    assert isinstance(work, LikelihoodWork | EncodeWork), "only these bring structures"
-    return work.molecules[i]
 
 
 def _velocity(flow: MoleculeFlow) -> Tensor:
