@@ -29,7 +29,7 @@ def exact(
     mask: Bool[Tensor, "B N"],
     chunk: int | None = None,
 ) -> Float[Tensor, " B"]:
-    """The trace of the Jacobian, tr d(dx, dh)/d(x, h), by one Jacobian-vector product per dimension.
+    """The trace of the Jacobian, tr d(dx, dh)/d(x, h), by one Jacobian-vector product per dimension; differentiable.
 
     Args:
         velocity: a dynamics without drift: dx has zero mean over the real atoms.
@@ -43,11 +43,18 @@ def exact(
     n_rows, n_atoms, width = y.shape
     axes = torch.arange(width, device=y.device) < 3
 
+    def velocity_of(y: Tensor) -> Tensor:
+        return packed(velocity, t, y, mask)
+
     def entry(direction: Tensor) -> Tensor:  # (N, D), one where it points
         wanted = direction * real
         opposite = torch.where(axes, wanted.sum(1), 0.0)
         tangent = torch.cat([wanted[:, :1] - opposite[:, None], wanted[:, 1:]], 1)
-        moved: Tensor = jvp(lambda y: packed(velocity, t, y, mask), (y,), (tangent,))[1]
+        if torch.is_grad_enabled():
+            # Gradients of the trace: those of torch's layer norm are wrong through jvp (pytorch issue 196700, 2.13).
+            pulled: Tensor = vjp(velocity_of, y)[1](wanted)[0]
+            return (pulled * tangent).sum((1, 2))
+        moved: Tensor = jvp(velocity_of, (y,), (tangent,))[1]
         return (moved * wanted).sum((1, 2))
 
     # The positions of the first atom, the first three, only ever move against another's.
