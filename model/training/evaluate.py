@@ -1,7 +1,7 @@
 """How good a model is: what it generates, and what it says of molecules it never saw; goes on where it stopped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,39 +51,41 @@ class Evaluation:
 
 
 def evaluate(
-    flow: MoleculeFlow, weights_sha256: str, data: Path, journal: Path, settings: Evaluation, report: Report
+    flow: MoleculeFlow, weights_sha256: str, data: Path, folder: Path, settings: Evaluation, report: Report
 ) -> tuple[dict[str, Any], list[Scored]]:
     """The metrics of a card, and the scores behind its likelihood.
 
     Args:
         flow: the model.
-        weights_sha256: of its weights; a journal of other weights is not gone on with.
+        weights_sha256: of its weights; what was measured of other weights is not gone on with.
         data: the prepared qm9.npz.
-        journal: the partial file; removed by nobody, so that a second call only measures what is new.
+        folder: of samples.jsonl and scores.jsonl, removed by nobody: a second call only measures what is new.
         settings: what is measured.
         report: told of progress.
 
     Raises:
         DataError: the data cannot be read, or has fewer test molecules than asked for.
+        SolverError: no sample came to be a molecule.
     """
     vocabulary = flow.config.vocabulary
     test = load_qm9(data, "test", vocabulary)
-    rows = chosen(len(test), settings)
-    header = {"weights_sha256": weights_sha256, "data_sha256": test.sha256, **asdict(settings)}
-    del header["samples"], header["molecules"]  # more of the same is no other evaluation
-    log = Journal(journal, header)
-    _generate(flow, settings, log, report)
-    _score(flow, settings, log, test, rows, report)
-    generated = [log.generated[index] for index in range(settings.samples)]
-    scored = [log.scored[row] for row in rows.tolist()]
+    rows = chosen(len(test), settings).tolist()
+    what = {"weights_sha256": weights_sha256, "seed": settings.seed, "tolerance": settings.tolerance}
     metrics: dict[str, Any] = {"tolerance": settings.tolerance, "seed": settings.seed}
-    if generated:
-        training = known(load_qm9(data, "train", vocabulary), vocabulary, journal.parent, report)
+    if settings.samples:
+        journal = Journal(folder / "samples.jsonl", what, Generated)
+        _generate(flow, settings, journal, report)
+        training = known(load_qm9(data, "train", vocabulary), vocabulary, folder, report)
         reference = np.random.default_rng(0).permutation(len(test))[:REFERENCE]
+        generated = [journal.entries[index] for index in range(settings.samples)]
         metrics |= sample_metrics(generated, training, molecules_of(test, vocabulary, reference.tolist()))
-    if scored:
-        metrics |= likelihood_metrics(scored) | {"divergence": settings.divergence, "probes": settings.probes}
-    return metrics, scored
+    if not rows:
+        return metrics, []
+    how = {"divergence": settings.divergence, "probes": settings.probes}
+    scores = Journal(folder / "scores.jsonl", what | how | {"data_sha256": test.sha256}, Scored)
+    _score(flow, settings, scores, test, rows, report)
+    scored = [scores.entries[row] for row in rows]
+    return metrics | likelihood_metrics(scored) | how, scored
 
 
 def chosen(n_test: int, settings: Evaluation) -> NDArray[np.int64]:
@@ -224,22 +226,22 @@ def readme_row(metrics: Mapping[str, Any]) -> str:
     return f"| **Enflow**, `weights/qm9` | {' | '.join(cells)} |"
 
 
-def _generate(flow: MoleculeFlow, settings: Evaluation, log: Journal, report: Report) -> None:
-    todo = [index for index in range(settings.samples) if index not in log.generated]
+def _generate(flow: MoleculeFlow, settings: Evaluation, journal: Journal[Generated], report: Report) -> None:
+    todo = [index for index in range(settings.samples) if index not in journal.entries]
     sizes = {index: flow.draw_n_atoms(settings.seed, index) for index in todo}
     report("sampling", settings.samples - len(todo), settings.samples)
     found = flow.samples(list(sizes.values()), settings.seed, settings.tolerance, settings.tolerance, indices=todo)
     for done, one in enumerate(found, start=settings.samples - len(todo) + 1):
         numbers = one.molecule.atomic_numbers.tolist() if one.molecule else []
         positions = one.molecule.positions.round(6).tolist() if one.molecule else []
-        log.write(Generated(one.index, sizes[one.index], numbers, positions, one.nfe, one.status.name))
+        journal.write(Generated(one.index, sizes[one.index], numbers, positions, one.nfe, one.status.name))
         report("sampling", done, settings.samples)
 
 
 def _score(
-    flow: MoleculeFlow, settings: Evaluation, log: Journal, test: Molecules, rows: NDArray[np.int64], report: Report
+    flow: MoleculeFlow, settings: Evaluation, journal: Journal[Scored], test: Molecules, rows: list[int], report: Report
 ) -> None:
-    todo = [row for row in rows.tolist() if row not in log.scored]
+    todo = [row for row in rows if row not in journal.entries]
     if not todo:
         return
     molecules = dict(zip(todo, molecules_of(test, flow.config.vocabulary, todo), strict=True))
@@ -254,7 +256,7 @@ def _score(
         fluorine = bool((molecule.atomic_numbers == FLUORINE).any())
         status = likelihood.status.name
         parts = likelihood.parts if nll is not None else {}
-        log.write(Scored(row, molecule.n_atoms, fluorine, nll, parts, likelihood.nfe, status))
+        journal.write(Scored(row, molecule.n_atoms, fluorine, nll, parts, likelihood.nfe, status))
         report("scoring", done, len(rows))
 
 

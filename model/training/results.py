@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from model.chem.molecule import Molecule
 from model.flow.stepper import Status
@@ -11,7 +11,7 @@ from model.flow.stepper import Status
 
 @dataclass(frozen=True)
 class Generated:
-    """A generated molecule, one line of the partial file; no atoms where it came to nothing."""
+    """A generated molecule, one line of a journal; no atoms where it came to nothing."""
 
     index: int
     n_atoms: int
@@ -29,9 +29,9 @@ class Generated:
 
 @dataclass(frozen=True)
 class Scored:
-    """The likelihood of the test molecule in row `row` of the split, nats; one line of the partial file."""
+    """The likelihood of the test molecule in row `index` of the split, nats; one line of a journal."""
 
-    row: int
+    index: int
     n_atoms: int
     fluorine: bool
     nll: float | None
@@ -40,38 +40,31 @@ class Scored:
     status: str
 
 
-class Journal:
+Entry = TypeVar("Entry", Generated, Scored)
+
+
+class Journal(Generic[Entry]):
     """Lines of JSON that outlive an interruption; the first says what is measured, another evaluation starts anew."""
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+    def __init__(self, path: Path, header: dict[str, Any], kind: type[Entry]) -> None:
         self.path = path
-        self.generated: dict[int, Generated] = {}
-        self.scored: dict[int, Scored] = {}
+        self.entries: dict[int, Entry] = {}
         lines = path.read_text().splitlines() if path.exists() else []
-        if not lines or json.loads(lines[0]) != header:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(header) + "\n")
-            return
-        for line in lines[1:]:
-            try:
-                self._enter(json.loads(line))
-            except ValueError:
-                break  # the last line of an interrupted run may be half a line
-        self._rewrite(header)
+        if lines and json.loads(lines[0]) == header:
+            for line in lines[1:]:
+                try:
+                    self._enter(kind(**json.loads(line)))
+                except ValueError:
+                    break  # the last line of an interrupted run may be half a line
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = [header, *map(asdict, self.entries.values())]
+        path.write_text("".join(json.dumps(line) + "\n" for line in whole))
 
-    def write(self, entry: Generated | Scored) -> None:
+    def write(self, entry: Entry) -> None:
         """Enter a finished molecule and put it on disk."""
-        self._enter(asdict(entry))
+        self._enter(entry)
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(entry)) + "\n")
 
-    def _enter(self, values: dict[str, Any]) -> None:
-        if "row" in values:
-            self.scored[values["row"]] = Scored(**values)
-        else:
-            self.generated[values["index"]] = Generated(**values)
-
-    def _rewrite(self, header: dict[str, Any]) -> None:
-        entries: list[Generated | Scored] = [*self.generated.values(), *self.scored.values()]
-        lines = [json.dumps(header), *(json.dumps(asdict(entry)) for entry in entries)]
-        self.path.write_text("".join(line + "\n" for line in lines))
+    def _enter(self, entry: Entry) -> None:
+        self.entries[entry.index] = entry

@@ -138,20 +138,20 @@ def silent(what, done, total, note=""):
 
 def test_an_interrupted_evaluation_goes_on_and_ends_the_same(flow, data, tmp_path):
     settings = Evaluation(samples=6, molecules=3, tolerance=0.05, probes=1)
-    whole, scores = evaluate(flow, "ab", data, tmp_path / "whole.jsonl", settings, silent)
+    whole, scores = evaluate(flow, "ab", data, tmp_path / "whole", settings, silent)
     assert flow.asked == 6
     flow.asked, flow.left = 0, 2
     with pytest.raises(KeyboardInterrupt):
-        evaluate(flow, "ab", data, tmp_path / "parts.jsonl", settings, silent)
-    with (tmp_path / "parts.jsonl").open("a") as file:
+        evaluate(flow, "ab", data, tmp_path / "parts", settings, silent)
+    with (tmp_path / "parts" / "samples.jsonl").open("a") as file:
         file.write('{"index": 5, "n_at')  # what a power cut leaves
     flow.left = 10**9
-    again, scores_again = evaluate(flow, "ab", data, tmp_path / "parts.jsonl", settings, silent)
+    again, scores_again = evaluate(flow, "ab", data, tmp_path / "parts", settings, silent)
     assert flow.asked == 6
     assert again == whole
     assert scores_again == scores
     more = Evaluation(samples=7, molecules=3, tolerance=0.05, probes=1)
-    evaluate(flow, "ab", data, tmp_path / "parts.jsonl", more, silent)
+    evaluate(flow, "ab", data, tmp_path / "parts", more, silent)
     assert flow.asked == 7
-    evaluate(flow, "cd", data, tmp_path / "parts.jsonl", settings, silent)  # other weights: nothing of it holds
+    evaluate(flow, "cd", data, tmp_path / "parts", settings, silent)  # other weights: nothing of it holds
     assert flow.asked == 13
