@@ -30,6 +30,7 @@ from service.telemetry import Telemetry
 
 T = TypeVar("T")
 
+FileFormat = Literal["xyz", "sdf", "smiles3d"]
 WrittenForm = Literal["sdf", "sdf-v3000", "html"]
 
 
@@ -66,7 +67,7 @@ class Chemistry:
         start_s = 120.0  # a cold disk and a busy core
         await asyncio.gather(*(self._call(start_s, _draw, methane) for _ in range(self._settings.processes)))
 
-    async def read(self, data: bytes, form: Literal["xyz", "sdf"] | None) -> list[Molecule | StructureError]:
+    async def read(self, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
         """The structures of an upload in order, each a molecule or what is wrong with it.
 
         Raises:
@@ -123,7 +124,7 @@ def _draw(molecule: Molecule) -> Drawing:
     return Drawing(infer_bonds(molecule), *_stability(molecule))
 
 
-def _read(data: bytes, form: Literal["xyz", "sdf"] | None, limits: TextLimits) -> list[Molecule | StructureError]:
+def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:
     return read(data, form, limits)
 
 

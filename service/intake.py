@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 from starlette.datastructures import UploadFile
@@ -15,19 +15,26 @@ from model.chem.elements import Vocabulary
 from model.chem.formats import sniff
 from model.chem.molecule import Molecule, check_vocabulary
 from model.errors import EnflowError, StructureError, VocabularyError
+from service.chemistry import FileFormat
 from service.desk import Desk
-from service.negotiation import JSON, MULTIPART, SDF, XYZ, input_format, unsupported
+from service.negotiation import JSON, MULTIPART, SDF, SMILES, XYZ, input_format, unsupported
 from service.problems import Problem
 from service.schemas import StructureText
 from service.settings import Limits
 
 M = TypeVar("M", bound=BaseModel)
-FileFormat = Literal["xyz", "sdf"]
 
-FILES: Mapping[str, FileFormat] = {XYZ: "xyz", SDF: "sdf"}
+FILES: Mapping[str, FileFormat] = {XYZ: "xyz", SDF: "sdf", SMILES: "smiles3d"}
 TAKES = [JSON, *FILES, MULTIPART]
 """Content types that structures come in."""
-_ENDINGS: Mapping[str, FileFormat] = {".xyz": "xyz", ".extxyz": "xyz", ".sdf": "sdf", ".mol": "sdf", ".sd": "sdf"}
+_ENDINGS: Mapping[str, FileFormat] = {
+    ".xyz": "xyz",
+    ".extxyz": "xyz",
+    ".sdf": "sdf",
+    ".mol": "sdf",
+    ".sd": "sdf",
+    ".smi": "smiles3d",
+}
 _MOST_FIELDS = 20
 
 

@@ -9,6 +9,7 @@ from service.problems import Problem
 JSON = "application/json"
 XYZ = "chemical/x-xyz"
 SDF = "chemical/x-mdl-sdfile"
+SMILES = "chemical/x-daylight-smiles"
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 HTML = "text/html"
@@ -27,6 +28,7 @@ _INPUT_NAMES = {
     SDF: SDF,
     "chemical/x-mdl-molfile": SDF,
     "chemical/x-extxyz": XYZ,
+    SMILES: SMILES,
     MULTIPART: MULTIPART,
 }
 _UNDECLARED = frozenset({"", "application/octet-stream", "text/plain"})

@@ -48,7 +48,8 @@ Tolerance = Annotated[
     Field(description="rtol = atol of the adaptive solver, by name or as a number"),
 ]
 Deadline = Annotated[float, Field(gt=0), Within("max_deadline_s")]
-Format = Literal["xyz", "sdf"]
+Format = Literal["xyz", "sdf", "smiles3d"]
+"""smiles3d: a SMILES in each line, given a geometry by RDKit."""
 
 
 def rtol(tolerance: str | float) -> float:

@@ -10,6 +10,7 @@ from model.chem.bonds import Bonds
 from model.chem.gallery import write_gallery
 from model.chem.molecule import Molecule
 from model.chem.sdf import read_sdf, write_sdf
+from model.chem.smiles import read_smiles
 from model.chem.text import Limits, decode
 from model.chem.xyz import read_xyz, write_xyz
 from model.errors import StructureError
@@ -18,7 +19,7 @@ Format = Literal["xyz", "sdf", "json", "html"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-READERS = {"xyz": read_xyz, "sdf": read_sdf}
+READERS = {"xyz": read_xyz, "sdf": read_sdf, "smiles3d": read_smiles}
 
 
 def read(data: str | bytes, form: str | None = None, limits: Limits | None = None) -> list[Molecule | StructureError]:
@@ -26,7 +27,7 @@ def read(data: str | bytes, form: str | None = None, limits: Limits | None = Non
 
     Args:
         data: the file.
-        form: "xyz" or "sdf"; None looks at the data.
+        form: "xyz", "sdf" or "smiles3d" (given a geometry); None looks at the data for one of the first two.
         limits: what the file may ask for.
 
     Raises:

@@ -31,7 +31,7 @@ CHECKS = [
 ]
 
 
-@schemathesis.serializer("chemical/x-xyz", "chemical/x-mdl-sdfile")
+@schemathesis.serializer("chemical/x-xyz", "chemical/x-mdl-sdfile", "chemical/x-daylight-smiles")
 def as_text(context: Any, value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
 

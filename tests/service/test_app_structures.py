@@ -65,6 +65,7 @@ def test_all_bad_is_an_answer_too(api: Api) -> None:
         ("chemical/x-xyz; charset=utf-8", "\ufeff" + WATER.replace("\n", "\r\n"), ["H2O"]),
         ("chemical/x-mdl-sdfile", MOLFILE + "$$$$\n" + MOLFILE + "$$$$\n", ["H2O", "H2O"]),
         ("chemical/x-mdl-molfile", MOLFILE, ["H2O"]),
+        ("chemical/x-daylight-smiles", "CC ethane\nO\n", ["C2H6", "H2O"]),
         ("text/plain", MOLFILE, ["H2O"]),
         ("application/octet-stream", METHANE, ["CH4"]),
         (None, METHANE, ["CH4"]),
