@@ -7,21 +7,18 @@ its callers have heard once they do not hear again.
 import asyncio
 import importlib
 import multiprocessing
-import signal
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
+from service.carrier import Carrier, ThreadCarrier, Worker, process_carrier
 from service.gate import Gate
 from service.ledger import Heard, Ledger
-from service.loop import CHECK, Abort, Beat, Crashed, Order, Ready, Report, Saved, Stop, Told, serve
-from service.work import Event, Health, Reason, Snapshot, Stats, Unavailable, Work
+from service.loop import CHECK, Abort, Beat, Crashed, Order, Ready, Report, Saved, Stop, Told
+from service.work import Event, Health, Overloaded, Reason, Snapshot, Stats, Unavailable, Work
 
 if TYPE_CHECKING:  # a client's process need not load torch
     from service.engine import Engine
@@ -99,28 +96,6 @@ class Care:
     client_share: float = 0.5
 
 
-class _Carrier(Protocol):
-    """What runs a worker."""
-
-    def kill(self) -> None: ...
-
-    def join(self, timeout: float) -> None: ...
-
-
-@dataclass(eq=False)
-class _Worker:
-    """A worker as its client sees it; orders leave by a thread, since a pipe may be full."""
-
-    carrier: _Carrier
-    connection: Connection
-    orders: "SimpleQueue[Order | None]" = field(default_factory=SimpleQueue)
-    born: float = field(default_factory=time.monotonic)
-    pulse: float = field(default_factory=time.monotonic)
-    ready: bool = False
-    checked: float = 0.0
-    error: str = "the worker died"
-
-
 class _Client:
     """Everything but the carrier of the worker."""
 
@@ -128,7 +103,7 @@ class _Client:
         self._factory, self._care = factory, care or Care()
         self._ledger = Ledger()
         self._gate = Gate(self._care.queue_s, self._care.client_share)
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
         self._watching: asyncio.Task[None] | None = None
         self._now, self._past = Stats(), Stats()
         self._crashes, self._restarts = 0, 0
@@ -153,8 +128,12 @@ class _Client:
             raise Unavailable("the engine is about to stop and takes no new work")
         if self._breaker_open:
             raise Unavailable(f"the engine has crashed {self._crashes} times in a row: {self._last_error}")
-        self._gate.admit(work)
         self._ledger.open(work)
+        try:
+            self._gate.admit(work)
+        except Overloaded:
+            self._ledger.forget(work.id)
+            raise
         self._order(Snapshot(((work, frozenset()),)))
 
     def events(self, work: str) -> AsyncIterator[Event]:
@@ -217,39 +196,27 @@ class _Client:
             self._watching.cancel()
         for entry in self._ledger.owed:
             self._end(entry.work.id, Reason.ENGINE, "the engine was stopped")
+        self._order(Stop())
         if worker := self._dismiss():
-            worker.orders.put(Stop())
-            worker.orders.put(None)
             await asyncio.to_thread(worker.carrier.join, 2.0)
             worker.carrier.kill()
 
     # The worker's life
 
-    def _carry(self, connection: Connection) -> _Carrier:
+    def _carry(self, connection: Connection) -> Carrier:
         raise NotImplementedError
 
     def _spawn(self) -> None:
-        ours, theirs = multiprocessing.Pipe()
-        worker = self._worker = _Worker(self._carry(theirs), ours)
-        for target in (self._read, self._write):
-            threading.Thread(target=target, args=(worker,), daemon=True).start()
+        call = self._loop.call_soon_threadsafe
+        self._worker = Worker(
+            self._carry,
+            hear=lambda worker, report: call(self._hear, worker, report),
+            lost=lambda worker: call(self._lost, worker),
+        )
         if self._ledger.owed:
-            worker.orders.put(self._ledger.snapshot())
+            self._worker.order(self._ledger.snapshot())
 
-    def _read(self, worker: _Worker) -> None:
-        # What a dead worker has sent is read to the end before it counts as dead; a torn last message never arrives.
-        with suppress(RuntimeError):  # the loop may be closed by now
-            with suppress(EOFError, OSError):
-                while True:
-                    self._loop.call_soon_threadsafe(self._hear, worker, worker.connection.recv())
-            self._loop.call_soon_threadsafe(self._lost, worker)
-
-    def _write(self, worker: _Worker) -> None:
-        with suppress(OSError):
-            while (order := worker.orders.get()) is not None:
-                worker.connection.send(order)
-
-    def _hear(self, worker: _Worker, report: Report) -> None:
+    def _hear(self, worker: Worker, report: Report) -> None:
         if worker is not self._worker:
             return
         worker.pulse = time.monotonic()
@@ -274,7 +241,7 @@ class _Client:
             case Heard.END:
                 self._gate.release(event.id)
 
-    def _lost(self, worker: _Worker) -> None:
+    def _lost(self, worker: Worker) -> None:
         if worker is not self._worker:
             return
         self._dismiss()
@@ -289,10 +256,10 @@ class _Client:
         for entry in self._ledger.owed:
             self._end(entry.work.id, Reason.ENGINE, f"the engine crashed too often: {worker.error}")
 
-    def _dismiss(self) -> _Worker | None:
+    def _dismiss(self) -> Worker | None:
         worker, self._worker = self._worker, None
         if worker:
-            worker.orders.put(None)
+            worker.dismiss()
             self._past = _sum(self._past, self._now)
             self._now = Stats(device=self._now.device)
         return worker
@@ -324,7 +291,7 @@ class _Client:
 
     def _order(self, order: Order) -> None:
         if self._worker:
-            self._worker.orders.put(order)
+            self._worker.order(order)
 
     def _end(self, work: str, reason: Reason, detail: str) -> bool:
         self._gate.release(work)
@@ -338,8 +305,8 @@ def _sum(past: Stats, now: Stats) -> Stats:
 class InProcessClient(_Client):
     """The engine in a thread: for tests and small tools. A hung thread cannot be killed, only left behind."""
 
-    def _carry(self, connection: Connection) -> _Carrier:
-        return _Thread(connection, self._factory)
+    def _carry(self, connection: Connection) -> Carrier:
+        return ThreadCarrier(connection, self._factory)
 
 
 class ProcessClient(_Client):
@@ -350,34 +317,5 @@ class ProcessClient(_Client):
     def __init__(self, factory: EngineSpec, care: Care | None = None) -> None:
         super().__init__(factory, care)
 
-    def _carry(self, connection: Connection) -> _Carrier:
-        process = self._processes.Process(  # type: ignore[attr-defined]
-            target=_serve_in_process, args=(connection, self._factory), name="enflow-engine", daemon=True
-        )
-        process.start()
-        connection.close()
-        return cast("_Carrier", process)
-
-
-class _Thread:
-    def __init__(self, connection: Connection, factory: "Callable[[], Engine]") -> None:
-        self._connection = connection
-        self._thread = threading.Thread(target=self._run, args=(factory,), name="enflow-engine", daemon=True)
-        self._thread.start()
-
-    def _run(self, factory: "Callable[[], Engine]") -> None:
-        with suppress(Exception):  # told to the client as Crashed
-            serve(self._connection, factory)
-
-    def kill(self) -> None:
-        with suppress(OSError):
-            self._connection.close()
-
-    def join(self, timeout: float) -> None:
-        self._thread.join(timeout)
-
-
-def _serve_in_process(connection: Connection, factory: "Callable[[], Engine]") -> None:
-    # Ctrl-C reaches the whole group; the service stops this process when it has drained.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(connection, factory)
+    def _carry(self, connection: Connection) -> Carrier:
+        return process_carrier(self._processes, connection, self._factory)

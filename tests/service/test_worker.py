@@ -190,7 +190,7 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing() -> None:
     async def talk() -> int:
         client = Forked(EngineSpec("tests.stubs:engine", {"pause": 0.004, "pairs": 300}), Care(crashes=1000))
         await client.start()
-        rounds = 0
+        pipes, rounds = len(list(Path("/proc/self/fd").iterdir())), 0
         while client.stats().restarts < 20:
             listening = [asyncio.create_task(asked(client, _renamed(work, rounds))) for work in works]
             while not all(task.done() for task in listening):
@@ -200,6 +200,7 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing() -> None:
             for work, task in zip(works, listening, strict=True):
                 assert_complete(task.result(), wanted[work.id])
             rounds += 1
+        assert len(list(Path("/proc/self/fd").iterdir())) <= pipes + 4
         restarts = client.stats().restarts
         await client.close()
         return restarts
