@@ -16,9 +16,9 @@ def main() -> None:
     flow = load(REPOSITORY / "weights" / "qm9")
     molecules = flow.sample([None] * (COLUMNS * ROWS), seed=SEED)
     cells = [
-        f'<g transform="translate({SIDE * (i % COLUMNS)} {SIDE * (i // COLUMNS)})">'
-        + drawing(molecule.atomic_numbers, molecule.positions, SIDE, molecule.formula)
-        + "</g>"
+        drawing(molecule.atomic_numbers, molecule.positions, SIDE, molecule.formula).replace(
+            "<svg ", f'<svg x="{SIDE * (i % COLUMNS)}" y="{SIDE * (i // COLUMNS)}" width="{SIDE}" height="{SIDE}" ', 1
+        )
         for i, molecule in enumerate(molecules)
     ]
     size = f'width="{SIDE * COLUMNS}" height="{SIDE * ROWS}"'
