@@ -18,6 +18,14 @@ from service.schemas import InterpolateOptions, VariationsOptions, rtol
 from service.work import Latent, Structure
 
 
+TIGHTER, FINEST = 0.01, 1e-7
+"""There and back the flow multiplies the solver's error, so that a walk is solved more tightly than it is asked for.
+
+Measured with weights/qm9 on ethanol, furan and acetamide: off by up to 0.03 angstrom at 1e-5, 0.0008 at 1e-7, for three
+times the evaluations; float64 changes nothing.
+"""
+
+
 @dataclass
 class Walk:
     """One /interpolate or /variations request under way: its parents are encoded, moved, and decoded."""
@@ -60,6 +68,10 @@ class Walk:
     def _steps(self) -> int:
         return self.options.steps if isinstance(self.options, InterpolateOptions) else self.options.n_molecules
 
+    @property
+    def _tolerance(self) -> float:
+        return max(TIGHTER * rtol(self.options.tolerance), FINEST)
+
     def _parents(self) -> list[Structure]:
         expected = 2 if isinstance(self.options, InterpolateOptions) else 1
         molecules = []
@@ -76,7 +88,7 @@ class Walk:
         return [Structure(each.atomic_numbers, each.positions) for each in molecules]
 
     async def _encode(self) -> list[Latent]:
-        tolerance = rtol(self.options.tolerance)
+        tolerance = self._tolerance
         wanted = work.EncodeWork(
             id=work_id(),
             molecules=tuple(self.parents),
@@ -111,7 +123,7 @@ class Walk:
         return index / (self._steps - 1)
 
     async def _decode(self, latents: Sequence[Latent]) -> None:
-        tolerance = rtol(self.options.tolerance)
+        tolerance = self._tolerance
         wanted = work.DecodeWork(
             id=work_id(),
             latents=tuple(latents),
