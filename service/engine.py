@@ -156,9 +156,9 @@ class Engine:
         with torch.inference_mode():
             for rows, flight in self._fleet.landed(all_of_them=True):  # frames are taken when a step lands
                 self._land(rows, flight)
-            half_way = [row for row in self._scheduler.rows() if row.slot is not None and row.score is None]
+            half_way = [row for row in self._scheduler.rows() if row.score is None]
             works = tuple((job.work, _answered(job)) for job in self._jobs.values())
-            return Snapshot(works, {row.key: self._fleet.save(row) for row in half_way})
+            return Snapshot(works, self._fleet.save(half_way))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take the works of a snapshot and go on where it stood."""

@@ -10,7 +10,7 @@ from model.flow.stepper import State
 from service.jobs import Journey, Lane
 from service.pool import Flight, Pool, Start
 from service.translator import Translator
-from service.work import SavedRow
+from service.work import RowKey, SavedRow
 
 
 class Fleet:
@@ -66,11 +66,14 @@ class Fleet:
             self._pool(row).release(row.slot)
             row.slot = None
 
-    def save(self, row: Journey) -> SavedRow:
-        """Where a row stands, for `launch` elsewhere."""
-        assert row.slot is not None, "only a row with a slot stands somewhere"
-        state = self._pool(row).read(row.slot)
-        return SavedRow(tuple(field.cpu().numpy() for field in state), tuple(row.frames))
+    def save(self, rows: Sequence[Journey]) -> dict[RowKey, SavedRow]:
+        """Where these rows stand, for `launch` elsewhere; those without a slot stand nowhere."""
+        saved = {}
+        for place, pool in self._pools.items():
+            here = {row: row.slot for row in rows if row.slot is not None and (row.group.lane, row.group.size) == place}
+            for row, state in zip(here, pool.read(list(here.values())) if here else (), strict=True):
+                saved[row.key] = SavedRow(tuple(field.numpy() for field in state), tuple(row.frames))
+        return saved
 
     def _pool(self, row: Journey) -> Pool:
         return self._pools[row.group.lane, row.group.size]

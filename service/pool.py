@@ -95,14 +95,19 @@ class Pool:
         packed = torch.stack([f.to(torch.float64) for f in (state.t, state.nfe, state.status, step.accepted)])
         if packed.device.type != "cuda":
             return Flight(step, packed, None)
+        # Only a copy to pinned memory does not wait for the device.
+        host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True).copy_(packed, non_blocking=True)
         landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        packed = packed.to("cpu", non_blocking=True)
         landed.record()
-        return Flight(step, packed, landed)
+        return Flight(step, host, landed)
 
-    def read(self, slot: int) -> State:
-        """A row's state, without padding."""
-        return stepper.select(self._state, self._index([slot])[:1], self._n_atoms[slot])
+    def read(self, slots: Sequence[int]) -> list[State]:
+        """The states of these rows on the host, each without padding."""
+        rows = State(*(field.cpu() for field in stepper.select(self._state, self._index(slots))))
+        return [
+            State(*(f[i : i + 1] if f.ndim == 1 else f[i : i + 1, : self._n_atoms[slot]] for f in rows))
+            for i, slot in enumerate(slots)
+        ]
 
     def release(self, slot: int) -> None:
         """Free a slot; what stands in it is overwritten by the next row."""

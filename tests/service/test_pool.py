@@ -28,7 +28,7 @@ def test_static_shapes_change_no_row() -> None:
     for p, slots in ways:
         arrive(p, slots)
     for one, other in zip(ways[0][1], ways[1][1], strict=True):
-        torch.testing.assert_close(plain.read(one), static.read(other), rtol=0, atol=1e-12)
+        torch.testing.assert_close(plain.read([one])[0], static.read([other])[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 5])
@@ -49,18 +49,18 @@ def test_a_released_slot_is_taken_again_and_the_others_stay() -> None:
     p = pool(False)
     first, second = p.start(starts(5, 9))
     p.step([first, second], 100).flags()
-    before = p.read(second)
+    (before,) = p.read([second])
     p.release(first)
     (third,) = p.start(starts(12))
     assert third == first
-    torch.testing.assert_close(p.read(second), before, rtol=0, atol=0)
+    torch.testing.assert_close(p.read([second])[0], before, rtol=0, atol=0)
 
 
 def test_a_row_that_was_read_goes_on_in_another_pool() -> None:
     here, there = pool(False), pool(True)
     (slot,) = here.start(starts(9))
     here.step([slot], 100).flags()
-    moved = there.resume(here.read(slot))
+    moved = there.resume(here.read([slot])[0])
     arrive(here, [slot])
     arrive(there, [moved])
-    torch.testing.assert_close(there.read(moved), here.read(slot), rtol=0, atol=1e-12)
+    torch.testing.assert_close(there.read([moved])[0], here.read([slot])[0], rtol=0, atol=1e-12)
