@@ -92,7 +92,7 @@ export function facts(molecule) {
   const nll = nllText(molecule);
   return [
     h("p", { class: "headline" }, formula(molecule.formula), h("span", { class: `chip ${kind}`, title: why }, word)),
-    h("p", { class: "smiles", title: molecule.smiles ?? why }, molecule.smiles ?? why),
+    molecule.smiles ? h("p", { class: "smiles", title: molecule.smiles }, molecule.smiles) : h("p", { class: "reason" }, why),
     nll && h("p", { class: "fact" }, "NLL ", h("b", {}, nll), " nats"),
     Number.isFinite(molecule.distance) && h("p", { class: "fact" }, h("b", {}, number(molecule.distance, 2)), " Å from the parent"),
   ].filter(Boolean);
