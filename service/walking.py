@@ -17,7 +17,6 @@ from service.progress import Progress
 from service.schemas import InterpolateOptions, VariationsOptions, rtol
 from service.work import Latent, Structure
 
-
 TIGHTER, FINEST = 0.01, 1e-7
 """There and back the flow multiplies the solver's error, so that a walk is solved more tightly than it is asked for.
 

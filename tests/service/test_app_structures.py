@@ -137,7 +137,7 @@ def test_a_walk_between_two(api: Api) -> None:
     encode, decode = api.client.submitted
     assert isinstance(encode, work.EncodeWork)
     assert isinstance(decode, work.DecodeWork)
-    assert encode.rtol == decode.rtol == 1e-7  # precise, and a hundred times as tight for the way there and back
+    assert encode.rtol == decode.rtol == pytest.approx(1e-7)  # precise, and a hundred times as tight there and back
     # The obedient engine's latents are the structures: the walk begins at one parent and ends at the other.
     assert decode.latents[0].x == pytest.approx(encode.molecules[0].positions)
     assert len(decode.latents) == 5
