@@ -31,6 +31,9 @@ class Objective(Protocol):
     def begin(self, network: Any, data: Molecules) -> None:
         """Set what is not learned but counted, before the first step."""
 
+    def adopt(self, network: Any, flow: MoleculeFlow) -> None:
+        """Take over the weights of a flow, before the first step."""
+
     def draw(self, network: Any, data: Molecules, rows: NDArray[np.int64], seed: int, step: int) -> Any:
         """All that one step needs; a pure function of (seed, step)."""
 
@@ -60,6 +63,10 @@ class FlowMatching:
 
     def begin(self, network: nn.Module, data: Molecules) -> None:
         """Nothing: a velocity knows no sizes."""
+
+    def adopt(self, network: nn.Module, flow: MoleculeFlow) -> None:
+        """Its velocity."""
+        network.load_state_dict(flow.dynamics.state_dict())
 
     def draw(
         self,
@@ -123,6 +130,10 @@ class MaximumLikelihood:
             batch, noise = self.draw(network, data, rows, seed=0, step=0)
             h, _ = network.dequantizer.dequantize(batch.atom_types, batch.positions, batch.mask, noise.dequantizer)
             network.act_norm.initialize(batch.positions, h, batch.mask)
+
+    def adopt(self, network: MoleculeFlow, flow: MoleculeFlow) -> None:
+        """All of it."""
+        network.load_state_dict(flow.state_dict())
 
     def draw(
         self, network: MoleculeFlow, data: Molecules, rows: NDArray[np.int64], seed: int, step: int

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from model.checkpoint import load
 from model.config import FlowConfig, from_json
 from model.errors import ConfigError, DataError
+from model.flow.molecule_flow import MoleculeFlow
 from model.training.data import Molecules, batches, data_file, load_qm9
 from model.training.likelihood import LikelihoodConfig
 from model.training.objectives import FlowMatching, MaximumLikelihood, Objective
@@ -30,6 +32,8 @@ class TrainConfig:
         name: of the weights that come out.
         objective: "flow_matching" (of the velocity alone) or "likelihood" (of the whole flow).
         flow: the model.
+        start: weights to go on from, of the same model, for instance to finish by likelihood what flow matching began;
+            None = fresh ones.
         likelihood: how the likelihood is estimated, for that objective.
         passes: molecules shown before training stops (an annealing may end it earlier).
         batch_size: molecules of one size per step.
@@ -42,6 +46,7 @@ class TrainConfig:
     name: str = "qm9"
     objective: str = "flow_matching"
     flow: FlowConfig = field(default_factory=FlowConfig)
+    start: str | None = None
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0
@@ -140,8 +145,16 @@ class Trainer:
         return network
 
     def begin(self, data: Molecules) -> None:
-        """What precedes the first step: set what is counted in the data, not learned."""
-        self.objective.begin(self.network, data)
+        """What precedes the first step: take over weights, or set what is counted in the data and not learned.
+
+        Raises:
+            WeightsError: the weights to start from cannot be read.
+            ConfigError: they are of another model.
+        """
+        if self.config.start is None:
+            self.objective.begin(self.network, data)
+        else:
+            self.objective.adopt(self.network, _starting_flow(self.config, self.config.start))
         self.average = [p.detach().clone() for p in self.network.parameters()]
 
     def draw(self, data: Molecules, rows: np.ndarray, step: int) -> Any:
@@ -169,6 +182,13 @@ def objective_of(config: TrainConfig, device: str) -> Objective:
     if config.objective == "likelihood":
         return MaximumLikelihood(config.flow, config.likelihood, device)
     return FlowMatching(config.flow, config.time_power, device)
+
+
+def _starting_flow(config: TrainConfig, start: str) -> MoleculeFlow:
+    flow = load(start)
+    if flow.config != config.flow:
+        raise ConfigError(f"{start} holds another model than the configuration's flow; expected the same")
+    return flow
 
 
 def compiled(network: Any, config: TrainConfig) -> Callable[..., Any]:

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from model.config import EGNNConfig, FlowConfig
 from model.errors import ConfigError, DataError
 from model.training.data import SETTING, batch_plan, batches, load_qm9
-from model.training.export import flow_of
+from model.training.export import export, flow_of
 from model.training.likelihood import LikelihoodConfig
 from model.training.optimizer import OptimizerConfig, rate_at, split_parameters
 from model.training.train import TrainConfig, Trainer, read_config, train
@@ -110,6 +112,21 @@ def test_training_by_likelihood_lowers_the_validation_nll_and_makes_a_flow(qm9, 
     assert molecule.n_atoms == 5
 
 
+@pytest.mark.parametrize("config", [TINY, LIKELIHOOD], ids=["flow matching", "likelihood"])
+def test_training_starts_from_weights_of_the_same_model(qm9, tmp_path, config):
+    data, first = load_qm9(qm9, "train"), Trainer(replace(config, seed=1))
+    first.begin(data)
+    export(first, data, tmp_path / "weights")
+    second = Trainer(replace(config, start=str(tmp_path / "weights")))
+    second.begin(data)
+    for parameters in (second.network.parameters(), second.average):
+        for mine, theirs in zip(parameters, first.network.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    other = replace(config, start=second.config.start, flow=replace(config.flow, max_atoms=30))
+    with pytest.raises(ConfigError, match="weights holds another model"):
+        Trainer(other).begin(data)
+
+
 def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(qm9, tmp_path):
     with pytest.raises(DataError, match="to go on from"):
         list(train(TINY, tmp_path / "run", resume=True))
@@ -165,3 +182,11 @@ def test_a_wrong_configuration_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_config(path)
+
+
+def test_every_shipped_configuration_can_be_read():
+    import model.training
+
+    folder = Path(model.training.__file__).parent / "configs"
+    found = {path.name: read_config(path) for path in folder.glob("*.json")}
+    assert {config.objective for config in found.values()} == {"flow_matching", "likelihood"}
