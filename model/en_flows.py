@@ -57,12 +57,11 @@ def import_en_flows(directory: str | os.PathLike[str]) -> MoleculeFlow:
     }
     flow_tensors.check_nothing_left({"initialized", "int_time", "inv_int_time"})
     dequantizer_tensors.check_nothing_left(set())
-    flow = MoleculeFlow(_config(state))
-    for part in ("weight", "bias"):  # their last output belongs to the time and is dropped
-        state[f"dynamics.network.readout.{part}"] = state[f"dynamics.network.readout.{part}"][
-            : flow.config.dynamics.n_features
-        ]
-    state["n_atoms.log_probs"] = _sizes(flow.config.max_atoms)
+    config = _config(state)
+    for name in ("dynamics.network.readout.weight", "dynamics.network.readout.bias"):
+        state[name] = state[name][: config.dynamics.n_features]  # their last output belongs to the time
+    flow = MoleculeFlow(config)
+    state["n_atoms.log_probs"] = _sizes(config.max_atoms)
     _check_shapes(state, flow.state_dict(), place)
     flow.load_state_dict(state)
     return flow.eval()
@@ -110,6 +109,8 @@ def _network(tensors: _Tensors, theirs: str, ours: str, n_distances: int) -> dic
     state = {ours + f"embed.{part}": tensors.take(f"{theirs}embedding.{part}") for part in ("weight", "bias")}
     state |= {ours + f"readout.{part}": tensors.take(f"{theirs}embedding_out.{part}") for part in ("weight", "bias")}
     layers = {name.removeprefix(theirs).split(".")[0] for name in tensors.left if name.startswith(theirs + "gcl_")}
+    if not layers:
+        raise WeightsError(f"{tensors.path}: no layers {theirs}gcl_*; expected the QM9 model released with en_flows")
     for layer in range(len(layers)):
         for name, tensor in _layer(tensors, f"{theirs}gcl_{layer}.", n_distances).items():
             state[f"{ours}layers.{layer}.{name}"] = tensor
