@@ -93,7 +93,7 @@ class Generation:
     async def _judge(self, sampled: work.Sampled) -> None:
         try:
             molecule = Molecule(sampled.atomic_numbers, sampled.positions)
-        except StructureError as error:  # two atoms of a bad sample can stand at one point
+        except StructureError as error:  # a bad sample can lie beyond any molecule
             self._reject(
                 sampled.index, "no structure", work.Failed("", sampled.index, work.Reason.STRUCTURE, str(error))
             )
