@@ -36,6 +36,7 @@ class Watch:
     service: list[float] = field(default_factory=list)
     engine: list[float] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
+    steps: int = 0
 
     def growth(self, memory: Sequence[float]) -> float:
         """Megabytes a minute over the second half, as the median slope between all pairs of moments (Theil, Sen)."""
@@ -51,12 +52,12 @@ class Watch:
 
 
 def leaky(weights: str) -> Engine:
-    """An engine that keeps 200 kB of every step."""
+    """An engine that keeps 2 MB of every step."""
     engine, kept = from_weights(weights, "cpu", threads=1), []
     step = engine.step
 
     def leaking() -> list[Event]:
-        kept.append(np.random.default_rng(len(kept)).random(25_000))
+        kept.append(np.random.default_rng(len(kept)).random(250_000))
         return step()
 
     engine.step = leaking  # type: ignore[method-assign]
@@ -117,6 +118,7 @@ async def soak(spec: EngineSpec, minutes: float) -> Watch:
         watch.service.append(pages * resource.getpagesize() / 1e6)
         watch.engine.append(service.stats().memory_bytes / 1e6)
     await asyncio.gather(*callers)
+    watch.ends["restarts"], watch.steps = service.stats().restarts, service.stats().steps
     await service.close()
     return watch
 
@@ -129,13 +131,14 @@ def main() -> None:
     honest = EngineSpec("service.engine:from_weights", {**weights, "device": "cpu", "threads": 1})
     seen = {
         "engine": asyncio.run(soak(honest, minutes)),
-        "leaking control": asyncio.run(soak(EngineSpec("benchmarks.soak:leaky", weights), max(0.5, minutes / 10))),
+        "leaking control": asyncio.run(soak(EngineSpec("benchmarks.soak:leaky", weights), max(1.0, minutes / 10))),
     }
     facts = {
         name: {
             "minutes": round(watch.seconds[-1] / 60, 1),
             "service_mb_per_min": round(watch.growth(watch.service), 2),
             "engine_mb_per_min": round(watch.growth(watch.engine), 2),
+            "steps": watch.steps,
             "flat": watch.flat,
             "works": dict(watch.ends),
         }

@@ -117,11 +117,13 @@ class Scheduler(Generic[R]):
         first = min(lane.flows.values(), key=_precedence)
         self._present = lane.time
         rows = self._fill(lane, first.head().group)
-        # The present is where a flow would be that had always had its share (the virtual time of GPS).
+        # The present goes on with everybody's service, so that no stream of new works stays ahead of an old one.
         lane.present += sum(row.cost for row in rows) / len(lane.flows)
         for row in rows:
             lane.time += row.cost / lane.weight
-            lane.flows[row.work].time += row.cost
+            flow = lane.flows[row.work]
+            flow.time += row.cost
+            lane.present = max(lane.present, flow.time)
             self._start(row)
         return rows
 

@@ -93,10 +93,11 @@ def test_a_work_that_came_late_has_saved_nothing_up_and_owes_nothing() -> None:
     assert served(plan, 20) == {"early": 10, "late": 10}
 
 
-def test_a_head_start_lets_a_small_work_be_done_first() -> None:
+@pytest.mark.parametrize("before", [3, 100])
+def test_a_head_start_lets_a_small_work_be_done_first(before: int) -> None:
     plan = Scheduler(LANES, lambda _: 1, 64, head_start=6.0)
     plan.add("large", rows("large", 500))
-    served(plan, 100)
+    served(plan, before)
     plan.add("small", rows("small", 1))
     assert served(plan, 6) == {"small": 6}
     assert abs(served(plan, 20)["small"] - 10) <= 1
