@@ -26,7 +26,10 @@ from model.flow.stepper import Status
 BLOCK = 64
 """Molecules that are dequantized together."""
 
-STANDARD, PRECISE = TOLERANCES["standard"], TOLERANCES["precise"]
+STANDARD = TOLERANCES["standard"]
+INVERTIBLE = 1e-7
+"""Tolerance of the way to the base and back: the path stretches errors near the data. Three sampled molecules came back
+within 0.0005 angstrom, at 1e-5 within 0.23 and one of them with another atom."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class MoleculeFlow(nn.Module):
         return (replace(one, index=places[one.index]) for one in self._landing(latents, rtol, atol))
 
     def encode(
-        self, molecules: Sequence[Molecule], seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE
+        self, molecules: Sequence[Molecule], seed: int = 0, rtol: float = INVERTIBLE, atol: float = INVERTIBLE
     ) -> list[Latent]:
         """The latents of molecules, of which `decode` is the inverse; (seed, place) fixes the dequantization.
 
@@ -174,7 +177,7 @@ class MoleculeFlow(nn.Module):
             latents[arrival.index] = Latent(arrival.x, arrival.h)
         return [latents[index] for index in range(len(molecules))]
 
-    def decode(self, latents: Sequence[Latent], rtol: float = PRECISE, atol: float = PRECISE) -> list[Molecule]:
+    def decode(self, latents: Sequence[Latent], rtol: float = INVERTIBLE, atol: float = INVERTIBLE) -> list[Molecule]:
         """The molecules of latents, with "status" and "nfe" among their properties.
 
         Raises:
