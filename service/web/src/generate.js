@@ -56,7 +56,7 @@ export class Generate {
     const state = { count: n_molecules, seed, tolerance };
     if (n_atoms !== null) state.atoms = n_atoms;
     if (only !== "any") state.only = only;
-    if (!with_nll) state.nll = 0;
+    if (with_nll) state.nll = 1;
     if (this.gallery.sort !== "index") state.sort = this.gallery.sort;
     if (this.gallery.filter !== "all") state.show = this.gallery.filter;
     history.replaceState(null, "", `#generate?${new URLSearchParams(state)}`);
