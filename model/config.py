@@ -56,11 +56,90 @@ class EGNNConfig:
     reverse: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("n_features", "node_dim", "edge_dim", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
+        _expect_at_least(0, self, "n_features")
+        _expect_at_least(1, self, "node_dim", "edge_dim", "n_layers")
         if self.output not in ("velocity", "centre"):
             raise ConfigError(f'output is {self.output!r}; expected "velocity" or "centre"')
+
+
+@dataclass(frozen=True)
+class GNNConfig:
+    """Configuration of a graph network that sees coordinates as plain features: a baseline, not equivariant.
+
+    Attributes:
+        kind: the dynamics' name in the registry.
+        n_features: invariant features per atom in the state, F.
+        n_dims: dimensions of space.
+        node_dim: width of nodes and messages.
+        n_layers: message passing layers.
+        gate: multiply each message by a learned sigmoid of itself, "attention" in the paper.
+        n_frequencies: sine and cosine pairs of the time beside the time itself.
+    """
+
+    kind: str = "gnn"
+    n_features: int = 0
+    n_dims: int = 3
+    node_dim: int = 64
+    n_layers: int = 3
+    gate: bool = True
+    n_frequencies: int = 4
+
+    def __post_init__(self) -> None:
+        _expect_at_least(0, self, "n_features")
+        _expect_at_least(1, self, "n_dims", "node_dim", "n_layers")
+
+
+@dataclass(frozen=True)
+class SimpleConfig:
+    """Configuration of central forces whose strength a small network gives; equivariant (Köhler et al. 2019).
+
+    Attributes:
+        kind: the dynamics' name in the registry.
+        n_features: of the state; they stand still.
+        hidden_dim, n_layers: of the network (distance, time) -> strength.
+        n_radial: Gaussians of the distance that it sees.
+        n_frequencies: sine and cosine pairs of the time beside the time itself.
+        range: largest centre of the Gaussians.
+    """
+
+    kind: str = "simple"
+    n_features: int = 0
+    hidden_dim: int = 64
+    n_layers: int = 2
+    n_radial: int = 16
+    n_frequencies: int = 4
+    range: float = 8.0
+
+    def __post_init__(self) -> None:
+        _expect_at_least(0, self, "n_features")
+        _expect_at_least(1, self, "hidden_dim", "n_layers")
+        _expect_at_least(2, self, "n_radial")
+
+
+@dataclass(frozen=True)
+class KernelConfig:
+    """Configuration of central forces whose strength is a sum of kernels; equivariant (Köhler, Klein, Noé 2020).
+
+    Attributes:
+        kind: the dynamics' name in the registry.
+        n_features: of the state; they stand still.
+        n_radial, n_times: kernels of the distance and of the time, whose product they are.
+        range: largest centre of a kernel of the distance.
+    """
+
+    kind: str = "kernel"
+    n_features: int = 0
+    n_radial: int = 50
+    n_times: int = 10
+    range: float = 8.0
+
+    def __post_init__(self) -> None:
+        _expect_at_least(0, self, "n_features")
+        _expect_at_least(2, self, "n_radial", "n_times")
+
+
+DynamicsConfig = EGNNConfig | GNNConfig | SimpleConfig | KernelConfig
+"""Of any dynamics in the registry; in JSON its `kind` says of which."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +172,33 @@ class FlowConfig:
 
     vocabulary: tuple[int, ...] = (1, 6, 7, 8, 9)
     max_atoms: int = 29
-    dynamics: EGNNConfig = field(default_factory=EGNNConfig)
+    dynamics: DynamicsConfig = field(default_factory=EGNNConfig)
     dequantizer: DequantizerConfig = field(default_factory=DequantizerConfig)
     act_norm: bool = False
+
+
+@dataclass(frozen=True)
+class ParticleConfig:
+    """A model of like particles, always the same number of them: positions alone, no features.
+
+    Attributes:
+        scale: positions are divided by it on their way into the flow, so that they are as wide as the base.
+    """
+
+    kind: str = "particles"
+    n_particles: int = 4
+    n_dims: int = 2
+    scale: float = 1.0
+    dynamics: DynamicsConfig = field(default_factory=lambda: EGNNConfig(n_features=0, output="velocity"))
+
+    def __post_init__(self) -> None:
+        _expect_at_least(1, self, "n_particles", "n_dims")
+        if self.scale <= 0:
+            raise ConfigError(f"scale is {self.scale}; expected more than 0")
+        if self.dynamics.n_features:
+            raise ConfigError(f"found {self.dynamics.n_features} features in the dynamics of particles, expected none")
+        if isinstance(self.dynamics, GNNConfig) and self.dynamics.n_dims != self.n_dims:
+            raise ConfigError(f"found {self.dynamics.n_dims} dimensions in the dynamics, expected {self.n_dims}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -124,13 +227,32 @@ def from_json(cls: type[T], values: dict[str, Any], where: str = "config") -> T:
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
+def _alternative(hints: tuple[Any, ...], value: Any, where: str) -> Any:
+    """The type that a value is meant for: of several configurations that of its kind, without one the first."""
+    some = [a for a in hints if a is not type(None)]
+    if len(some) == 1 or not isinstance(value, dict) or "kind" not in value:
+        return some[0]
+    kinds = {getattr(a, "kind", None): a for a in some}
+    if value["kind"] not in kinds:
+        raise ConfigError(
+            f"{where}.kind is {value['kind']!r}; expected one of {', '.join(sorted(filter(None, kinds)))}"
+        )
+    return kinds[value["kind"]]
+
+
+def _expect_at_least(least: int, config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < least:
+            raise ConfigError(f"{name} is {getattr(config, name)}; expected at least {least}")
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         return from_json(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) in (UnionType, Union):
         if value is None:
             return None
-        return _convert(next(a for a in get_args(hint) if a is not type(None)), value, where)
+        return _convert(_alternative(get_args(hint), value, where), value, where)
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where} is {value!r}; expected a list")

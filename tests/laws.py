@@ -16,11 +16,12 @@ Dynamics = Callable[..., tuple[Tensor, Tensor]]
 TOLERANCE = 1e-9
 
 
-def rotation(seed: int, reflect: bool) -> Tensor:
+def rotation(seed: int, reflect: bool, n_dims: int = 3) -> Tensor:
     """A random rotation, or one with a reflection."""
-    matrix = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0]
-    wanted = -1.0 if reflect else 1.0
-    return matrix * torch.sign(torch.linalg.det(matrix)) * wanted
+    source = torch.Generator().manual_seed(seed)
+    matrix = torch.linalg.qr(torch.randn(n_dims, n_dims, generator=source, dtype=torch.float64))[0]
+    matrix[:, 0] *= torch.sign(torch.linalg.det(matrix)) * (-1.0 if reflect else 1.0)
+    return matrix
 
 
 def close(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
@@ -28,33 +29,33 @@ def close(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None
         torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def turns_with_rotations_and_reflections(velocity: Velocity, n_features: int) -> None:
-    x, h, mask = states([5, 3], n_features)
+def turns_with_rotations_and_reflections(velocity: Velocity, n_features: int, n_dims: int = 3) -> None:
+    x, h, mask = states([5, 3], n_features, n_dims=n_dims)
     t = torch.tensor([0.3, 0.8]).double()
     dx, dh = velocity(t, x, h, mask)
     assert dx.abs().max() > 1e-3, "a velocity of zero keeps every law"
     for reflect in (False, True):
-        turn = rotation(1, reflect)
+        turn = rotation(1, reflect, n_dims)
         close(velocity(t, x @ turn, h, mask), (dx @ turn, dh))
 
 
-def ignores_translations(velocity: Velocity, n_features: int) -> None:
-    x, h, mask = states([5, 3], n_features)
+def ignores_translations(velocity: Velocity, n_features: int, n_dims: int = 3) -> None:
+    x, h, mask = states([5, 3], n_features, n_dims=n_dims)
     t = torch.tensor([0.3, 0.8]).double()
-    shift = torch.tensor([0.7, -1.1, 0.4]).double() * mask[..., None]
+    shift = torch.tensor([0.7, -1.1, 0.4][:n_dims]).double() * mask[..., None]
     close(velocity(t, x + shift, h, mask), velocity(t, x, h, mask))
 
 
-def permutes_with_its_atoms(velocity: Velocity, n_features: int) -> None:
-    x, h, mask = states([5], n_features)
+def permutes_with_its_atoms(velocity: Velocity, n_features: int, n_dims: int = 3) -> None:
+    x, h, mask = states([5], n_features, n_dims=n_dims)
     t, order = torch.tensor([0.6]).double(), torch.tensor([3, 0, 4, 1, 2])
     dx, dh = velocity(t, x, h, mask)
     close(velocity(t, x[:, order], h[:, order], mask), (dx[:, order], dh[:, order]))
 
 
-def ignores_padding_and_company(velocity: Velocity, n_features: int) -> None:
+def ignores_padding_and_company(velocity: Velocity, n_features: int, n_dims: int = 3) -> None:
     t = torch.tensor([0.2, 0.9]).double()
-    x, h, mask = states([4, 2], n_features, width=7)
+    x, h, mask = states([4, 2], n_features, width=7, n_dims=n_dims)
     dx, dh = velocity(t, x, h, mask)
     for row, n in enumerate((4, 2)):
         only = (slice(row, row + 1), slice(n))
@@ -63,17 +64,17 @@ def ignores_padding_and_company(velocity: Velocity, n_features: int) -> None:
         assert not dh[row, n:].any()
 
 
-def has_no_drift(velocity: Velocity, n_features: int) -> None:
-    x, h, mask = states([6, 1, 3], n_features)
+def has_no_drift(velocity: Velocity, n_features: int, n_dims: int = 3) -> None:
+    x, h, mask = states([6, 1, 3], n_features, n_dims=n_dims)
     dx, _ = velocity(torch.tensor([0.0, 0.5, 1.0]).double(), x, h, mask)
     assert dx.sum(1).abs().max() < TOLERANCE
 
 
-def divergence_is_the_trace(velocity: Velocity, n_features: int) -> None:
-    x, h, mask = states([3, 1], n_features)
+def divergence_is_the_trace(velocity: Velocity, n_features: int, n_dims: int = 3) -> None:
+    x, h, mask = states([3, 1], n_features, n_dims=n_dims)
     t = torch.tensor([0.1, 0.9]).double()
     y = torch.cat([x, h], -1)
-    jacobian = torch.autograd.functional.jacobian(lambda y: packed(velocity, t, y, mask), y)
+    jacobian = torch.autograd.functional.jacobian(lambda y: packed(velocity, t, y, mask, n_dims), y)
     trace = [jacobian[row, :, :, row].reshape(y[row].numel(), -1).trace() for row in range(2)]
     for with_gradients in (True, False):  # the two ways of taking products
         with torch.set_grad_enabled(with_gradients):

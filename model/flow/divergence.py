@@ -24,7 +24,7 @@ a product has 60 ms of overhead; with 800 as well, being too large for the cache
 def exact(
     velocity: Velocity,
     t: Float[Tensor, " B"],
-    x: Float[Tensor, "B N 3"],
+    x: Float[Tensor, "B N S"],
     h: Float[Tensor, "B N F"],
     mask: Bool[Tensor, "B N"],
     chunk: int | None = None,
@@ -32,19 +32,23 @@ def exact(
     """The trace of the Jacobian, tr d(dx, dh)/d(x, h), by one Jacobian-vector product per dimension; differentiable.
 
     Args:
-        velocity: a dynamics without drift: dx has zero mean over the real atoms.
+        velocity: a dynamics without drift: dx has zero mean over the real atoms. One that knows its divergence in
+            closed form, as a method of that name, is asked for it.
         t, x, h, mask: times and states; the real atoms of a row come first.
         chunk: directions per product; None chooses by the size of the cache.
 
     Returns:
-        (B,), the trace over 3 (n - 1) + F n dimensions for a row of n atoms.
+        (B,), the trace over S (n - 1) + F n dimensions for a row of n atoms.
     """
-    y, real = pack(x, h), mask[..., None]
+    if closed_form := getattr(velocity, "divergence", None):
+        found: Tensor = closed_form(t, x, h, mask)
+        return found
+    y, real, n_dims = pack(x, h), mask[..., None], x.shape[-1]
     n_rows, n_atoms, width = y.shape
-    axes = torch.arange(width, device=y.device) < 3
+    axes = torch.arange(width, device=y.device) < n_dims
 
     def velocity_of(y: Tensor) -> Tensor:
-        return packed(velocity, t, y, mask)
+        return packed(velocity, t, y, mask, n_dims)
 
     def entry(direction: Tensor) -> Tensor:  # (N, D), one where it points
         wanted = direction * real
@@ -57,8 +61,8 @@ def exact(
         moved: Tensor = jvp(velocity_of, (y,), (tangent,))[1]
         return (moved * wanted).sum((1, 2))
 
-    # The positions of the first atom, the first three, only ever move against another's.
-    directions = torch.eye(n_atoms * width, dtype=y.dtype, device=y.device)[3:].reshape(-1, n_atoms, width)
+    # The positions of the first atom, the first n_dims, only ever move against another's.
+    directions = torch.eye(n_atoms * width, dtype=y.dtype, device=y.device)[n_dims:].reshape(-1, n_atoms, width)
     chunk = chunk or max(1, PAIRS // (n_rows * n_atoms**2))
     entries: Tensor = vmap(entry, chunk_size=chunk)(directions)
     return entries.sum(0)
@@ -67,7 +71,7 @@ def exact(
 def hutchinson(
     velocity: Velocity,
     t: Float[Tensor, " B"],
-    x: Float[Tensor, "B N 3"],
+    x: Float[Tensor, "B N S"],
     h: Float[Tensor, "B N F"],
     mask: Bool[Tensor, "B N"],
     probe: Float[Tensor, "B N D"],
@@ -76,7 +80,7 @@ def hutchinson(
 
     Args:
         velocity, t, x, h, mask: as for `exact`.
-        probe: the noise e over positions and features, D = 3 + F, zero outside the mask.
+        probe: the noise e over positions and features, D = S + F, zero outside the mask.
     """
     return (pulled_back(velocity, t, x, h, mask, probe)[1] * probe).sum((1, 2))
 
@@ -84,22 +88,26 @@ def hutchinson(
 def pulled_back(
     velocity: Velocity,
     t: Float[Tensor, " B"],
-    x: Float[Tensor, "B N 3"],
+    x: Float[Tensor, "B N S"],
     h: Float[Tensor, "B N F"],
     mask: Bool[Tensor, "B N"],
     probe: Float[Tensor, "B N D"],
 ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N D"]]:
     """The packed velocity and J^T e, the probe e pulled back by its Jacobian; |J^T e|^2 estimates |J|^2."""
-    value, pull_back = vjp(lambda y: packed(velocity, t, y, mask), pack(x, h))[:2]
+    value, pull_back = vjp(lambda y: packed(velocity, t, y, mask, x.shape[-1]), pack(x, h))[:2]
     pulled: Tensor = pull_back(probe)[0]
     return value, pulled
 
 
-def rademacher(generators: Sequence[Generator], mask: Bool[Tensor, "B N"], n_features: int) -> Float[Tensor, "B N D"]:
+def rademacher(
+    generators: Sequence[Generator], mask: Bool[Tensor, "B N"], n_features: int, n_dims: int = 3
+) -> Float[Tensor, "B N D"]:
     """Probes of random signs, one generator per molecule: the diagonal of J adds nothing to their variance."""
-    return gaussian(generators, mask, n_features).sign()
+    return gaussian(generators, mask, n_features, n_dims).sign()
 
 
-def gaussian(generators: Sequence[Generator], mask: Bool[Tensor, "B N"], n_features: int) -> Float[Tensor, "B N D"]:
+def gaussian(
+    generators: Sequence[Generator], mask: Bool[Tensor, "B N"], n_features: int, n_dims: int = 3
+) -> Float[Tensor, "B N D"]:
     """Standard normal probes, one generator per molecule; float64 on the CPU."""
-    return padded_normal(mask, 3 + n_features, generators)
+    return padded_normal(mask, n_dims + n_features, generators)

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.config import EGNNConfig
+from model.config import EGNNConfig, GNNConfig, KernelConfig, SimpleConfig
 from model.errors import ConfigError
-from model.flow.geometry import centre, pair_mask
-from model.flow.networks import EGNN, time_features
+from model.flow.central import KernelStrength, NetworkStrength
+from model.flow.geometry import centre, pair_mask, squared_distances
+from model.flow.gnn import GNN
+from model.flow.networks import DISTANCE_EPS, EGNN, time_features
 
 REGISTRY: dict[str, Callable[[Any], nn.Module]] = {}
 
@@ -80,3 +82,78 @@ class EGNNDynamics(nn.Module):
             return outputs
         centres = self.config.feature_scale * torch.softmax(outputs, -1)
         return centre_velocity(t, h, centres, self.config.feature_sigma)
+
+
+@register
+class GNNDynamics(nn.Module):
+    """Velocity by a graph network that sees positions as features; equivariant under permutations alone."""
+
+    config_class = GNNConfig
+    equivariant = False
+
+    def __init__(self, config: GNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.n_dims + config.n_features
+        self.network = GNN(config, width + 1 + 2 * config.n_frequencies, width)
+
+    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity (dx, dh) of centred positions x (B, N, n_dims) and features h (B, N, F) at times t (B,)."""
+        context = time_features(t, self.config.n_frequencies).unsqueeze(-2).expand(*x.shape[:-1], -1)
+        outputs = self.network(torch.cat([x, h, context], -1), pair_mask(mask).to(x.dtype))
+        dx, dh = outputs[..., : x.shape[-1]], outputs[..., x.shape[-1] :]
+        return centre(dx, mask), dh * mask.unsqueeze(-1).to(x.dtype)
+
+
+class CentralForces(nn.Module):
+    """dx_i = 1/n sum_j (x_i - x_j) phi(d_ij, t); features stand still.
+
+    A force along the line between two particles has its divergence in closed form, in D dimensions
+    div v = 1/n sum over i, j != i of D phi(d_ij, t) + d_ij phi'(d_ij, t)  (Köhler, Klein, Noé 2020).
+    """
+
+    equivariant = True
+
+    def __init__(self, strength: NetworkStrength | KernelStrength) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity (dx, 0) at times t (B,) of positions x (B, N, D)."""
+        d = torch.sqrt(squared_distances(x) + DISTANCE_EPS)
+        weights = self.strength(d, t) * _shares(mask, x.dtype)
+        dx = x * weights.sum(-1, keepdim=True) - weights @ x
+        return centre(dx, mask), torch.zeros_like(h)
+
+    def divergence(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG002
+        """The trace of the velocity's Jacobian, (B,)."""
+        d2 = squared_distances(x)
+        d = torch.sqrt(d2 + DISTANCE_EPS)
+        strength, slope = self.strength.with_slope(d, t)
+        terms = x.shape[-1] * strength + d2 / d * slope
+        return (terms * _shares(mask, x.dtype)).sum((-2, -1))
+
+
+def _shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """1/n for ordered pairs of two different real atoms, zero elsewhere: (B, N) -> (B, N, N)."""
+    return pair_mask(mask).to(dtype) / mask.sum(-1).to(dtype).clamp_min(1.0)[..., None, None]
+
+
+@register
+class SimpleDynamics(CentralForces):
+    """Central forces whose strength is a network of distance and time."""
+
+    config_class = SimpleConfig
+
+    def __init__(self, config: SimpleConfig) -> None:
+        super().__init__(NetworkStrength(config))
+
+
+@register
+class KernelDynamics(CentralForces):
+    """Central forces whose strength is a sum of kernels of distance and time."""
+
+    config_class = KernelConfig
+
+    def __init__(self, config: KernelConfig) -> None:
+        super().__init__(KernelStrength(config))

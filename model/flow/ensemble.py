@@ -22,7 +22,7 @@ leave and others join, was padded to 1.38 times its own pairs), and what fills a
 class Start(NamedTuple):
     """Where a molecule sets out, and where to; flow space, no padding."""
 
-    x: Float[Tensor, "N 3"]
+    x: Float[Tensor, "N S"]
     h: Float[Tensor, "N F"]
     t0: float
     t1: float
@@ -35,7 +35,7 @@ class Arrival:
     """Where a molecule has come; `index` counts the starts."""
 
     index: int
-    x: Float[Tensor, "N 3"]
+    x: Float[Tensor, "N S"]
     h: Float[Tensor, "N F"]
     nfe: int
     status: Status

@@ -38,7 +38,11 @@ def quadrature_tolerance(tolerance: float, exact: bool) -> float:
 
 
 def divergence_along(
-    velocity: Velocity, path: Sequence[Interpolant], probes: Float[Tensor, "P N D"] | None, tolerance: float
+    velocity: Velocity,
+    path: Sequence[Interpolant],
+    probes: Float[Tensor, "P N D"] | None,
+    tolerance: float,
+    n_dims: int = 3,
 ) -> Integral:
     """The integral of the divergence from data (t = 1) to base (0), one value per probe; without probes the exact one.
 
@@ -47,6 +51,7 @@ def divergence_along(
         path: the accepted steps of one molecule.
         probes: for Hutchinson's estimate; None = the exact trace.
         tolerance: of the quadrature, nats.
+        n_dims: dimensions of space.
     """
     copies = 1 if probes is None else len(probes)
     accepted = torch.ones(copies, dtype=torch.bool, device=path[0].t0.device)
@@ -58,13 +63,15 @@ def divergence_along(
     def integrand(rows: Tensor, t: Tensor, y: Tensor) -> Tensor:
         parts = (slice(start, start + at_once) for start in range(0, len(t), at_once))
         noise = None if probes is None else probes[rows]
-        return torch.cat([_divergence(velocity, t[i], y[i], None if noise is None else noise[i]) for i in parts])
+        return torch.cat(
+            [_divergence(velocity, t[i], y[i], None if noise is None else noise[i], n_dims) for i in parts]
+        )
 
     return integrate(trajectory, integrand, 1.0, 0.0, tolerance)
 
 
-def _divergence(velocity: Velocity, t: Tensor, y: Tensor, probe: Tensor | None) -> Tensor:
-    x, h = unpack(y)
+def _divergence(velocity: Velocity, t: Tensor, y: Tensor, probe: Tensor | None, n_dims: int) -> Tensor:
+    x, h = unpack(y, n_dims)
     mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device)
     if probe is None:
         return divergence.exact(velocity, t, x, h, mask)

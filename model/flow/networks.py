@@ -105,7 +105,7 @@ class EGNN(nn.Module):
         self.basis = RadialBasis(config.n_radial)
         self.layers = nn.ModuleList(EGNNLayer(config, self.basis.dim) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.node_dim) if config.layer_norm else nn.Identity()
-        self.readout = nn.Linear(config.node_dim, n_outputs)
+        self.readout = nn.Linear(config.node_dim, n_outputs) if n_outputs else None
 
     def forward(
         self, inputs: Tensor, x: Tensor, pairs: Tensor, pair_dtype: torch.dtype | None = None
@@ -116,7 +116,7 @@ class EGNN(nn.Module):
         s = self.embed(inputs)
         for layer in self.layers:
             s, x = layer(s, x, radial0, pairs, self.basis)
-        return self.readout(self.norm(s)), x
+        return s[..., :0] if self.readout is None else self.readout(self.norm(s)), x
 
 
 def time_features(t: Tensor, n_frequencies: int) -> Tensor:

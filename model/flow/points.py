@@ -9,14 +9,14 @@ from torch import Tensor
 class Latent(NamedTuple):
     """One molecule as a point: under the base, where `encode` takes it, or dequantized, where it begins."""
 
-    x: Float[Tensor, "N 3"]
+    x: Float[Tensor, "N S"]
     h: Float[Tensor, "N F"]
 
 
 class Lifted(NamedTuple):
     """Molecules with the log-densities of their way from data into flow space, nats."""
 
-    x: Float[Tensor, "B N 3"]
+    x: Float[Tensor, "B N S"]
     h: Float[Tensor, "B N F"]
     mask: Bool[Tensor, "B N"]
     log_q: Float[Tensor, " B"]

@@ -24,8 +24,8 @@ def by_size(velocity: Velocity, pairs: int = PAIRS) -> Velocity:
     """
 
     def classwise(
-        t: Float[Tensor, " B"], x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
-    ) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N F"]]:
+        t: Float[Tensor, " B"], x: Float[Tensor, "B N S"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
+    ) -> tuple[Float[Tensor, "B N S"], Float[Tensor, "B N F"]]:
         sizes = mask.sum(-1).tolist() if mask.device.type == "cpu" else []
         if len(sizes) * mask.shape[-1] ** 2 <= pairs or not sizes:
             return velocity(t, x, h, mask)

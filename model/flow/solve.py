@@ -20,7 +20,7 @@ from model.flow.velocity import Velocity, pack, packed, unpack
 class Solution(NamedTuple):
     """The state at t1 and what was gathered on the way from t0, per row."""
 
-    x: Float[Tensor, "B N 3"]
+    x: Float[Tensor, "B N S"]
     h: Float[Tensor, "B N F"]
     ladj: Float[Tensor, " B"]
     """Integral of the divergence from t0 to t1: log |det d(x, h)(t1) / d(x, h)(t0)|, nats."""
@@ -33,7 +33,7 @@ class Solution(NamedTuple):
 
 def solve(
     velocity: Velocity,
-    x: Float[Tensor, "B N 3"],
+    x: Float[Tensor, "B N S"],
     h: Float[Tensor, "B N F"],
     mask: Bool[Tensor, "B N"],
     t0: float,
@@ -54,17 +54,17 @@ def solve(
             None = through the solver's steps.
     """
     way = 1.0 if t1 >= t0 else -1.0
-    nfe = 0
+    nfe, n_dims = 0, x.shape[-1]
 
     def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         nonlocal nfe
         nfe += 1
         y, times = state[0], t.to(x).expand(len(x))
         if probe is None:
-            value = packed(velocity, times, y, mask)
-            divergence, frobenius = exact(velocity, times, *unpack(y), mask), torch.zeros_like(state[1])
+            value = packed(velocity, times, y, mask, n_dims)
+            divergence, frobenius = exact(velocity, times, *unpack(y, n_dims), mask), torch.zeros_like(state[1])
         else:
-            value, pulled = pulled_back(velocity, times, *unpack(y), mask, probe)
+            value, pulled = pulled_back(velocity, times, *unpack(y, n_dims), mask, probe)
             divergence, frobenius = (pulled * probe).sum((1, 2)), pulled.square().sum((1, 2))
         return value, divergence, way * value.square().sum((1, 2)), way * frobenius
 
@@ -75,4 +75,4 @@ def solve(
     else:
         path = odeint_adjoint(augmented, start, times, rtol=rtol, atol=atol, adjoint_params=tuple(adjoint))
     y, ladj, kinetic, frobenius = (field[-1] for field in path)
-    return Solution(*unpack(y), ladj, kinetic, frobenius, nfe)
+    return Solution(*unpack(y, n_dims), ladj, kinetic, frobenius, nfe)

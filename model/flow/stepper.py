@@ -68,9 +68,9 @@ class State(NamedTuple):
     t_end: Float[Tensor, " B"]
     dt: Float[Tensor, " B"]
     """The step to try next, negative where t_end lies below t."""
-    x: Float[Tensor, "B N 3"]
+    x: Float[Tensor, "B N S"]
     h: Float[Tensor, "B N F"]
-    dx: Float[Tensor, "B N 3"]
+    dx: Float[Tensor, "B N S"]
     dh: Float[Tensor, "B N F"]
     mask: Bool[Tensor, "B N"]
     rtol: Float[Tensor, " B"]
@@ -99,12 +99,12 @@ class Step(NamedTuple):
 
 def interpolate(step: Step, t: Float[Tensor, " B"]) -> tuple[Tensor, Tensor]:
     """Positions and features (x, h) at a time within the step, one per row."""
-    return unpack(step.interpolant.at(t))
+    return unpack(step.interpolant.at(t), step.state.x.shape[-1])
 
 
 def init(
     velocity: Velocity,
-    x: Float[Tensor, "B N 3"],
+    x: Float[Tensor, "B N S"],
     h: Float[Tensor, "B N F"],
     mask: Bool[Tensor, "B N"],
     t0: Float[Tensor, " B"] | float,
@@ -117,14 +117,14 @@ def init(
     A row that is not finite, or that has nowhere to go, is returned with its status and will not move.
     """
     t, t_end, rtol, atol = (_per_row(value, x) for value in (t0, t1, rtol, atol))
-    y = pack(x, h)
-    f0 = packed(velocity, t, y, mask)
-    scale = _scale(y, y, rtol, atol)
+    y, n_dims = pack(x, h), x.shape[-1]
+    f0 = packed(velocity, t, y, mask, n_dims)
+    scale = _scale(y, y, rtol, atol, n_dims)
     d0, d1 = _norm(y, scale, mask), _norm(f0, scale, mask)
     span = t_end - t
     trial = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).minimum(span.abs())
     signed = trial * span.sign()
-    f1 = packed(velocity, t + signed, y + _wide(signed) * f0, mask)
+    f1 = packed(velocity, t + signed, y + _wide(signed) * f0, mask, n_dims)
     d2 = _norm(f1 - f0, scale, mask) / trial
     steepest = d1.maximum(d2)
     size = torch.where(steepest <= 1e-15, (trial * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1 / 5))
@@ -134,7 +134,9 @@ def init(
     status = torch.where(span == 0, Status.SUCCESS, Status.RUNNING)
     status = torch.where(_finite(y, f0) & dt.isfinite(), status, Status.NON_FINITE)
     zero = torch.zeros_like(status)
-    return State(t, t_end, dt, x, h, *unpack(f0), mask, rtol, atol, zero + 2, zero, status, torch.full_like(t, 1e-4))
+    return State(
+        t, t_end, dt, x, h, *unpack(f0, n_dims), mask, rtol, atol, zero + 2, zero, status, torch.full_like(t, 1e-4)
+    )
 
 
 def step(velocity: Velocity, state: State, max_steps: int = MAX_STEPS) -> Step:
@@ -148,9 +150,9 @@ def step(velocity: Velocity, state: State, max_steps: int = MAX_STEPS) -> Step:
     remaining = state.t_end - state.t
     last = state.dt.abs() * 1.01 >= remaining.abs()
     dt = torch.where(running, torch.where(last, remaining, state.dt), 0.0)
-    y0 = pack(state.x, state.h)
+    y0, n_dims = pack(state.x, state.h), state.x.shape[-1]
     y1, slopes = _stages(velocity, state, y0, dt)
-    error = _norm(_combine(ERROR, slopes), _scale(y0, y1, state.rtol, state.atol), state.mask)
+    error = _norm(_combine(ERROR, slopes), _scale(y0, y1, state.rtol, state.atol, n_dims), state.mask)
     finite = _finite(y1, slopes[-1]) & error.isfinite()
     accepted = running & finite & (error <= 1)
 
@@ -163,10 +165,10 @@ def step(velocity: Velocity, state: State, max_steps: int = MAX_STEPS) -> Step:
         t=torch.where(accepted, t1, state.t),
         t_end=state.t_end,
         dt=torch.where(running, new_dt, state.dt),
-        x=torch.where(_wide(accepted), y1[..., :3], state.x),
-        h=torch.where(_wide(accepted), y1[..., 3:], state.h),
-        dx=torch.where(_wide(accepted), f1[..., :3], state.dx),
-        dh=torch.where(_wide(accepted), f1[..., 3:], state.dh),
+        x=torch.where(_wide(accepted), y1[..., :n_dims], state.x),
+        h=torch.where(_wide(accepted), y1[..., n_dims:], state.h),
+        dx=torch.where(_wide(accepted), f1[..., :n_dims], state.dx),
+        dh=torch.where(_wide(accepted), f1[..., n_dims:], state.dh),
         mask=state.mask,
         rtol=state.rtol,
         atol=state.atol,
@@ -180,7 +182,7 @@ def step(velocity: Velocity, state: State, max_steps: int = MAX_STEPS) -> Step:
 
 def solve_rows(
     velocity: Velocity,
-    x: Float[Tensor, "B N 3"],
+    x: Float[Tensor, "B N S"],
     h: Float[Tensor, "B N F"],
     mask: Bool[Tensor, "B N"],
     t0: Float[Tensor, " B"] | float,
@@ -234,7 +236,7 @@ def _stages(velocity: Velocity, state: State, y0: Tensor, dt: Tensor) -> tuple[T
     y = y0
     for node, weights in zip(NODES[1:], STAGES[1:], strict=True):
         y = y0 + _combine(weights, slopes)
-        slopes.append(_wide(dt) * packed(velocity, state.t + node * dt, y, state.mask))
+        slopes.append(_wide(dt) * packed(velocity, state.t + node * dt, y, state.mask, state.x.shape[-1]))
     return y, slopes
 
 
@@ -262,13 +264,13 @@ def _status(state: State, dt: Tensor, accepted: Tensor, last: Tensor, finite: Te
     return torch.where(accepted & last, Status.SUCCESS, status)
 
 
-def _scale(y0: Tensor, y1: Tensor, rtol: Tensor, atol: Tensor) -> Tensor:
-    return _wide(atol) + _wide(rtol) * torch.maximum(_size(y0), _size(y1))
+def _scale(y0: Tensor, y1: Tensor, rtol: Tensor, atol: Tensor, n_dims: int) -> Tensor:
+    return _wide(atol) + _wide(rtol) * torch.maximum(_size(y0, n_dims), _size(y1, n_dims))
 
 
-def _size(y: Tensor) -> Tensor:
+def _size(y: Tensor, n_dims: int) -> Tensor:
     # Of positions the length of the vector, not of its components: those change as a molecule is turned.
-    x, h = unpack(y)
+    x, h = unpack(y, n_dims)
     return pack(x.norm(dim=-1, keepdim=True).expand_as(x), h.abs())
 
 

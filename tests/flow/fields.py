@@ -37,13 +37,15 @@ def stiff(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor
     return -squares * x, -rate * (h - wave) * mask[..., None]
 
 
-def states(sizes: list[int], n_features: int, seed: int = 0, width: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def states(
+    sizes: list[int], n_features: int, seed: int = 0, width: int | None = None, n_dims: int = 3
+) -> tuple[Tensor, Tensor, Tensor]:
     """Centred random positions, features and the mask of molecules of these sizes, float64."""
     source = torch.Generator().manual_seed(seed)
     width = width or max(sizes)
     mask = torch.arange(width) < torch.tensor(sizes)[:, None]
-    x, h = torch.zeros(len(sizes), width, 3).double(), torch.zeros(len(sizes), width, n_features).double()
+    x, h = torch.zeros(len(sizes), width, n_dims).double(), torch.zeros(len(sizes), width, n_features).double()
     for row, n in enumerate(sizes):  # row by row: a state does not depend on the padding
-        x[row, :n] = torch.randn(n, 3, generator=source, dtype=torch.float64)
+        x[row, :n] = torch.randn(n, n_dims, generator=source, dtype=torch.float64)
         h[row, :n] = torch.randn(n, n_features, generator=source, dtype=torch.float64)
     return centre(x, mask), h, mask

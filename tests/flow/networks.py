@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from model.config import DequantizerConfig, EGNNConfig, FlowConfig
+from model.config import DequantizerConfig, DynamicsConfig, EGNNConfig, FlowConfig, GNNConfig, KernelConfig
 from model.flow import dynamics
 from model.flow.molecule_flow import MoleculeFlow
 
@@ -14,11 +14,17 @@ ORIGINAL = EGNNConfig(
     n_features=6, node_dim=8, edge_dim=8, n_layers=2, n_radial=0, layer_norm=False, tanh_range=2.5, message_scale=1.0,
     n_frequencies=0, size_input=False, output="velocity", reverse=True,
 )  # fmt: skip
-CONFIGS = {"egnn": [OURS, replace(OURS, output="velocity", gate=False, tanh_range=None), ORIGINAL]}
+PARTICLES = replace(OURS, n_features=0, output="velocity")
+GRAPH = GNNConfig(node_dim=12, n_layers=2)
+CONFIGS: dict[str, list[DynamicsConfig]] = {
+    "egnn": [OURS, replace(OURS, output="velocity", gate=False, tanh_range=None), ORIGINAL, PARTICLES],
+    "gnn": [GRAPH, replace(GRAPH, gate=False), replace(GRAPH, n_features=5)],
+    "kernel": [KernelConfig(n_radial=12, n_times=4)],
+}
 """By kind; a kind of the registry without an entry is tested as its configuration's defaults make it."""
 
 
-def configs() -> list[object]:
+def configs() -> list[DynamicsConfig]:
     """Configurations that cover every dynamics in the registry."""
     return [config for kind, cls in dynamics.REGISTRY.items() for config in CONFIGS.get(kind, [cls.config_class()])]
 
@@ -31,7 +37,7 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.requires_grad_(False).eval()
 
 
-def small_flow(config: EGNNConfig = OURS, act_norm: bool = True) -> MoleculeFlow:
+def small_flow(config: DynamicsConfig = OURS, act_norm: bool = True) -> MoleculeFlow:
     """A MoleculeFlow around a small dynamics; its dequantizer has the features of the dynamics."""
     kind = "truncated" if config.n_features == 5 else "argmax_variational"
     dequantizer = DequantizerConfig(kind, node_dim=8, n_layers=1)

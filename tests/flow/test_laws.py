@@ -1,11 +1,13 @@
 """Every dynamics in the registry keeps the laws."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from model.chem.molecule import Molecule
+from model.config import GNNConfig
 from model.flow import dynamics
 from tests import laws
 from tests.flow.networks import configs, shaken, small_flow
@@ -30,6 +32,16 @@ def test_dynamics(config: Any, law: Law) -> None:
     if law in laws.EQUIVARIANT and not velocity.equivariant:
         pytest.skip(f"{config.kind} declares itself not equivariant")
     law(velocity, config.n_features)
+
+
+@pytest.mark.parametrize("law", [*laws.EVERY, *laws.EQUIVARIANT], ids=name)
+@pytest.mark.parametrize("config", [config for config in configs() if not config.n_features], ids=name)
+def test_dynamics_in_the_plane(config: Any, law: Law) -> None:
+    flat = replace(config, n_dims=2) if isinstance(config, GNNConfig) else config
+    velocity = shaken(dynamics.build(flat))
+    if law in laws.EQUIVARIANT and not velocity.equivariant:
+        pytest.skip(f"{config.kind} declares itself not equivariant")
+    law(velocity, 0, n_dims=2)
 
 
 @pytest.mark.parametrize("law", [*laws.FLOW, *laws.EQUIVARIANT_FLOW], ids=name)
