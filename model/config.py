@@ -58,8 +58,37 @@ class EGNNConfig:
     def __post_init__(self) -> None:
         _expect_at_least(0, self, "n_features")
         _expect_at_least(1, self, "node_dim", "edge_dim", "n_layers")
-        if self.output not in ("velocity", "centre"):
-            raise ConfigError(f'output is {self.output!r}; expected "velocity" or "centre"')
+        _expect_output(self.output)
+
+
+@dataclass(frozen=True)
+class VectorEGNNConfig:
+    """Configuration of an E(n) equivariant graph network with vectors on its atoms (see `flow.vector_networks`).
+
+    Attributes:
+        n_vectors: vectors per atom, K.
+        kind, n_features, node_dim, edge_dim, n_layers, n_radial, message_scale, n_frequencies, size_input, output,
+            feature_scale, feature_sigma: as of `EGNNConfig`.
+    """
+
+    kind: str = "vector_egnn"
+    n_features: int = 5
+    node_dim: int = 192
+    edge_dim: int = 48
+    n_vectors: int = 16
+    n_layers: int = 8
+    n_radial: int = 24
+    message_scale: float = 5.0
+    n_frequencies: int = 4
+    size_input: bool = True
+    output: str = "centre"
+    feature_scale: float = 0.25
+    feature_sigma: float = 0.05
+
+    def __post_init__(self) -> None:
+        _expect_at_least(0, self, "n_features")
+        _expect_at_least(1, self, "node_dim", "edge_dim", "n_vectors", "n_layers")
+        _expect_output(self.output)
 
 
 @dataclass(frozen=True)
@@ -138,7 +167,7 @@ class KernelConfig:
         _expect_at_least(2, self, "n_radial", "n_times")
 
 
-DynamicsConfig = EGNNConfig | GNNConfig | SimpleConfig | KernelConfig
+DynamicsConfig = EGNNConfig | VectorEGNNConfig | GNNConfig | SimpleConfig | KernelConfig
 """Of any dynamics in the registry; in JSON its `kind` says of which."""
 
 
@@ -238,6 +267,11 @@ def _alternative(hints: tuple[Any, ...], value: Any, where: str) -> Any:
             f"{where}.kind is {value['kind']!r}; expected one of {', '.join(sorted(filter(None, kinds)))}"
         )
     return kinds[value["kind"]]
+
+
+def _expect_output(output: str) -> None:
+    if output not in ("velocity", "centre"):
+        raise ConfigError(f'output is {output!r}; expected "velocity" or "centre"')
 
 
 def _expect_at_least(least: int, config: Any, *names: str) -> None:

@@ -39,7 +39,7 @@ class NetworkStrength(nn.Module):
 
     def with_slope(self, d: Pairs, t: Float[Tensor, " B"]) -> tuple[Pairs, Pairs]:
         """The strength and its derivative by the distance."""
-        strength, slope = jvp(lambda d: self(d, t), (d,), (torch.ones_like(d),))
+        strength, slope = jvp(lambda d: self(d, t), (d,), (torch.ones_like(d),))[:2]
         return strength, slope
 
 

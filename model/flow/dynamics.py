@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.config import EGNNConfig, GNNConfig, KernelConfig, SimpleConfig
+from model.config import EGNNConfig, GNNConfig, KernelConfig, SimpleConfig, VectorEGNNConfig
 from model.errors import ConfigError
 from model.flow.central import KernelStrength, NetworkStrength
 from model.flow.geometry import centre, pair_mask, squared_distances
 from model.flow.gnn import GNN
 from model.flow.networks import DISTANCE_EPS, EGNN, time_features
+from model.flow.vector_networks import VectorEGNN
 
 REGISTRY: dict[str, Callable[[Any], nn.Module]] = {}
 
@@ -48,28 +49,23 @@ def centre_velocity(t: Tensor, h: Tensor, centres: Tensor, sigma: float) -> Tens
     return centres + gain * (h - t * centres)
 
 
-@register
-class EGNNDynamics(nn.Module):
-    """Velocity by an EGNN: dx = CoM-free(x_out - x_in), dh from the last node features (Satorras et al. 2021)."""
+class NetworkDynamics(nn.Module):
+    """Velocity by an equivariant network: dx = CoM-free(x_out - x_in), dh from the last node features."""
 
-    config_class = EGNNConfig
     equivariant = True
 
-    def __init__(self, config: EGNNConfig) -> None:
+    def __init__(self, config: EGNNConfig | VectorEGNNConfig, network: type[EGNN] | type[VectorEGNN]) -> None:
         super().__init__()
         self.config = config
         n_inputs = config.n_features + 1 + 2 * config.n_frequencies + int(config.size_input)
-        self.network = EGNN(config, n_inputs, config.n_features)
-        self.pair_dtype: torch.dtype | None = None  # messages in bfloat16 while training; None: as the positions
+        self.network: nn.Module = network(config, n_inputs, config.n_features)  # type: ignore[arg-type]
+        self.pair_dtype: torch.dtype | None = None  # products in bfloat16 while training; None: as the positions
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity (dx (B, N, 3), dh (B, N, F)) at times t (B,), positions x, features h and mask (B, N)."""
-        if self.config.reverse:
-            t = 1.0 - t
+        """Velocity (dx (B, N, D), dh (B, N, F)) at times t (B,), positions x, features h and mask (B, N)."""
         real = mask.unsqueeze(-1).to(x.dtype)
         outputs, x_out = self.network(self._inputs(t, h, real), x, pair_mask(mask).to(x.dtype), self.pair_dtype)
-        dx, dh = centre(x_out - x, mask), self._features_velocity(t, h, outputs) * real
-        return (-dx, -dh) if self.config.reverse else (dx, dh)
+        return centre(x_out - x, mask), self._features_velocity(t, h, outputs) * real
 
     def _inputs(self, t: Tensor, h: Tensor, real: Tensor) -> Tensor:
         context = time_features(t, self.config.n_frequencies)
@@ -82,6 +78,34 @@ class EGNNDynamics(nn.Module):
             return outputs
         centres = self.config.feature_scale * torch.softmax(outputs, -1)
         return centre_velocity(t, h, centres, self.config.feature_sigma)
+
+
+@register
+class EGNNDynamics(NetworkDynamics):
+    """The velocity of E-NF (Satorras et al. 2021), and what Enflow adds to it."""
+
+    config_class = EGNNConfig
+
+    def __init__(self, config: EGNNConfig) -> None:
+        super().__init__(config, EGNN)
+        self.reverse = config.reverse
+
+    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """As `NetworkDynamics`; a network of the original authors knows the time from data to base."""
+        if not self.reverse:
+            return super().forward(t, x, h, mask)
+        dx, dh = super().forward(1.0 - t, x, h, mask)
+        return -dx, -dh
+
+
+@register
+class VectorEGNNDynamics(NetworkDynamics):
+    """The velocity by an EGNN whose atoms carry vectors."""
+
+    config_class = VectorEGNNConfig
+
+    def __init__(self, config: VectorEGNNConfig) -> None:
+        super().__init__(config, VectorEGNN)
 
 
 @register

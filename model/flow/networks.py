@@ -76,11 +76,11 @@ class EGNNLayer(nn.Module):
         d = torch.sqrt(d2 + DISTANCE_EPS)
         s_in = self.norm(s)
         m = self.receive(s_in).to(pair_dtype).unsqueeze(-2) + self.send(s_in).to(pair_dtype).unsqueeze(-3)
-        m = m + _linear(self.distance, torch.cat([basis(d2, d).to(pair_dtype), radial0], -1))  # (B, N, N, E)
-        m = silu(_linear(self.message, silu(m)))
-        weight = pairs if self.gate is None else pairs * torch.sigmoid(_linear(self.gate, m).squeeze(-1).to(x.dtype))
+        m = m + linear_in(self.distance, torch.cat([basis(d2, d).to(pair_dtype), radial0], -1))  # (B, N, N, E)
+        m = silu(linear_in(self.message, silu(m)))
+        weight = pairs if self.gate is None else pairs * torch.sigmoid(linear_in(self.gate, m).squeeze(-1).to(x.dtype))
         m = m * weight.unsqueeze(-1).to(pair_dtype)
-        phi = _linear(self.coordinate_out, silu(_linear(self.coordinate, m))).squeeze(-1).to(x.dtype)  # (B, N, N)
+        phi = linear_in(self.coordinate_out, silu(linear_in(self.coordinate, m))).squeeze(-1).to(x.dtype)  # (B, N, N)
         if self.tanh_range is not None:
             phi = torch.tanh(phi) * self.tanh_range
         phi = phi * pairs / (d + 1.0)
@@ -90,8 +90,8 @@ class EGNNLayer(nn.Module):
         return s, x
 
 
-def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
-    """The layer in the dtype of its inputs."""
+def linear_in(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """The layer in the dtype of its inputs, whatever that of its weights."""
     bias: Tensor | None = layer.bias
     return linear(inputs, layer.weight.to(inputs.dtype), bias if bias is None else bias.to(inputs.dtype))
 

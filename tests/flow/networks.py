@@ -5,7 +5,15 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from model.config import DequantizerConfig, DynamicsConfig, EGNNConfig, FlowConfig, GNNConfig, KernelConfig
+from model.config import (
+    DequantizerConfig,
+    DynamicsConfig,
+    EGNNConfig,
+    FlowConfig,
+    GNNConfig,
+    KernelConfig,
+    VectorEGNNConfig,
+)
 from model.flow import dynamics
 from model.flow.molecule_flow import MoleculeFlow
 
@@ -15,9 +23,11 @@ ORIGINAL = EGNNConfig(
     n_frequencies=0, size_input=False, output="velocity", reverse=True,
 )  # fmt: skip
 PARTICLES = replace(OURS, n_features=0, output="velocity")
+VECTORS = VectorEGNNConfig(node_dim=12, edge_dim=6, n_vectors=3, n_layers=2, n_radial=4, n_frequencies=2)
 GRAPH = GNNConfig(node_dim=12, n_layers=2)
 CONFIGS: dict[str, list[DynamicsConfig]] = {
     "egnn": [OURS, replace(OURS, output="velocity", gate=False, tanh_range=None), ORIGINAL, PARTICLES],
+    "vector_egnn": [VECTORS, replace(VECTORS, n_features=0, output="velocity")],
     "gnn": [GRAPH, replace(GRAPH, gate=False), replace(GRAPH, n_features=5)],
     "kernel": [KernelConfig(n_radial=12, n_times=4)],
 }
