@@ -1,8 +1,8 @@
 """Command line of the model: data, train, evaluate, import-en-flows; `service.__main__` adds the rest of `enflow`."""
 
-import dataclasses
 import json
 import os
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,43 +142,47 @@ def evaluate(
     tolerance: Annotated[float | None, typer.Option(min=1e-7, help="Of the solver [default: the card's].")] = None,
     divergence: Annotated[Divergence, typer.Option(help="An unbiased estimate, or exact and slow.")] = "hutchinson",
     probes: Annotated[int, typer.Option(min=1, help="Of the estimate, per molecule.")] = 1,
+    draws: Annotated[int, typer.Option(min=1, help="Of the dequantizer; several, exact: weighted by importance.")] = 1,
+    curve: Annotated[int, typer.Option(min=0, help="Molecules per point of quality against evaluations.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/evaluate/NAME-HASH].")] = None,
-    write_card: Annotated[bool, typer.Option("--write-card", help="Put the metrics into the card.")] = False,
+    write_card: Annotated[bool, typer.Option("--write-card", help="Put the results beside the weights.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Of PyTorch: more than one gain little on a CPU.")] = 1,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure a model: stability, validity, uniqueness, novelty of samples; NLL of test molecules.
+    """Measure a model: stability, validity, uniqueness, novelty of samples; NLL of test molecules; quality over cost.
 
     Every molecule is kept in the results as it is finished: the same command goes on where an earlier one stopped, and
     larger numbers add to what is there. On a free core 1,000 samples take some two minutes and 1,000 scores ten; two
-    commands, one with --samples 0 and one with --molecules 0, use two cores. --write-card also writes
+    commands, one with --samples 0 and one with --molecules 0, use two cores. evaluation.json holds the figures and
+    evaluation.html draws them. --write-card puts both beside the weights, the metrics into the card, and writes
     percentiles.json, the NLLs that the service compares a molecule's own with.
     """
     import torch
 
     from model.checkpoint import load, read_card
-    from model.checkpoint import write_card as put_card
     from model.config import TOLERANCES
     from model.training import evaluate as measure
+    from model.training.curve import curve as trace
     from model.training.data import data_file
+    from model.training.publish import publish, publish_card
+    from model.training.summary import table
 
     torch.set_num_threads(threads)
     card = read_card(weights)
     chosen = tolerance or card.metrics.get("tolerance", TOLERANCES["standard"])
-    settings = measure.Evaluation(samples, molecules, seed, chosen, divergence, probes)
+    settings = measure.Evaluation(samples, molecules, seed, chosen, divergence, probes, draws)
     folder = out or Path("runs") / "evaluate" / f"{card.name}-{card.weights_sha256[:8]}"
     flow = load(weights, pick_device(device))
     with progress() as report:
-        metrics, scored = measure.evaluate(flow, card.weights_sha256, data_file(), folder, settings, report)
-    folder.joinpath("metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        found = measure.evaluate(flow, card.weights_sha256, data_file(), folder, settings, report)
+        points = trace(flow, card.weights_sha256, folder, curve, seed, report) if curve else []
+    command = shlex.join(["enflow", *sys.argv[1:]])
+    publish(folder, card, command, found, points)
     if write_card:
-        card = read_card(weights)  # anew: another command may have written its half by now
-        put_card(weights, dataclasses.replace(card, metrics=card.metrics | metrics))
-        if scored:
-            table = json.dumps(measure.percentiles(scored, card.weights_sha256), allow_nan=False)
-            weights.joinpath("percentiles.json").write_text(table + "\n")
-    tell(measure.table(metrics), metrics, as_json=as_json)
+        publish(weights, card, command, found, points)
+        publish_card(weights, found)
+    tell(table(found.metrics), found.metrics | ({"curve": points} if points else {}), as_json=as_json)
 
 
 @app.command()

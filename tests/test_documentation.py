@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from model.training.evaluate import readme_row
+from model.training.summary import readme_row
 from service.__main__ import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent

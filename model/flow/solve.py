@@ -76,3 +76,16 @@ def solve(
         path = odeint_adjoint(augmented, start, times, rtol=rtol, atol=atol, adjoint_params=tuple(adjoint))
     y, ladj, kinetic, frobenius = (field[-1] for field in path)
     return Solution(*unpack(y, n_dims), ladj, kinetic, frobenius, nfe)
+
+
+def march(
+    velocity: Velocity, x: Float[Tensor, "B N S"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"], steps: int
+) -> tuple[Float[Tensor, "B N S"], Float[Tensor, "B N F"]]:
+    """The state at t = 1 from that at 0 by equal steps of Heun's method, with two evaluations each."""
+    n_dims = x.shape[-1]
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return packed(velocity, t.to(x).expand(len(x)), y, mask, n_dims)
+
+    times = torch.linspace(0.0, 1.0, steps + 1, dtype=x.dtype, device=x.device)
+    return unpack(odeint(field, pack(x, h), times, method="heun2")[-1], n_dims)

@@ -1,11 +1,11 @@
 """From a training state to weights on disk."""
 
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 from model.checkpoint import Card, Dataset, save
 from model.flow.molecule_flow import MoleculeFlow
+from model.training.commit import commit
 from model.training.data import Molecules, data_file, load_qm9
 from model.training.objectives import sizes
 from model.training.train import TrainConfig, Trainer
@@ -27,7 +27,7 @@ def export(trainer: Trainer, data: Molecules, directory: Path) -> Card:
     card = Card(
         name=config.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        git_commit=_commit(),
+        git_commit=commit(),
         config=config.flow,
         dataset=Dataset("QM9", data.sha256, SPLIT),
         seed=config.seed,
@@ -46,10 +46,3 @@ def export_state(config: TrainConfig, state: Path, directory: Path) -> Card:
     trainer = Trainer(config)
     trainer.load(state)
     return export(trainer, load_qm9(data_file(), "train", config.flow.vocabulary), directory)
-
-
-def _commit() -> str:
-    """The commit that the code stands at, or "unknown" outside a repository."""
-    here = Path(__file__).parent
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)  # noqa: S607
-    return found.stdout.strip() or "unknown"

@@ -1,6 +1,7 @@
 """Results of an evaluation, one line of JSON per molecule, that outlive an interruption."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -29,7 +30,12 @@ class Generated:
 
 @dataclass(frozen=True)
 class Scored:
-    """The likelihood of the test molecule in row `index` of the split, nats; one line of a journal."""
+    """The likelihood of the test molecule in row `index` of the split, nats; one line of a journal.
+
+    Attributes:
+        nll: the mean of its draws' bounds, which more draws do not move but make surer.
+        gain: what the importance-weighted bound of all draws together takes off it.
+    """
 
     index: int
     n_atoms: int
@@ -38,6 +44,7 @@ class Scored:
     parts: dict[str, float]
     nfe: int
     status: str
+    gain: float = 0.0
 
 
 Entry = TypeVar("Entry", Generated, Scored)
@@ -68,3 +75,24 @@ class Journal(Generic[Entry]):
 
     def _enter(self, entry: Entry) -> None:
         self.entries[entry.index] = entry
+
+
+def record(path: Path, weights_sha256: str, sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Enter sections into the evaluation's JSON file, beside what other commands entered for the same weights.
+
+    Args:
+        path: of the file, made where there is none and anew for other weights.
+        weights_sha256: that were evaluated.
+        sections: name -> entries; entries of the same name are replaced, others stay.
+
+    Returns:
+        Everything in the file.
+    """
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if known.get("weights_sha256") != weights_sha256:
+        known = {"weights_sha256": weights_sha256}
+    whole = known | {name: {**known.get(name, {}), **entries} for name, entries in sections.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    path.with_suffix(".part").replace(path)
+    return whole

@@ -1,6 +1,4 @@
-"""The truth: figures worked out by hand, molecules whose stability is known, a run that was never interrupted."""
-
-import json
+"""The truth: a run that was never interrupted, and the bound of one draw."""
 
 import numpy as np
 import pytest
@@ -8,86 +6,15 @@ import torch
 
 from model.chem.molecule import Molecule
 from model.config import EGNNConfig, FlowConfig
-from model.errors import DataError, SolverError
+from model.errors import DataError
 from model.flow.molecule_flow import MoleculeFlow
-from model.training.evaluate import (
-    Evaluation,
-    chosen,
-    evaluate,
-    likelihood_metrics,
-    percentiles,
-    sample_metrics,
-    table,
-)
-from model.training.results import Generated, Scored
+from model.training.evaluate import Evaluation, chosen, evaluate
 
 METHANE = Molecule(
     [6, 1, 1, 1, 1],
     [[0, 0, 0], [0.63, 0.63, 0.63], [-0.63, -0.63, 0.63], [-0.63, 0.63, -0.63], [0.63, -0.63, -0.63]],
 )
 WATER = Molecule([8, 1, 1], [[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]])
-
-
-def generated(index: int, molecule: Molecule | None, n_atoms: int, nfe: int, status: str = "SUCCESS") -> Generated:
-    numbers = molecule.atomic_numbers.tolist() if molecule else []
-    positions = molecule.positions.tolist() if molecule else []
-    return Generated(index, n_atoms, numbers, positions, nfe, status)
-
-
-def scored(row: int, nll: float | None, n_atoms: int = 5, fluorine: bool = False) -> Scored:
-    parts = {} if nll is None else {"base": nll - 1.0, "n_atoms": 1.0}
-    return Scored(row, n_atoms, fluorine, nll, parts, 10, "MAX_STEPS" if nll is None else "SUCCESS")
-
-
-def test_shares_of_molecules_whose_fate_is_known():
-    torn = Molecule([6, 1, 1, 1, 1], METHANE.positions * 3)  # five atoms in five pieces: none has its valence
-    entries = [
-        generated(0, METHANE, 5, 40),
-        generated(1, METHANE, 5, 50),
-        generated(2, WATER, 3, 60),
-        generated(3, torn, 5, 70),
-        generated(4, None, 7, 80, "MAX_STEPS"),
-    ]
-    found = sample_metrics(entries, {"[H]O[H]"}, [METHANE, WATER])
-    assert found["samples"] == 5
-    assert found["failed"] == 1
-    assert found["atom_stability"] == pytest.approx(13 / 25)
-    assert found["molecule_stability"] == pytest.approx(3 / 5)
-    assert found["inferred_validity"] == pytest.approx(3 / 5)
-    assert found["nfe_mean"] == 60
-    assert found["en_flows"] == {"validity": 1.0, "uniqueness": pytest.approx(2 / 3), "novelty": pytest.approx(2 / 3)}
-    low, high = found["intervals_95"]["molecule_stability"]
-    assert low < 3 / 5 < high
-    json.dumps(found, allow_nan=False)
-    assert "molecule_stability" in table(found)
-
-
-def test_no_molecule_at_all_says_what_the_solver_said():
-    with pytest.raises(SolverError, match=r"none of 2 samples .*MAX_STEPS"):
-        sample_metrics([generated(i, None, 5, 9, "MAX_STEPS") for i in range(2)], set(), [WATER])
-
-
-def test_mean_error_and_the_share_without_fluorine():
-    entries = [scored(0, -10.0), scored(1, -20.0), scored(2, 30.0, fluorine=True), scored(3, None)]
-    found = likelihood_metrics(entries)
-    assert found["test_nll"] == pytest.approx(0.0)
-    assert found["test_nll_se"] == pytest.approx(np.sqrt((100 + 400 + 900) / 2 / 3))
-    assert found["test_nll_without_f"] == pytest.approx(-15.0)
-    assert found["test_nll_without_f_se"] == pytest.approx(np.sqrt(50 / 2))
-    assert (found["test_molecules"], found["test_molecules_with_f"], found["test_failed"]) == (3, 1, 1)
-    assert sum(found["test_nll_parts"].values()) == pytest.approx(found["test_nll"])
-
-
-def test_too_few_scores_are_refused():
-    with pytest.raises(DataError, match="1 of 2 molecules could be scored"):
-        likelihood_metrics([scored(0, 1.0), scored(1, None)])
-
-
-def test_percentiles_hold_the_scores_by_size_in_order():
-    entries = [scored(i, nll, n) for i, (nll, n) in enumerate([(3.0, 5), (-1.0, 5), (2.0, 18), (None, 18)])]
-    assert percentiles(entries, "ab") == {"weights_sha256": "ab", "nll": {"5": [-1.0, 3.0], "18": [2.0]}}
-    many = percentiles([scored(i, float(i)) for i in range(1001)], "ab")["nll"]["5"]
-    assert many == pytest.approx(np.arange(0, 1001, 5))
 
 
 def test_more_molecules_contain_the_fewer():
@@ -138,7 +65,7 @@ def silent(what, done, total, note=""):
 
 def test_an_interrupted_evaluation_goes_on_and_ends_the_same(flow, data, tmp_path):
     settings = Evaluation(samples=6, molecules=3, tolerance=0.05, probes=1)
-    whole, scores = evaluate(flow, "ab", data, tmp_path / "whole", settings, silent)
+    whole = evaluate(flow, "ab", data, tmp_path / "whole", settings, silent)
     assert flow.asked == 6
     flow.asked, flow.left = 0, 2
     with pytest.raises(KeyboardInterrupt):
@@ -146,12 +73,26 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(flow, data, tmp_pat
     with (tmp_path / "parts" / "samples.jsonl").open("a") as file:
         file.write('{"index": 5, "n_at')  # what a power cut leaves
     flow.left = 10**9
-    again, scores_again = evaluate(flow, "ab", data, tmp_path / "parts", settings, silent)
+    again = evaluate(flow, "ab", data, tmp_path / "parts", settings, silent)
     assert flow.asked == 6
     assert again == whole
-    assert scores_again == scores
     more = Evaluation(samples=7, molecules=3, tolerance=0.05, probes=1)
     evaluate(flow, "ab", data, tmp_path / "parts", more, silent)
     assert flow.asked == 7
     evaluate(flow, "cd", data, tmp_path / "parts", settings, silent)  # other weights: nothing of it holds
     assert flow.asked == 13
+
+
+def test_several_draws_report_the_gain_over_their_own_mean(flow, data, tmp_path):
+    """Jensen: weighted by importance a bound never falls below the mean of its draws' own."""
+    settings = Evaluation(samples=0, molecules=3, tolerance=0.05, divergence="exact", draws=3)
+    found = evaluate(flow, "ab", data, tmp_path, settings, silent)
+    molecules = {row: METHANE if one.n_atoms == 5 else WATER for one in found.scored for row in [one.index]}
+    for one in found.scored:
+        together = flow.likelihoods([molecules[one.index]], 0, "exact", 1, 3, 0.05, 0.05, indices=[one.index])
+        ((_, likelihood),) = together
+        assert one.nll - one.gain == pytest.approx(likelihood.nll, abs=1e-3)
+        assert sum(one.parts.values()) == pytest.approx(one.nll, abs=1e-3)
+    weighted = found.metrics["importance_weighted"]
+    assert weighted["gain"] > 0
+    assert weighted["test_nll"] == pytest.approx(found.metrics["test_nll"] - weighted["gain"])
