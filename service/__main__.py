@@ -1,15 +1,18 @@
 """The whole command line `enflow`: the model's commands, and the service."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from model.__main__ import app, main
 from model.errors import ConfigError
 from service import offline
-from service.settings import Settings
+from service.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from service.worker import EngineClient
 
 app.command()(offline.sample)
 app.command()(offline.likelihood)
@@ -23,6 +26,8 @@ def serve(
     device: Annotated[str | None, typer.Option(help="auto (the GPU if there is one), cpu or cuda.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the engine [default: PyTorch chooses].")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Run the engines in Ray: many, on many GPUs or machines.")] = False,
+    replicas: Annotated[int | None, typer.Option(min=1, help="Engines [default: one per GPU]; with --ray.")] = None,
 ) -> None:
     """Start the service: the page at /, the API described at /docs.
 
@@ -39,31 +44,35 @@ def serve(
         "log_level": log_level,
     }
     settings = read_settings({name: value for name, value in given.items() if value is not None})
+    if replicas and not ray:
+        raise ConfigError("--replicas needs --ray: without Ray there is one engine")
     # Each process that spawns from here reads this module again: what is heavy is read by the one that serves.
-    from service.app import create_app
-    from service.server import Server
     from service.telemetry import configure_logs
 
     configure_logs(settings.log_level)
-    server = Server(create_app(settings), settings)
+    with _engines(settings, replicas) if ray else nullcontext() as client:
+        _serve(settings, client)
+
+
+def _serve(settings: Settings, client: "EngineClient | None") -> None:
+    from service.app import create_app
+    from service.server import Server
+
+    server = Server(create_app(settings, client), settings)
     try:
         server.run()
     except SystemExit:  # uvicorn's way to say that it could not listen, or that the application did not start
         raise ConfigError(f"the service did not start on {settings.host}:{settings.port}; its log says why") from None
 
 
-def read_settings(given: dict[str, Any]) -> Settings:
-    """The settings of the environment, and over them those given.
-
-    Raises:
-        ConfigError: a setting is none, and which.
-    """
+def _engines(settings: Settings, replicas: int | None) -> "AbstractContextManager[EngineClient]":
     try:
-        return Settings(**given)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = "ENFLOW_" + "__".join(str(part).upper() for part in first["loc"]) if first["loc"] else "settings"
-        raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+        from service.ray_app import engines
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ConfigError("Ray is not installed: pip install -c constraints.txt -e '.[ray]'") from None
+    return engines(settings, replicas)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from service.settings import Limits, Settings
 from service.streaming import EventStream, hang_up
 from service.telemetry import CONTENT_TYPE, Telemetry, tell_health
 from service.walking import Walk
-from service.worker import EngineClient, EngineSpec, ProcessClient
+from service.worker import EngineClient, engine_client
 
 VERSION = "0.1.0"
 
@@ -90,12 +90,6 @@ def create_app(settings: Settings | None = None, client: EngineClient | None = N
         app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(endpoint)
     app.routes.extend(pages.mounts())
     return app
-
-
-def engine_client(settings: Settings) -> EngineClient:
-    """The engine of these settings, in a process of its own."""
-    arguments = {"weights": str(settings.weights), "device": settings.device, "threads": settings.threads}
-    return ProcessClient(EngineSpec("service.engine:from_weights", arguments))
 
 
 def _layers(settings: Settings, limits: Limits, telemetry: Telemetry) -> list[Middleware]:

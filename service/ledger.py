@@ -47,15 +47,15 @@ class Ledger:
         self.finished: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
 
-    def open(self, work: Work) -> None:
-        """Owe a work.
+    def open(self, work: Work, answered: frozenset[int] = frozenset()) -> None:
+        """Owe a work, but for the molecules that somebody else has answered.
 
         Raises:
             ValueError: a work of that id is owed already.
         """
         if work.id in self._entries:
             raise ValueError(f"found work {work.id!r} twice, expected each id once")
-        self._entries[work.id] = Entry(work)
+        self._entries[work.id] = Entry(work, answered=set(answered))
 
     def hear(self, event: Event) -> Heard:
         """Pass an event of the engine on, unless its caller has had it before."""

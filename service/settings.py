@@ -2,10 +2,21 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.errors import ConfigError
 
 BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "qm9"
 
@@ -119,3 +130,17 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def read_settings(given: dict[str, Any]) -> Settings:
+    """The settings of the environment, and over them those given.
+
+    Raises:
+        ConfigError: a setting is none, and which.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = "ENFLOW_" + "__".join(str(part).upper() for part in first["loc"]) if first["loc"] else "settings"
+        raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -18,6 +18,7 @@ from service.carrier import Carrier, ThreadCarrier, Worker, process_carrier
 from service.gate import Gate
 from service.ledger import Heard, Ledger
 from service.loop import CHECK, Abort, Beat, Crashed, Order, Ready, Report, Saved, Stop, Told
+from service.settings import Settings
 from service.work import Event, Health, Overloaded, Reason, Snapshot, Stats, Unavailable, Work
 
 if TYPE_CHECKING:  # a client's process need not load torch
@@ -116,8 +117,8 @@ class _Client:
         self._spawn()
         self._watching = asyncio.create_task(self._watch())
 
-    async def submit(self, work: Work) -> None:
-        """Take a work.
+    async def submit(self, work: Work, answered: frozenset[int] = frozenset()) -> None:
+        """Take a work, but for the molecules that another engine has answered.
 
         Raises:
             Overloaded: the queue, or this client's share of it, is full.
@@ -128,13 +129,13 @@ class _Client:
             raise Unavailable("the engine is about to stop and takes no new work")
         if self._breaker_open:
             raise Unavailable(f"the engine has crashed {self._crashes} times in a row: {self._last_error}")
-        self._ledger.open(work)
+        self._ledger.open(work, answered)
         try:
             self._gate.admit(work)
         except Overloaded:
             self._ledger.forget(work.id)
             raise
-        self._order(Snapshot(((work, frozenset()),)))
+        self._order(Snapshot(((work, answered),)))
 
     def events(self, work: str) -> AsyncIterator[Event]:
         """What becomes of a work, `Done` last.
@@ -319,3 +320,9 @@ class ProcessClient(_Client):
 
     def _carry(self, connection: Connection) -> Carrier:
         return process_carrier(self._processes, connection, self._factory)
+
+
+def engine_client(settings: Settings, care: Care | None = None) -> ProcessClient:
+    """The engine of these settings, in a process of its own."""
+    arguments = {"weights": str(settings.weights), "device": settings.device, "threads": settings.threads}
+    return ProcessClient(EngineSpec("service.engine:from_weights", arguments), care)

@@ -21,10 +21,10 @@ from model.chem.molecule import Molecule
 from model.config import EGNNConfig, FlowConfig
 from model.flow.molecule_flow import MoleculeFlow
 from service.__main__ import main
-from service.app import engine_client
 from service.latent import rmsd
 from service.settings import Settings
 from service.work import Structure
+from service.worker import engine_client
 from tests.service.serving import one_worker, serving
 
 WATER = "3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"

@@ -20,6 +20,7 @@ from service.engine import run
 from service.work import Done, Event, Failed, Overloaded, Reason, Sampled, SampleWork, Unavailable
 from service.worker import Care, EngineSpec, InProcessClient, ProcessClient
 from tests import stubs
+from tests.service.local_stage import TwoReplicas
 
 CARE = Care(start_s=120.0, hang_s=60.0, queue_s=1e9, client_share=1.0)
 Run = Callable[[Callable[[Any], Awaitable[Any]]], Any]
@@ -65,7 +66,7 @@ class Forked(ProcessClient):
     _processes.set_forkserver_preload(["tests.stubs"])
 
 
-@pytest.fixture(scope="module", params=[InProcessClient, ProcessClient])
+@pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas])
 def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs a conversation with a client that is ready; one client for the whole suite."""
     client = request.param(EngineSpec("tests.stubs:engine", {"sick": 13, "pause": 0.0005}), CARE)

@@ -1,0 +1,219 @@
+"""The engine as a Ray Serve deployment: replicas on as many GPUs as there are, before them the same application.
+
+`enflow serve --ray` answers HTTP itself and has the engines in Ray; on a cluster `deploy/serve.yml` has Serve's proxies
+and replicas of the application before them. Our engine batches, so that Serve must not (never `@serve.batch`).
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# Ray reads its environment when it is imported.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # of 15 by Ray: engines are no background work
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
+
+from model.errors import ConfigError
+from service.replicas import Pulse, ReplicaLost, Replicas
+from service.settings import Settings, read_settings
+from service.work import Event, Overloaded, Work
+from service.worker import Care, engine_client
+
+APPLICATION = "enflow"
+
+ONGOING = 1024
+"""Portions that a replica takes: more than the engine's queue ever holds, since the engine is to batch, not Serve."""
+
+WORK_S = 30.0
+"""Seconds of queued work for which a replica more is wanted: about what one takes to start."""
+
+UNREADY_S = 60.0
+"""An engine that has not been ready for so long will not be: its replica is replaced."""
+
+
+class Engine:
+    """A replica: an engine in a process of its own, as everywhere, and this actor to reach it."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc] # Serve awaits it
+        self._care = Care()
+        self._client = engine_client(settings, self._care)
+        self._patience = time.monotonic() + self._care.start_s
+        await self._client.start()
+        while not self._client.health().ready:
+            self.check_health()
+            await asyncio.sleep(0.05)
+
+    async def run(self, work: Work, answered: frozenset[int]) -> AsyncIterator[list[Event]]:
+        """What becomes of a work; events that come together travel together."""
+        while True:
+            try:
+                await self._client.submit(work, answered)
+                break
+            except Overloaded as busy:  # several applications may share this engine
+                await asyncio.sleep(min(busy.retry_after, 1.0))
+        try:
+            async for bundle in bundled(self._client.events(work.id)):
+                yield bundle
+        finally:
+            await self._client.abort(work.id)
+
+    def pulse(self) -> Pulse:
+        """What this replica says of itself."""
+        stats = self._client.stats()
+        name = serve.get_replica_context().replica_id.unique_id
+        return Pulse(name, os.getpid(), stats, self._client.health(), stats.queue_limit / self._care.queue_s)
+
+    def check_health(self) -> None:
+        """Serve replaces the replica where this raises.
+
+        Raises:
+            RuntimeError: the engine has not been ready for long.
+        """
+        health, now = self._client.health(), time.monotonic()
+        if health.ready:
+            self._patience = now + UNREADY_S
+        elif now > self._patience or not health.live:
+            raise RuntimeError(health.reason)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `replicas_wanted` goes by."""
+        return {"queue_seconds": self._client.stats().queue_seconds}
+
+    async def __del__(self) -> None:
+        await self._client.close()
+
+
+class Api:
+    """A replica of the application behind Serve's proxies: keys, limits, formats, chemistry; no model."""
+
+    def __init__(self, settings: Settings, engines: Any) -> None:
+        self._settings, self._engines = settings, engines
+
+    def __serve_build_asgi_app__(self) -> Any:
+        from service.app import create_app
+
+        return create_app(self._settings, Replicas(RayStage(self._engines)))
+
+
+def replicas_wanted(context: Any) -> tuple[float, dict[str, Any]]:
+    """The autoscaling policy: as many replicas as bring the work in all queues below WORK_S seconds for each."""
+    measured = (context.aggregated_metrics or {}).get("queue_seconds", {})
+    return max(1.0, sum(measured.values()) / WORK_S), {}
+
+
+class RayStage:
+    """The replicas of a deployment of `Engine`."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._run = handle.options(method_name="run", stream=True)
+
+    async def run(self, work: Work, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
+        """What becomes of a work, on the replica with fewer open portions of two drawn by chance."""
+        stream, ended = self._run.remote(work, answered), False
+        try:
+            async for bundle in stream:
+                yield bundle
+            ended = True
+        except (RayError, RayServeException) as error:
+            ended = True
+            raise ReplicaLost(type(error).__name__) from None
+        finally:
+            if not ended:  # nobody listens any more: the rows leave the device
+                stream.cancel()
+
+    async def pulses(self) -> Sequence[Pulse]:
+        """Of all replicas that there are."""
+        try:
+            found = await self._handle.broadcast("pulse").results_async(timeout_s=5.0, return_exceptions=True)
+        except DeploymentUnavailableError:
+            return []
+        return [pulse for pulse in found if isinstance(pulse, Pulse)]
+
+
+def deployments(settings: Settings, resources: Mapping[str, float]) -> tuple[Any, Any]:
+    """The two deployments; what a replica of the engine needs of a machine is `resources`."""
+    stopping = {"graceful_shutdown_timeout_s": settings.drain_s, "graceful_shutdown_wait_loop_s": 0.5}
+    health = {"health_check_period_s": 5, "health_check_timeout_s": 20}
+    engine = serve.deployment(name="Engine", max_ongoing_requests=ONGOING, **stopping, **health)(Engine)
+    api = serve.deployment(name="Api", max_ongoing_requests=2 * settings.max_open_requests, **stopping)
+    return engine.options(ray_actor_options=dict(resources)), api(serve.ingress()(Api))
+
+
+def application(args: dict[str, Any]) -> Any:
+    """What `serve run` and `serve deploy` start: settings by their lower-case names, over those of the environment.
+
+    Raises:
+        ConfigError: a setting is none, or the service would be open to strangers.
+    """
+    # Serve's proxies listen where the config file says, and the application cannot see where that is.
+    settings = read_settings({"host": "0.0.0.0", **args})  # noqa: S104
+    engine, api = deployments(settings, {})
+    return api.bind(settings, engine.bind(settings))
+
+
+@contextmanager
+def engines(settings: Settings, replicas: int | None = None) -> Iterator[Replicas]:
+    """Engines in Ray: a small cluster on this machine's loopback, or the one of RAY_ADDRESS.
+
+    Args:
+        replicas: how many; None = one for each GPU, or one.
+
+    Raises:
+        ConfigError: they do not start.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    # Some CPU for Ray's own bookkeeping only: it starts as many idle workers. Replicas take threads, not these.
+    alone = {"_node_ip_address": "127.0.0.1", "num_cpus": 1, "object_store_memory": 100 * 2**20}
+    ray.init(address or "local", include_dashboard=False, log_to_driver=False, **({} if address else alone))
+    try:
+        yield Replicas(RayStage(_started(settings, replicas, on_cluster=bool(address))))
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _started(settings: Settings, replicas: int | None, *, on_cluster: bool) -> Any:
+    gpus = 0 if settings.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
+    replicas = replicas or gpus or 1
+    threads = settings.threads or (None if gpus else max(1, (os.cpu_count() or 1) // replicas))
+    settings = settings.model_copy(update={"threads": threads})
+    engine, _ = deployments(settings, {"num_gpus": 1} if gpus else {"num_cpus": (threads or 1) if on_cluster else 0})
+    serve.start(proxy_location="Disabled")
+    try:
+        return serve.run(engine.options(num_replicas=replicas).bind(settings), name=APPLICATION, route_prefix=None)
+    except RuntimeError as error:
+        raise ConfigError(f"the engines did not start in Ray: {error}") from None
+
+
+async def bundled(events: AsyncIterator[Event]) -> AsyncIterator[list[Event]]:
+    """Events as they come, those in one list that came while the list before was taken."""
+    came: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    async def fetch() -> None:
+        try:
+            async for event in events:
+                came.put_nowait(event)
+        finally:
+            came.put_nowait(None)
+
+    fetching = asyncio.create_task(fetch())
+    try:
+        ended = False
+        while not ended:
+            bundle = [await came.get()]
+            while not came.empty():
+                bundle.append(came.get_nowait())
+            ended = bundle[-1] is None
+            yield [event for event in bundle if event is not None]
+        await fetching
+    finally:
+        fetching.cancel()

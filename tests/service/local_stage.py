@@ -1,0 +1,62 @@
+"""Replicas without a cluster: a stage of engines in threads, which can be lost."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+
+from service.replicas import Pulse, ReplicaLost, Replicas
+from service.work import Event, Progress, Unavailable, Work
+from service.worker import Care, EngineSpec, InProcessClient
+
+
+class LocalStage:
+    """Engines in this process; a portion goes to the one with fewest open."""
+
+    def __init__(self, count: int, spec: EngineSpec, care: Care) -> None:
+        self.engines = {f"replica {i}": InProcessClient(spec, care) for i in range(count)}
+        self.open: Counter[str] = Counter()
+        self.served: Counter[str] = Counter()
+        self.lost: set[str] = set()
+        self.poison = 0
+
+    async def run(self, work: Work, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
+        name = min(self.engines.keys() - self.lost, key=lambda each: self.open[each])
+        engine, attempt = self.engines[name], replace(work, id=f"{name}: {work.id}")
+        self.open[name] += 1
+        try:
+            if self.poison and self.poison in getattr(work, "n_atoms", ()):
+                raise ReplicaLost("poisoned")
+            try:
+                await engine.submit(attempt, answered)
+            except Unavailable as error:
+                raise ReplicaLost(str(error)) from None
+            async for event in engine.events(attempt.id):
+                if name in self.lost:
+                    raise ReplicaLost(f"{name} was killed")
+                self.served[name] += not isinstance(event, Progress)
+                yield [event]
+        finally:
+            self.open[name] -= 1
+            await engine.abort(attempt.id)
+
+    async def pulses(self) -> Sequence[Pulse]:
+        alive = {name: engine for name, engine in self.engines.items() if name not in self.lost}
+        return [Pulse(name, 0, engine.stats(), engine.health(), 1e5) for name, engine in alive.items()]
+
+
+class TwoReplicas(Replicas):
+    """The client of two engines in threads."""
+
+    def __init__(self, spec: EngineSpec, care: Care) -> None:
+        self.stage = LocalStage(2, spec, care)
+        super().__init__(self.stage, care.queue_s, care.client_share)
+
+    async def start(self) -> None:
+        for engine in self.stage.engines.values():
+            await engine.start()
+        await super().start()
+
+    async def close(self) -> None:
+        await super().close()
+        for engine in self.stage.engines.values():
+            await engine.close()
