@@ -8,14 +8,15 @@ import typer
 
 from model.__main__ import app, main
 from model.errors import ConfigError
-from service import offline
+from service.harvest import sample
+from service.scoresheet import likelihood
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from service.worker import EngineClient
 
-app.command()(offline.sample)
-app.command()(offline.likelihood)
+app.command()(sample)
+app.command()(likelihood)
 
 
 @app.command()

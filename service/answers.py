@@ -67,7 +67,10 @@ class MoleculeOut(Strict):
     percentile: float | None = None
     frames: list[Frame] | None = None
     fraction: float | None = Field(default=None, description="/interpolate: the share of the way, 0 to 1")
-    distance: float | None = Field(default=None, description="RMSD from the parent, in angstrom, best superposition")
+    distance: float | None = Field(
+        default=None, description="RMSD from the first parent, in angstrom: atoms matched, best superposition"
+    )
+    distance_to_end: float | None = Field(default=None, description="/interpolate: that from the second parent")
 
 
 class FailedOut(Strict):
@@ -79,11 +82,15 @@ class FailedOut(Strict):
 
 
 class Attempts(Strict):
-    """How many molecules were computed for this answer, how many are in it, and why the others are not."""
+    """How many molecules were computed for this answer, how many are in it, and what was wrong with the others.
+
+    Both counts add up to tried - found.
+    """
 
     tried: int
     found: int
-    rejected: dict[str, int]
+    rejected: dict[str, int] = Field(description="by kind: not valid, not stable, no structure, or the solver's words")
+    reasons: dict[str, int] = Field(description="the same, each in a sentence")
 
 
 class ModelOut(Strict):

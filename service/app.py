@@ -128,6 +128,7 @@ def _add_routes(app: FastAPI) -> None:
     ]
     for path, endpoint, described in gets:
         app.get(path, response_model=None, responses=described)(endpoint)
+        app.head(path, include_in_schema=False)(endpoint)
 
 
 async def sample(request: Request) -> Respondent:

@@ -5,7 +5,9 @@ import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
+from statistics import fmean, pvariance
 from typing import Any
 
 from model.chem.elements import Vocabulary
@@ -14,10 +16,16 @@ from model.errors import WeightsError
 FEWEST = 20
 """Held-out molecules of a size below which a percentile would say nothing."""
 
+LEAST_SIGNAL = 0.1
+"""Share of the variance of estimated scores that must be the molecules' own for a percentile to say anything."""
+
 
 @dataclass(frozen=True)
 class Card:
-    """What card.json says; `held_out` has the ascending NLLs of held-out molecules by their number of atoms."""
+    """What card.json says; `held_out` has the ascending NLLs of held-out molecules by their number of atoms.
+
+    They are spread as exact NLLs are (see `sharpened`), however the table was scored.
+    """
 
     document: Mapping[str, Any]
     held_out: Mapping[int, Sequence[float]]
@@ -78,7 +86,21 @@ def _held_out(table: Path, sha256: str) -> dict[int, list[float]]:
     document = _read(table)
     if document.get("weights_sha256") != sha256:
         return {}  # a table of other weights is no table
-    return {int(n_atoms): sorted(values) for n_atoms, values in document["nll"].items()}
+    noise = document.get("std_error", {})
+    spread = {int(n_atoms): sharpened(values, noise.get(n_atoms, 0.0)) for n_atoms, values in document["nll"].items()}
+    return {n_atoms: values for n_atoms, values in spread.items() if values}
+
+
+def sharpened(values: Sequence[float], std_error: float) -> list[float]:
+    """Scores with Monte Carlo errors, ascending, spread as they would be without.
+
+    Estimates x + e of standard error s scatter more than the x themselves; m + (x + e - m) sqrt(1 - s^2 / S^2) has the
+    mean m and the variance S^2 - s^2 of the x (T. A. Louis, J. Am. Stat. Assoc. 79, 393 (1984)). None where the errors
+    are nearly all that is seen.
+    """
+    mean, variance = fmean(values), pvariance(values)
+    left = 1 - std_error**2 / variance if variance else 1.0
+    return sorted(mean + (value - mean) * sqrt(left) for value in values) if left > LEAST_SIGNAL else []
 
 
 def _read(file: Path) -> dict[str, Any]:

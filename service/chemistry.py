@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal, TypeVar
@@ -24,11 +25,14 @@ from model.chem.molecule import Molecule
 from model.chem.sdf import write_sdf
 from model.chem.text import Limits as TextLimits
 from model.errors import StructureError
-from service.problems import Problem
+from service.problems import Problem, retry_after
 from service.settings import ChemistrySettings, Limits
 from service.telemetry import Telemetry
 
 T = TypeVar("T")
+
+FAILURES = (FutureTimeout, ProcessExpired, BrokenProcessPool, MemoryError)
+"""How a worker ends before its work."""
 
 FileFormat = Literal["xyz", "sdf", "smiles3d"]
 WrittenForm = Literal["sdf", "sdf-v3000", "html"]
@@ -39,8 +43,23 @@ class Drawing:
     """A molecule's bonds, and how many of its atoms have their valence by the distance table."""
 
     bonds: Bonds
-    atom_stability: float
-    stable: bool
+    stable_atoms: int
+    n_atoms: int
+
+    @property
+    def unstable_atoms(self) -> int:
+        """Atoms that have not their valence."""
+        return self.n_atoms - self.stable_atoms
+
+    @property
+    def stable(self) -> bool:
+        """Whether every atom has its valence."""
+        return not self.unstable_atoms
+
+    @property
+    def atom_stability(self) -> float:
+        """Share of the atoms that have it."""
+        return self.stable_atoms / self.n_atoms
 
 
 class Chemistry:
@@ -50,12 +69,7 @@ class Chemistry:
         self._settings = settings
         self._limits = TextLimits(limits.max_bytes, limits.max_records)
         self._telemetry = telemetry
-        self._pool = ProcessPool(
-            settings.processes,
-            initializer=_bound_memory,
-            initargs=(settings.memory_bytes,),
-            context=multiprocessing.get_context("spawn"),  # a fork would carry the service's threads and sockets along
-        )
+        self._pool = self._new_pool()
 
     async def start(self) -> None:
         """Let the first workers load RDKit, so that no caller waits for that.
@@ -76,7 +90,7 @@ class Chemistry:
         """
         try:
             return await self._call(self._settings.read_s, _read, data, form, self._limits)
-        except (FutureTimeout, ProcessExpired, MemoryError) as error:
+        except FAILURES as error:
             raise Problem("invalid", f"reading this upload was given up: {self._reason(error, 'read_s')}") from None
 
     async def draw(self, molecule: Molecule) -> Drawing:
@@ -84,16 +98,24 @@ class Chemistry:
         started = time.perf_counter()
         try:
             drawing = await self._call(self._settings.bonds_s, _draw, molecule)
-        except (FutureTimeout, ProcessExpired, MemoryError) as error:
+        except FAILURES as error:
             failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
-            drawing = Drawing(failed, *_stability(molecule))
+            drawing = Drawing(failed, _stable_atoms(molecule), molecule.n_atoms)
         self._telemetry.bonds_seconds.observe(time.perf_counter() - started)
         self._telemetry.bonds.labels(drawing.bonds.method or "failed").inc()
         return drawing
 
     async def write(self, molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: WrittenForm) -> str:
-        """Molecules with their bonds as a file, their properties in it."""
-        return await self._call(self._settings.read_s, _write, list(molecules), list(bonds), form)
+        """Molecules with their bonds as a file, their properties in it.
+
+        Raises:
+            Problem: writing it took too long or too much memory.
+        """
+        try:
+            return await self._call(self._settings.read_s, _write, list(molecules), list(bonds), form)
+        except FAILURES as error:
+            detail = f"writing this answer was given up: {self._reason(error, 'read_s')}; ask for fewer molecules"
+            raise Problem("unavailable", detail, headers=retry_after(5)) from None
 
     def close(self) -> None:
         """Kill the workers."""
@@ -101,8 +123,26 @@ class Chemistry:
         self._pool.join()
 
     async def _call(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
-        future = self._pool.schedule(function, args=args, timeout=seconds)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(self._running_pool().schedule(function, args=args, timeout=seconds))
+        except BrokenProcessPool:  # by another's death; what was asked for has not begun
+            return await asyncio.wrap_future(self._running_pool().schedule(function, args=args, timeout=seconds))
+
+    def _running_pool(self) -> ProcessPool:
+        """The pool, a new one where it broke: pebble gives up for good when a worker dies that has nothing to do."""
+        if not self._pool.active:
+            broken, self._pool = self._pool, self._new_pool()
+            broken.stop()  # type: ignore[no-untyped-call]
+            asyncio.get_running_loop().run_in_executor(None, broken.join)  # its workers end; it waits for them
+        return self._pool
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            self._settings.processes,
+            initializer=_bound_memory,
+            initargs=(self._settings.memory_bytes,),
+            context=multiprocessing.get_context("spawn"),  # a fork would carry the service's threads and sockets along
+        )
 
     def _reason(self, error: BaseException, setting: str) -> str:
         if isinstance(error, FutureTimeout):
@@ -115,13 +155,12 @@ def _bound_memory(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _stability(molecule: Molecule) -> tuple[float, bool]:
-    found = stability([molecule])
-    return found.atom_stability, bool(found.stable[0])
+def _stable_atoms(molecule: Molecule) -> int:
+    return int(stability([molecule]).stable_atoms[0])
 
 
 def _draw(molecule: Molecule) -> Drawing:
-    return Drawing(infer_bonds(molecule), *_stability(molecule))
+    return Drawing(infer_bonds(molecule), _stable_atoms(molecule), molecule.n_atoms)
 
 
 def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:

@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service import answers, schemas
+from service import answers, examples, schemas
 from service.intake import FILES
-from service.negotiation import JSON, MULTIPART
+from service.negotiation import JSON, MULTIPART, SSE
 from service.problems import MEDIA_TYPE
 from service.settings import Limits
 
@@ -46,13 +46,27 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+EVENTS = ["start", "progress", "frame", "molecule", "score", "done", "error"]
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "one event; its data is JSON, and a line of application/x-ndjson is that alone",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": EVENTS},
+        "data": {"type": "string", "contentMediaType": JSON},
+    },
+}
+
+
 def takes(schema: type[BaseModel], options: type[BaseModel] | None = None) -> dict[str, Any]:
     """The description of a request body: JSON by a schema; with `options`, a file or a form as well."""
     content: dict[str, Any] = {JSON: {"schema": _reference(schema)}}
     found: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
     if options:
         properties = options.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
-        content |= {media_type: {"schema": {"type": "string"}} for media_type in FILES}
+        found["parameters"] = [_parameter(name, each) for name, each in properties.items()]
+        two = schema is schemas.InterpolateRequest
+        content |= {kind: {"schema": {"type": "string"}, "example": examples.FILES[kind][two]} for kind in FILES}
         files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
         fields = {"type": "object", "required": ["file"], "properties": {"file": files, **properties}}
         content[MULTIPART] = {"schema": {**fields, "additionalProperties": False}}
@@ -62,6 +76,8 @@ def takes(schema: type[BaseModel], options: type[BaseModel] | None = None) -> di
 def gives(schema: type[BaseModel], formats: Sequence[str] = (JSON,)) -> dict[int | str, dict[str, Any]]:
     """The description of the answers: 200 in each format, and the errors."""
     content: dict[str, Any] = {media_type: {"schema": {"type": "string"}} for media_type in formats}
+    if SSE in content:
+        content[SSE] = {"schema": EVENT}
     content[JSON] = {"schema": _reference(schema)}
     return {200: {"description": "Done", "content": content}, **ERRORS}
 
@@ -77,6 +93,15 @@ def complete(document: dict[str, Any], limits: Limits) -> dict[str, Any]:
     found = {**document, "components": {"schemas": {**outputs, **inputs}}}
     bounded: dict[str, Any] = _with_limits(found, limits)
     return bounded
+
+
+def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """An option beside a body that is a file; a query knows no null and no default but to be left out."""
+    kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    plain = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "description", "title")}
+    said = f"beside a file: {schema.get('description', name)}"
+    shape = {**plain, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})}
+    return {"name": name, "in": "query", "required": False, "description": said, "schema": shape}
 
 
 def _reference(schema: type[BaseModel]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from model.chem.molecule import Molecule
 from model.errors import StructureError
@@ -14,6 +14,14 @@ from service.portrait import Portrait, frame_document, portrait
 from service.progress import Progress
 from service.schemas import SampleRequest, rtol
 from service.scoring import score_fields
+from service.verdict import Objection, objection
+
+
+class Origin(NamedTuple):
+    """What fixes the molecules of a request, beside the weights and their index."""
+
+    seed: int
+    tolerance: float
 
 
 @dataclass
@@ -34,6 +42,7 @@ class Generation:
     found: list[Portrait] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
     tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
 
     async def run(self) -> Answer:
@@ -73,6 +82,10 @@ class Generation:
                 await self._hear(event)
 
     @property
+    def _origin(self) -> Origin:
+        return Origin(self.seed, rtol(self.request.tolerance))
+
+    @property
     def _nll(self) -> work.LikelihoodOptions | None:
         tolerance = rtol(self.request.tolerance)
         return work.LikelihoodOptions(rtol=tolerance, atol=tolerance) if self.request.with_nll else None
@@ -86,7 +99,7 @@ class Generation:
                 self.tasks.create_task(self._judge(event))
             case work.Failed():
                 self.progress.finished(event.index)
-                self._reject(event.index, f"solver: {event.reason}", event)
+                self._reject(event.index, Objection(f"solver: {event.reason}", event.detail), event)
             case work.Done():
                 self.desk.account(self.usage, event)
 
@@ -94,14 +107,12 @@ class Generation:
         try:
             molecule = Molecule(sampled.atomic_numbers, sampled.positions)
         except StructureError as error:  # a bad sample can lie beyond any molecule
-            self._reject(
-                sampled.index, "no structure", work.Failed("", sampled.index, work.Reason.STRUCTURE, str(error))
-            )
+            beyond = Objection("no structure", "atoms beyond all bounds")
+            self._reject(sampled.index, beyond, work.Failed("", sampled.index, work.Reason.STRUCTURE, str(error)))
             return
         drawing = await self.desk.draw(molecule, self.usage)
-        reason = _objection(self.request.only, drawing)
-        if reason:
-            self._reject(sampled.index, reason)
+        if against := objection(self.request.only, drawing.bonds, drawing.unstable_atoms):
+            self._reject(sampled.index, against)
             return
         score = sampled.likelihood
         if score is None and self._nll:
@@ -110,7 +121,7 @@ class Generation:
                 self.failed.append(
                     {"index": sampled.index, "reason": "nll", "detail": "its likelihood was not finished"}
                 )
-        shown = await generated(self.desk, self.seed, sampled, molecule, drawing, score)
+        shown = await generated(self.desk, self._origin, sampled, molecule, drawing, score)
         self.found.append(shown)
         self.desk.telemetry.molecules.labels("sampled", "stable" if drawing.stable else drawing.bonds.status).inc()
         await self.emit("molecule", {"molecule": shown.fields})
@@ -134,9 +145,10 @@ class Generation:
                     self.desk.account(self.usage, event)
         return score
 
-    def _reject(self, index: int, reason: str, failure: work.Failed | None = None) -> None:
-        self.rejected[reason] += 1
-        self.desk.telemetry.molecules.labels("sampled", reason).inc()
+    def _reject(self, index: int, against: Objection, failure: work.Failed | None = None) -> None:
+        self.rejected[against.kind] += 1
+        self.reasons[against.reason or against.kind] += 1
+        self.desk.telemetry.molecules.labels("sampled", against.kind).inc()
         n = len(self.request.sizes)
         place, attempt = (index - self.request.first_index) % n, (index - self.request.first_index) // n
         late = failure is not None and failure.reason in (work.Reason.DEADLINE, work.Reason.CANCELLED)
@@ -154,24 +166,29 @@ class Generation:
             **self.desk.heading(self.seed),
             "molecules": [each.fields for each in found],
             "failed": sorted(self.failed, key=lambda each: int(each["index"])),
-            "attempts": {"tried": self.tried, "found": len(found), "rejected": dict(self.rejected)},
+            "attempts": {
+                "tried": self.tried,
+                "found": len(found),
+                "rejected": dict(self.rejected),
+                "reasons": dict(self.reasons),
+            },
             "usage": self.usage.document(),
         }
         return Answer(document, found)
 
 
-def _objection(only: str, drawing: Drawing) -> str:
-    """Why a molecule does not pass, or nothing."""
-    if only == "valid" and drawing.bonds.status != "ok":
-        return "not valid"
-    return "not stable" if only == "stable" and not drawing.stable else ""
-
-
 async def generated(
-    desk: Desk, seed: int, sampled: work.Sampled, molecule: Molecule, drawing: Drawing, score: work.Scored | None = None
+    desk: Desk,
+    origin: Origin,
+    sampled: work.Sampled,
+    molecule: Molecule,
+    drawing: Drawing,
+    score: work.Scored | None = None,
 ) -> Portrait:
     """A generated molecule as the API shows it."""
-    whence = {"seed": seed, "index": sampled.index, "model": desk.card.name, "sha256": desk.card.sha256}
+    seed, tolerance = origin
+    weights = {"model": desk.card.name, "sha256": desk.card.sha256}
+    whence = {"seed": seed, "index": sampled.index, **weights, "tolerance": tolerance}
     solver = {"nfe": sampled.nfe, "solver_status": sampled.status}
     scores = score_fields(desk.card, score, molecule.n_atoms) if score else {}
     numbers = {"nll": score.nll, "nll_std_error": score.std_error} if score else {}

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic_core import CoreSchema, core_schema
 
 from model.config import TOLERANCES
+from service.examples import METHANE, TILTED
 
 MOST_SEED = 2**53 - 1
 """The largest integer that JSON keeps in every language."""
@@ -144,8 +145,6 @@ class VariationsOptions(Work):
 
 
 Structures = Annotated[list[StructureText], Field(min_length=1, fail_fast=True), Within("max_records")]
-_METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
-_TILTED = _METHANE.replace("methane", "a tilted methane").replace(".63 .63 .63", ".6 .65 .64")
 
 
 class LikelihoodRequest(LikelihoodOptions):
@@ -153,7 +152,7 @@ class LikelihoodRequest(LikelihoodOptions):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"structures": [{"format": "xyz", "data": _METHANE}], "divergence": "exact", "seed": 0}]
+            "examples": [{"structures": [{"format": "xyz", "data": METHANE}], "divergence": "exact", "seed": 0}]
         }
     )
 
@@ -165,7 +164,7 @@ class InterpolateRequest(InterpolateOptions):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"structures": [{"format": "xyz", "data": _METHANE + _TILTED}], "steps": 5, "seed": 0}]
+            "examples": [{"structures": [{"format": "xyz", "data": METHANE + TILTED}], "steps": 5, "seed": 0}]
         }
     )
 
@@ -178,7 +177,7 @@ class VariationsRequest(VariationsOptions):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"structures": [{"format": "xyz", "data": _METHANE}], "n_molecules": 4, "scale": 0.3, "seed": 0}
+                {"structures": [{"format": "xyz", "data": METHANE}], "n_molecules": 4, "scale": 0.3, "seed": 0}
             ]
         }
     )

@@ -1,4 +1,4 @@
-"""One uvicorn process around the application: it drops slow headers, and stops in time although streams are open."""
+"""One uvicorn process around the application: it drops who stalls, and stops in time although streams are open."""
 
 import asyncio
 import functools
@@ -20,12 +20,17 @@ GRACE_S = 5
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 that closes a connection whose headers do not come, which uvicorn would keep for ever."""
+    """HTTP/1.1 that closes a connection whose headers do not come, or whose answer is not read.
 
-    def __init__(self, *args: Any, header_s: float, **kwargs: Any) -> None:
+    uvicorn would keep both for ever: a few hundred callers who read nothing would hold every place there is.
+    """
+
+    def __init__(self, *args: Any, header_s: float, stall_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._header_s = header_s
         self._header_timer: asyncio.TimerHandle | None = None
+        self._stall_s = stall_s
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first headers."""
@@ -38,9 +43,20 @@ class Protocol(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop_watching()
+        self._stop_stalling()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The caller is slower than its answer: from now on it must take some of it, again and again."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self._stall_s, self._look, self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """The caller has caught up."""
+        self._stop_stalling()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with a problem, like every other error."""
@@ -58,6 +74,18 @@ class Protocol(H11Protocol):
         elif self._header_timer is None:
             self._header_timer = self.loop.call_later(self._header_s, self.transport.close)
 
+    def _look(self, unread: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left < unread:
+            self._stall_timer = self.loop.call_later(self._stall_s, self._look, left)
+        else:
+            self.transport.abort()  # to close it would wait for the caller to read the rest
+
+    def _stop_stalling(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
     def _stop_watching(self) -> None:
         if self._header_timer is not None:
             self._header_timer.cancel()
@@ -68,12 +96,13 @@ class Server(uvicorn.Server):
     """A server that lets running work finish for the drain time, and then ends it."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        protocol = functools.partial(Protocol, header_s=settings.header_s, stall_s=settings.stall_s)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=functools.partial(Protocol, header_s=settings.header_s),  # type: ignore[arg-type]
+                http=protocol,  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,

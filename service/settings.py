@@ -92,6 +92,7 @@ class Settings(BaseSettings):
         cors_origins: origins of foreign pages that may call; none by default.
         drain_s: seconds that running work gets when the service stops.
         header_s: seconds a connection may take to send its headers.
+        stall_s: seconds a caller may leave its answer unread.
         log_level: of the JSON logs.
     """
 
@@ -111,6 +112,7 @@ class Settings(BaseSettings):
     cors_origins: tuple[str, ...] = ()
     drain_s: PositiveFloat = 30.0
     header_s: PositiveFloat = 10.0
+    stall_s: PositiveFloat = 60.0
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     limits: Limits = Limits()
     chemistry: ChemistrySettings = ChemistrySettings()

@@ -9,7 +9,7 @@ from model.chem.molecule import Molecule
 from model.errors import EnflowError, StructureError
 from service import work
 from service.desk import Answer, Caller, Desk, Emit, Usage, problem_name, refuse_nothing, silent, unwrapped, work_id
-from service.generation import generated
+from service.generation import Origin, generated
 from service.latent import aligned, fresh, match, perturbed, rmsd, spherical
 from service.portrait import Portrait
 from service.problems import Problem, from_structure
@@ -152,12 +152,17 @@ class Walk:
             self._fail(sampled.index, str(work.Reason.STRUCTURE), str(error))
             return
         drawing = await self.desk.draw(molecule, self.usage)
-        shown = await generated(self.desk, self.seed, sampled, molecule, drawing)
-        distance = rmsd(Structure(molecule.atomic_numbers, molecule.positions), self.parents[0])
+        shown = await generated(self.desk, Origin(self.seed, self._tolerance), sampled, molecule, drawing)
+        # Tens of milliseconds for a large molecule, in which nobody else would be heard.
+        distances = await asyncio.to_thread(self._distances, Structure(molecule.atomic_numbers, molecule.positions))
         whither = {"fraction": self._fraction(sampled.index)} if isinstance(self.options, InterpolateOptions) else {}
-        shown = replace(shown, fields={**shown.fields, **whither, "distance": distance})
+        shown = replace(shown, fields={**shown.fields, **whither, **distances})
         self.found.append(shown)
         await self.emit("molecule", {"molecule": shown.fields})
+
+    def _distances(self, structure: Structure) -> dict[str, float]:
+        names = ("distance", "distance_to_end")
+        return {name: rmsd(structure, parent) for name, parent in zip(names, self.parents, strict=False)}
 
     def _fail(self, index: int, reason: str, detail: str) -> None:
         self.progress.finished(index)

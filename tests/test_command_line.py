@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from model.__main__ import main
+from service.__main__ import main
 
 
 @pytest.fixture
@@ -31,6 +31,20 @@ def enflow(monkeypatch, capsys):
         ("data qm9 --files nowhere", "no dsgdb9nsd.xyz.tar.bz2 in nowhere"),
         ("train nowhere.json", "cannot read nowhere.json"),
         ("import-en-flows nowhere out", "no file nowhere/flow.npy"),
+        ("sample --n-atoms 30", "found 30 atoms; the model knows at most 29"),
+        ("sample -n 0", "greater than or equal to 1"),
+        ("sample --out molecules.pdb", "found the ending 'pdb' of molecules.pdb; expected one of .xyz, .sdf, .json"),
+        ("sample --out nowhere/molecules.sdf", "cannot write nowhere/molecules.sdf"),
+        ("sample --tolerance fine", "found tolerance 'fine'; expected draft, standard, precise, or a number"),
+        ("sample --weights nowhere", "nowhere/card.json cannot be read"),
+        ("sample --device toaster", "found device 'toaster'; expected auto, cpu or cuda"),
+        ("likelihood", "Missing argument"),
+        ("likelihood nothing.xyz", "cannot read nothing.xyz: No such file or directory"),
+        ("likelihood pyproject.toml", "pyproject.toml: found no known format, expected XYZ or SDF"),
+        ("likelihood --draws 0 molecules.sdf", "greater than or equal to 1"),
+        ("serve --port 99999", "ENFLOW_PORT: Input should be less than or equal to 65535"),
+        ("serve --host 0.0.0.0", "without API keys: anybody who reaches it could use it"),
+        ("serve --weights nowhere", "nowhere/card.json cannot be read"),
         ("paint", "No such command 'paint'"),
     ],
 )
@@ -42,7 +56,9 @@ def test_bad_input_is_one_line_and_exit_code_1(enflow, arguments, says):
     assert says in err
 
 
-@pytest.mark.parametrize("command", ["", "data", "data qm9", "train", "evaluate", "import-en-flows"])
+@pytest.mark.parametrize(
+    "command", ["", "serve", "sample", "likelihood", "data", "data qm9", "train", "evaluate", "import-en-flows"]
+)
 def test_help_says_what_a_command_does(enflow, command):
     code, out, err = enflow(*command.split(), "--help")
     assert (code, err) == (0, "")

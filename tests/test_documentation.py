@@ -24,9 +24,9 @@ DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"
 ADDRESS = "http://127.0.0.1:8000"
 
 
-def blocks(language: str, having: str) -> list[str]:
-    """The README's fenced blocks of a language that contain a word."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+def blocks(language: str, having: str, document: str = "README.md") -> list[str]:
+    """A document's fenced blocks of a language that contain a word."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```", (REPOSITORY / document).read_text(), re.DOTALL | re.MULTILINE)
     return [body for tag, body in found if tag == language and having in body]
 
 
@@ -76,6 +76,50 @@ def test_curl_examples_work_as_written(service, tmp_path):
     assert json.loads(answers[2])["models"][0]["name"] == "qm9"
 
 
+def curl(line: str, service: str, place: Path) -> tuple[int, str]:
+    """Run a line of curl in a folder: the status of the answer, and the answer where it is printed."""
+    words = [word.replace(ADDRESS, service) for word in shlex.split(line, comments=True)]
+    done = subprocess.run([*words, "-w", "\n%{http_code}"], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, f"{line}: {done.stderr}"
+    answer, _, status = done.stdout.rpartition("\n")
+    return int(status), answer
+
+
+def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_path):
+    """In order, since later ones send what earlier ones wrote; a comment after a call names its status if not 200."""
+    if shutil.which("curl") is None:
+        pytest.skip("no curl on this machine")
+    lines = [line for block in blocks("sh", "curl", "docs/api.md") for line in block.splitlines() if line[:4] == "curl"]
+    said = [int(found[1]) if (found := re.search(r"  # (\d{3})$", line)) else 200 for line in lines]
+    answers = [curl(line, service, tmp_path) for line in lines]
+    wrong = [
+        (line, status, text)
+        for line, expected, (status, text) in zip(lines, said, answers, strict=True)
+        if status != expected
+    ]
+    assert not wrong
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(found) == {"two.xyz", "three.sdf", "gallery.html", "molecules.zip"}
+    assert found["three.sdf"].count(b"V3000") == 3
+    printed = [text for _, text in answers if text]
+    assert [json.loads(text)["attempts"]["found"] for text in printed[:4]] == [4, 3, 2, 1]
+    assert printed[4].count("event: molecule") == 3
+    scored = [json.loads(text)["results"] for text in printed[5:8]]
+    assert [len(results) for results in scored] == [2, 5, 1]
+    assert not any("error" in entry for results in scored for entry in results)
+    walks = [json.loads(text)["molecules"] for text in printed[8:10]]
+    assert [len(walk) for walk in walks] == [5, 4]
+    assert max(walks[0][0]["distance"], walks[0][-1]["distance_to_end"]) < 0.1  # from one parent to the other
+
+
+def test_the_api_from_python_works_as_written(service, capsys):
+    first, second = blocks("python", "httpx", "docs/api.md")
+    exec(compile(first.replace(ADDRESS, service), "docs/api.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 6  # three molecules, three scores
+    exec(compile(second.replace(ADDRESS, service), "docs/api.md", "exec"), {})
+    assert capsys.readouterr().out == "2\n"
+
+
 def test_http_example_in_python_works_as_written(service, capsys):
     (block,) = blocks("python", "httpx")
     exec(compile(block.replace(ADDRESS, service), "README.md", "exec"), {})
@@ -104,6 +148,7 @@ def test_shell_examples_work_as_written(monkeypatch, capsys, tmp_path):
     assert [m["n_atoms"] for m in json.loads(printed[1])["molecules"]] == [12, 12]
     assert all(m["stable"] for m in json.loads(printed[1])["molecules"])
     assert len(printed[2].splitlines()) == 5
+    assert (tmp_path / "scored.sdf").read_text().count("<nll>") == 4
 
 
 def test_the_table_of_results_shows_the_card():

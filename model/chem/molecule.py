@@ -93,13 +93,35 @@ class Molecule:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        flat = drawing(self.atomic_numbers, self.positions, label=self.formula)
-        over = view(_block(self), "xyz", f"molecule{uuid4().hex}", library_address())
-        style = "position: absolute; inset: 0; width: 100%; height: 100%"
-        return (
-            '<div style="position: relative; width: 320px; height: 320px">'
-            f'<div style="{style}">{flat}</div><div style="{style}">{over}</div></div>{escape(self.formula)}'
-        )
+        return _card(self, 320, view(_block(self), "xyz", f"molecule{uuid4().hex}", library_address()))
+
+
+MOST_VIEWS = 12
+"""Views that turn in one list: browsers keep about sixteen WebGL contexts and drop the oldest."""
+
+
+class Molecules(list[Molecule]):
+    """A list of molecules that a notebook shows side by side; the first of them turn, the others are drawings."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        views = [
+            # The first view loads 3Dmol.js, the others wait for it: half a megabyte is enough once.
+            view(_block(molecule), "xyz", f"molecule{uuid4().hex}", "" if index else library_address())
+            for index, molecule in enumerate(self[:MOST_VIEWS])
+        ]
+        flat = [""] * (len(self) - len(views))
+        cards = "".join(_card(molecule, 200, over) for molecule, over in zip(self, views + flat, strict=True))
+        return f'<div style="display: flex; flex-wrap: wrap; gap: 8px">{cards}</div>'
+
+
+def _card(molecule: Molecule, size: int, over: str) -> str:
+    flat = drawing(molecule.atomic_numbers, molecule.positions, label=molecule.formula)
+    style = "position: absolute; inset: 0; width: 100%; height: 100%"
+    return (
+        f'<div><div style="position: relative; width: {size}px; height: {size}px">'
+        f'<div style="{style}">{flat}</div><div style="{style}">{over}</div></div>{escape(molecule.formula)}</div>'
+    )
 
 
 def _block(molecule: Molecule) -> str:

@@ -15,8 +15,8 @@ def read_xyz(text: str, limits: Limits) -> Iterator[Molecule | StructureError]:
 
     A record is the number of atoms, a comment, and one line per atom: element, x, y, z in angstrom. Taken as well:
     extended XYZ (`Properties=species:S:1:pos:R:3:...` in the comment, any order of columns), further numeric columns,
-    and the raw files of QM9 (trailing frequencies, SMILES and InChI). After an error reading goes on at the next line
-    that is a number of atoms.
+    the raw files of QM9 (trailing frequencies, SMILES and InChI), and Open Babel's `%PBC` with its cell. After an error
+    reading goes on at the next line that is a number of atoms.
 
     Raises:
         StructureError: more records than the limit.
@@ -46,6 +46,7 @@ class _Columns:
 
 _PLAIN = _Columns("SRRR", element=0, position=1, more=True)
 _COUNT = re.compile(r"[ \t]*[+-]?\d+[ \t]*", re.ASCII)
+_CELL = re.compile(r"Vector[123][ \t]|Offset[ \t]")
 _LOGICAL = {"T", "F", "true", "false", "True", "False", "TRUE", "FALSE"}
 
 
@@ -72,6 +73,8 @@ def _record(lines: Lines, limits: Limits) -> Molecule:
         atomic_numbers.append(z)
         positions.append(position)
         lines.take()  # only now: a line that is no atom may be where the next record starts
+    if comment.text.rstrip().endswith("%PBC"):
+        _skip_cell(lines)
     properties.update(_trailer(lines, raw_qm9=comment.text.startswith("gdb "), n_atoms=n_atoms))
     molecule = Molecule(atomic_numbers, positions, name, properties)
     check_apart(molecule)
@@ -103,13 +106,24 @@ def _atom(line: Line, columns: _Columns, which: str) -> tuple[int, list[float]]:
     return element(tokens[columns.element]), [coordinate(token) for token in place]
 
 
+_NOT_KNOWN = {"nan", "inf", "+inf", "-inf"}
+"""How programs fill a column of which they know nothing; a coordinate is never that."""
+
+
 def _check(kind: str, token: Token) -> None:
     if kind == "R":
-        number(token)
+        if token.text.lower() not in _NOT_KNOWN:
+            number(token)
     elif kind == "I":
         integer(token)
     elif kind == "L" and token.text not in _LOGICAL:
         raise token.error("T or F")
+
+
+def _skip_cell(lines: Lines) -> None:
+    """Pass over the unit cell that Open Babel's extended XYZ writes after the atoms: a molecule has none."""
+    while lines.next and (not lines.next.text.strip() or _CELL.match(lines.next.text)):
+        lines.take()
 
 
 def _trailer(lines: Lines, *, raw_qm9: bool, n_atoms: int) -> Mapping[str, object]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.batch import MoleculeBatch, collate, split
 from model.chem.elements import QM9, Vocabulary
-from model.chem.molecule import Molecule
+from model.chem.molecule import Molecule, Molecules
 from model.config import TOLERANCES, FlowConfig
 from model.errors import ConfigError, SolverError, StructureError
 from model.flow import dequantize, dynamics
@@ -133,6 +133,8 @@ class MoleculeFlow(nn.Module):
         self, n_atoms: int | Sequence[int | None], seed: int = 0, rtol: float = STANDARD, atol: float = STANDARD
     ) -> list[Molecule]:
         """Molecules, each fixed by (seed, its place in the list), with "status" and "nfe" among their properties.
+
+        A notebook shows them in 3D.
 
         Args:
             n_atoms: the size of each; None = drawn from p(N). A number alone = one molecule.
@@ -289,13 +291,13 @@ def _vocabulary(config: FlowConfig) -> Vocabulary:
     return Vocabulary("the model's vocabulary", config.vocabulary, config.max_atoms)
 
 
-def _molecules(samples: Iterator[Sample]) -> list[Molecule]:
+def _molecules(samples: Iterator[Sample]) -> Molecules:
     found = {}
     for one in samples:
         if one.molecule is None:
             raise SolverError(f"an atom of molecule {one.index} flew beyond all bounds (solver: {one.status.name})")
         found[one.index] = one.molecule
-    return [found[index] for index in range(len(found))]
+    return Molecules(found[index] for index in range(len(found)))
 
 
 def _check(index: int, status: Status) -> None:

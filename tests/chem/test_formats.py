@@ -1,6 +1,7 @@
 """The way in and the way out, whatever the format."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -54,3 +55,25 @@ def test_json_is_json_whatever_the_properties() -> None:
 def test_every_format_has_a_writer() -> None:
     assert FORMATS == ("xyz", "sdf", "json", "html")
     assert all(write(MOLECULES, BONDS, form) for form in FORMATS)
+
+
+CLAIMS = {
+    "xyz": "100000000\n\nC 0 0 0\n",
+    "sdf": "\n\n\n999999  0  0  0  0  0  0  0  0  0999 V2000\n    0.0000    0.0000    0.0000 C   0  0\nM  END\n",
+    "v3000": "\n\n\n  0  0  0  0  0  0  0  0  0  0999 V3000\nM  V30 COUNTS 100000000 0 0 0 0\nM  END\n",
+    "long": "1\n" + 4_000_000 * " " + "\nC 0 0 0\n",
+    "digits": 1_000_000 * "9" + "\n\nC 0 0 0\n",
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_file_takes_no_more_memory_than_it_has_bytes(claim: str) -> None:
+    """RDKit took 3.1 GB for the first of these."""
+    text = CLAIMS[claim]
+    read(text, "xyz" if claim in ("xyz", "long", "digits") else "sdf")  # whatever is made once is made now
+    tracemalloc.start()
+    (found,) = read(text, "xyz" if claim in ("xyz", "long", "digits") else "sdf")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(found, StructureError)
+    assert peak < 100_000 + 6 * len(text)

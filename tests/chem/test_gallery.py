@@ -12,7 +12,7 @@ from model.chem import viewer
 from model.chem.bonds import infer_bonds
 from model.chem.formats import write
 from model.chem.gallery import write_gallery
-from model.chem.molecule import Molecule
+from model.chem.molecule import MOST_VIEWS, Molecule, Molecules
 from model.chem.viewer import drawing
 
 WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.1], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]], "water", {"nll": -12.3456})
@@ -61,6 +61,15 @@ def test_notebook(library: bool) -> None:
     assert "alert" not in html
     assert ("data:text/javascript;base64," in html) == library
     assert "failed to load" not in html
+
+
+def test_a_list_in_a_notebook_brings_its_library_once(library: bool) -> None:
+    html = Molecules([WATER] * (MOST_VIEWS + 2))._repr_html_()
+    assert html.count("<svg") == MOST_VIEWS + 2
+    assert html.count("createViewer(") == MOST_VIEWS
+    assert html.count("data:text/javascript;base64,") == (1 if library else 0)
+    assert len(set(re.findall(r'id="(3dmolviewer_\w+)"', html))) == MOST_VIEWS
+    assert Molecules()._repr_html_().count("<svg") == 0
 
 
 def test_drawing_shows_every_atom_and_bond_within_its_frame() -> None:

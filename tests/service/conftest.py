@@ -1,6 +1,7 @@
 """A running application with an obedient client, started once: a worker that loads RDKit costs seconds."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -20,6 +21,14 @@ class Api:
     client: Obedient
 
 
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens in the application's own time."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+
+
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     structlog.reset_defaults()
@@ -31,7 +40,9 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     weights = weights_with_card(tmp_path_factory.mktemp("weights"))
     client = Obedient()
     limits = {"max_molecules": 20, "max_attempts": 3, "max_bytes": 2_000_000, "max_idle_s": 1, "max_records": 10}
-    settings = Settings(weights=weights, chemistry=one_worker(), limits=limits, requests_per_minute=100_000, header_s=1)
+    settings = Settings(
+        weights=weights, chemistry=one_worker(), limits=limits, requests_per_minute=100_000, header_s=1, stall_s=1
+    )
     with serving(client, settings) as (http, _):
         yield Api(http, client)
 

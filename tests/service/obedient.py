@@ -70,7 +70,8 @@ class Obedient:
                 latents = [work.Latent(each.positions, np.zeros((len(each.positions), 5))) for each in wanted.molecules]
                 return [work.Encoded(wanted.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
             case work.DecodeWork():
-                return [work.Sampled(wanted.id, i, *METHANE, 60, "success") for i in range(len(wanted.latents))]
+                molecules = [_decoded(latent) for latent in wanted.latents]
+                return [work.Sampled(wanted.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
 
     def _scored(self, work_id: str, index: int) -> work.Scored:
         parts = {"base": 1.0, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
@@ -81,3 +82,8 @@ class Obedient:
 
     def health(self) -> work.Health:
         return work.Health(True, self.ready, "ok" if self.ready else "the device answers nonsense", 0.1)
+
+
+def _decoded(latent: work.Latent) -> work.Structure:
+    """Methane for five atoms, else carbons where the latent, which is the structure that was encoded, has atoms."""
+    return METHANE if len(latent.x) == 5 else work.Structure(np.full(len(latent.x), 6), latent.x)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,10 @@ def glutton(_: Molecule) -> chemistry.Drawing:
 
 def quitter(_: Molecule) -> chemistry.Drawing:
     os._exit(139)
+
+
+def process(_: Molecule) -> int:
+    return os.getpid()
 
 
 def modules(_: Molecule) -> list[str]:
@@ -70,6 +75,18 @@ def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest
     with_chemistry(act)
 
 
+def test_the_death_of_an_idle_worker_is_not_noticed() -> None:
+    async def act(pool: Chemistry) -> None:
+        for _ in range(2):
+            worker = await pool._call(60, process, METHANE)
+            os.kill(worker, signal.SIGKILL)
+            while pool._pool.active:  # until the pool itself has noticed, and given up
+                await asyncio.sleep(0.02)
+            assert (await pool._call(60, chemistry._draw, METHANE)).bonds.smiles == "C"
+
+    with_chemistry(act)
+
+
 def test_workers_hold_no_torch() -> None:
     loaded = with_chemistry(lambda pool: pool._call(60, modules, METHANE))
     assert "rdkit" in loaded
@@ -85,6 +102,16 @@ def test_an_upload_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPa
         await pool.read(b"", "xyz")
 
     with pytest.raises(Problem, match="given up"):
+        with_chemistry(act)
+
+
+def test_an_answer_that_takes_too_long_to_write_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(pool: Chemistry) -> None:
+        monkeypatch.setattr(chemistry, "_write", _slow_read)
+        pool._settings = pool._settings.model_copy(update={"read_s": 0.5})
+        await pool.write([METHANE], [], "html")
+
+    with pytest.raises(Problem, match="ask for fewer"):
         with_chemistry(act)
 
 

@@ -121,6 +121,7 @@ def test_walks_begin_at_their_parent(http: httpx.Client) -> None:
     assert rmsd(parent, end) < 1e-6
     assert walk[0]["distance"] < 1e-3
     assert walk[2]["distance"] < 1e-3
+    assert walk[2]["distance_to_end"] < 1e-3
     assert walk[2]["formula"] == "H2O2"
 
 

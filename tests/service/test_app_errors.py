@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from tests.service.conftest import Api
+from tests.service.conftest import Api, eventually
 
 JSON = {"Content-Type": "application/json"}
 SECRET = "surely-nobody-else-writes-this"
@@ -135,6 +135,26 @@ def test_dripping_headers_are_given_up(api: Api) -> None:
             connection.sendall(b"G")
             time.sleep(0.05)
         pytest.fail("dripped for twenty seconds")
+
+
+def test_an_answer_that_nobody_reads_is_given_up(api: Api) -> None:
+    """Twenty times a megabyte is more than the buffers of any socket; the caller takes none of it."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(60)
+        connection.connect((api.http.base_url.host, api.http.base_url.port))
+        connection.sendall(20 * b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: _in_flight(api) == 2)  # this one, and the one that asks
+        eventually(lambda: _in_flight(api) == 1)
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            found = _all_of(connection)
+    assert found.count(b"HTTP/1.1 200") < 20
+
+
+def _in_flight(api: Api) -> float:
+    text = api.http.get("/metrics").text
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith("enflow_requests_in_flight "))
 
 
 def test_what_is_no_http_is_a_problem_too(api: Api) -> None:

@@ -15,6 +15,7 @@ from tests.service.conftest import Api
 from tests.service.obedient import METHANE, TORN
 from tests.service.test_app_errors import assert_problem
 
+OPEN_SHELL = "no bonds give every atom a closed shell at total charge 0"
 WILD = work.Structure(METHANE.atomic_numbers, METHANE.positions * 1e9)
 """Atoms as far apart as houses: no structure at all."""
 
@@ -70,12 +71,24 @@ def test_only_valid_tries_on_and_says_so(api: Api) -> None:
     api.client.molecule = lambda index: TORN if index in (0, 2) else METHANE
     answer = api.http.post("/sample", json={"n_molecules": 2, "only": "valid", "seed": 1}).json()
     assert [each["index"] for each in answer["molecules"]] == [1, 4]
-    assert answer["attempts"] == {"tried": 4, "found": 2, "rejected": {"not valid": 2}}
+    assert answer["attempts"] == {"tried": 4, "found": 2, "rejected": {"not valid": 2}, "reasons": {OPEN_SHELL: 2}}
     assert answer["failed"] == []
     tried = [
         (each.first_index, len(each.n_atoms)) for each in api.client.submitted if isinstance(each, work.SampleWork)
     ]
     assert sorted(tried) == [(0, 2), (2, 1), (4, 1)]
+
+
+def test_only_stable_says_how_much_was_wrong(api: Api) -> None:
+    """Torn apart, no atom of methane has its valence; with one hydrogen off it lacks the carbon's and its own."""
+    one_off = METHANE.positions.copy()
+    one_off[1] *= 3
+    molecules = [TORN, work.Structure(METHANE.atomic_numbers, one_off), TORN, METHANE]
+    api.client.molecule = lambda index: dict(enumerate(molecules)).get(index, METHANE)
+    answer = api.http.post("/sample", json={"n_molecules": 2, "only": "stable", "seed": 1}).json()
+    lacking = "atoms without their valence by the distance table"
+    expected = {"rejected": {"not stable": 3}, "reasons": {f"{lacking}: 5": 2, f"{lacking}: 2": 1}}
+    assert answer["attempts"] == {"tried": 5, "found": 2, **expected}
 
 
 def test_further_attempts_keep_the_size_that_was_asked_for(api: Api) -> None:
@@ -89,7 +102,7 @@ def test_the_limit_of_attempts_ends_the_search(api: Api) -> None:
     api.client.molecule = lambda index: TORN if index % 2 == 0 else METHANE
     answer = api.http.post("/sample", json={"n_molecules": 2, "only": "valid", "seed": 1}).json()
     assert [each["index"] for each in answer["molecules"]] == [1]
-    assert answer["attempts"] == {"tried": 4, "found": 1, "rejected": {"not valid": 3}}
+    assert answer["attempts"] == {"tried": 4, "found": 1, "rejected": {"not valid": 3}, "reasons": {OPEN_SHELL: 3}}
     assert answer["failed"] == [{"index": 4, "reason": "attempts", "detail": "none of 3 attempts was valid"}]
 
 
@@ -149,7 +162,13 @@ def test_xyz_carries_provenance(api: Api) -> None:
     assert isinstance(first, Molecule)
     assert isinstance(second, Molecule)
     assert np.array_equal(first.positions, METHANE.positions)
-    assert {"seed": 5, "index": 1, "model": "tiny", "solver_status": "success"}.items() <= second.properties.items()
+    assert {
+        "seed": 5,
+        "index": 1,
+        "model": "tiny",
+        "tolerance": 1e-3,
+        "solver_status": "success",
+    }.items() <= second.properties.items()
 
 
 @pytest.mark.parametrize(("parameter", "version"), [("", "V2000"), ("; version=V3000", "V3000")])
@@ -160,7 +179,7 @@ def test_sdf_carries_bonds_and_data_items(api: Api, parameter: str, version: str
     assert text.count("$$$$") == 2
     assert text.count(version) == 2
     assert len(read(text, "sdf")) == 2
-    for item in ("seed", "index", "sha256", "nll", "solver_status"):
+    for item in ("seed", "index", "sha256", "tolerance", "nll", "solver_status", "bond_status"):
         assert text.count(f"<{item}>") == 2
 
 

@@ -1,5 +1,6 @@
 """POST /likelihood, /interpolate, /variations: every way to hand structures in, one answer for each."""
 
+import numpy as np
 import pytest
 
 from service import work
@@ -102,6 +103,7 @@ def test_a_form_with_files(api: Api) -> None:
         ("", None, "what is this", 415),
         ("", None, "", 415),
         ("", "application/pdf", METHANE, 415),
+        ("", "chemical/x-xyz; gzip", METHANE, 415),
         ("", "application/x-www-form-urlencoded", METHANE, 415),
         ("", "multipart/form-data", METHANE, 400),
         ("", "multipart/form-data; boundary=x", METHANE, 400),
@@ -123,7 +125,9 @@ def test_a_form_with_files(api: Api) -> None:
     ],
 )
 def test_what_cannot_be_read(api: Api, query: str, content_type: str | None, body: str, status: int) -> None:
-    headers = {"Content-Type": content_type} if content_type else {}
+    headers = {"Content-Type": content_type.removesuffix("; gzip")} if content_type else {}
+    if content_type and content_type.endswith("; gzip"):
+        headers["Content-Encoding"] = "gzip"
     assert_problem(api.http.post(f"/likelihood{query}", content=body.encode(), headers=headers), status)
     assert not api.client.submitted
 
@@ -134,6 +138,8 @@ def test_a_walk_between_two(api: Api) -> None:
     found = WalkResponse.model_validate_json(api.http.post("/interpolate", json=body).content)
     assert [each.fraction for each in found.molecules] == [0, 0.25, 0.5, 0.75, 1]
     assert found.molecules[0].distance == pytest.approx(0, abs=1e-6)
+    # The obedient engine decodes everything to methane, of which the second parent has a nitrogen 0.1 angstrom off.
+    assert found.molecules[0].distance_to_end == pytest.approx(0.1 * np.sqrt(4 / 25), abs=1e-6)
     encode, decode = api.client.submitted
     assert isinstance(encode, work.EncodeWork)
     assert isinstance(decode, work.DecodeWork)
@@ -150,7 +156,7 @@ def test_variations_of_one(api: Api) -> None:
     found = WalkResponse.model_validate_json(answer.content)
     assert [each.index for each in found.molecules] == [0, 1, 2]
     assert all(each.distance is not None for each in found.molecules)
-    assert all(each.fraction is None for each in found.molecules)
+    assert all(each.fraction is each.distance_to_end is None for each in found.molecules)
 
 
 @pytest.mark.parametrize(

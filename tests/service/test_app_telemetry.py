@@ -78,7 +78,7 @@ def test_the_logs_of_libraries_are_json_without_messages_of_exceptions(capfd: py
         try:
             raise ValueError(SECRET)
         except ValueError:
-            logging.getLogger("uvicorn.error").exception("it failed")
+            logging.getLogger("a.library").exception("it failed")
     (line,) = [json.loads(each) for each in capfd.readouterr().err.splitlines()]
     assert line["event"] == "it failed"
     assert line["exception"] == "ValueError"

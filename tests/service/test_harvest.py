@@ -1,12 +1,14 @@
-"""The commands of the shell: they try and keep what the service tries and keeps."""
+"""`enflow sample` tries and keeps what the service tries and keeps."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from model.errors import SolverError
-from service import offline, work
+from service import harvest as command
+from service import work
 from service.card import Card
+from service.verdict import Only
 from tests.service.obedient import METHANE, TORN
 
 
@@ -25,9 +27,9 @@ class Few:
                 yield work.Sampled(each.id, index, *(METHANE if index in self.sound else TORN), 60, "success")
 
 
-def harvest(engine: Few, only: offline.Only, n: int = 2, first_index: int = 0) -> offline.Harvest:
+def harvest(engine: Few, only: Only, n: int = 2, first_index: int = 0) -> command.Harvest:
     wanted = work.SampleWork(id="", seed=1, n_atoms=(None,) * n, first_index=first_index)
-    return offline._harvest(engine, wanted, only, lambda *_: None)  # type: ignore[arg-type]
+    return command._harvest(engine, wanted, only, lambda *_: None)  # type: ignore[arg-type]
 
 
 def test_it_keeps_what_the_service_keeps() -> None:
@@ -35,6 +37,7 @@ def test_it_keeps_what_the_service_keeps() -> None:
     found = harvest(engine := Few(1, 4, 6, 7), "valid")
     assert sorted(found.kept) == [1, 4]
     assert (engine.tried, found.tried, dict(found.rejected)) == ([0, 1, 2, 4], 4, {"not valid": 2})
+    assert dict(found.reasons) == {"no bonds give every atom a closed shell at total charge 0": 2}
     assert sorted(harvest(Few(15, 12), "stable", first_index=10).kept) == [12, 15]
 
 
@@ -47,4 +50,4 @@ def test_it_gives_up() -> None:
     engine = Few()
     with pytest.raises(SolverError, match="none of 100"):
         harvest(engine, "valid")
-    assert engine.tried == list(range(2 * offline.ATTEMPTS))
+    assert engine.tried == list(range(2 * command.ATTEMPTS))

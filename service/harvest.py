@@ -1,0 +1,145 @@
+"""`enflow sample`: molecules from a shell, the very ones that the service gives."""
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from model.__main__ import Device, Json, tell
+from model.chem.bonds import Bonds, infer_bonds
+from model.chem.formats import write
+from model.chem.metrics import stability
+from model.chem.molecule import Molecule
+from model.errors import ConfigError, ModelError, SolverError
+from model.terminal import Report, progress
+from service import work
+from service.offline import Engine, Tolerance, Weights, number, target
+from service.settings import BUNDLED_WEIGHTS
+from service.verdict import Objection, Only, objection
+
+ATTEMPTS = 50
+"""Molecules generated for each one wanted, with --only, before the command gives up."""
+
+Seed = Annotated[int | None, typer.Option(min=0, help="Fixes all noise [default: drawn, and told].")]
+
+
+@dataclass
+class Harvest:
+    """Generated molecules that are kept, by index, and what became of the others, in a word and in a sentence."""
+
+    only: Only
+    kept: dict[int, tuple[Molecule, Bonds]] = field(default_factory=dict)
+    rejected: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def tried(self) -> int:
+        """Molecules that were generated, kept or not."""
+        return len(self.kept) + self.rejected.total()
+
+    @property
+    def account(self) -> dict[str, Any]:
+        """How many were tried and found, and why the others were not, as the service tells it."""
+        counts = {"rejected": dict(self.rejected), "reasons": dict(self.reasons)}
+        return {"tried": self.tried, "found": len(self.kept), **counts}
+
+    def take(self, event: work.Event, provenance: Mapping[str, object]) -> None:
+        """Keep a molecule, or count why not; other events say nothing of a molecule's end."""
+        if isinstance(event, work.Failed):
+            self._reject(Objection(f"solver: {event.reason}", event.detail))
+        elif isinstance(event, work.Sampled):
+            try:
+                bare = Molecule(event.atomic_numbers, event.positions)
+            except ModelError:
+                self._reject(Objection("no structure", "atoms beyond all bounds"))
+                return
+            self._judge(event, bare, provenance)
+
+    def _judge(self, event: work.Sampled, bare: Molecule, provenance: Mapping[str, object]) -> None:
+        bonds, by_distance = infer_bonds(bare), stability([bare])
+        unstable = bare.n_atoms - int(by_distance.stable_atoms[0])
+        if against := objection(self.only, bonds, unstable):
+            self._reject(against)
+            return
+        facts = {"index": event.index, "nfe": event.nfe, "solver_status": event.status, "stable": not unstable}
+        if event.likelihood:
+            facts["nll"] = round(event.likelihood.nll, 4)
+        whole = Molecule(bare.atomic_numbers, bare.positions, properties={**provenance, **facts})
+        self.kept[event.index] = whole, bonds
+
+    def _reject(self, against: Objection) -> None:
+        self.rejected[against.kind] += 1
+        self.reasons[against.reason or against.kind] += 1
+
+
+def sample(
+    n: Annotated[int, typer.Option("-n", "--n-molecules", min=1, help="How many molecules.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="File to write: .xyz, .sdf, .json, or .html for a gallery.")] = None,
+    n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
+    seed: Seed = None,
+    first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
+    only: Annotated[Only, typer.Option(help="Sample on until n are valid, or stable.")] = "any",
+    with_nll: Annotated[bool, typer.Option("--with-nll", help="Score each molecule too.")] = False,
+    tolerance: Tolerance = "standard",
+    weights: Weights = BUNDLED_WEIGHTS,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Generate molecules: enflow sample -n 100 --out molecules.sdf
+
+    Without --out they are printed as XYZ. The same seed gives the same molecules: alone, in company, and from the
+    service. Valid: RDKit finds bonds in which every atom has its valence. Stable: every atom has its valence by the
+    table of bond lengths that the literature uses.
+    """
+    place, tol = target(out), number(tolerance)
+    seed = secrets.randbits(32) if seed is None else seed
+    engine = Engine(weights, device)
+    if n_atoms is not None and n_atoms > engine.card.vocabulary.max_atoms:
+        raise ConfigError(f"found {n_atoms} atoms; the model knows at most {engine.card.vocabulary.max_atoms}")
+    score = work.LikelihoodOptions(rtol=tol, atol=tol) if with_nll else None
+    wanted = work.SampleWork(
+        id="", seed=seed, n_atoms=(n_atoms,) * n, first_index=first_index, rtol=tol, atol=tol, nll=score
+    )
+    with progress() as report:
+        harvest = _harvest(engine, wanted, only, report)
+    molecules, bonds = (list(each) for each in zip(*(harvest.kept[i] for i in sorted(harvest.kept)), strict=True))
+    if place:
+        place.write(write(molecules, bonds, place.form))
+    if as_json:
+        facts = {"seed": seed, "model": engine.heading, "attempts": harvest.account}
+        tell("", {**facts, **({"out": str(out)} if out else json.loads(write(molecules, bonds, "json")))}, as_json=True)
+    elif out is None:
+        typer.echo(write(molecules, bonds, "xyz"), nl=False)
+    if not as_json or len(molecules) < n:
+        why = "".join(f"; {count} x {reason}" for reason, count in harvest.reasons.most_common())
+        typer.echo(f"{len(molecules)} of {harvest.tried} molecules kept, seed {seed}{why}", err=True)
+
+
+def _harvest(engine: Engine, wanted: work.SampleWork, only: Only, report: Report) -> Harvest:
+    """Molecule j of n tries the indices j, j + n, j + 2n, ... until one is kept: those that the service gives."""
+    harvest, n = Harvest(only), len(wanted.n_atoms)
+    card = engine.card
+    provenance = {"seed": wanted.seed, "model": card.name, "sha256": card.sha256, "tolerance": wanted.rtol}
+    report("sampling", 0, n)
+    works = [wanted]
+    for attempt in range(1 if only == "any" else ATTEMPTS):
+        for event in engine.answers(*works):
+            harvest.take(event, provenance)
+            report("sampling", len(harvest.kept), n, f"{harvest.tried} tried")
+        found = {(index - wanted.first_index) % n for index in harvest.kept}
+        works = [_again(wanted, j, attempt + 1) for j in range(n) if j not in found]
+        if not works:
+            break
+    if not harvest.kept:
+        raise SolverError(f"none of {harvest.tried} molecules is to be kept: {dict(harvest.reasons)}")
+    return harvest
+
+
+def _again(wanted: work.SampleWork, j: int, attempt: int) -> work.SampleWork:
+    index = wanted.first_index + j + attempt * len(wanted.n_atoms)
+    return replace(wanted, id=str(index), n_atoms=wanted.n_atoms[j : j + 1], first_index=index)

@@ -1,0 +1,40 @@
+"""What schemathesis is told of this service: how its bodies are written, and what every error looks like."""
+
+import random
+from typing import Any
+
+import schemathesis
+from schemathesis.specs.openapi.checks import negative_data_rejection
+
+ACCEPTS = ["*/*", "application/json", "chemical/x-xyz", "chemical/x-mdl-sdfile", "application/x-ndjson"]
+ACCEPTS += ["text/event-stream", "text/html", "application/zip", "image/png", "application/json;q=0, text/*;q=0.5"]
+
+
+@schemathesis.serializer("chemical/x-xyz", "chemical/x-mdl-sdfile", "chemical/x-daylight-smiles")
+def as_text(context: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, **_: Any) -> None:
+    """Options stand in the query beside a file, in the body of JSON; every format is asked for."""
+    if case.media_type in ("application/json", "multipart/form-data"):
+        case.query = {}
+    if case.method == "POST":
+        chosen = random.Random(repr(case.body)).choice(ACCEPTS)
+        case.headers = {**(case.headers or {}), "Accept": chosen}
+
+
+@schemathesis.check
+def wrong_json_is_refused(ctx: Any, response: Any, case: Any) -> None:
+    """To a file everything is text, and what is wrong with it is told for each of its structures."""
+    if case.media_type in (None, "application/json"):
+        negative_data_rejection(ctx, response, case)
+
+
+@schemathesis.check
+def errors_are_problems(ctx: Any, response: Any, case: Any) -> None:
+    if response.status_code >= 400 and case.method != "HEAD":
+        assert response.headers["content-type"] == ["application/problem+json"]
+        assert response.json()["status"] == response.status_code
+        assert len(response.content) < 5000, "an error that grows with its cause echoes it"
