@@ -18,7 +18,8 @@ def centre(x: Tensor, mask: Tensor) -> Tensor:
 
 def squared_distances(x: Tensor) -> Tensor:
     """Squared distances of all ordered pairs: (B, N, 3) -> (B, N, N)."""
-    return (x.unsqueeze(-2) - x.unsqueeze(-3)).square().sum(-1)
+    x = x.transpose(-1, -2).contiguous()  # a sum over three planes is several times as fast as one over triples
+    return (x.unsqueeze(-1) - x.unsqueeze(-2)).square().sum(-3)
 
 
 def pair_mask(mask: Tensor) -> Tensor:

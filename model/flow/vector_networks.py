@@ -2,11 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from model.config import VectorEGNNConfig
+from model.flow.arithmetic import activated, increased, linear_in, scaled
 from model.flow.geometry import squared_distances
-from model.flow.networks import DISTANCE_EPS, RadialBasis, linear_in
+from model.flow.networks import DISTANCE_EPS, RadialBasis
 
 VECTOR_EPS = 1e-4
 """Inside the root of a vector's length, which has an infinite gradient at zero, where all vectors begin."""
@@ -57,13 +57,13 @@ class VectorEGNNLayer(nn.Module):
         d = torch.sqrt(d2 + DISTANCE_EPS)
         u = (relative * (pairs / (d + 1.0)).unsqueeze(-1)).to(dtype)  # (B, N, N, D)
         s_in = self.norm(s).to(dtype)
-        m = self._messages(s_in, vectors.to(dtype), u, torch.cat([basis(d2, d).to(dtype), radial0], -1), pairs)
+        m = self._messages(s_in, vectors.to(dtype), u, basis(d2, d, radial0), pairs)
 
         collected = linear_in(self.collect, u.transpose(-1, -2) @ m).to(x.dtype)  # (B, N, D, K)
         vectors = vectors + collected * (VECTOR_GAIN / self.message_scale)
         lengths = torch.sqrt(vectors.square().sum(-2) + VECTOR_EPS)
         messages = m.sum(-2, dtype=x.dtype) / self.message_scale
-        hidden = silu(linear_in(self.node_in, torch.cat([s_in, messages.to(dtype), lengths.to(dtype)], -1)))
+        hidden = activated(linear_in(self.node_in, torch.cat([s_in, messages.to(dtype), lengths.to(dtype)], -1)))
         s = s + linear_in(self.node_out, hidden).to(x.dtype)
         x = x + (vectors * linear_in(self.moves, hidden).to(x.dtype).unsqueeze(-2)).sum(-1)
         scales = 2.0 * torch.sigmoid(linear_in(self.scales, hidden).to(x.dtype))
@@ -71,12 +71,12 @@ class VectorEGNNLayer(nn.Module):
 
     def _messages(self, s: Tensor, vectors: Tensor, u: Tensor, radial: Tensor, pairs: Tensor) -> Tensor:
         m = linear_in(self.receive, s).unsqueeze(-2) + linear_in(self.send, s).unsqueeze(-3)
-        m = m + linear_in(self.distance, radial)
-        m = m + u @ linear_in(self.receive_vectors, vectors)
-        m = m - (u @ linear_in(self.send_vectors, vectors)).transpose(-2, -3)  # u_ij = -u_ji
-        m = silu(linear_in(self.message, silu(m)))  # (B, N, N, E)
+        m = increased(m, linear_in(self.distance, radial))
+        m = increased(m, u @ linear_in(self.receive_vectors, vectors))
+        m = increased(m, -(u @ linear_in(self.send_vectors, vectors)).transpose(-2, -3))  # u_ij = -u_ji
+        m = activated(linear_in(self.message, activated(m)))  # (B, N, N, E)
         gate = torch.sigmoid(linear_in(self.gate, m).to(pairs.dtype))
-        return m * (pairs.unsqueeze(-1) * gate).to(m.dtype)
+        return scaled(m, (pairs.unsqueeze(-1) * gate).to(m.dtype))
 
 
 class VectorEGNN(nn.Module):

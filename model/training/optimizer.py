@@ -1,6 +1,7 @@
 """Optimizer: Muon for hidden matrices, AdamW for the rest, one schedule, an exponential moving average."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,6 +28,58 @@ class OptimizerConfig:
     ema: float = 0.999
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum whose matrices are made orthogonal by Newton and Schulz's iteration (Jordan et al. 2024).
+
+    The update of `torch.optim.Muon` with adjust_lr_fn="original" and no decay, which takes the matrices one by one;
+    here those of one shape go together (for configs/qm9.json an optimizer step takes 20 ms instead of 33 on one core).
+    """
+
+    MOMENTUM = 0.95
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient."""
+        assert closure is None, "Muon evaluates no loss"
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    shapes[parameter.shape].append(parameter)
+            for shape, parameters in shapes.items():
+                rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
+                updates = orthogonal(torch.stack([self._momentum(parameter) for parameter in parameters]))
+                torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype)), alpha=-rate)
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        gradient = parameter.grad
+        assert gradient is not None
+        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - self.MOMENTUM)
+        return gradient.lerp(momentum, self.MOMENTUM)  # Nesterov
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Nearly orthogonal matrices of the same singular vectors: (M, A, B) -> (M, A, B), bfloat16.
+
+    Five steps of a quintic Newton-Schulz iteration take all singular values to about 0.7 to 1.2.
+    """
+    a, b, c = 3.4445, -4.775, 2.0315
+    x: Tensor = matrices.bfloat16()
+    if tall := x.shape[-2] > x.shape[-1]:
+        x = x.mT
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c, beta=1.0) @ x
+    return x.mT if tall else x
+
+
 class Optimizer:
     """Muon and AdamW stepped together."""
 
@@ -34,13 +87,10 @@ class Optimizer:
         hidden, rest = split_parameters(network)
         self.config = config
         self.parameters = [*hidden, *rest]
-        adam = torch.optim.AdamW(rest, lr=config.adam_rate, weight_decay=0.0)
+        adam = torch.optim.AdamW(rest, lr=config.adam_rate, weight_decay=0.0, fused=True)
         self.rates: list[tuple[torch.optim.Optimizer, float]] = [(adam, config.adam_rate)]
         if hidden:
-            muon = torch.optim.Muon(
-                hidden, lr=config.muon_rate, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original"
-            )
-            self.rates.append((muon, config.muon_rate))
+            self.rates.append((Muon(hidden, config.muon_rate), config.muon_rate))
 
     def step(self, rate: float) -> float:
         """One update at a share `rate` of the learning rates; the gradient's norm before clipping."""
