@@ -1,7 +1,7 @@
 """How good a model is: what it generates, and what it says of molecules it never saw; goes on where it stopped."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ from model.training.measures import Reference, likelihood_metrics, sample_metric
 from model.training.results import Generated, Journal, Scored
 
 FLUORINE = 9
+
+NOISE, REPEATS = 48, 4
+"""Test molecules that are scored by so many probes as well, which tells how wrong one probe is."""
 
 REFERENCE = 2000
 """Test molecules that the samples are compared with."""
@@ -50,11 +53,15 @@ class Evaluation:
 
 @dataclass
 class Findings:
-    """What came out: the metrics of a card, what is drawn of them, and the scores behind the likelihood."""
+    """What came out: the metrics of a card, what is drawn of them, the scores behind the likelihood, and their error.
+
+    noise: the standard error of one of the scores, nats, root mean square over molecules; 0 = they are exact.
+    """
 
     metrics: dict[str, Any]
     drawn: dict[str, Any] = field(default_factory=dict)
     scored: list[Scored] = field(default_factory=list)
+    noise: float = 0.0
 
 
 def evaluate(
@@ -90,11 +97,16 @@ def evaluate(
     if rows:
         how = {"divergence": settings.divergence, "probes": settings.probes}
         how |= {"draws": settings.draws} if settings.draws > 1 else {}
-        scores = Journal(folder / "scores.jsonl", what | how | {"data_sha256": test.sha256}, Scored)
+        what |= {"data_sha256": test.sha256}
+        scores = Journal(folder / "scores.jsonl", what | how, Scored)
         _score(flow, settings, scores, test, rows, report)
+        if settings.divergence == "hutchinson":
+            repeated = Journal(folder / "noise.jsonl", what | how | {"probes": REPEATS}, Scored)
+            _score(flow, replace(settings, probes=REPEATS), repeated, test, rows[:NOISE], report)
+            found.noise = _noise([repeated.entries[row] for row in rows[:NOISE]], REPEATS / settings.probes)
         found.scored = [scores.entries[row] for row in rows]
         metrics, drawn = likelihood_metrics(found.scored)
-        found = Findings(found.metrics | metrics | how, found.drawn | drawn, found.scored)
+        found = Findings(found.metrics | metrics | how, found.drawn | drawn, found.scored, found.noise)
     return found
 
 
@@ -160,14 +172,20 @@ def _score(
 ) -> None:
     todo = [row for row in rows if row not in journal.entries]
     molecules = dict(zip(todo, molecules_of(test, flow.config.vocabulary, todo), strict=True))
-    report("scores", len(rows) - len(todo), len(rows))
+    report(journal.path.stem, len(rows) - len(todo), len(rows))
     found = flow.likelihoods(
         list(molecules.values()), settings.seed, settings.divergence, settings.probes, settings.draws,
         settings.tolerance, settings.tolerance, indices=todo,
     )  # fmt: skip
     for done, (row, likelihood) in enumerate(found, start=len(rows) - len(todo) + 1):
         journal.write(_scored(row, molecules[row], likelihood))
-        report("scores", done, len(rows))
+        report(journal.path.stem, done, len(rows))
+
+
+def _noise(repeated: Sequence[Scored], fewer: float) -> float:
+    """The error of scores that rest on so many times fewer probes than these."""
+    errors = [scored.std_error for scored in repeated if scored.std_error is not None]
+    return float(np.sqrt(fewer * np.mean(np.square(errors)))) if errors else 0.0
 
 
 def _scored(row: int, molecule: Molecule, likelihood: Likelihood) -> Scored:
@@ -178,4 +196,5 @@ def _scored(row: int, molecule: Molecule, likelihood: Likelihood) -> Scored:
         parts["dequantizer"] += likelihood.gain  # where the gain of several draws stands
     fluorine = bool((molecule.atomic_numbers == FLUORINE).any())
     gain = likelihood.gain if reached else 0.0
-    return Scored(row, molecule.n_atoms, fluorine, nll, parts, likelihood.nfe, likelihood.status.name, gain)
+    error = likelihood.std_error if reached else None
+    return Scored(row, molecule.n_atoms, fluorine, nll, parts, likelihood.nfe, likelihood.status.name, gain, error)

@@ -155,10 +155,14 @@ def likelihood_metrics(scored: Sequence[Scored]) -> tuple[dict[str, Any], dict[s
     return metrics, {"nll": _by_size(reached)}
 
 
-def percentiles(scored: Sequence[Scored], weights_sha256: str) -> dict[str, Any]:
-    """Ascending NLLs of held-out molecules by size, or their quantiles where there are many, for percentiles.json."""
+def percentiles(scored: Sequence[Scored], weights_sha256: str, noise: float = 0.0) -> dict[str, Any]:
+    """Ascending NLLs of held-out molecules by size, or their quantiles where there are many, for percentiles.json.
+
+    Their standard error, `noise`, stands beside them: whoever places an exact NLL among them has to take it off.
+    """
     sizes = _sizes(scored)
-    return {"weights_sha256": weights_sha256, "nll": {str(n): _thinned(sizes[n]) for n in sorted(sizes)}}
+    table = {"weights_sha256": weights_sha256, "nll": {str(n): _thinned(sizes[n]) for n in sorted(sizes)}}
+    return table | ({"std_error": dict.fromkeys(table["nll"], round(noise, 2))} if noise else {})
 
 
 def _sizes(scored: Sequence[Scored]) -> dict[int, list[float]]:

@@ -36,5 +36,5 @@ def publish_card(weights: Path, found: Findings) -> None:
     card = read_card(weights)  # anew: another command may have written its half by now
     write_card(weights, replace(card, metrics=card.metrics | found.metrics))
     if found.scored:
-        table = json.dumps(percentiles(found.scored, card.weights_sha256), allow_nan=False)
+        table = json.dumps(percentiles(found.scored, card.weights_sha256, found.noise), allow_nan=False)
         (weights / "percentiles.json").write_text(table + "\n")

@@ -35,6 +35,7 @@ class Scored:
     Attributes:
         nll: the mean of its draws' bounds, which more draws do not move but make surer.
         gain: what the importance-weighted bound of all draws together takes off it.
+        std_error: Monte Carlo error over probes and draws, where there is more than one.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Scored:
     nfe: int
     status: str
     gain: float = 0.0
+    std_error: float | None = None
 
 
 Entry = TypeVar("Entry", Generated, Scored)

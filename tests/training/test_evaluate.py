@@ -96,3 +96,14 @@ def test_several_draws_report_the_gain_over_their_own_mean(flow, data, tmp_path)
     weighted = found.metrics["importance_weighted"]
     assert weighted["gain"] > 0
     assert weighted["test_nll"] == pytest.approx(found.metrics["test_nll"] - weighted["gain"])
+
+
+def test_the_error_of_one_probe_is_told_beside_the_scores(flow, data, tmp_path):
+    """As sixty-four probes of the same molecules know it."""
+    settings = Evaluation(samples=0, molecules=8, tolerance=0.01, probes=1)
+    found = evaluate(flow, "ab", data, tmp_path, settings, silent)
+    molecules = [METHANE if one.n_atoms == 5 else WATER for one in found.scored]
+    known = [one.std_error for one in flow.log_prob(molecules, 1, "hutchinson", probes=64, rtol=0.01, atol=0.01)]
+    assert found.noise == pytest.approx(8 * np.sqrt(np.mean(np.square(known))), rel=0.4)  # 32 values: 0.13 is likely
+    exact = Evaluation(samples=0, molecules=3, tolerance=0.05, divergence="exact")
+    assert evaluate(flow, "ab", data, tmp_path / "exact", exact, silent).noise == 0

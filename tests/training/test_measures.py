@@ -78,6 +78,7 @@ def test_too_few_scores_are_refused():
 def test_percentiles_hold_the_scores_by_size_in_order():
     entries = [scored(i, nll, n) for i, (nll, n) in enumerate([(3.0, 5), (-1.0, 5), (2.0, 18), (None, 18)])]
     assert percentiles(entries, "ab") == {"weights_sha256": "ab", "nll": {"5": [-1.0, 3.0], "18": [2.0]}}
+    assert percentiles(entries, "ab", 20.123)["std_error"] == {"5": 20.12, "18": 20.12}
     many = percentiles([scored(i, float(i)) for i in range(1001)], "ab")["nll"]["5"]
     assert many == pytest.approx(np.arange(0, 1001, 5))
 
