@@ -48,7 +48,7 @@ serve: install page ## install, then serve on http://127.0.0.1:8000
 test: check page browser ## install, run every check and every test
 	$(BIN)/python -m pytest
 
-fuzz: $(VENV)/installed-test ## the grammars of structure files and the API's description at length: ENFLOW_FUZZ examples each (5000)
+fuzz: $(VENV)/installed-test ## the grammars of structure files and the API's description at length: ENFLOW_FUZZ examples each (5000; a tenth per endpoint)
 	ENFLOW_FUZZ=$${ENFLOW_FUZZ:-5000} $(BIN)/python -m pytest --override-ini timeout=0 tests/chem/test_fuzz.py tests/service/test_app_fuzz.py
 
 check: $(VENV)/installed-test ## format, lint, types, import floors

@@ -4,6 +4,7 @@ ENFLOW_FUZZ sets the number of examples of each test; `make fuzz` raises it to t
 """
 
 import os
+import random
 import re
 
 import numpy as np
@@ -16,9 +17,12 @@ from model.chem.molecule import Molecule
 from model.chem.text import Limits
 from model.chem.xyz import write_xyz
 from model.errors import StructureError
+from tests.chem.test_xyz import EXTENDED, RAW_QM9
+from tests.memory import resident
 
+EXAMPLES = int(os.environ.get("ENFLOW_FUZZ", "30"))
 fuzz = settings(
-    max_examples=int(os.environ.get("ENFLOW_FUZZ", "30")),
+    max_examples=EXAMPLES,
     deadline=None,
     derandomize="ENFLOW_FUZZ" not in os.environ,
     suppress_health_check=[HealthCheck.too_slow],
@@ -250,3 +254,24 @@ def test_a_bad_sdf_record_leaves_its_neighbours(bad: str) -> None:
     assert isinstance(last, Molecule)
     assert (first.formula, last.formula) == ("CH4O", "H2O")
     assert first.properties == {"nll": "-80.5"}
+
+
+def mutated(source: random.Random) -> str:
+    """A sound file of which some characters, lines or tokens are others."""
+    text = source.choice([V2000, V3000, RAW_QM9, EXTENDED])
+    for _ in range(source.randrange(6)):
+        at = source.randrange(len(text))
+        piece = source.choice(["\n", " ", "9", "-", "1e999", "\x00", "M  END", "$$$$\n", "V3000", "COUNTS 9 9", "é"])
+        text = text[:at] + piece + text[at + source.randrange(1 + len(piece)) :]
+    return text
+
+
+def test_files_leave_nothing_behind() -> None:
+    """RDKit's objects too, which Python's own count of memory does not see."""
+    source, rounds = random.Random(0), max(500, EXAMPLES)
+    for _ in range(200):
+        attempt(mutated(source), source.choice(["xyz", "sdf", None]))
+    before = resident()
+    for _ in range(rounds):
+        attempt(mutated(source), source.choice(["xyz", "sdf", None]))
+    assert resident() - before < 20_000_000
