@@ -20,12 +20,14 @@ TORN = work.Structure(METHANE.atomic_numbers, 3 * METHANE.positions)
 class Obedient:
     """Answers every sample with what `molecule` says for its index, and every other work as simply.
 
-    `steps` progress events come first, `pause` seconds apart.
+    `steps` progress events come first, `pause` seconds apart. What is decoded is off by `error` angstrom times the
+    tolerance.
     """
 
     molecule: Callable[[int], work.Structure] = lambda _: METHANE
     steps: int = 1
     pause: float = 0.0
+    error: float = 0.0
     refuse: Exception | None = None
     submitted: list[work.Work] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
@@ -67,10 +69,10 @@ class Obedient:
                 indices = range(wanted.first_index, wanted.first_index + len(wanted.molecules))
                 return [self._scored(wanted.id, i) for i in indices]
             case work.EncodeWork():
-                latents = [work.Latent(each.positions, np.zeros((len(each.positions), 5))) for each in wanted.molecules]
+                latents = [_encoded(each) for each in wanted.molecules]
                 return [work.Encoded(wanted.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
             case work.DecodeWork():
-                molecules = [_decoded(latent) for latent in wanted.latents]
+                molecules = [_decoded(latent, self.error * wanted.rtol) for latent in wanted.latents]
                 return [work.Sampled(wanted.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
 
     def _scored(self, work_id: str, index: int) -> work.Scored:
@@ -84,6 +86,12 @@ class Obedient:
         return work.Health(True, self.ready, "ok" if self.ready else "the device answers nonsense", 0.1)
 
 
-def _decoded(latent: work.Latent) -> work.Structure:
-    """Methane for five atoms, else carbons where the latent, which is the structure that was encoded, has atoms."""
-    return METHANE if len(latent.x) == 5 else work.Structure(np.full(len(latent.x), 6), latent.x)
+def _encoded(structure: work.Structure) -> work.Latent:
+    """The structure itself, its elements as features."""
+    return work.Latent(structure.positions, np.repeat(structure.atomic_numbers[:, None], 5, axis=1).astype(float))
+
+
+def _decoded(latent: work.Latent, error: float) -> work.Structure:
+    """Methane for five atoms, else what was encoded, its first atom off by the error; a latent holds a structure."""
+    moved = latent.x + error * np.eye(len(latent.x), 3)[:, :1] * [1, 0, 0]
+    return METHANE if len(latent.x) == 5 else work.Structure(latent.h[:, 0].round().astype(np.int64), moved)

@@ -140,13 +140,36 @@ def test_a_walk_between_two(api: Api) -> None:
     assert found.molecules[0].distance == pytest.approx(0, abs=1e-6)
     # The obedient engine decodes everything to methane, of which the second parent has a nitrogen 0.1 angstrom off.
     assert found.molecules[0].distance_to_end == pytest.approx(0.1 * np.sqrt(4 / 25), abs=1e-6)
-    encode, decode = api.client.submitted
+    encode, back, *_, decode = api.client.submitted
     assert isinstance(encode, work.EncodeWork)
+    assert isinstance(back, work.DecodeWork)
     assert isinstance(decode, work.DecodeWork)
-    assert encode.rtol == decode.rtol == pytest.approx(1e-7)  # precise, and a hundred times as tight there and back
+    # Precise, and a hundred times as tight there and back. The second parent comes back as methane at any tolerance.
+    assert encode.rtol == back.rtol == pytest.approx(1e-7)
     # The obedient engine's latents are the structures: the walk begins at one parent and ends at the other.
     assert decode.latents[0].x == pytest.approx(encode.molecules[0].positions)
     assert len(decode.latents) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "tolerances"), [(0.0, [1e-7]), (5e3, [1e-7]), (5e4, [1e-7, 1e-8]), (1e9, [1e-7, 1e-8, 1e-9])]
+)
+def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: float, tolerances: list[float]) -> None:
+    """The obedient engine errs by so many angstrom times the tolerance; a thousandth of an angstrom is near enough."""
+    api.client.error = error
+    assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
+    encoded = [each.rtol for each in api.client.submitted if isinstance(each, work.EncodeWork)]
+    assert encoded == pytest.approx(tolerances)
+    *_, decode = api.client.submitted
+    assert isinstance(decode, work.DecodeWork)
+    assert (len(decode.latents), decode.rtol) == (8, pytest.approx(tolerances[-1]))
+
+
+def test_a_walk_that_is_not_asked_to_be_precise_is_solved_once(api: Api) -> None:
+    api.client.error = 1e9
+    path = "/variations?seed=2&tolerance=standard"
+    assert api.http.post(path, content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
+    assert [each.rtol for each in api.client.submitted if isinstance(each, work.EncodeWork)] == pytest.approx([1e-5])
 
 
 def test_variations_of_one(api: Api) -> None:
