@@ -4,10 +4,12 @@ import contextlib
 import json
 import socket
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
 
+from service import work
 from tests.service.conftest import Api, eventually
 
 JSON = {"Content-Type": "application/json"}
@@ -175,6 +177,14 @@ def test_an_engine_that_is_not_ready_is_alive(api: Api) -> None:
 def test_a_defect_is_a_500_that_tells_nothing(api: Api) -> None:
     api.client.refuse = RuntimeError(SECRET)
     assert_problem(api.http.post("/sample", json={}), 500)
+
+
+def test_a_number_that_is_none_is_no_silent_null(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine gives up what is not finite; were one to pass, it would be a defect and look like one."""
+    parts = {"base": float("nan"), "divergence": 0.0, "dequantizer": 0.0, "n_atoms": 0.0}
+    scored = work.Scored("", 0, float("nan"), None, parts, 60, "success", 0.01)
+    monkeypatch.setattr(api.client, "_scored", lambda work_id, index: replace(scored, id=work_id, index=index))
+    assert_problem(api.http.post("/sample", json={"with_nll": True}), 500)
 
 
 def test_request_ids_and_security_headers(api: Api) -> None:
