@@ -27,7 +27,7 @@ def linear_in(layer: nn.Linear, inputs: Tensor) -> Tensor:
     """The layer applied, in the dtype of its inputs; a new tensor."""
     weight = layer.weight
     bias: Tensor | None = layer.bias
-    if _ONEDNN and inputs.numel() >= LARGE and len(weight) > 1 and _single(inputs, weight) and plain():
+    if _ONEDNN and plain() and inputs.numel() >= LARGE and len(weight) > 1 and _single(inputs, weight):
         return _onednn(inputs, weight, bias)
     return linear(inputs, weight.to(inputs.dtype), bias if bias is None else bias.to(inputs.dtype))
 

@@ -93,12 +93,16 @@ class Optimizer:
             self.rates.append((Muon(hidden, config.muon_rate), config.muon_rate))
 
     def step(self, rate: float) -> float:
-        """One update at a share `rate` of the learning rates; the gradient's norm before clipping."""
+        """One update at a share `rate` of the learning rates; the gradient's norm before clipping.
+
+        A gradient that is not finite changes nothing: one bad batch must not cost the run.
+        """
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
         for optimizer, base in self.rates:
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
-            optimizer.step()
+            if math.isfinite(norm):
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return norm
 
