@@ -1,6 +1,7 @@
 """Flow matching: the coupling of noise and molecules, and the regression loss of the velocity."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,8 +10,24 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from model.flow.dynamics import centre_velocity
-from model.flow.geometry import centre
+from model.flow.geometry import centre, pair_mask, squared_distances
+from model.flow.networks import DISTANCE_EPS
 from model.flow.velocity import Velocity
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """How noise and molecules are coupled, at what times they are looked at, and what counts.
+
+    Attributes:
+        transport: rounds of the coupling's optimal transport (see `couple`).
+        time_power: times are uniform^(1 / (time_power + 1)), density proportional to t^time_power.
+        distance_weight: of the error of pair distances beside the velocity's.
+    """
+
+    transport: int = 1
+    time_power: float = 1.0
+    distance_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,7 @@ def couple(
     scale: float,
     sigma: float,
     rng: np.random.Generator,
+    rounds: int = 1,
 ) -> Pairs:
     """Draw noise for molecules of one size and couple it by equivariant optimal transport.
 
@@ -46,6 +64,7 @@ def couple(
     Args:
         atom_types: (B, N) indices into the vocabulary.
         positions: (B, N, 3) angstrom, centred.
+        rounds: how often both are done, each with the other's last answer; 0 couples independently.
     """
     b, n = atom_types.shape
     centres = (scale * np.eye(n_types, dtype=np.float32))[atom_types]
@@ -53,11 +72,12 @@ def couple(
     x0 = rng.standard_normal((b, n, 3), dtype=np.float32)
     x0 -= x0.mean(1, keepdims=True)
     h0 = rng.standard_normal((b, n, n_types), dtype=np.float32)
-    source, target = np.concatenate([x0, h0], -1), np.concatenate([positions, h1], -1)
-    cost = -target @ source.transpose(0, 2, 1)  # squared distance up to terms that no permutation changes
-    order = np.stack([linear_sum_assignment(c)[1] for c in cost])
-    x0 = rotate_onto(np.take_along_axis(x0, order[..., None], 1), positions)
-    h0 = np.take_along_axis(h0, order[..., None], 1)
+    for _ in range(rounds):
+        source, target = np.concatenate([x0, h0], -1), np.concatenate([positions, h1], -1)
+        cost = -target @ source.transpose(0, 2, 1)  # squared distance up to terms that no permutation changes
+        order = np.stack([linear_sum_assignment(c)[1] for c in cost])
+        x0 = rotate_onto(np.take_along_axis(x0, order[..., None], 1), positions)
+        h0 = np.take_along_axis(h0, order[..., None], 1)
     return Pairs(*(torch.from_numpy(a) for a in (x0, positions, h0, h1, centres, np.ones((b, n), bool))))
 
 
@@ -68,12 +88,25 @@ def rotate_onto(x: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[
     return rotated
 
 
-def flow_matching_loss(velocity: Velocity, pairs: Pairs, t: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Squared error of the velocity at times t (B,), per molecule and atom, of positions and of features: (B,), (B,).
+class VelocityErrors(NamedTuple):
+    """Squared errors (B,): of the positions' and features' velocity per atom, of distances per pair."""
+
+    x: Tensor
+    h: Tensor
+    distances: Tensor
+
+
+CLOSEST = 0.05
+"""Of 1 - t: what divides the error of the distances grows no further."""
+
+
+def flow_matching_loss(velocity: Velocity, pairs: Pairs, t: Tensor, sigma: float) -> VelocityErrors:
+    """Squared errors of the velocity at times t (B,).
 
     The target of the positions is x1 - x0 on the linear path. The target of the features is its conditional mean given
     h_t and the atom's type, not the sample h1 - h0 itself: the same minimiser with less variance, since the noise
     within a type's Gaussian, which nobody can predict, is integrated out (at late times it is most of the loss).
+    Distances are those of the point x_t + (1 - t) v that the velocity aims at, against the molecule's, over 1 - t.
     """
     s = t[:, None, None]
     x_t = torch.lerp(pairs.x0, pairs.x1, s)
@@ -83,4 +116,11 @@ def flow_matching_loss(velocity: Velocity, pairs: Pairs, t: Tensor, sigma: float
     n = pairs.mask.sum(-1)
     error_x = (dx - centre(pairs.x1 - pairs.x0, pairs.mask)).square().sum((-2, -1)) / n
     error_h = (dh - target).square().sum((-2, -1)) / n
-    return error_x, error_h
+    missed = (_distances(x_t + (1.0 - s) * dx) - _distances(pairs.x1)) / (1.0 - s).clamp(min=CLOSEST)
+    real = pair_mask(pairs.mask)
+    error_d = (missed * real).square().sum((-2, -1)) / real.sum((-2, -1)).clamp(min=1)
+    return VelocityErrors(error_x, error_h, error_d)
+
+
+def _distances(x: Tensor) -> Tensor:
+    return torch.sqrt(squared_distances(x) + DISTANCE_EPS)

@@ -15,7 +15,7 @@ from model.flow.molecule_flow import MoleculeFlow
 from model.flow.noise import generator
 from model.training.data import Molecules
 from model.training.likelihood import LikelihoodConfig, Noise, draw_noise, likelihood_terms
-from model.training.losses import Pairs, couple, flow_matching_loss
+from model.training.losses import MatchingConfig, Pairs, couple, flow_matching_loss
 
 ACT_NORM_MOLECULES = 256
 """From which ActNorm takes its first shift and scale."""
@@ -51,11 +51,11 @@ class FlowMatching:
     """Regression of the velocity on coupled pairs (see `losses`).
 
     Args:
-        time_power: times are uniform^(1 / (time_power + 1)), density proportional to t^time_power.
+        matching: how noise and molecules are coupled, and what counts.
     """
 
-    def __init__(self, config: FlowConfig, time_power: float, device: str) -> None:
-        self.config, self.time_power, self.device = config, time_power, device
+    def __init__(self, config: FlowConfig, matching: MatchingConfig, device: str) -> None:
+        self.config, self.matching, self.device = config, matching, device
 
     def build(self) -> nn.Module:
         """A fresh velocity."""
@@ -79,14 +79,18 @@ class FlowMatching:
         """Coupled pairs and times."""
         rng = np.random.default_rng([seed, step, 1])
         d = self.config.dequantizer
-        pairs = couple(*data.stack(rows), len(self.config.vocabulary), d.scale, d.sigma, rng)
-        t = rng.random(len(rows), dtype=np.float32) ** (1.0 / (self.time_power + 1.0))
+        types = len(self.config.vocabulary)
+        pairs = couple(*data.stack(rows), types, d.scale, d.sigma, rng, self.matching.transport)
+        t = rng.random(len(rows), dtype=np.float32) ** (1.0 / (self.matching.time_power + 1.0))
         return pairs.to(self.device), torch.from_numpy(t).to(self.device)
 
     def losses(self, network: Any, drawn: tuple[Pairs, Tensor]) -> dict[str, Tensor]:
-        """Squared errors of the velocity of positions and of features, per atom."""
-        x, h = flow_matching_loss(network, *drawn, self.config.dequantizer.sigma)
-        return {"loss_x": x, "loss_h": h}
+        """Squared errors of the velocity of positions and of features, per atom, and of the weighted distances."""
+        errors = flow_matching_loss(network, *drawn, self.config.dequantizer.sigma)
+        losses = {"loss_x": errors.x, "loss_h": errors.h}
+        if self.matching.distance_weight:
+            losses["loss_distances"] = self.matching.distance_weight * errors.distances
+        return losses
 
     @torch.no_grad()
     def validate(self, network: Any, drawn: list[tuple[Pairs, Tensor]]) -> dict[str, list[float]]:
@@ -96,7 +100,7 @@ class FlowMatching:
             totals = np.zeros(2)
             for p, _ in drawn:
                 t = (torch.arange(len(p.x0)) + 0.5) / len(p.x0) * 0.25 + 0.25 * quarter
-                x, h = flow_matching_loss(network, p, t.to(p.x0), self.config.dequantizer.sigma)
+                x, h, _ = flow_matching_loss(network, p, t.to(p.x0), self.config.dequantizer.sigma)
                 n = p.mask.sum(-1)
                 totals += [float((x * n).sum()), float((h * n).sum())]
             count = sum(len(p.x0) for p, _ in drawn)

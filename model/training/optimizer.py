@@ -14,7 +14,7 @@ class OptimizerConfig:
     """Rates and schedule: warm-up, constant, and a cosine to zero over an annealing at the end.
 
     Attributes:
-        muon_rate: learning rate of the hidden matrices (Muon; Jordan et al. 2024).
+        muon_rate: learning rate of the hidden matrices (Muon; Jordan et al. 2024); 0 leaves them to AdamW, too.
         adam_rate: learning rate of everything else (AdamW, no weight decay).
         warmup_steps: steps of linear warm-up.
         clip: bound of the gradient's norm.
@@ -84,7 +84,7 @@ class Optimizer:
     """Muon and AdamW stepped together."""
 
     def __init__(self, network: nn.Module, config: OptimizerConfig) -> None:
-        hidden, rest = split_parameters(network)
+        hidden, rest = split_parameters(network) if config.muon_rate else ([], list(network.parameters()))
         self.config = config
         self.parameters = [*hidden, *rest]
         adam = torch.optim.AdamW(rest, lr=config.adam_rate, weight_decay=0.0, fused=True)

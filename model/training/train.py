@@ -18,6 +18,7 @@ from model.errors import ConfigError, DataError
 from model.flow.molecule_flow import MoleculeFlow
 from model.training.data import Molecules, batches, data_file, load_qm9
 from model.training.likelihood import LikelihoodConfig
+from model.training.losses import MatchingConfig
 from model.training.objectives import FlowMatching, MaximumLikelihood, Objective
 from model.training.optimizer import Optimizer, OptimizerConfig, rate_at, update_average
 
@@ -37,7 +38,7 @@ class TrainConfig:
         likelihood: how the likelihood is estimated, for that objective.
         passes: molecules shown before training stops (an annealing may end it earlier).
         batch_size: molecules of one size per step.
-        time_power: for flow matching: times are uniform^(1 / (time_power + 1)), density proportional to t^time_power.
+        matching: the flow matching, for that objective.
         pair_dtype, compile: for flow matching: dtype of the messages while training; compile the layers with
             torch.compile.
         checkpoint_minutes: between two writings of the state.
@@ -47,12 +48,12 @@ class TrainConfig:
     objective: str = "flow_matching"
     flow: FlowConfig = field(default_factory=FlowConfig)
     start: str | None = None
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0
     passes: int = 10_000_000
     batch_size: int = 64
-    time_power: float = 1.0
     pair_dtype: str = "float32"
     compile: bool = False
     checkpoint_minutes: float = 5.0
@@ -181,7 +182,7 @@ def objective_of(config: TrainConfig, device: str) -> Objective:
     """The objective that a configuration names."""
     if config.objective == "likelihood":
         return MaximumLikelihood(config.flow, config.likelihood, device)
-    return FlowMatching(config.flow, config.time_power, device)
+    return FlowMatching(config.flow, config.matching, device)
 
 
 def _starting_flow(config: TrainConfig, start: str) -> MoleculeFlow:

@@ -1,0 +1,155 @@
+"""What each choice in the training of QM9 is worth: the same short budget for every variant, one change at a time.
+
+`python -m benchmarks.ablation [PASSES] [VARIANT ...]` (default: 64,000 passes, all) on the data of `enflow data qm9`.
+Prints the squared velocity error per held-out molecule in intervals of time, lowest is best; a variant that stands in
+results/ablation.json at that budget is not trained again, so that the table can be filled bit by bit.
+"""
+
+import itertools
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import model
+from benchmarks.measure import RESULTS, tell
+from model.config import EGNNConfig
+from model.training.data import Molecules, batches, data_file, load_qm9
+from model.training.losses import couple, flow_matching_loss
+from model.training.train import TrainConfig, Trainer, compiled, read_config
+
+CONFIG = Path(model.__file__).parent / "training" / "configs" / "qm9.json"
+TIMES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+HELD_OUT = 16
+"""Batches of 64 that every variant is judged on."""
+
+
+def variants(base: TrainConfig) -> dict[str, TrainConfig]:
+    """Every variant by name; each differs from the base in one thing."""
+
+    def network(**changes: Any) -> TrainConfig:
+        return replace(base, flow=replace(base.flow, dynamics=replace(base.flow.dynamics, **changes)))
+
+    def types(scale: float, sigma: float) -> TrainConfig:
+        noise = {"feature_scale": scale, "feature_sigma": sigma}
+        dequantizer = replace(base.flow.dequantizer, scale=scale, sigma=sigma)
+        flow = replace(base.flow, dynamics=replace(base.flow.dynamics, **noise), dequantizer=dequantizer)
+        return replace(base, flow=flow)
+
+    def optimizer(**changes: Any) -> TrainConfig:
+        return replace(base, optimizer=replace(base.optimizer, **changes))
+
+    def matching(**changes: Any) -> TrainConfig:
+        return replace(base, matching=replace(base.matching, **changes))
+
+    egnn = EGNNConfig(node_dim=192, edge_dim=48, n_layers=8, n_radial=31)
+    return {
+        "base": base,
+        "EGNN, no vectors": replace(base, flow=replace(base.flow, dynamics=egnn)),
+        "8 vectors": network(n_vectors=8),
+        "32 vectors": network(n_vectors=32),
+        "15 radial bases": network(n_radial=15),
+        "63 radial bases": network(n_radial=63),
+        "nodes 128": network(node_dim=128),
+        "nodes 256": network(node_dim=256),
+        "edges 32": network(edge_dim=32),
+        "edges 64": network(edge_dim=64),
+        "6 layers": network(n_layers=6),
+        "10 layers": network(n_layers=10),
+        "AdamW alone": optimizer(muon_rate=0.0),
+        "Muon 0.01": optimizer(muon_rate=0.01),
+        "Muon 0.04": optimizer(muon_rate=0.04),
+        "AdamW 0.001": optimizer(adam_rate=0.001),
+        "AdamW 0.004": optimizer(adam_rate=0.004),
+        "batch 32": replace(base, batch_size=32),
+        "batch 128": replace(base, batch_size=128),
+        "no transport": matching(transport=0),
+        "transport twice": matching(transport=2),
+        "uniform times": matching(time_power=0.0),
+        "times t^2": matching(time_power=2.0),
+        "distance loss 0.1": matching(distance_weight=0.1),
+        "distance loss 1": matching(distance_weight=1.0),
+        "type scale 0.5": types(0.5, 0.05),
+        "type noise 0.1": types(0.25, 0.1),
+        "type noise 0.025": types(0.25, 0.025),
+    }
+
+
+def run(config: TrainConfig, passes: int, data: Molecules) -> tuple[Any, float]:
+    """The averaged network after a constant rate and a cosine over the last 70 %, and molecules per second."""
+    trainer = Trainer(replace(config, optimizer=replace(config.optimizer, warmup_steps=100, ema=0.998)))
+    steps = passes // config.batch_size
+    trainer.anneal = (3 * steps // 10, 7 * steps // 10)
+    trainer.begin(data)
+    network, since, seen = compiled(trainer.network, config), 0.0, 0
+    for rows in itertools.islice(batches(data.n_atoms, config.batch_size, config.seed, 0), steps):
+        if trainer.step == steps // 10:  # compiled by then
+            since, seen = time.process_time(), trainer.passes
+        trainer.update(network, trainer.draw(data, rows, trainer.step), len(rows))
+    return trainer.averaged_network(), (trainer.passes - seen) / (time.process_time() - since)
+
+
+@torch.no_grad()
+def errors(network: Any, config: TrainConfig, data: Molecules) -> list[float]:
+    """Squared error of the positions' velocity per molecule in each interval of time.
+
+    The noise is the same for all; it is coupled once by transport, whatever the training did.
+    """
+    totals, count = torch.zeros(len(TIMES) - 1), 0
+    dequantizer = config.flow.dequantizer
+    for batch, rows in enumerate(itertools.islice(batches(data.n_atoms, 64, seed=1, first_step=0), HELD_OUT)):
+        source = np.random.default_rng([7, batch])
+        pairs = couple(*data.stack(rows), len(config.flow.vocabulary), dequantizer.scale, dequantizer.sigma, source)
+        for i, (low, high) in enumerate(itertools.pairwise(TIMES)):
+            t = low + (torch.arange(len(rows)) + 0.5) / len(rows) * (high - low)
+            found = flow_matching_loss(network, pairs, t, dequantizer.sigma)
+            totals[i] += (found.x * pairs.mask.sum(-1)).sum()
+        count += len(rows)
+    return [round(float(total) / count, 3) for total in totals]
+
+
+def known(passes: int) -> dict[str, dict[str, Any]]:
+    """What results/ablation.json holds for this budget."""
+    path = RESULTS / "ablation.json"
+    facts = json.loads(path.read_text()) if path.exists() else {}
+    return facts["variants"] if facts.get("passes") == passes else {}
+
+
+def report(passes: int, found: dict[str, dict[str, Any]]) -> None:
+    """The table so far, and its line under results/."""
+    columns = ["variant", *(f"t {low} to {high}" for low, high in itertools.pairwise(TIMES)), "parameters", "per s"]
+    rows = [
+        [name, *map(str, one["errors"]), str(one["parameters"]), str(one["molecules_per_s"])]
+        for name, one in sorted(found.items(), key=lambda item: sum(item[1]["errors"][2:]))
+    ]
+    title = f"Squared velocity error per molecule after {passes} passes, best at late times first"
+    tell("ablation", title, columns, rows, {"passes": passes, "times": TIMES, "variants": found})
+
+
+def main(passes: int, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    todo, found = variants(read_config(CONFIG)), known(passes)
+    train, valid = (load_qm9(data_file(), split) for split in ("train", "valid"))
+    for name in names or todo:
+        if name in found:
+            continue
+        network, speed = run(todo[name], passes, train)
+        parameters = sum(p.numel() for p in network.parameters())
+        facts = {
+            "errors": errors(network, todo[name], valid),
+            "parameters": parameters,
+            "molecules_per_s": round(speed),
+        }
+        found[name] = facts
+        report(passes, found)
+    report(passes, found)
+
+
+if __name__ == "__main__":
+    budget = int(sys.argv[1]) if len(sys.argv) > 1 else 64_000
+    main(budget, sys.argv[2:])
