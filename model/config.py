@@ -32,7 +32,8 @@ class EGNNConfig:
         n_frequencies: sine and cosine pairs of the time beside the time itself.
         size_input: give the network the number of atoms.
         output: "velocity": dh is linear in the last node features; "centre": the network classifies each atom and dh
-            follows from the classes by Bayes' rule (see `dynamics.centre_velocity`).
+            follows from the classes by Bayes' rule (see `dynamics.centre_velocity`); "still": dh = 0, the features are
+            types that are given (the dequantizer is "given" too).
         feature_scale, feature_sigma: for "centre": dequantized features are feature_scale * one-hot plus noise of
             standard deviation feature_sigma.
         reverse: the network was trained with time running from data to base: velocity = -network(1 - t).
@@ -176,10 +177,12 @@ class DequantizerConfig:
     """How discrete atom types become continuous features (see `dequantize`).
 
     Attributes:
-        kind: "truncated", "uniform", "argmax", "variational" or "argmax_variational".
+        kind: "truncated", "uniform", "argmax", "variational" or "argmax_variational"; or "given": types are not turned
+            into noise at all but given to the velocity, with a table of their probability.
         scale: the corner of a type's region is scale * one-hot; the side of the boxes of "uniform".
         sigma: width of the Gaussian of "truncated", unit of the channels of "argmax".
         node_dim, n_layers: the network of the learned kinds, "argmax" and "variational".
+        capacity: compositions that the table of "given" holds; QM9 has some 600.
     """
 
     kind: str = "truncated"
@@ -187,6 +190,7 @@ class DequantizerConfig:
     sigma: float = 0.05
     node_dim: int = 64
     n_layers: int = 4
+    capacity: int = 1024
 
     def __post_init__(self) -> None:
         if self.sigma <= 0:
@@ -204,6 +208,11 @@ class FlowConfig:
     dynamics: DynamicsConfig = field(default_factory=EGNNConfig)
     dequantizer: DequantizerConfig = field(default_factory=DequantizerConfig)
     act_norm: bool = False
+
+    def __post_init__(self) -> None:
+        still, given = getattr(self.dynamics, "output", None) == "still", self.dequantizer.kind == "given"
+        if still != given or (given and self.act_norm):
+            raise ConfigError('expected output "still", dequantizer "given" and no act_norm together, or none of them')
 
 
 @dataclass(frozen=True)
@@ -270,8 +279,8 @@ def _alternative(hints: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _expect_output(output: str) -> None:
-    if output not in ("velocity", "centre"):
-        raise ConfigError(f'output is {output!r}; expected "velocity" or "centre"')
+    if output not in ("velocity", "centre", "still"):
+        raise ConfigError(f'output is {output!r}; expected "velocity", "centre" or "still"')
 
 
 def _expect_at_least(least: int, config: Any, *names: str) -> None:

@@ -17,6 +17,7 @@ from torch.nn.functional import logsigmoid, one_hot, softplus
 
 from model.config import DequantizerConfig, EGNNConfig
 from model.errors import ConfigError
+from model.flow.compositions import CompositionPrior, arranged
 from model.flow.distributions import LOG_2PI, FeatureGaussian
 from model.flow.geometry import pair_mask
 from model.flow.networks import EGNN
@@ -198,12 +199,38 @@ class Learned(Dequantizer):
         return sigma * h, others * logsigmoid(top - u) + math.log(sigma)
 
 
+class Given(Dequantizer):
+    """No dequantization: the types are given to the velocity as they are, and have a probability of their own.
+
+    h = one-hot(k), which the flow leaves alone; in place of log q stands -log P(types | N), so that the likelihood
+    log p(N) + log P(types | N) + log p(x | types) is exact and no bound.
+    """
+
+    def __init__(self, config: DequantizerConfig, atomic_numbers: Sequence[int]) -> None:
+        super().__init__(config, atomic_numbers, len(atomic_numbers))
+        self.compositions = CompositionPrior(self.n_types, config.capacity)
+
+    def sample_noise(self, generators: Sequence[Generator], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:  # noqa: ARG002
+        """None is needed: zeros."""
+        return torch.zeros(*mask.shape, self.n_features, dtype=torch.float64)
+
+    def dequantize(self, atom_types: Tensor, x: Tensor, mask: Tensor, noise: Tensor) -> Dequantized:  # noqa: ARG002
+        """The one-hot types and -log P(types | N)."""
+        real = mask.unsqueeze(-1).to(x.dtype)
+        return Dequantized(self._one_hot(atom_types, real), -self.compositions.log_prob(atom_types, mask).to(x))
+
+    def latent(self, counts: Sequence[int]) -> Float[Tensor, "N F"]:
+        """The features of a composition's atoms, float64."""
+        return one_hot(arranged(counts), self.n_types).double()
+
+
 REGISTRY: dict[str, Callable[[DequantizerConfig, Sequence[int]], Dequantizer]] = {
     "truncated": TruncatedGaussian,
     "uniform": Uniform,
     "argmax": Learned,
     "variational": Learned,
     "argmax_variational": Learned,
+    "given": Given,
 }
 
 

@@ -57,6 +57,14 @@ class FeatureGaussian:
         return padded_normal(mask, self.n_features, generators)
 
 
+class Untouched:
+    """Of features that the flow leaves alone: given, not drawn, so that they have no density."""
+
+    def log_prob(self, h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:  # noqa: ARG002
+        """Zero."""
+        return h.new_zeros(len(h))
+
+
 class AtomCountPrior(nn.Module):
     """p(N): how many atoms a molecule has, a table.
 

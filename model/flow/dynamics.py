@@ -58,7 +58,8 @@ class NetworkDynamics(nn.Module):
         super().__init__()
         self.config = config
         n_inputs = config.n_features + 1 + 2 * config.n_frequencies + int(config.size_input)
-        self.network: nn.Module = network(config, n_inputs, config.n_features)  # type: ignore[arg-type]
+        n_outputs = 0 if config.output == "still" else config.n_features
+        self.network: nn.Module = network(config, n_inputs, n_outputs)  # type: ignore[arg-type]
         self.pair_dtype: torch.dtype | None = None  # products in bfloat16 while training; None: as the positions
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,6 +77,8 @@ class NetworkDynamics(nn.Module):
     def _features_velocity(self, t: Tensor, h: Tensor, outputs: Tensor) -> Tensor:
         if self.config.output == "velocity":
             return outputs
+        if self.config.output == "still":
+            return torch.zeros_like(h)
         centres = self.config.feature_scale * torch.softmax(outputs, -1)
         return centre_velocity(t, h, centres, self.config.feature_sigma)
 

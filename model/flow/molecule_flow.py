@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from model.batch import MoleculeBatch, collate, split
 from model.chem.elements import QM9, Vocabulary
+from model.chem.formula import parse_formula
 from model.chem.molecule import Molecule, Molecules
 from model.config import TOLERANCES, FlowConfig
 from model.errors import ConfigError, SolverError, StructureError
 from model.flow import dequantize, dynamics
 from model.flow.act_norm import ActNorm
-from model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian
+from model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, Untouched
 from model.flow.divergence import rademacher
 from model.flow.ensemble import Arrival, Start, travel
 from model.flow.likelihood import Draw, Likelihood, combine, divergence_along, path_tolerance, quadrature_tolerance
@@ -25,6 +26,9 @@ from model.flow.stepper import Status
 
 BLOCK = 64
 """Molecules that are dequantized together."""
+
+Wanted = int | str | None
+"""Of a molecule to generate: its size, its formula, or neither."""
 
 STANDARD = TOLERANCES["standard"]
 INVERTIBLE = 1e-7
@@ -61,7 +65,9 @@ class MoleculeFlow(nn.Module):
         self.act_norm = ActNorm(n_features) if config.act_norm else None
         self.dequantizer = dequantize.build(config.dequantizer, config.vocabulary)
         self.n_atoms = AtomCountPrior.from_counts([0] + [1] * config.max_atoms)
-        self.base_positions, self.base_features = CenteredGaussian(), FeatureGaussian(n_features)
+        given = isinstance(self.dequantizer, dequantize.Given)
+        self.base_positions = CenteredGaussian()
+        self.base_features: FeatureGaussian | Untouched = Untouched() if given else FeatureGaussian(n_features)
 
     @property
     def device(self) -> torch.device:
@@ -84,16 +90,30 @@ class MoleculeFlow(nn.Module):
         """The size of a molecule of which only (seed, index) is given."""
         return self.n_atoms.sample(generator(seed, index, "n_atoms"))
 
-    def draw_latent(self, n_atoms: int, seed: int, index: int) -> Latent:
-        """A molecule's noise: float64 on the CPU, so that neither dtype, device nor company changes it."""
+    def draw_latent(self, n_atoms: int, seed: int, index: int, formula: str | None = None) -> Latent:
+        """A molecule's noise: float64 on the CPU, so that neither dtype, device nor company changes it.
+
+        Raises:
+            ConfigError: a formula for a model that draws the elements itself.
+        """
         mask, source = torch.ones(1, n_atoms, dtype=torch.bool), [generator(seed, index, "latent")]
-        return Latent(self.base_positions.sample(mask, source)[0], self.base_features.sample(mask, source)[0])
+        x = self.base_positions.sample(mask, source)[0]
+        if isinstance(self.dequantizer, dequantize.Given):
+            drawn = self.dequantizer.compositions.sample(n_atoms, generator(seed, index, "composition"))
+            return Latent(x, self.dequantizer.latent(parse_formula(formula, self.vocabulary) if formula else drawn))
+        if formula is not None:
+            raise ConfigError(f"found formula {formula}, but this model draws the elements itself")
+        assert isinstance(self.base_features, FeatureGaussian), "features are drawn where they are not given"
+        return Latent(x, self.base_features.sample(mask, source)[0])
 
     def draw_probes(self, n_atoms: int, seed: int, index: int, draw: int, probes: int) -> Float[Tensor, "P N D"]:
         """The probes of one draw of a molecule: random signs, float64 on the CPU."""
         source = generator(seed, index, f"probe:{draw}")
         mask = torch.ones(probes, n_atoms, dtype=torch.bool)
-        return rademacher([source] * probes, mask, self.config.dynamics.n_features)
+        noise = rademacher([source] * probes, mask, self.config.dynamics.n_features)
+        if isinstance(self.dequantizer, dequantize.Given):
+            noise[..., 3:] = 0.0  # features stand still: their part of the trace is zero, without any noise
+        return noise
 
     @torch.no_grad()
     def lift(self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int], draw: int = 0) -> Lifted:
@@ -130,27 +150,29 @@ class MoleculeFlow(nn.Module):
         return self.base_positions.log_prob(x, mask) + self.base_features.log_prob(h, mask)
 
     def sample(
-        self, n_atoms: int | Sequence[int | None], seed: int = 0, rtol: float = STANDARD, atol: float = STANDARD
+        self, n_atoms: Wanted | Sequence[Wanted], seed: int = 0, rtol: float = STANDARD, atol: float = STANDARD
     ) -> list[Molecule]:
         """Molecules, each fixed by (seed, its place in the list), with "status" and "nfe" among their properties.
 
         A notebook shows them in 3D.
 
         Args:
-            n_atoms: the size of each; None = drawn from p(N). A number alone = one molecule.
+            n_atoms: the size of each, None = drawn from p(N); or, of a model to which the types are given, its formula,
+                such as "C7H10O2". One alone = one molecule.
             seed: of all noise.
             rtol, atol: tolerances of the solver, per molecule.
 
         Raises:
             SolverError: an atom flew beyond all bounds (`samples` goes on where that happens).
-            VocabularyError: a size that the model does not know.
+            VocabularyError: a size, or an element, that the model does not know.
+            ConfigError: a formula for a model that draws the elements itself.
         """
-        sizes = [n_atoms] if isinstance(n_atoms, int) else n_atoms
+        sizes = [n_atoms] if n_atoms is None or isinstance(n_atoms, int | str) else n_atoms
         return _molecules(self.samples(sizes, seed, rtol, atol))
 
     def samples(
         self,
-        n_atoms: Sequence[int | None],
+        n_atoms: Sequence[Wanted],
         seed: int = 0,
         rtol: float = STANDARD,
         atol: float = STANDARD,
@@ -158,10 +180,16 @@ class MoleculeFlow(nn.Module):
     ) -> Iterator[Sample]:
         """As `sample`, each molecule as soon as it is finished; `indices` stand for the places in the list."""
         places = range(len(n_atoms)) if indices is None else indices
-        sizes = [self.draw_n_atoms(seed, i) if n is None else n for i, n in zip(places, n_atoms, strict=True)]
+        sizes = [self._size(each, seed, i) for i, each in zip(places, n_atoms, strict=True)]
         self.n_atoms.log_prob(torch.tensor(sizes, dtype=torch.int64, device=self.device))  # raises for a foreign size
-        latents = [self.draw_latent(n, seed, i) for i, n in zip(places, sizes, strict=True)]
+        formulas = [each if isinstance(each, str) else None for each in n_atoms]
+        latents = [self.draw_latent(n, seed, i, f) for i, n, f in zip(places, sizes, formulas, strict=True)]
         return (replace(one, index=places[one.index]) for one in self._landing(latents, rtol, atol))
+
+    def _size(self, wanted: Wanted, seed: int, index: int) -> int:
+        if isinstance(wanted, str):
+            return sum(parse_formula(wanted, self.vocabulary))
+        return self.draw_n_atoms(seed, index) if wanted is None else wanted
 
     def encode(
         self, molecules: Sequence[Molecule], seed: int = 0, rtol: float = INVERTIBLE, atol: float = INVERTIBLE

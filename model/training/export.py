@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from model.checkpoint import Card, Dataset, save
+from model.flow.dequantize import Given
 from model.flow.molecule_flow import MoleculeFlow
 from model.training.commit import commit
 from model.training.data import Molecules, data_file, load_qm9
-from model.training.objectives import sizes
+from model.training.objectives import compositions, sizes
 from model.training.train import TrainConfig, Trainer
 
 LICENCE = "MIT"
@@ -15,9 +16,11 @@ SPLIT = "train 100,000, valid 17,748, test 13,083 of EGNN, E-NF and EDM, as far 
 
 
 def flow_of(trainer: Trainer, data: Molecules) -> MoleculeFlow:
-    """The flow with the averaged parameters and p(N) of the training molecules, in evaluation mode."""
+    """The flow with the averaged parameters, and with p(N) and what else is counted in the training molecules."""
     flow = trainer.objective.flow(trainer.averaged_network())
     flow.n_atoms = sizes(trainer.config.flow, data)
+    if isinstance(flow.dequantizer, Given):
+        flow.dequantizer.compositions.count(compositions(trainer.config.flow, data))
     return flow.eval()
 
 

@@ -15,7 +15,7 @@ from model.flow.molecule_flow import MoleculeFlow
 from model.flow.noise import generator
 from model.training.data import Molecules
 from model.training.likelihood import LikelihoodConfig, Noise, draw_noise, likelihood_terms
-from model.training.losses import MatchingConfig, Pairs, couple, flow_matching_loss
+from model.training.losses import MatchingConfig, Pairs, couple, couple_given, flow_matching_loss
 
 ACT_NORM_MOLECULES = 256
 """From which ActNorm takes its first shift and scale."""
@@ -56,6 +56,7 @@ class FlowMatching:
 
     def __init__(self, config: FlowConfig, matching: MatchingConfig, device: str) -> None:
         self.config, self.matching, self.device = config, matching, device
+        self.sigma = None if config.dequantizer.kind == "given" else config.dequantizer.sigma
 
     def build(self) -> nn.Module:
         """A fresh velocity."""
@@ -78,16 +79,18 @@ class FlowMatching:
     ) -> tuple[Pairs, Tensor]:
         """Coupled pairs and times."""
         rng = np.random.default_rng([seed, step, 1])
-        d = self.config.dequantizer
-        types = len(self.config.vocabulary)
-        pairs = couple(*data.stack(rows), types, d.scale, d.sigma, rng, self.matching.transport)
+        n_types, scale, rounds = len(self.config.vocabulary), self.config.dequantizer.scale, self.matching.transport
+        if self.sigma is None:
+            pairs = couple_given(*data.stack(rows), n_types, rng, rounds)
+        else:
+            pairs = couple(*data.stack(rows), n_types, scale, self.sigma, rng, rounds)
         t = rng.random(len(rows), dtype=np.float32) ** (1.0 / (self.matching.time_power + 1.0))
         return pairs.to(self.device), torch.from_numpy(t).to(self.device)
 
     def losses(self, network: Any, drawn: tuple[Pairs, Tensor]) -> dict[str, Tensor]:
         """Squared errors of the velocity of positions and of features, per atom, and of the weighted distances."""
-        errors = flow_matching_loss(network, *drawn, self.config.dequantizer.sigma)
-        losses = {"loss_x": errors.x, "loss_h": errors.h}
+        errors = flow_matching_loss(network, *drawn, self.sigma)
+        losses = {"loss_x": errors.x} | ({} if self.sigma is None else {"loss_h": errors.h})
         if self.matching.distance_weight:
             losses["loss_distances"] = self.matching.distance_weight * errors.distances
         return losses
@@ -100,7 +103,7 @@ class FlowMatching:
             totals = np.zeros(2)
             for p, _ in drawn:
                 t = (torch.arange(len(p.x0)) + 0.5) / len(p.x0) * 0.25 + 0.25 * quarter
-                x, h, _ = flow_matching_loss(network, p, t.to(p.x0), self.config.dequantizer.sigma)
+                x, h, _ = flow_matching_loss(network, p, t.to(p.x0), self.sigma)
                 n = p.mask.sum(-1)
                 totals += [float((x * n).sum()), float((h * n).sum())]
             count = sum(len(p.x0) for p, _ in drawn)
@@ -165,6 +168,14 @@ class MaximumLikelihood:
     def flow(self, network: MoleculeFlow) -> MoleculeFlow:
         """The network itself."""
         return network
+
+
+def compositions(config: FlowConfig, data: Molecules) -> Tensor:
+    """Atoms of each type in every molecule, (M, K)."""
+    rows = np.repeat(np.arange(len(data)), data.n_atoms)
+    counts = np.zeros((len(data), len(config.vocabulary)), np.int64)
+    np.add.at(counts, (rows, data.atom_types), 1)
+    return torch.from_numpy(counts)
 
 
 def sizes(config: FlowConfig, data: Molecules) -> AtomCountPrior:

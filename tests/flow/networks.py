@@ -27,7 +27,7 @@ VECTORS = VectorEGNNConfig(node_dim=12, edge_dim=6, n_vectors=3, n_layers=2, n_r
 GRAPH = GNNConfig(node_dim=12, n_layers=2)
 CONFIGS: dict[str, list[DynamicsConfig]] = {
     "egnn": [OURS, replace(OURS, output="velocity", gate=False, tanh_range=None), ORIGINAL, PARTICLES],
-    "vector_egnn": [VECTORS, replace(VECTORS, n_features=0, output="velocity")],
+    "vector_egnn": [VECTORS, replace(VECTORS, output="still"), replace(VECTORS, n_features=0, output="velocity")],
     "gnn": [GRAPH, replace(GRAPH, gate=False), replace(GRAPH, n_features=5)],
     "kernel": [KernelConfig(n_radial=12, n_times=4)],
 }
@@ -49,8 +49,9 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
 
 def small_flow(config: DynamicsConfig = OURS, act_norm: bool = True) -> MoleculeFlow:
     """A MoleculeFlow around a small dynamics; its dequantizer has the features of the dynamics."""
-    kind = "truncated" if config.n_features == 5 else "argmax_variational"
+    given = getattr(config, "output", None) == "still"
+    kind = "given" if given else "truncated" if config.n_features == 5 else "argmax_variational"
     dequantizer = DequantizerConfig(kind, node_dim=8, n_layers=1)
-    flow = MoleculeFlow(FlowConfig(dynamics=config, dequantizer=dequantizer, act_norm=act_norm))
+    flow = MoleculeFlow(FlowConfig(dynamics=config, dequantizer=dequantizer, act_norm=act_norm and not given))
     shaken(flow)
     return flow

@@ -118,3 +118,44 @@ def test_bad_arguments_say_what_is_wrong() -> None:
         flow.log_prob([WATER], divergence="approximate")
     with pytest.raises(ConfigError, match="0 probes"):
         flow.log_prob([WATER], divergence="hutchinson", probes=0)
+
+
+# A model to which the types are given
+
+
+def formula_flow() -> MoleculeFlow:
+    """x(1) = exp(A) z whatever the types, and three water for one methane among what was counted."""
+    config = EGNNConfig(node_dim=4, edge_dim=4, n_layers=1, output="still")
+    flow = MoleculeFlow(FlowConfig(dynamics=config, dequantizer=DequantizerConfig("given")))
+    flow.dynamics = Linear(A, 0.0)
+    flow.dequantizer.compositions.count(torch.tensor([[2, 0, 0, 1, 0]] * 3 + [[4, 1, 0, 0, 0]]))
+    return flow.double().requires_grad_(False).eval()
+
+
+def test_the_likelihood_of_a_formula_s_molecule_is_exact() -> None:
+    flow = formula_flow()
+    (found,) = flow.log_prob([WATER], rtol=1e-7, atol=1e-7)
+    x = torch.tensor(WATER.centred().positions)
+    possible = math.comb(7, 4)
+    log_types = math.log((3 + 1 / possible) / (3 + 1)) - math.log(3)  # of three places the oxygen may have
+    expected = log_normal(x, A, 6) + log_types - math.log(29)
+    assert found.log_prob == pytest.approx(expected, abs=1e-5)
+    assert found.parts["dequantizer"] == pytest.approx(-log_types, abs=1e-6)
+    assert not flow.draw_probes(3, 0, 0, 0, 2)[..., 3:].any()  # what stands still adds no noise to an estimate
+
+
+def test_a_formula_is_what_comes_out() -> None:
+    flow = formula_flow()
+    molecules = flow.sample(["C2H6O", "CH4", None, 3], seed=5)
+    assert [m.formula for m in molecules[:2]] == ["C2H6O", "CH4"]
+    assert molecules[3].n_atoms == 3
+    again = flow.sample(["C2H6O"], seed=5)[0]
+    np.testing.assert_array_equal(again.positions, molecules[0].positions)
+    assert np.abs(flow.sample("C2H6O", seed=6)[0].positions - again.positions).max() > 0.1
+
+
+def test_a_formula_is_refused_by_a_model_that_draws_the_elements() -> None:
+    with pytest.raises(ConfigError, match="found formula CH4, but this model draws the elements itself"):
+        gaussian_flow().sample("CH4")
+    with pytest.raises(ConfigError, match="together, or none"):
+        FlowConfig(dynamics=EGNNConfig(output="still"))
