@@ -14,12 +14,20 @@ VECTOR_EPS = 1e-4
 VECTOR_GAIN = 3.0
 """Vectors against messages: both are sums over the neighbours, but directions cancel."""
 
+LONGEST = 5.0
+"""Of a vector."""
+
+FARTHEST = 3.0
+"""Angstrom that a layer moves an atom at most. Without bounds one point of noise in some thousands, its atoms close
+together, sent them off: a layer's distances grow with the last one's moves, and its moves with the distances."""
+
 
 class VectorEGNNLayer(nn.Module):
     """One layer of message passing with K vectors V_i on every atom, which turn with the molecule.
 
     With u_ij = (x_i - x_j) / (d_ij + 1), m_ij = gate(m) phi_e(s_i, s_j, d_ij, d0_ij, V_i . u_ij, V_j . u_ij):
-    V_i += sum_j W m_ij u_ij;  s_i += phi_h(s_i, sum_j m_ij, |V_i|);  x_i += sum_k a_k(s_i) V_ik;  V_ik *= b_k(s_i).
+    V_i += sum_j W m_ij u_ij;  s_i += phi_h(s_i, sum_j m_ij, |V_i|);  x_i += sum_k a_k(s_i) V_ik;  V_ik *= b_k(s_i);
+    vectors and moves are bounded.
     The EGNN (Satorras et al. 2021) with the vector channels of PaiNN (Schütt et al. 2021): a message sees angles, which
     distances alone give only after several layers. The positions move along the vectors, so that one sum over the pairs
     serves both.
@@ -60,12 +68,13 @@ class VectorEGNNLayer(nn.Module):
         m = self._messages(s_in, vectors.to(dtype), u, basis(d2, d, radial0), pairs)
 
         collected = linear_in(self.collect, u.transpose(-1, -2) @ m).to(x.dtype)  # (B, N, D, K)
-        vectors = vectors + collected * (VECTOR_GAIN / self.message_scale)
+        vectors = bounded(vectors + collected * (VECTOR_GAIN / self.message_scale), LONGEST)
         lengths = torch.sqrt(vectors.square().sum(-2) + VECTOR_EPS)
         messages = m.sum(-2, dtype=x.dtype) / self.message_scale
         hidden = activated(linear_in(self.node_in, torch.cat([s_in, messages.to(dtype), lengths.to(dtype)], -1)))
         s = s + linear_in(self.node_out, hidden).to(x.dtype)
-        x = x + (vectors * linear_in(self.moves, hidden).to(x.dtype).unsqueeze(-2)).sum(-1)
+        move = vectors @ linear_in(self.moves, hidden).to(x.dtype).unsqueeze(-1)
+        x = x + bounded(move, FARTHEST).squeeze(-1)
         scales = 2.0 * torch.sigmoid(linear_in(self.scales, hidden).to(x.dtype))
         return s, x, vectors * scales.unsqueeze(-2)
 
@@ -77,6 +86,11 @@ class VectorEGNNLayer(nn.Module):
         m = activated(linear_in(self.message, activated(m)))  # (B, N, N, E)
         gate = torch.sigmoid(linear_in(self.gate, m).to(pairs.dtype))
         return scaled(m, (pairs.unsqueeze(-1) * gate).to(m.dtype))
+
+
+def bounded(vectors: Tensor, longest: float) -> Tensor:
+    """Vectors (..., D, K) of the same directions, shorter than `longest`; short ones stay as they are."""
+    return vectors * torch.rsqrt(1.0 + vectors.square().sum(-2, keepdim=True) / longest**2)
 
 
 class VectorEGNN(nn.Module):
