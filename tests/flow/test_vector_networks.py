@@ -1,6 +1,7 @@
 """What the vector network adds to the laws: nothing sends its atoms off."""
 
 import math
+
 import torch
 
 from model.flow import dynamics
@@ -20,8 +21,9 @@ def test_bounded_vectors_keep_their_direction_and_short_ones_their_length():
 
 def test_no_weights_move_an_atom_farther_than_every_layer_may():
     velocity = shaken(dynamics.build(VECTORS))
-    for parameter in velocity.parameters():
-        parameter.data *= 30.0
+    for layer in velocity.network.layers:
+        layer.collect.weight.data *= 1e4
+        layer.moves.weight.data *= 1e4
     x = torch.randn(4, 7, 3, generator=torch.Generator().manual_seed(1)).double() * 0.1
     dx, _ = velocity(torch.full((4,), 0.1).double(), x, torch.zeros(4, 7, 5).double(), torch.ones(4, 7, dtype=bool))
     assert 1.0 < dx.norm(dim=-1).max() < 2 * FARTHEST * VECTORS.n_layers, "an atom's move less that of the centre"
