@@ -40,8 +40,12 @@ Respondent = Response | EventStream
 Endpoint = Callable[[Request], Awaitable[Respondent]]
 
 
-def create_app(settings: Settings | None = None, client: EngineClient | None = None) -> FastAPI:
-    """The application around an engine; without a client it starts one in a process of its own.
+def create_app(
+    settings: Settings | None = None, client: EngineClient | None = None, formulas: EngineClient | None = None
+) -> FastAPI:
+    """The application around an engine, and one for formulas where there are weights for it.
+
+    Without a client it starts each in a process of its own.
 
     Raises:
         WeightsError: the weights have no usable card.
@@ -56,15 +60,20 @@ def create_app(settings: Settings | None = None, client: EngineClient | None = N
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = client or engine_client(settings)
         chemistry = Chemistry(settings.chemistry, limits, telemetry)
-        app.state.desk = Desk(engine, chemistry, card, limits, telemetry)
+        app.state.desk = desk = Desk(engine, chemistry, card, limits, telemetry)
+        engines = [engine]
+        if settings.formula_place:
+            engines.append(formulas or engine_client(settings, weights=settings.formula_place))
+            formula_card = read_card(settings.formula_place)
+            desk.formulas = Desk(engines[-1], chemistry, formula_card, limits, telemetry, desk.stopping)
         telemetry.watch(engine.stats, {"name": card.name, "sha256": card.sha256})
         try:
-            await asyncio.gather(engine.start(), chemistry.start())
+            await asyncio.gather(chemistry.start(), *(each.start() for each in engines))
             watching = asyncio.create_task(tell_health(engine.health))
             yield
             watching.cancel()
         finally:
-            await engine.close()
+            await asyncio.gather(*(each.close() for each in engines))
             await asyncio.to_thread(chemistry.close)
 
     app = FastAPI(
@@ -136,6 +145,9 @@ async def sample(request: Request) -> Respondent:
     desk = _desk(request)
     asked = await read_json(request, schemas.SampleRequest, desk.limits)
     seed, caller = _seed(asked), _caller(request, asked)
+    if asked.formula is not None:
+        desk, n_atoms = desk.for_formula(asked.formula)
+        asked = asked.model_copy(update={"n_atoms": n_atoms})
     return await _respond(
         request, caller, MOLECULE_FORMATS, lambda emit: Generation(desk, asked, seed, caller, emit).run()
     )
@@ -162,7 +174,7 @@ async def variations(request: Request) -> Respondent:
 
 async def models(request: Request) -> Response:
     """The cards of the loaded weights: what they were trained on, and how good they are."""
-    return _json({"models": [dict(_desk(request).card.document)]})
+    return _json({"models": [dict(card.document) for card in _desk(request).cards]})
 
 
 async def limits_in_force(request: Request) -> Response:

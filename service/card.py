@@ -46,6 +46,11 @@ class Card:
         config = self.document["config"]
         return Vocabulary(self.name, tuple(config["vocabulary"]), config["max_atoms"])
 
+    @property
+    def takes_formulas(self) -> bool:
+        """Whether the elements are given to the model."""
+        return bool(self.document["config"].get("dequantizer", {}).get("kind") == "given")
+
     def percentile(self, n_atoms: int, nll: float) -> float | None:
         """Share in % of held-out molecules of this size with a lower NLL; None where too few are known."""
         known = self.held_out.get(n_atoms, ())

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from model.chem.formula import parse_formula
 from model.chem.molecule import Molecule
+from model.errors import ModelError
 from service.card import Card
 from service.chemistry import Chemistry, Drawing
 from service.portrait import Portrait
@@ -87,6 +89,8 @@ class Desk:
     telemetry: Telemetry
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
+    formulas: "Desk | None" = None
+    """Of the model to which the elements are given."""
 
     @asynccontextmanager
     async def running(self, work: Work, *, patient: bool = False) -> AsyncIterator[AsyncIterator[Event]]:
@@ -152,6 +156,25 @@ class Desk:
             raise Problem("invalid", f"found a sum of n_atoms squared of {pairs}, expected at most {limits.max_pairs}")
         if total > limits.max_total_frames:
             raise Problem("invalid", f"found {total} frames in all, expected at most {limits.max_total_frames}")
+
+    def for_formula(self, formula: str) -> tuple["Desk", int]:
+        """Where molecules of a formula are made, and how many atoms they have.
+
+        Raises:
+            Problem: no model for formulas is loaded, or it does not know this one.
+        """
+        desk = self if self.card.takes_formulas else self.formulas
+        if desk is None:
+            raise Problem("invalid", "found a formula, but no model that takes one is loaded: see GET /models")
+        try:
+            return desk, sum(parse_formula(formula, desk.card.vocabulary))
+        except ModelError as error:
+            raise Problem("invalid", str(error)) from None
+
+    @property
+    def cards(self) -> list[Card]:
+        """Of all loaded weights."""
+        return [self.card, *(self.formulas.cards if self.formulas else [])]
 
     def admit(self) -> None:
         """Raise where no new request is taken.

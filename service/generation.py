@@ -65,6 +65,7 @@ class Generation:
             id=work_id(),
             seed=self.seed,
             n_atoms=sizes,
+            formula=request.formula,
             first_index=first_index,
             rtol=tolerance,
             atol=tolerance,

@@ -13,13 +13,14 @@ import typer
 from model.__main__ import Device, Json, tell
 from model.chem.bonds import Bonds, infer_bonds
 from model.chem.formats import write
+from model.chem.formula import parse_formula
 from model.chem.metrics import stability
 from model.chem.molecule import Molecule
 from model.errors import ConfigError, ModelError, SolverError
 from model.terminal import Report, progress
 from service import work
 from service.offline import Engine, Tolerance, Weights, number, target
-from service.settings import BUNDLED_WEIGHTS
+from service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS
 from service.verdict import Objection, Only, objection
 
 ATTEMPTS = 50
@@ -81,6 +82,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", "--n-molecules", min=1, help="How many molecules.")] = 1,
     out: Annotated[Path | None, typer.Option(help="File to write: .xyz, .sdf, .json, or .html for a gallery.")] = None,
     n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
+    formula: Annotated[str | None, typer.Option(help="Of each, such as C7H10O2; needs weights that take one.")] = None,
     seed: Seed = None,
     first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
     only: Annotated[Only, typer.Option(help="Sample on until n are valid, or stable.")] = "any",
@@ -90,20 +92,35 @@ def sample(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Generate molecules: enflow sample -n 100 --out molecules.sdf
+    """Generate molecules: enflow sample -n 100 --out molecules.sdf, or with --formula C7H10O2
 
     Without --out they are printed as XYZ. The same seed gives the same molecules: alone, in company, and from the
     service. Valid: RDKit finds bonds in which every atom has its valence. Stable: every atom has its valence by the
     table of bond lengths that the literature uses.
     """
+    if formula is not None and n_atoms is not None:
+        raise ConfigError("found --formula and --n-atoms; expected one of them")
     place, tol = target(out), number(tolerance)
     seed = secrets.randbits(32) if seed is None else seed
+    if formula is not None and weights == BUNDLED_WEIGHTS:
+        weights = FORMULA_WEIGHTS
     engine = Engine(weights, device)
     if n_atoms is not None and n_atoms > engine.card.vocabulary.max_atoms:
         raise ConfigError(f"found {n_atoms} atoms; the model knows at most {engine.card.vocabulary.max_atoms}")
+    if formula is not None:
+        if not engine.card.takes_formulas:
+            raise ConfigError(f"found --formula, but {engine.card.name} draws the elements itself; see --weights")
+        n_atoms = sum(parse_formula(formula, engine.card.vocabulary))
     score = work.LikelihoodOptions(rtol=tol, atol=tol) if with_nll else None
     wanted = work.SampleWork(
-        id="", seed=seed, n_atoms=(n_atoms,) * n, first_index=first_index, rtol=tol, atol=tol, nll=score
+        id="",
+        seed=seed,
+        n_atoms=(n_atoms,) * n,
+        formula=formula,
+        first_index=first_index,
+        rtol=tol,
+        atol=tol,
+        nll=score,
     )
     with progress() as report:
         harvest = _harvest(engine, wanted, only, report)

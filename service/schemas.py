@@ -75,6 +75,7 @@ class SampleRequest(Work):
                 {"n_molecules": 4, "seed": 7},
                 {"n_atoms": [5, 9, 18], "seed": 1, "tolerance": "draft"},
                 {"n_molecules": 2, "n_atoms": 12, "only": "valid", "seed": 3},
+                {"formula": "C7H10O2", "seed": 5},
             ]
         }
     )
@@ -82,6 +83,9 @@ class SampleRequest(Work):
     n_molecules: Annotated[int, Field(ge=1), Within("max_molecules")] = 1
     n_atoms: Atoms | Annotated[list[Atoms], Field(min_length=1, fail_fast=True), Within("max_molecules")] | None = (
         Field(default=None, description="null = drawn from p(N); one number for all; or one for each molecule")
+    )
+    formula: Annotated[str, Field(pattern=r"^([A-Z][a-z]?[0-9]{0,4})+$", max_length=40)] | None = Field(
+        default=None, description="of all molecules, such as C7H10O2: p(geometry | formula) by a model of its own"
     )
     first_index: Annotated[int, Field(ge=0, le=10**9)] = Field(
         default=0, description="index of the first molecule: (seed, index) fixes a molecule"
@@ -98,6 +102,8 @@ class SampleRequest(Work):
     def _sizes_fit(self) -> Self:
         if "n_molecules" in self.model_fields_set and self.n_molecules != len(self.sizes):
             raise ValueError("found a list n_atoms that is not n_molecules long; leave n_molecules out")
+        if self.formula is not None and self.n_atoms is not None:
+            raise ValueError("found formula and n_atoms; expected one of them")
         return self
 
     @property

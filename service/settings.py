@@ -20,6 +20,9 @@ from model.errors import ConfigError
 
 BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "qm9"
 
+FORMULA_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-formula")
+"""Of the model to which the elements are given."""
+
 
 class Limits(BaseModel):
     """What one request may ask for; `GET /limits` shows these numbers.
@@ -85,6 +88,8 @@ class Settings(BaseSettings):
         allow_open: listen on a non-loopback address although there are no keys.
         api_keys_file: file of `name:sha256-of-the-key` lines; with it every call that computes needs a key.
         weights: directory with weights.safetensors and card.json.
+        formula_weights: directory of the model that takes formulas, in an engine of its own; None = the folder beside
+            `weights` with "-formula" after its name, if there is one.
         device: "auto", "cpu" or "cuda".
         threads: of the engine; None = what torch chooses.
         requests_per_minute: of one client, before 429.
@@ -105,6 +110,7 @@ class Settings(BaseSettings):
     allow_open: bool = False
     api_keys_file: Path | None = None
     weights: Annotated[Path, AfterValidator(_directory)] = BUNDLED_WEIGHTS
+    formula_weights: Annotated[Path, AfterValidator(_directory)] | None = None
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: PositiveInt | None = None
     requests_per_minute: PositiveInt = 600
@@ -116,6 +122,12 @@ class Settings(BaseSettings):
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     limits: Limits = Limits()
     chemistry: ChemistrySettings = ChemistrySettings()
+
+    @property
+    def formula_place(self) -> Path | None:
+        """Where the weights of the model that takes formulas are, if anywhere."""
+        beside = self.weights.with_name(f"{self.weights.name}-formula")
+        return self.formula_weights or (beside if (beside / "card.json").is_file() else None)
 
     @model_validator(mode="after")
     def _closed_to_strangers(self) -> Self:

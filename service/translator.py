@@ -85,7 +85,7 @@ class Translator:
                 sampled = Structure(row.molecule.sampled.atomic_numbers, row.molecule.sampled.positions)
                 return self._scoring(row, work.seed, work.nll, sampled)
             case SampleWork():
-                x, h = self._flow.draw_latent(row.molecule.n_atoms, work.seed, row.index)
+                x, h = self._flow.draw_latent(row.molecule.n_atoms, work.seed, row.index, work.formula)
             case DecodeWork():
                 x, h = (torch.from_numpy(np.asarray(part)) for part in work.latents[i])
             case EncodeWork():

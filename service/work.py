@@ -45,7 +45,7 @@ class LikelihoodOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleWork:
-    """Generate one molecule per entry of `n_atoms`; None draws its size from p(N).
+    """Generate one molecule per entry of `n_atoms`; None draws its size from p(N). A formula is that of all of them.
 
     Molecule i of the tuple has index `first_index` + i, and (seed, index) fixes it. `frames` of its path, evenly spaced
     in t from 0 to 1, come with the molecule; with `progress` every accepted step is told. With `nll` each molecule is
@@ -55,6 +55,7 @@ class SampleWork:
     id: str
     seed: int
     n_atoms: tuple[int | None, ...]
+    formula: str | None = None
     first_index: int = 0
     rtol: float = 1e-3
     atol: float = 1e-3

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.carrier import Carrier, ThreadCarrier, Worker, process_carrier
@@ -322,7 +323,7 @@ class ProcessClient(_Client):
         return process_carrier(self._processes, connection, self._factory)
 
 
-def engine_client(settings: Settings, care: Care | None = None) -> ProcessClient:
-    """The engine of these settings, in a process of its own."""
-    arguments = {"weights": str(settings.weights), "device": settings.device, "threads": settings.threads}
+def engine_client(settings: Settings, care: Care | None = None, weights: Path | None = None) -> ProcessClient:
+    """The engine of these settings, or of other weights, in a process of its own."""
+    arguments = {"weights": str(weights or settings.weights), "device": settings.device, "threads": settings.threads}
     return ProcessClient(EngineSpec("service.engine:from_weights", arguments), care)
