@@ -166,7 +166,7 @@ class ScoreOut(Strict):
     std_error: float | None
     parts: Parts
     atom_base: list[float] = Field(description="what each atom takes of the part base: where it is unlikely")
-    path: Path = Field(description="empty where the divergence is estimated")
+    path: Path = Field(description="of one draw; an estimate where the divergence is one")
     percentile: float | None = Field(description="share in % of held-out QM9 molecules of this size with a lower NLL")
     divergence: Literal["exact", "hutchinson"]
     probes: int

@@ -89,7 +89,7 @@ class Draw(NamedTuple):
         nfe: evaluations of the velocity along the path.
         nodes: evaluations of the divergence.
         status: of the path.
-        path: (t, log p_t of the state there) from data towards the base; empty where the divergence is estimated.
+        path: (t, log p_t of the state there), where it was asked for; of several probes the mean.
         atoms: of -`base`, what each atom's own part of the latent takes.
     """
 

@@ -114,6 +114,20 @@ def test_a_likelihood_is_the_closed_form() -> None:
     assert np.ptp(np.array(scored.atoms) - squares.numpy()) < 1e-3
 
 
+def test_an_estimated_density_leads_from_the_base_to_the_data() -> None:
+    options = LikelihoodOptions(divergence="hutchinson", probes=3, rtol=1e-5, atol=1e-5)
+    work = LikelihoodWork(id="l", molecules=(METHANE,), seed=3, options=options)
+    (scored,) = answers(list(run(stubs.engine(), work)))
+    assert isinstance(scored, Scored)
+    times, density = np.array(scored.path).T
+    assert np.all(np.diff(times) > 0)
+    ends = -scored.parts["base"], -scored.parts["base"] - scored.parts["divergence"]
+    np.testing.assert_allclose((density[0], density[-1]), ends, atol=0.05)  # the nodes lie within (0, 1)
+    # Whatever a probe sees of the Jacobian, it grows as the stub's rate does.
+    grown = times + (1 - np.cos(2 * np.pi * times)) / (2 * np.pi)
+    np.testing.assert_allclose((density - ends[0]) / (ends[1] - ends[0]), grown, atol=2e-3)
+
+
 def test_the_engine_scores_as_the_flow_does() -> None:
     options = LikelihoodOptions(divergence="hutchinson", probes=2, draws=3)
     events = run(stubs.engine(), LikelihoodWork(id="l", molecules=(METHANE, METHANE), seed=3, options=options))
