@@ -24,7 +24,7 @@ endif
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install serve test check fuzz bench bench-quick page browser clean
+.PHONY: help install serve test check fuzz bench bench-quick page browser screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -81,6 +81,9 @@ browser:
 	@if ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	fi
+
+screenshots: $(VENV)/installed-test page browser ## the README's pictures of the page, docs/images
+	$(BIN)/python -m tests.page.screenshots
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) service/web/dist service/web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

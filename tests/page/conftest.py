@@ -1,10 +1,5 @@
 """The built page in a real browser, over the real service with a small model: one of each for all tests here."""
 
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,14 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
-from tests.conftest import REPOSITORY
+from tests.page.serving import browsing, missing, serving
 
-WEB = REPOSITORY / "service" / "web"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Software rendering: the machines that run tests have no GPU. Root may not use the sandbox.
-FLAGS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
 PATIENCE_MS = 120_000
 NO_WEBGL = "window.OffscreenCanvas = undefined"
 
@@ -44,62 +35,19 @@ def tiny_weights(directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} on PATH (`make browser` installs one)")
-    if not (WEB / "dist" / "index.html").is_file():
-        pytest.skip("the page is not built: run `make page`")
-    return found
-
-
-@pytest.fixture(scope="module")
-def service(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running service."""
+    if reason := missing():
+        pytest.skip(reason)
     weights = tiny_weights(tmp_path_factory.mktemp("weights"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("log") / "service.log"
-    command = [
-        sys.executable,
-        "-m",
-        "service",
-        "serve",
-        "--port",
-        str(port),
-        "--weights",
-        str(weights),
-        "--device",
-        "cpu",
-    ]
-    with log.open("w") as sink, subprocess.Popen(command, cwd=REPOSITORY, stdout=sink, stderr=sink) as process:
-        try:
-            wait_until_ready(f"http://127.0.0.1:{port}", process, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def wait_until_ready(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(1200):
-        if process.poll() is not None:
-            pytest.fail(f"the service ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-        try:
-            if httpx.get(f"{address}/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    pytest.fail(f"the service is not ready after two minutes:\n{log.read_text()[-2000:]}")
+    with serving(tmp_path_factory.mktemp("log") / "service.log", weights) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+def browser(service: str) -> Iterator[Browser]:
+    with browsing() as browser:
         yield browser
-        browser.close()
 
 
 @dataclass

@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -14,7 +16,8 @@ import pytest
 from playwright.sync_api import Page, expect
 from rdkit import Chem
 
-from tests.page.conftest import PATIENCE_MS, WEB
+from tests.page.conftest import PATIENCE_MS
+from tests.page.serving import WEB
 
 Open = Callable[..., Page]
 expect.set_options(timeout=PATIENCE_MS)
@@ -25,15 +28,22 @@ WATER = "3\nwater\nO 0 0 0.12\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n"
 BROKEN = "3\n<img src=x onerror=document.title='owned'>\nO 0 0 0.12\nH 0 zero -0.47\nH 0 -0.76 -0.47\n"
 
 
-def generate(page: Page, *, count: int = 3, atoms: str = "5", seed: int = 1, nll: bool = True) -> None:
+def generate(page: Page, *, count: int = 3, atoms: str = "5", seed: int = 1, nll: str = "none") -> None:
     form = page.locator("#generate-form")
     form.get_by_label("Molecules").fill(str(count))
     form.get_by_label("Atoms").fill(atoms)
     form.get_by_label("Seed").fill(str(seed))
     form.get_by_label("Tolerance").select_option("draft")
-    form.get_by_label("with NLL").set_checked(nll)
+    form.get_by_label("NLL").select_option(nll)
     form.get_by_role("button", name="Generate").click()
-    expect(page.locator("#generate-share")).to_be_visible()
+    finished(page)
+
+
+def finished(page: Page, section: str = "generate") -> None:
+    """Wait for the whole answer, likelihoods included."""
+    if section == "generate":
+        expect(page.locator("#generate-share")).to_be_visible()
+    expect(page.locator(f"#{section}-form")).to_have_attribute("aria-busy", "false")
 
 
 def download(page: Page, name: str, section: str = "generate") -> bytes:
@@ -83,8 +93,8 @@ def test_generates_what_the_api_generates_and_saves_it(visit: Open, api: httpx.C
 
 
 def test_downloads_can_be_read_elsewhere(visit: Open, api: httpx.Client) -> None:
-    page = visit("#generate?seed=1&count=3&atoms=5&tolerance=draft&nll=0")
-    expect(page.locator("#generate-share")).to_be_visible()
+    page = visit("#generate?seed=1&count=3&atoms=5&tolerance=draft&nll=none")
+    finished(page)
     page.get_by_role("checkbox", name="Select molecule 2").check()
     assert len(structures(download(page, "Download as XYZ").decode())) == 1
 
@@ -112,18 +122,58 @@ def test_sdf_carries_the_bonds(visit: Open) -> None:
 
 def test_link_reproduces_the_view(visit: Open) -> None:
     page = visit()
-    generate(page, seed=4)
+    generate(page, atoms="4, 5, 6", seed=4, nll="estimate")
     page.get_by_label("Sort").first.select_option("likely")
+    page.get_by_label("Atoms at most").first.fill("5")
     shown, link = formulas(page), page.url
-    assert numbers(page, "#generate .card .fact b") == sorted(numbers(page, "#generate .card .fact b"))
+    assert len(shown) == 2
+    nlls = numbers(page, "#generate .card:not([hidden]) .fact b")
+    assert nlls == sorted(nlls)
     again = visit(link[link.index("#") :])
-    expect(again.locator("#generate-share")).to_be_visible()
+    finished(again)
     assert formulas(again) == shown
+    assert numbers(again, "#generate .card:not([hidden]) .fact b") == nlls
+
+
+def test_estimates_the_likelihoods_of_what_it_made(visit: Open, api: httpx.Client) -> None:
+    page = visit()
+    generate(page, nll="estimate")
+    molecules = api.post("/sample", json={"n_molecules": 3, "n_atoms": 5, "seed": 1, "tolerance": "draft"}).json()
+    body = {
+        "structures": [{"format": "xyz", "data": molecule["xyz"]} for molecule in molecules["molecules"]],
+        "divergence": "hutchinson",
+        "probes": 4,
+        "seed": 1,
+        "tolerance": "draft",
+    }
+    expected = api.post("/likelihood", json=body).json()["results"]
+    nlls = [score["nll"] for score in expected]
+    assert numbers(page, "#generate .card .fact b") == [pytest.approx(nll, abs=0.06) for nll in nlls]
+    assert all(score["std_error"] > 0 for score in expected)
+    page.get_by_label("NLL at most").first.fill(f"{sorted(nlls)[1] + 0.01}")
+    assert len(formulas(page)) == 2
+
+
+def test_goes_on_without_the_page(visit: Open, tmp_path: Path) -> None:
+    """What is copied runs: the shell's commands score what the page scored, the program prints the same molecules."""
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    generate(page, nll="estimate")
+    shown = numbers(page, "#generate .card .fact b")
+    page.get_by_role("button", name="Copy curl").click()
+    commands = page.evaluate("navigator.clipboard.readText()")
+    shell = subprocess.run(["sh", "-c", commands], cwd=tmp_path, capture_output=True, check=True)
+    scores = json.loads(shell.stdout)["results"]
+    assert [score["nll"] for score in scores] == [pytest.approx(nll, abs=0.06) for nll in shown]
+
+    page.get_by_role("button", name="Copy Python").click()
+    program = page.evaluate("navigator.clipboard.readText()")
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert [float(line.split()[-2]) for line in printed.splitlines()] == [pytest.approx(nll, abs=0.06) for nll in shown]
 
 
 def test_filters_by_what_the_service_says(visit: Open, api: httpx.Client) -> None:
     page = visit()
-    generate(page, count=6, atoms="3", nll=False)
+    generate(page, count=6, atoms="3")
     asked = {"n_molecules": 6, "n_atoms": 3, "seed": 1, "tolerance": "draft"}
     molecules = api.post("/sample", json=asked).json()["molecules"]
     page.get_by_label("Show").first.select_option("invalid")
@@ -134,7 +184,7 @@ def test_filters_by_what_the_service_says(visit: Open, api: httpx.Client) -> Non
 
 def test_only_what_is_in_sight_holds_a_painter(visit: Open) -> None:
     page = visit(viewport={"width": 700, "height": 600})
-    generate(page, count=64, atoms="2", nll=False)
+    generate(page, count=64, atoms="2")
     expect(page.locator("#generate .card .formula")).to_have_count(64)
     page.wait_for_timeout(300)
     assert 0 < page.locator("#generate .painter").count() < 40
@@ -151,11 +201,17 @@ def test_watches_the_flow(visit: Open, api: httpx.Client) -> None:
     asked = {"n_atoms": 6, "seed": 3, "frames": 60}
     frames = api.post("/sample", json=asked).json()["molecules"][0]["frames"]
     expect(page.locator("#flow-nfe")).to_have_text(str(frames[-1]["nfe"]))
+    finished(page, "flow")
+    structure = api.post("/sample", json=asked).json()["molecules"][0]["xyz"]
+    body = {"structures": [{"format": "xyz", "data": structure}], "divergence": "hutchinson", "probes": 8, "seed": 3}
+    path = api.post("/likelihood", json=body).json()["results"][0]["path"]
     expect(page.locator("#flow-charts svg").first).to_have_attribute("aria-label", re.compile("log-density"))
+    assert numbers(page, "#flow-density") == [pytest.approx(path[-1][1], abs=0.06)]
     arrived = page.locator("#flow-stage").screenshot()
     page.locator("#flow-slider").press("Home")
     expect(page.locator("#flow-t")).to_have_text("0.00")
     expect(page.locator("#flow-nfe")).to_have_text(str(frames[0]["nfe"]))
+    assert numbers(page, "#flow-density") == [pytest.approx(path[0][1], abs=0.06)]
     page.wait_for_timeout(500)
     assert page.locator("#flow-stage").screenshot() != arrived
 
@@ -169,11 +225,20 @@ def test_scores_the_good_and_explains_the_bad(visit: Open, api: httpx.Client, tm
     results = page.locator("#score-results > li")
     expect(results).to_have_count(2)
 
-    body = {"structures": [{"format": "xyz", "data": WATER}], "seed": 0}
+    body = {
+        "structures": [{"format": "xyz", "data": WATER}],
+        "divergence": "hutchinson",
+        "probes": 4,
+        "draws": 4,
+        "seed": 0,
+    }
     expected = api.post("/likelihood", json=body).json()["results"][0]
     assert numbers(page, "#score-results .nll b") == [pytest.approx(expected["nll"], abs=0.06)]
-    parts = numbers(page, "#score-results .parts dd")
+    *parts, whole = numbers(page, "#score-results .parts dd")
     assert sum(parts) == pytest.approx(expected["nll"], abs=0.3)
+    assert whole == pytest.approx(expected["nll"], abs=0.06)
+    error = page.locator("#score-results .nll b").inner_text().split("± ")[1]
+    assert float(error) == pytest.approx(expected["std_error"], abs=0.06)
 
     said = results.nth(1).inner_text()
     assert "line 4, column 5" in said
@@ -181,6 +246,20 @@ def test_scores_the_good_and_explains_the_bad(visit: Open, api: httpx.Client, tm
     assert results.nth(1).locator("pre").inner_text() == "H 0 zero -0.47\n    ^"
     assert page.locator("main img").count() == 0
     assert page.title() == title
+
+
+def test_knows_which_file_a_structure_came_from(visit: Open, tmp_path: Path) -> None:
+    (tmp_path / "two.xyz").write_text(WATER + BROKEN.replace("<img src=x onerror=document.title='owned'>", "bad"))
+    (tmp_path / "one.xyz").write_text(WATER)
+    (tmp_path / "none.xyz").write_text("three\n\n")
+    page = visit("#score")
+    page.locator("#score-file").set_input_files([tmp_path / f"{name}.xyz" for name in ("two", "one", "none")])
+    finished(page, "score")
+    said = page.locator("#score-results > li").all_inner_texts()
+    names = ("two.xyz, structure 1", "two.xyz, structure 2", "one.xyz", "none.xyz")
+    assert [name in text for name, text in zip(names, said, strict=True)] == [True] * 4
+    assert "line 9" in said[1]
+    expect(page.locator("#score-note")).to_have_text("2 structures scored, 2 could not be")
 
 
 def test_interpolates_and_varies(visit: Open) -> None:
@@ -258,8 +337,8 @@ def test_works_by_keyboard(visit: Open) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit: Open, scheme: str) -> None:
     axe = (WEB / "node_modules" / "axe-core" / "axe.min.js").read_text()
-    page = visit("#generate?seed=1&count=2&atoms=3&tolerance=draft&nll=0", color_scheme=scheme)
-    expect(page.locator("#generate-share")).to_be_visible()
+    page = visit("#generate?seed=1&count=2&atoms=3&tolerance=draft", color_scheme=scheme)
+    finished(page)
     page.evaluate(axe)
     serious = {section: violations(page, section) for section in SECTIONS}
     page.goto("/#generate")
@@ -284,8 +363,8 @@ def test_is_small(visit: Open) -> None:
     page.reload()
     page.locator("nav a[href='#explore']").click()  # its pictures bring the largest part, 3Dmol
     expect(page.locator(".slot canvas")).to_have_count(2)
-    assert len(sizes) > 10
-    assert sum(sizes) < 400_000
+    assert len(sizes) >= 5
+    assert 150_000 < sum(sizes) < 400_000  # with 3Dmol in it
 
 
 def test_lock_file_names_no_registry() -> None:

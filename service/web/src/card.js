@@ -1,7 +1,7 @@
 // One molecule as a card: the picture, what it is, and what can be done with it.
 import { button, h, svg, number } from "./dom.js";
 import { View } from "./view.js";
-import { formula, nllText, sentence, verdict } from "./molecule.js";
+import { formula, nllText, sentence, standing, verdict } from "./molecule.js";
 import { structureOf, structureOfFrame } from "./structure.js";
 
 export class Card {
@@ -45,7 +45,15 @@ export class Card {
     this.view.show(structureOf(molecule));
     this.view.label = `${sentence(molecule)}. Enlarge; arrow keys turn it.`;
     this.picture.append(this.pick());
-    this.body.replaceChildren(...facts(molecule), this.tools());
+    this.facts = h("div", { class: "card-facts" }, facts(molecule));
+    this.body.replaceChildren(this.facts, this.tools());
+  }
+
+  /** A likelihood that came after the molecule. */
+  score({ nll, std_error, parts, percentile }) {
+    Object.assign(this.molecule, { nll, std_error, parts, percentile });
+    this.view.label = `${sentence(this.molecule)}. Enlarge; arrow keys turn it.`;
+    this.facts.replaceChildren(...facts(this.molecule));
   }
 
   get chosen() {
@@ -90,10 +98,12 @@ export class Card {
 export function facts(molecule) {
   const [word, kind, why] = verdict(molecule);
   const nll = nllText(molecule);
+  const place = standing(molecule.percentile);
   return [
     h("p", { class: "headline" }, formula(molecule.formula), h("span", { class: `chip ${kind}`, title: why }, word)),
-    molecule.smiles ? h("p", { class: "smiles", title: molecule.smiles }, molecule.smiles) : h("p", { class: "reason" }, why),
-    nll && h("p", { class: "fact" }, "NLL ", h("b", {}, nll), " nats"),
-    Number.isFinite(molecule.distance) && h("p", { class: "fact" }, h("b", {}, number(molecule.distance, 2)), " Å from the parent"),
+    molecule.smiles && h("p", { class: "smiles", title: molecule.smiles }, molecule.smiles),
+    nll && h("p", { class: "fact", title: place && `${place} among held-out QM9 molecules of ${molecule.n_atoms} atoms` }, "NLL ", h("b", {}, nll), " nats"),
+    Number.isFinite(molecule.distance) && h("p", { class: "fact" }, h("b", {}, number(molecule.distance, 2)), " Å from A"),
+    kind !== "good" && h("p", { class: "reason" }, why),
   ].filter(Boolean);
 }

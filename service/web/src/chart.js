@@ -1,5 +1,6 @@
 // Small charts as SVG, each with its numbers in words beside it or in its label; colours come from the style sheet.
 import { h, number, svg } from "./dom.js";
+import { standing } from "./molecule.js";
 
 /** What each part of the likelihood means, in the order they are drawn. */
 export const PARTS = [
@@ -9,28 +10,30 @@ export const PARTS = [
   ["n_atoms", "size", "How rare this number of atoms is"],
 ];
 
-/** The parts of an NLL as bars from a common zero; negative parts (likely) point left. */
-export function partsChart(parts) {
-  const rows = PARTS.filter(([name]) => Number.isFinite(parts?.[name])).map(([name, ...words]) => [parts[name], ...words]);
-  const largest = Math.max(1, ...rows.map(([value]) => Math.abs(value)));
-  return h(
-    "dl",
-    { class: "parts" },
-    rows.flatMap(([value, label, meaning]) => {
-      const width = (48 * Math.abs(value)) / largest;
-      const x = value < 0 ? 50 - width : 50;
-      const bar = svg("rect", { x, y: 2, width, height: 6, rx: 1, class: value < 0 ? "likely" : "unlikely" });
-      const zero = svg("line", { x1: 50, x2: 50, y1: 0, y2: 10, class: "axis" });
-      const drawing = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" }, bar, zero);
-      return [h("dt", { title: meaning }, label), h("dd", {}, drawing, h("span", {}, number(value)))];
-    }),
-  );
+/** The parts of an NLL as bars from a common zero, negative parts (likely) to the left, and their sum with its error bar. */
+export function partsChart(parts, { nll, std_error } = {}) {
+  const rows = PARTS.filter(([name]) => Number.isFinite(parts?.[name])).map(([name, ...words]) => ({ value: parts[name], words }));
+  if (Number.isFinite(nll)) rows.push({ value: nll, words: ["NLL", "The sum of the parts, with its standard error"], error: std_error ?? 0, kind: "sum" });
+  const largest = Math.max(1, ...rows.map(({ value, error = 0 }) => Math.abs(value) + error));
+  return h("dl", { class: "parts" }, rows.flatMap((row) => partRow(row, 48 / largest)));
+}
+
+function partRow({ value, words: [label, meaning], error, kind }, scale) {
+  const width = Math.abs(value) * scale;
+  const x = value < 0 ? 50 - width : 50;
+  const bar = svg("rect", { x, y: 2, width, height: 6, rx: 1, class: kind ?? (value < 0 ? "likely" : "unlikely") });
+  const zero = svg("line", { x1: 50, x2: 50, y1: 0, y2: 10, class: "axis" });
+  const tip = 50 + value * scale;
+  const whisker = error ? svg("path", { d: `M${tip - error * scale} 2V8M${tip - error * scale} 5H${tip + error * scale}M${tip + error * scale} 2V8`, class: "whisker" }) : "";
+  const drawing = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" }, bar, zero, whisker);
+  const text = error ? `${number(value)} ± ${number(error)}` : number(value);
+  return [h("dt", { title: meaning, class: kind }, label), h("dd", { class: kind }, drawing, h("span", {}, text))];
 }
 
 /** A place between 0 and 100 among the molecules of QM9. */
 export function percentileChart(percentile) {
   if (!Number.isFinite(percentile)) return null;
-  const text = `Percentile ${number(percentile, 0)} among held-out QM9 molecules of this size`;
+  const text = `${standing(percentile)} among held-out QM9 molecules of this size`;
   const mark = svg("circle", { cx: 2 + percentile * 0.96, cy: 6, r: 3, class: "mark" });
   const ticks = [0, 25, 50, 75, 100].map((at) => svg("line", { x1: 2 + at * 0.96, x2: 2 + at * 0.96, y1: 4, y2: 8, class: "axis" }));
   const rail = svg("line", { x1: 2, x2: 98, y1: 6, y2: 6, class: "axis" });
@@ -38,7 +41,7 @@ export function percentileChart(percentile) {
     "figure",
     { class: "percentile" },
     svg("svg", { viewBox: "0 0 100 12", role: "img", "aria-label": text }, rail, ...ticks, mark),
-    h("figcaption", {}, h("span", {}, "likely"), h("span", {}, `${number(percentile, 0)}th percentile of QM9`), h("span", {}, "unlikely")),
+    h("figcaption", {}, h("span", {}, "likely"), h("span", {}, `${standing(percentile)} of QM9`), h("span", {}, "unlikely")),
   );
 }
 
@@ -77,3 +80,17 @@ export const shareBar = (share) =>
     svg("rect", { width: 100, height: 6, class: "rail" }),
     svg("rect", { width: 100 * share, height: 6, class: "fill" }),
   );
+
+/** What has been lately, as a filled line; values are from 0 up. */
+export function sparkline(values, label) {
+  const top = Math.max(1, ...values);
+  const line = values.length > 1 ? values : [values[0], values[0]];
+  const points = line.map((value, i) => `${(200 * i) / (line.length - 1)} ${46 - (42 * value) / top}`);
+  const drawing = svg(
+    "svg",
+    { viewBox: "0 0 200 48", preserveAspectRatio: "none", role: "img", "aria-label": `${label}: now ${values.at(-1)}, at most ${Math.max(...values)}` },
+    svg("path", { d: `M0 48L${points.join("L")}L200 48Z`, class: "area" }),
+    svg("path", { d: `M${points.join("L")}`, class: "curve" }),
+  );
+  return h("figure", { class: "line" }, h("figcaption", {}, h("span", {}, label), h("span", {}, `at most ${Math.max(...values)}`)), drawing);
+}

@@ -39,7 +39,7 @@ export function showDetail(molecule, ways) {
       "div",
       { class: "detail-body" },
       table(molecule),
-      molecule.parts && partsChart(molecule.parts),
+      molecule.parts && partsChart(molecule.parts, molecule),
       percentileChart(molecule.percentile),
       h("div", { class: "row" }, onward, smiles, molecule.sdf && save("sdf", asSdf, "chemical/x-mdl-sdfile"), save("xyz", asXyz, "chemical/x-xyz")),
     ),

@@ -1,18 +1,19 @@
 // Explore: the way between two molecules, and the neighbourhood of one, in the latent space.
-import { announce, byId, number } from "./dom.js";
-import { Problem, events } from "./api.js";
+import { byId, number } from "./dom.js";
+import { events } from "./api.js";
 import { EXAMPLES } from "./examples.js";
 import { Gallery } from "./gallery.js";
+import { Job } from "./job.js";
 import { Slot } from "./slot.js";
 import { View } from "./view.js";
 import { facing } from "./orientation.js";
 import { facts } from "./card.js";
 import { ORDERS, sentence } from "./molecule.js";
 import { structureOf } from "./structure.js";
-import { showProblem } from "./problem.js";
 
 export class Explore {
   constructor(ways) {
+    this.job = new Job("explore");
     this.slots = [new Slot("A", EXAMPLES[4]), new Slot("B", EXAMPLES[5])];
     byId("explore-slots").append(...this.slots.map((slot) => slot.element));
     this.view = new View({ label: "The way between A and B", zoomable: true });
@@ -23,7 +24,6 @@ export class Explore {
     byId("explore-results").append(this.gallery.element);
     this.bind("interpolate", (form) => this.walk(form));
     this.bind("variations", (form) => this.vary(form));
-    byId("explore-cancel").addEventListener("click", () => this.abort?.abort());
   }
 
   bind(name, action) {
@@ -39,54 +39,55 @@ export class Explore {
     this.slots[name === "A" ? 0 : 1].set({ name: molecule.formula, data: molecule.sdf ?? molecule.xyz, format: molecule.sdf ? "sdf" : "xyz" });
   }
 
-  /** Asks for a walk; its molecules are shown as they arrive, and `whole` gets them all in order. */
-  async ask(path, body, whole) {
-    this.abort?.abort();
-    const abort = (this.abort = new AbortController());
-    this.busy(true);
-    this.gallery.clear();
-    try {
-      for await (const event of events(path, body, abort.signal)) {
-        if (event.event === "molecule") this.gallery.add(event.molecule);
-        else if (event.event === "done") this.finish(event, whole);
-      }
-    } catch (error) {
-      if (error instanceof Problem) showProblem(byId("explore-problem"), error);
-      else if (error.name !== "AbortError") throw error;
-    }
-    if (this.abort === abort) this.busy(false);
-  }
-
-  finish({ failed }, whole) {
+  /** Asks for a walk of `total` molecules; they are shown as they arrive, and `whole` gets them all in order. */
+  async ask(path, body, total, whole) {
+    const outcome = await this.job.run((signal) => this.work(path, body, total, signal));
+    if (outcome === "replaced") return;
+    this.gallery.prune();
     const molecules = this.gallery.molecules.sort(ORDERS.index);
-    for (const { index, reason, detail } of failed) this.gallery.card(index).fail(`${reason}: ${detail}`);
-    if (molecules.length) whole(molecules);
+    if (outcome === "cancelled") this.job.say(`Cancelled: ${molecules.length} of ${total} molecules were finished.`);
+    if (outcome === "done" && molecules.length) whole(molecules);
   }
 
-  busy(value) {
-    byId("explore-cancel").hidden = !value;
-    byId("explore-note").textContent = value ? "Walking the latent space…" : "";
-    if (!value) return;
-    byId("explore-problem").replaceChildren();
+  async work(path, body, total, signal) {
+    this.gallery.clear();
     byId("explore-stage").hidden = true;
+    this.job.words("Encoding: from the molecules back into the noise");
+    for await (const event of events(path, body, signal)) {
+      if (event.event === "molecule") this.gallery.add(event.molecule);
+      if (event.event === "done") this.lament(event.failed);
+      else this.progress(event, total);
+    }
+  }
+
+  lament(failed) {
+    for (const { index, reason, detail } of failed) this.gallery.card(index).fail(`${reason}: ${detail}`);
+  }
+
+  progress(event, total) {
+    for (const each of event.running ?? []) this.gallery.card(each.index).progress(each);
+    const under = (event.running ?? []).reduce((sum, { t }) => sum + t, 0);
+    this.job.progress({ done: this.gallery.molecules.length, under, total, noun: "molecules" }, event);
   }
 
   walk({ elements }) {
     const structures = this.slots.map((slot) => slot.structure);
-    return this.ask("/interpolate", { structures, steps: Number(elements.steps.value) }, (molecules) => {
+    const steps = Number(elements.steps.value);
+    return this.ask("/interpolate", { structures, steps }, steps, (molecules) => {
       this.steps = molecules;
       byId("explore-stage").hidden = false;
       this.slider.max = molecules.length - 1;
       this.view.quaternion = facing(structureOf(molecules[0]).atoms.map((atom) => atom.position));
       this.at(0);
-      announce(`${molecules.length} molecules from A to B; move the slider`);
+      this.job.say(`${molecules.length} molecules from A to B: move the slider`);
     });
   }
 
   vary({ elements }) {
-    const body = { structures: [this.slots[0].structure], n_molecules: Number(elements.count.value), scale: Number(elements.scale.value) };
-    return this.ask("/variations", body, (molecules) => {
-      announce(`${molecules.length} variations of A`);
+    const [n_molecules, scale] = [Number(elements.count.value), Number(elements.scale.value)];
+    const body = { structures: [this.slots[0].structure], n_molecules, scale };
+    return this.ask("/variations", body, n_molecules, (molecules) => {
+      this.job.say(`${molecules.length} variations of A, ${number(scale, 2)} of the way into fresh noise`);
     });
   }
 

@@ -1,22 +1,27 @@
 // Watch the flow: one molecule from noise to structure, live while it is integrated and afterwards on a slider.
-import { announce, byId, h, number } from "./dom.js";
+import { announce, byId, h, number, prefersStill } from "./dom.js";
 import { Problem, events } from "./api.js";
+import { Job } from "./job.js";
 import { View, animate } from "./view.js";
 import { Path } from "./path.js";
 import { lineChart, valueAt } from "./chart.js";
 import { colourOf, elementOf } from "./elements.js";
 import { facing } from "./orientation.js";
+import { EXACT, scores } from "./likelihood.js";
 import { formula, sentence } from "./molecule.js";
 import { formulaOf } from "./structure.js";
 import { limits } from "./service.js";
-import { showProblem } from "./problem.js";
 
 const FRAMES = 60;
 const PLAY_SECONDS = 7;
+const LIVE_SECONDS = 0.35; // from one step of the solver to the next: about the rhythm they come in on a CPU
+const DENSITIES = { estimate: { divergence: "hutchinson", probes: 8 }, exact: EXACT };
+const FIELDS = ["atoms", "seed", "tolerance", "density"];
 
 export class Flow {
   constructor(ways) {
     this.form = byId("flow-form");
+    this.job = new Job("flow");
     this.slider = byId("flow-slider");
     this.view = new View({ label: "Nothing flows yet", zoomable: true });
     this.path = null;
@@ -27,7 +32,6 @@ export class Flow {
     this.slider.addEventListener("input", () => (this.pause(), this.at(Number(this.slider.value))));
     byId("flow-play").addEventListener("click", () => (this.playing ? this.pause() : this.play()));
     byId("flow-open").addEventListener("click", () => ways.open(this.path.molecule));
-    byId("flow-cancel").addEventListener("click", () => this.abort?.abort());
     byId("flow-present").addEventListener("click", () => this.present());
   }
 
@@ -38,13 +42,11 @@ export class Flow {
       n_atoms: atoms.value === "" ? null : Number(atoms.value),
       seed: seed.value === "" ? null : Number(seed.value),
       tolerance: tolerance.value,
-      with_nll: true,
     };
   }
 
   restore(parameters) {
-    const { elements } = this.form;
-    for (const name of ["atoms", "seed", "tolerance"]) if (parameters.has(name)) elements[name].value = parameters.get(name);
+    for (const name of FIELDS) if (parameters.has(name)) this.form.elements[name].value = parameters.get(name);
     if (parameters.has("seed")) this.run({ ...this.request, first_index: Number(parameters.get("index") ?? 0) });
   }
 
@@ -58,56 +60,55 @@ export class Flow {
   }
 
   async run(request) {
-    this.abort?.abort();
-    const abort = (this.abort = new AbortController());
-    this.pause();
+    const outcome = await this.job.run((signal) => this.work(request, signal));
+    if (outcome === "cancelled") this.job.say("Cancelled");
+    else if (outcome === "done") this.job.words("");
+  }
+
+  async work(request, signal) {
     this.begin();
-    try {
-      const { max_frames } = await limits();
-      for await (const event of events("/sample", { ...request, frames: Math.min(FRAMES, max_frames) }, abort.signal)) {
-        if (abort.signal.aborted) return;
-        this.take(event, request);
-      }
-    } catch (error) {
-      if (error instanceof Problem) showProblem(byId("flow-problem"), error);
-      else if (error.name !== "AbortError") throw error;
-      else if (this.abort === abort) announce("Cancelled");
-    }
-    if (this.abort === abort) byId("flow-cancel").hidden = true;
+    const { max_frames } = await limits();
+    for await (const event of events("/sample", { ...request, frames: Math.min(FRAMES, max_frames) }, signal)) this.take(event, request);
+    const density = this.form.elements.density.value;
+    if (this.path.molecule && density !== "none") await this.measure(DENSITIES[density], request, signal);
   }
 
   begin() {
+    this.pause();
     this.path = new Path();
-    this.charts = [];
     this.density = null;
     this.view.quaternion = [0, 0, 0, 1];
-    byId("flow-problem").replaceChildren();
-    byId("flow-charts").replaceChildren();
+    this.draw();
     byId("flow-hint").hidden = true;
     byId("flow-controls").disabled = true;
-    byId("flow-cancel").hidden = false;
     announce("The flow begins");
   }
 
   take(event, request) {
     if (event.event === "start") this.remember(request, event.seed);
     else if (event.event === "frame") this.live(event.frame);
+    else if (event.event === "progress") this.job.progress({ done: 0, under: event.running?.[0]?.t, total: 1, noun: "molecules" }, event);
     else if (event.event === "molecule") this.finish(event.molecule);
     else if (event.event === "done") this.lament(event.failed);
   }
 
   lament([failure]) {
-    if (failure) showProblem(byId("flow-problem"), { title: "The flow did not arrive.", detail: failure.detail || failure.reason });
+    if (failure) throw new Problem({ title: "The flow did not arrive.", detail: failure.detail || failure.reason });
   }
 
   remember({ n_atoms, tolerance, first_index = 0 }, seed) {
+    this.seed = seed;
     const state = { seed, index: first_index, tolerance, ...(n_atoms !== null && { atoms: n_atoms }) };
     history.replaceState(null, "", `#flow?${new URLSearchParams(state)}`);
   }
 
+  /** A step of the solver has come: the picture goes on to it from where it is. */
   live(frame) {
     this.path.add(frame);
-    this.at(frame.t);
+    const from = this.path.frames.length > 1 ? Number(this.slider.value) : frame.t;
+    this.stop();
+    if (prefersStill()) this.at(frame.t);
+    else this.stop = animate(LIVE_SECONDS, (share) => this.at(from + (frame.t - from) * share));
   }
 
   finish(molecule) {
@@ -116,16 +117,30 @@ export class Flow {
     if (!path.frames.length) return;
     this.view.quaternion = facing(path.end.positions);
     this.view.label = `The way of ${sentence(molecule)} from noise. Arrow keys turn it, plus and minus zoom.`;
-    this.draw(molecule);
+    this.draw();
     byId("flow-controls").disabled = false;
     announce(`Arrived: ${sentence(molecule)}`);
+    this.slider.value = 1;
     this.play();
   }
 
-  draw(molecule) {
-    this.density = molecule.path ?? null;
-    const series = [this.density && [this.density, "log-density (nats)"], [this.path.cost, "evaluations of the network"]];
-    this.charts = series.filter(Boolean).map(([points, label]) => lineChart(points, label));
+  /** The density along the way, back from the molecule: it takes longer than the flow, so the picture does not wait for it. */
+  async measure(options, { tolerance }, signal) {
+    const { molecule } = this.path;
+    this.job.restart("Measuring the log-density along the path");
+    for await (const [, score] of scores([molecule], { ...options, seed: this.seed, tolerance }, signal)) {
+      Object.assign(molecule, { nll: score.nll, std_error: score.std_error, parts: score.parts, percentile: score.percentile });
+      this.density = score.path;
+      this.draw();
+      this.at(Number(this.slider.value));
+    }
+  }
+
+  /** The charts of what is known. */
+  draw() {
+    const cost = this.path.frames.length ? this.path.cost : null;
+    const series = [[this.density, "log-density (nats)"], [cost, "evaluations of the network"]];
+    this.charts = series.filter(([points]) => points?.length).map(([points, label]) => lineChart(points, label));
     byId("flow-charts").replaceChildren(...this.charts.map(({ element }) => element));
   }
 
@@ -140,12 +155,12 @@ export class Flow {
     byId("flow-t").textContent = number(t, 2);
     byId("flow-nfe").textContent = Math.round(valueAt(path.cost, t));
     byId("flow-density").textContent = this.density ? number(valueAt(this.density, t)) : "–";
-    byId("flow-density").parentElement.hidden = !this.density;
     byId("flow-formula").replaceChildren(formula(formulaOf(frame.atomic_numbers)));
     byId("flow-legend").replaceChildren(...legend(frame.atomic_numbers));
   }
 
   play() {
+    this.stop();
     const from = Number(this.slider.value) >= 1 ? 0 : Number(this.slider.value);
     this.playing = true;
     byId("flow-play").textContent = "Pause";

@@ -1,7 +1,7 @@
 // A grid of cards with its own sorting, filtering, selection and downloads.
 import { announce, button, download, h } from "./dom.js";
 import { Card } from "./card.js";
-import { FILTERS, ORDERS, asFiles, asSdf, asXyz, nameOf } from "./molecule.js";
+import { ORDERS, asFiles, asSdf, asXyz, nameOf, passes } from "./molecule.js";
 import { zip } from "./zip.js";
 
 const SORTS = [
@@ -19,6 +19,8 @@ const SHOWS = [
   ["invalid", "not valid"],
 ];
 
+const EVERYTHING = { show: "all", from: null, to: null, below: null };
+
 const choice = (label, options, onchange) => {
   const select = h("select", { onchange: () => onchange(select.value) }, options.map(([value, text]) => h("option", { value }, text)));
   return { label: h("label", { class: "inline" }, label, " ", select), select };
@@ -30,7 +32,7 @@ export class Gallery {
     this.actions = { ...actions, choose: () => this.count(), save: (molecule, kind) => this.save([molecule], kind) };
     this.cards = new Map();
     this.sort = "index";
-    this.filter = "all";
+    this.filter = EVERYTHING;
     this.changed = changed;
     this.list = h("ul", { class: "grid", "aria-label": "Results" });
     this.element = h("div", { class: "gallery", hidden: true }, this.bar(), this.list);
@@ -38,11 +40,36 @@ export class Gallery {
 
   bar() {
     this.sorts = choice("Sort", SORTS, (value) => this.arrange(value, this.filter));
-    this.filters = choice("Show", SHOWS, (value) => this.arrange(this.sort, value));
+    this.shows = choice("Show", SHOWS, (show) => this.arrange(this.sort, { ...this.filter, show }));
+    this.bounds = { from: this.bound("from", "Atoms at least"), to: this.bound("to", "Atoms at most"), below: this.bound("below", "NLL at most", "any") };
+    const ranges = [
+      h("span", { class: "inline" }, "Atoms", this.bounds.from, "to", this.bounds.to),
+      h("span", { class: "inline" }, "NLL ≤", this.bounds.below),
+    ];
     this.all = button("Select all", () => this.chooseAll(), { class: "small" });
     this.counter = h("span", { class: "quiet grow" });
     const saves = ["sdf", "xyz", "zip"].map((kind) => button(kind.toUpperCase(), () => this.saveChosen(kind), { class: "small", "aria-label": `Download as ${kind.toUpperCase()}` }));
-    return h("div", { class: "bar" }, this.sorts.label, this.filters.label, this.all, this.counter, h("span", { class: "quiet" }, "Download"), saves);
+    return h("div", { class: "bar" }, this.sorts.label, this.shows.label, ranges, this.all, this.counter, h("span", { class: "row" }, h("span", { class: "quiet" }, "Download"), saves));
+  }
+
+  /** A number that bounds what is shown; empty = no bound. */
+  bound(name, label, placeholder = "–") {
+    const input = h("input", { type: "number", step: "any", class: "bound", "aria-label": label, placeholder });
+    input.addEventListener("input", () => this.arrange(this.sort, { ...this.filter, [name]: input.value === "" ? null : Number(input.value) }));
+    return input;
+  }
+
+  /** Sorting and filter as words for an address, only what differs from everything in its order. */
+  get state() {
+    const given = Object.entries({ ...this.filter, sort: this.sort }).filter(([name, value]) => value !== { ...EVERYTHING, sort: "index" }[name]);
+    return Object.fromEntries(given);
+  }
+
+  /** The same from an address. */
+  restore(parameters) {
+    const bound = (name) => (Number.isFinite(parseFloat(parameters.get(name))) ? parseFloat(parameters.get(name)) : null);
+    const known = (options, name) => options.find(([value]) => value === parameters.get(name))?.[0] ?? options[0][0];
+    this.arrange(known(SORTS, "sort"), { show: known(SHOWS, "show"), from: bound("from"), to: bound("to"), below: bound("below") });
   }
 
   clear() {
@@ -67,6 +94,12 @@ export class Gallery {
     this.arrange(this.sort, this.filter);
   }
 
+  /** A likelihood of a molecule that is already here. */
+  score(index, score) {
+    this.card(index).score(score);
+    this.arrange(this.sort, this.filter);
+  }
+
   /** Removes cards that will not be filled. */
   prune() {
     for (const [index, card] of this.cards) {
@@ -85,10 +118,11 @@ export class Gallery {
     const told = sort !== this.sort || filter !== this.filter;
     Object.assign(this, { sort, filter });
     this.sorts.select.value = sort;
-    this.filters.select.value = filter;
+    this.shows.select.value = filter.show;
+    for (const [name, input] of Object.entries(this.bounds)) if (input !== document.activeElement) input.value = filter[name] ?? "";
     const cards = [...this.cards.values()];
     const done = cards.filter((card) => card.molecule).sort((a, b) => ORDERS[sort](a.molecule, b.molecule));
-    for (const card of done) card.element.hidden = !FILTERS[filter](card.molecule);
+    for (const card of done) card.element.hidden = !passes(card.molecule, filter);
     const order = sort === "index" ? cards.sort((a, b) => a.index - b.index) : [...done, ...cards.filter((card) => !card.molecule)];
     this.place(order.map((card) => card.element));
     this.count();
@@ -115,22 +149,28 @@ export class Gallery {
 
   count() {
     const [total, chosen] = [this.molecules.length, this.chosen.length];
-    const shown = this.molecules.filter(FILTERS[this.filter]).length;
+    const shown = this.shown.length;
     const parts = [shown === total ? `${total}` : `${shown} of ${total}`, chosen ? `${chosen} selected` : null];
     this.counter.textContent = parts.filter(Boolean).join(" · ");
   }
 
+  get shown() {
+    return this.molecules.filter((molecule) => passes(molecule, this.filter)).sort(ORDERS[this.sort]);
+  }
+
   /** What is selected, or else all that is shown. */
   saveChosen(kind) {
-    this.save(this.chosen.length ? this.chosen : this.molecules.filter(FILTERS[this.filter]).sort(ORDERS[this.sort]), kind);
+    this.save(this.chosen.length ? this.chosen : this.shown, kind);
   }
 
   save(molecules, kind) {
+    if (!molecules.length) return announce("Nothing is shown that could be saved");
     const single = molecules.length === 1 && kind !== "zip";
     const name = `${single ? nameOf(molecules[0]) : `enflow-${molecules[0]?.seed ?? "molecules"}`}.${kind}`;
     if (kind === "zip") download(name, zip(asFiles(molecules)));
     else if (kind === "xyz") download(name, asXyz(molecules), "chemical/x-xyz");
     else this.saveSdf(name, molecules);
+    return undefined;
   }
 
   saveSdf(name, molecules) {

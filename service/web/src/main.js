@@ -1,4 +1,4 @@
-// The page: five sections behind one address, and the ways between them.
+// The page: its views, each a module and a section of the same name behind one address, and the ways between them.
 import { byId } from "./dom.js";
 import { showDetail } from "./detail.js";
 import { theme } from "./elements.js";
@@ -7,10 +7,26 @@ import { Flow } from "./flow.js";
 import { Generate } from "./generate.js";
 import { showHero } from "./hero.js";
 import { Model } from "./model.js";
+import { beginPulse } from "./pulse.js";
 import { Score } from "./score.js";
 import { repaint } from "./view.js";
 
-const SECTIONS = ["generate", "flow", "score", "explore", "model"];
+/** A view may have enter(), called when its section is shown, and restore(parameters of the address). The first is where people land. */
+const VIEWS = {
+  generate: () => new Generate({ open, watch }),
+  flow: () => new Flow({ open }),
+  score: () => new Score(),
+  explore: () => new Explore({ open }),
+  model: () => new Model(),
+};
+const NAMES = Object.keys(VIEWS);
+const made = new Map();
+
+/** The view of this name, made when it is first wanted. */
+function view(name) {
+  if (!made.has(name)) made.set(name, VIEWS[name]());
+  return made.get(name);
+}
 
 const go = (name) => {
   location.hash = name;
@@ -23,41 +39,35 @@ const replayable = (molecule) => Number.isFinite(molecule.seed) && molecule.dist
 const onward = (molecule) =>
   [
     replayable(molecule) && ["Watch it flow", watch],
-    ["Score it", (each) => (go("score"), score.put(each.xyz))],
-    ["Explore as A", (each) => (explore.from(each, "A"), go("explore"))],
-    ["Explore as B", (each) => (explore.from(each, "B"), go("explore"))],
+    ["Score it", (each) => (go("score"), view("score").put(each.xyz))],
+    ["Explore as A", (each) => (view("explore").from(each, "A"), go("explore"))],
+    ["Explore as B", (each) => (view("explore").from(each, "B"), go("explore"))],
   ].filter(Boolean);
 
 const open = (molecule) => showDetail(molecule, onward);
 
 function watch(molecule) {
   go("flow");
-  flow.watch(molecule, generate.shown?.tolerance ?? "standard");
+  view("flow").watch(molecule, view("generate").shown?.tolerance ?? "standard");
 }
-
-const generate = new Generate({ open, watch });
-const flow = new Flow({ open });
-const score = new Score();
-const explore = new Explore({ open });
-const model = new Model();
 
 function show() {
   const [wanted, query = ""] = location.hash.slice(1).split("?");
-  const name = SECTIONS.includes(wanted) ? wanted : "generate";
-  for (const section of SECTIONS) byId(section).hidden = section !== name;
+  const name = NAMES.includes(wanted) ? wanted : NAMES[0];
+  for (const each of NAMES) byId(each).hidden = each !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   document.title = `${byId(name).dataset.title} · Enflow`;
-  if (name === "model") model.enter();
+  view(name).enter?.();
   return { name, parameters: new URLSearchParams(query) };
 }
 
 /** Shows what the address says, and brings back what it reproduces. */
 function arrive() {
   const { name, parameters } = show();
-  if (parameters.size) ({ generate, flow })[name]?.restore(parameters);
+  if (parameters.size) view(name).restore?.(parameters);
 }
 
 function recolour() {
@@ -77,4 +87,5 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 byId("theme").addEventListener("click", toggleTheme);
 
 showHero(byId("hero"));
+beginPulse();
 arrive();

@@ -1,8 +1,9 @@
 // Model: the card of the loaded weights, its results beside the published ones, and how the service is doing.
 import { key } from "./api.js";
 import { byId, h, number, percent } from "./dom.js";
-import { shareBar } from "./chart.js";
-import { health, limits, models } from "./service.js";
+import { shareBar, sparkline } from "./chart.js";
+import { history, onPulse } from "./pulse.js";
+import { limits, models } from "./service.js";
 import { showProblem } from "./problem.js";
 
 // 10,000 samples, stability by the table of bond lengths of EDM; from the papers named. Validity conventions differ a little between them.
@@ -10,31 +11,29 @@ const PUBLISHED = [
   { name: "QM9 itself", atom: 0.99, molecule: 0.952, valid: 0.977 },
   { name: "E-NF (2021)", nll: -59.7, atom: 0.85, molecule: 0.049, valid: 0.402, nfe: "≈ 110" },
   { name: "G-SchNet (2019)", atom: 0.957, molecule: 0.681, valid: 0.855 },
-  { name: "EDM (2022)", nll: -110.7, atom: 0.987, molecule: 0.82, valid: 0.919, nfe: "1000" },
+  { name: "EDM (2022)", nll: -110.7, error: 1.5, atom: 0.987, molecule: 0.82, valid: 0.919, nfe: "1000" },
   { name: "GeoLDM (2023)", atom: 0.989, molecule: 0.894, valid: 0.938, nfe: "1000" },
   { name: "EquiFM (2023)", atom: 0.989, molecule: 0.883, valid: 0.947, nfe: "200" },
   { name: "GCDM (2024)", nll: -172.3, atom: 0.987, molecule: 0.864, valid: 0.949, nfe: "1000" },
   { name: "GeoBFN (2024)", atom: 0.993, molecule: 0.933, valid: 0.969, nfe: "2000" },
 ];
 
-const HEALTH = {
-  device: "device",
-  "queue running": "molecules running",
-  "queue waiting": "molecules waiting",
-  "step age s": "seconds since the last step",
-  reason: "state",
-};
-
-const POLL_MS = 3000;
+const HEALTH = [
+  ["device", ({ device }) => device],
+  ["molecules running", ({ queue }) => queue?.running],
+  ["molecules waiting", ({ queue }) => queue?.waiting],
+  ["last step", ({ step_age_s }) => Number.isFinite(step_age_s) && `${number(step_age_s, 1)} s ago`],
+  ["state", ({ reason }) => reason],
+];
 
 const cell = (share) => h("td", {}, h("span", {}, percent(share)), Number.isFinite(share) ? shareBar(share) : null);
 
-const line = ({ name, nll, atom, molecule, valid, nfe }, mine = false) =>
+const line = ({ name, nll, error, atom, molecule, valid, nfe }, mine = false) =>
   h(
     "tr",
     { class: mine && "mine" },
     h("th", { scope: "row" }, name),
-    h("td", {}, number(nll)),
+    h("td", {}, number(nll), error ? ` ± ${number(error)}` : ""),
     [atom, molecule, valid].map(cell),
     h("td", {}, nfe ?? "–"),
   );
@@ -42,6 +41,7 @@ const line = ({ name, nll, atom, molecule, valid, nfe }, mine = false) =>
 const ours = ({ name, metrics }) => ({
   name: `This model (${name})`,
   nll: metrics.test_nll,
+  error: metrics.test_nll_se,
   atom: metrics.atom_stability,
   molecule: metrics.molecule_stability,
   valid: metrics.validity,
@@ -59,73 +59,66 @@ const results = (cards) =>
     h("tbody", {}, cards.filter(({ metrics }) => metrics).map((card) => line(ours(card), true)), PUBLISHED.map((row) => line(row))),
   );
 
-const METRICS = {
-  samples: "samples judged",
-  single_fragment: "in one piece",
-  uniqueness: "unique",
-  novelty: "novel",
-  test_nll_without_f: "test NLL without fluorine",
-  tolerance: "solver tolerance",
-};
-const SHARES = ["single_fragment", "uniqueness", "novelty"];
+const METRICS = [
+  ["in one piece", ({ single_fragment }) => percent(single_fragment)],
+  ["unique", ({ uniqueness }) => percent(uniqueness)],
+  ["novel", ({ novelty }) => percent(novelty)],
+  ["test NLL without fluorine", (metrics) => number(metrics.test_nll_without_f) + (metrics.test_nll_without_f_se ? ` ± ${number(metrics.test_nll_without_f_se)} nats` : " nats")],
+  ["judged on", ({ samples, test_molecules }) => `${samples ?? "–"} samples, ${test_molecules ?? "–"} test molecules`],
+  ["solver tolerance", ({ tolerance }) => tolerance],
+];
 
-const metric = (name, value) => (SHARES.includes(name) ? percent(value) : String(value).replace("-", "−"));
+const day = (text) => new Date(text).toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
+
+/** A part of the network in one line; the whole card says the rest. */
+const part = ({ kind, n_layers, node_dim, edge_dim }) =>
+  [kind, n_layers && `${n_layers} layers`, node_dim && `${node_dim} numbers an atom`, edge_dim && `${edge_dim} a pair`].filter(Boolean).join(", ");
 
 function about(card) {
-  const metrics = card.metrics ?? {};
+  const { metrics, dataset, config = {} } = card;
+  const parts = Object.entries(config).filter(([, value]) => value?.kind);
   const entries = [
     ["Weights", card.name],
     ["SHA-256", card.weights_sha256 && h("code", {}, card.weights_sha256)],
-    ["Trained on", card.dataset && `${card.dataset.name}${card.dataset.split ? `, split ${card.dataset.split}` : ""}`],
-    ["Created", card.created],
+    ["Trained on", dataset && `${dataset.name}${dataset.split ? `, ${dataset.split}` : ""}`],
+    ["Created", card.created && day(card.created)],
     ["Licence", card.licence],
-    ...Object.entries(METRICS).map(([name, label]) => [label, metrics[name] === undefined || metrics[name] === null ? null : metric(name, metrics[name])]),
+    ...parts.map(([name, value]) => [name[0].toUpperCase() + name.slice(1), part(value)]),
+    ...(metrics?.samples ? METRICS.map(([label, of]) => [label, of(metrics)]) : []),
   ];
-  return h("dl", { class: "facts" }, rows(entries.filter(([, value]) => value)));
+  const whole = h("details", {}, h("summary", {}, "The whole card"), h("pre", { class: "excerpt", tabindex: 0 }, JSON.stringify(card, null, 2)));
+  return [h("dl", { class: "facts" }, rows(entries)), whole];
 }
 
-const flat = (value, prefix = "") =>
-  Object.entries(value).flatMap(([name, inner]) =>
-    inner !== null && typeof inner === "object" ? flat(inner, `${prefix}${name} `) : [[`${prefix}${name}`.replaceAll("_", " "), inner]],
-  );
-
-const shown = (value) => (typeof value === "number" ? number(value, Number.isInteger(value) ? 0 : 2) : String(value));
-
-const rows = (entries) => entries.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+const rows = (entries) =>
+  entries.filter(([, value]) => value || value === 0).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
 
 export class Model {
   constructor() {
     const field = byId("api-key");
     field.value = key.get();
     field.addEventListener("change", () => key.set(field.value));
-    setInterval(() => this.poll(), POLL_MS);
-    this.poll();
+    onPulse((state) => this.tell(state));
+    if (history.length) this.tell(history.at(-1));
   }
 
   /** Called when the section is shown. */
   async enter() {
-    this.poll();
     if (this.shown) return;
     try {
       const [cards, numbers] = await Promise.all([models(), limits()]);
-      byId("model-card").replaceChildren(...cards.map(about));
+      byId("model-card").replaceChildren(...cards.flatMap(about));
       byId("model-results").replaceChildren(results(cards));
-      byId("model-limits").replaceChildren(...rows(flat(numbers).map(([name, value]) => [name, String(value)])));
+      byId("model-limits").replaceChildren(...rows(Object.entries(numbers).map(([name, value]) => [name.replaceAll("_", " "), value])));
       this.shown = true;
     } catch (problem) {
       showProblem(byId("model-card"), problem);
     }
   }
 
-  async poll() {
-    if (document.hidden) return;
-    const state = await health();
-    const word = state.ready ? "ready" : "not ready";
-    const light = byId("status");
-    light.dataset.ready = state.ready;
-    byId("status-word").textContent = word;
-    light.title = state.reason ?? "";
-    const entries = flat(state).filter(([name, value]) => HEALTH[name] && value !== null && value !== "");
-    byId("model-health").replaceChildren(...rows(entries.map(([name, value]) => [HEALTH[name], shown(value)])));
+  tell(state) {
+    byId("model-health").replaceChildren(...rows(HEALTH.map(([name, of]) => [name, of(state)])));
+    const load = history.map(({ queue }) => (queue ? queue.running + queue.waiting : 0));
+    byId("model-load").replaceChildren(sparkline(load, "molecules running and waiting, last three minutes"));
   }
 }

@@ -15,6 +15,14 @@ export const nllText = (molecule) => {
 export const formula = (text) =>
   h("span", { class: "formula" }, (text ?? "").split(/(\d+)/).map((part) => (/^\d+$/.test(part) ? h("sub", {}, part) : part)));
 
+/** Where an NLL stands among held-out molecules of its size, in words. */
+export function standing(percentile) {
+  if (!Number.isFinite(percentile)) return null;
+  const rank = Math.round(percentile);
+  const ending = rank % 100 > 10 && rank % 100 < 14 ? "th" : (["th", "st", "nd", "rd"][rank % 10] ?? "th");
+  return `${rank}${ending} percentile`;
+}
+
 /** What the molecule is, best word first: [word, class, why]. */
 export function verdict(molecule) {
   if (molecule.solver_status && molecule.solver_status.toLowerCase() !== "success") {
@@ -26,10 +34,9 @@ export function verdict(molecule) {
 }
 
 function unstable(molecule) {
-  const share = molecule.atom_stability;
-  if (!Number.isFinite(share)) return "Valid, not stable: RDKit reads the molecule; by the table of bond lengths some atoms miss their valence.";
-  const missing = Math.round((1 - share) * molecule.n_atoms);
-  return `Valid, not stable: RDKit reads the molecule; by the table of bond lengths ${missing} of ${molecule.n_atoms} atoms miss their valence.`;
+  const missing = Math.round((1 - molecule.atom_stability) * molecule.n_atoms);
+  const charged = /[+-]\d*\]/.test(molecule.smiles ?? "") ? "; RDKit needs charges to read it" : "";
+  return `Not stable: by bond lengths ${missing} of ${molecule.n_atoms} atoms miss their usual valence${charged}.`;
 }
 
 export const sentence = (molecule) => {
@@ -53,6 +60,13 @@ export const FILTERS = {
   invalid: (molecule) => !molecule.valid,
 };
 
+/** Whether a molecule passes {show, from, to, below}: validity, its number of atoms, its NLL; null lets everything pass. */
+export const passes = (molecule, { show, from, to, below }) =>
+  FILTERS[show](molecule) &&
+  molecule.n_atoms >= (from ?? 0) &&
+  molecule.n_atoms <= (to ?? Infinity) &&
+  (below === null || (nllOf(molecule) ?? Infinity) <= below);
+
 const withEnd = (text) => (text.endsWith("\n") ? text : `${text}\n`);
 // A record ends in $$$$; a bare molfile gets its own.
 const record = (sdf) => (/\$\$\$\$\s*$/.test(sdf) ? withEnd(sdf) : `${withEnd(sdf)}$$$$$$$$\n`);
@@ -66,7 +80,7 @@ export const nameOf = (molecule) => `enflow-${molecule.seed ?? "x"}-${molecule.i
 
 /** The files of a zip: each molecule in both formats, and a table of all. */
 export function asFiles(molecules) {
-  const columns = ["index", "seed", "formula", "smiles", "n_atoms", "valid", "stable", "nll"];
+  const columns = ["index", "seed", "formula", "smiles", "n_atoms", "valid", "stable", "nll", "std_error"];
   const row = (molecule) => columns.map((name) => (name === "nll" ? nllOf(molecule) : molecule[name]) ?? "").join(",");
   const files = molecules.flatMap((molecule) => [
     [`${nameOf(molecule)}.xyz`, asXyz([molecule])],

@@ -7,10 +7,11 @@ import { h, svg } from "./dom.js";
 const HALF_ANGLE = (10 * Math.PI) / 180; // 3Dmol's camera looks 20 degrees wide from 150 angstrom
 const CAMERA = 150;
 const MARGIN = 0.7; // angstrom around the outermost nucleus
-const BALL = 0.42; // of the covalent radius, and a little for all
+const BALL = 0.34; // of the covalent radius, and a little for all
 const STICK = 0.11;
+const ORDERS = { doubleBondScaling: 0.6, tripleBondScaling: 0.45 }; // of the stick's radius: thick enough to be counted on a card
 
-const ballOf = (z) => 0.16 + BALL * elementOf(z).radius;
+const ballOf = (z) => 0.14 + BALL * elementOf(z).radius;
 const element = (atom) => colourOf(atom.z, atom.certainty);
 const colour = (atom) => atom.colour ?? element(atom); // a ball may show something else; the stick still says what it is
 
@@ -52,7 +53,7 @@ export class Solid {
       z: atom.position[2],
       bonds: [],
       bondOrder: [],
-      style: { sphere: { radius: ballOf(atom.z), color: colour(atom) }, stick: { radius: STICK, color: element(atom) } },
+      style: { sphere: { radius: ballOf(atom.z), color: colour(atom) }, stick: { radius: STICK, color: element(atom), ...ORDERS } },
     }));
     for (const [i, j, order] of bonds) {
       specs[i].bonds.push(j);

@@ -2,6 +2,7 @@
 import { announce, button, byId, h, number } from "./dom.js";
 import { Problem, events } from "./api.js";
 import { EXAMPLES } from "./examples.js";
+import { Job } from "./job.js";
 import { View } from "./view.js";
 import { acceptFiles, formatOf } from "./upload.js";
 import { formula, nllText } from "./molecule.js";
@@ -10,18 +11,27 @@ import { mix, theme } from "./elements.js";
 import { partsChart, percentileChart } from "./chart.js";
 import { showProblem } from "./problem.js";
 
+const AT_ONCE = 4; // files under way: enough to fill a batch, few enough to leave the browser's connections free
 const FAR = 10; // nats: an atom in its place comes within 4 of the others, a hydrogen 0.4 angstrom off measured 24
 const HEAT = { light: ["#2a9d8f", "#e9c46a", "#d1495b"], dark: ["#3fc1b0", "#f0d27a", "#ff6b7a"] };
 
 export class Score {
   constructor() {
     this.form = byId("score-form");
+    this.job = new Job("score");
+    this.list = byId("score-results");
     this.files = [];
     this.form.addEventListener("submit", (event) => (event.preventDefault(), this.run()));
+    this.form.elements.divergence.addEventListener("change", () => this.offer());
     acceptFiles(byId("score-drop"), byId("score-file"), (files) => this.take(files));
-    byId("score-cancel").addEventListener("click", () => this.abort?.abort());
     const examples = EXAMPLES.map(({ name, xyz }) => button(name, () => this.put(xyz), { class: "small" }));
     byId("score-examples").append(...examples);
+  }
+
+  /** An exact divergence has no probes. */
+  offer() {
+    const { divergence, probes } = this.form.elements;
+    probes.disabled = divergence.value === "exact";
   }
 
   /** Puts one text into the box and scores it. */
@@ -43,65 +53,72 @@ export class Score {
     return text.trim() ? [{ name: "pasted text", data: text, format: formatOf(text) }] : this.files;
   }
 
+  get options() {
+    const { divergence, probes, draws, seed } = this.form.elements;
+    const estimate = divergence.value === "exact" ? {} : { probes: Number(probes.value) };
+    return { divergence: divergence.value, ...estimate, draws: Number(draws.value), seed: Number(seed.value || 0) };
+  }
+
   async run() {
     const { uploads } = this;
-    if (!uploads.length) return announce("Drop a file or paste a structure first");
-    this.abort?.abort();
-    const abort = (this.abort = new AbortController());
-    const { divergence, draws, seed } = this.form.elements;
-    const structures = uploads.map(({ format, data }) => ({ format, data }));
-    const body = { structures, divergence: divergence.value, draws: Number(draws.value), seed: Number(seed.value || 0) };
-    this.busy(true);
-    byId("score-results").replaceChildren();
-    try {
-      for await (const event of events("/likelihood", body, abort.signal)) this.hear(event, uploads);
-    } catch (error) {
-      if (error instanceof Problem) showProblem(byId("score-problem"), error, uploads.length === 1 ? uploads[0].data : null);
-      else if (error.name !== "AbortError") throw error;
-    }
-    if (this.abort === abort) this.busy(false);
+    if (!uploads.length) return this.job.say("Drop a file or paste a structure first");
+    this.list.replaceChildren();
+    Object.assign(this, { total: 0, moving: new Map() });
+    announce("Scoring");
+    const outcome = await this.job.run((signal) => this.work(uploads, this.options, signal));
+    if (outcome === "done") this.sumUp("");
+    if (outcome === "cancelled") this.sumUp("Cancelled: ");
     return undefined;
   }
 
-  busy(value) {
-    byId("score-cancel").hidden = !value;
-    byId("score-note").textContent = value ? "Integrating the flow backwards…" : "";
-    if (!value) return;
-    byId("score-problem").replaceChildren();
-    announce("Scoring");
+  /** A file is a request: so each result knows its file, and one file that is refused leaves the others alone. */
+  async work(uploads, options, signal) {
+    const waiting = uploads.map((upload, order) => ({ ...upload, order }));
+    const next = async () => {
+      for (let upload = waiting.shift(); upload; upload = waiting.shift()) await this.file(upload, options, signal);
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, next));
   }
 
-  hear(event, uploads) {
-    const list = byId("score-results");
-    if (event.event === "start") this.total = event.n_molecules;
-    else if (event.event === "score") this.enter(list, event.score, this.uploadOf(event.score.index, uploads));
-    else if (event.event === "done") this.sumUp(list);
-    if (event.event !== "done") byId("score-note").textContent = `${list.children.length} of ${this.total} structures`;
+  async file(upload, options, signal) {
+    const body = { structures: [{ format: upload.format, data: upload.data }], ...options };
+    try {
+      for await (const event of events("/likelihood", body, signal)) this.hear(event, upload);
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      this.settle({ index: 0, error }, upload);
+    }
   }
 
-  /** The upload a structure comes from; unknown where several files hold several structures. */
-  uploadOf(index, uploads) {
-    if (uploads.length === 1) return uploads[0];
-    return uploads.length === this.total ? uploads[index] : null;
+  hear(event, upload) {
+    if (event.event === "start") this.total += upload.count = event.n_molecules;
+    else if (event.event === "score") this.settle(event.score, upload);
+    for (const { index, t } of event.running ?? []) this.moving.set(`${upload.order} ${index}`, 1 - t);
+    const under = [...this.moving.values()].reduce((sum, share) => sum + 0.5 * share, 0); // the path is the first half of the work
+    if (event.event !== "done") this.job.progress({ done: this.list.children.length, under, total: this.total, noun: "structures" }, event);
   }
 
   /** Puts a result in its place: they arrive as they are finished. */
-  enter(list, result, upload) {
+  settle(result, upload) {
+    this.moving.delete(`${upload.order} ${result.index}`);
     const row = this.row(result, upload);
-    row.dataset.index = result.index;
-    list.insertBefore(row, [...list.children].find((other) => Number(other.dataset.index) > result.index) ?? null);
+    const place = upload.order * 1e6 + result.index;
+    row.dataset.place = place;
+    this.list.insertBefore(row, [...this.list.children].find((other) => Number(other.dataset.place) > place) ?? null);
   }
 
-  sumUp(list) {
-    const bad = list.querySelectorAll(".bad").length;
-    announce(`${list.children.length - bad} structures scored${bad ? `, ${bad} could not be read` : ""}`);
+  sumUp(before) {
+    const bad = this.list.querySelectorAll(".bad").length;
+    const scored = this.list.children.length - bad;
+    this.job.say(`${before}${scored} ${scored === 1 ? "structure" : "structures"} scored${bad ? `, ${bad} could not be` : ""}`);
   }
 
   row(result, upload) {
-    const name = upload?.name ?? `structure ${result.index + 1}`;
+    const name = upload.count > 1 ? `${upload.name}, structure ${result.index + 1}` : upload.name;
     if (result.error) {
       const place = h("div");
-      showProblem(place, { ...result.error, title: `${name}:` }, upload?.data);
+      const { detail = result.error.message, errors, retryAfter } = result.error;
+      showProblem(place, { detail, errors, retryAfter, title: `${name}:` }, upload.data);
       return h("li", { class: "score bad" }, place);
     }
     const view = new View({ label: `${result.formula}. Arrow keys turn it.`, zoomable: true });
@@ -121,13 +138,17 @@ function heated(structure, costs) {
   return { ...structure, atoms };
 }
 
+const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
 function words(result, name) {
+  const how = result.divergence === "exact" ? "exact divergence" : `divergence by ${plural(result.probes, "probe")}`;
   return [
     h("p", { class: "headline" }, formula(result.formula), h("span", { class: "quiet" }, name)),
     h("p", { class: "nll" }, h("b", {}, nllText(result)), " nats", h("span", { class: "quiet" }, ` · ${number(result.nll_per_atom, 2)} per atom`)),
-    percentileChart(result.percentile),
-    partsChart(result.parts),
-    result.atom_base?.length && h("p", { class: "quiet" }, "Atoms from green to red: the further out in the noise one comes from, the less likely is its place."),
-    h("p", { class: "quiet" }, `${result.nfe} evaluations · ${result.divergence} divergence · ${result.draws} ${result.draws === 1 ? "draw" : "draws"}`),
+    percentileChart(result.percentile) ?? h("p", { class: "quiet" }, `No percentile: too few held-out QM9 molecules have ${result.n_atoms} atoms.`),
+    partsChart(result.parts, result),
+    result.atom_base?.length && h("p", { class: "key" }, "likely", h("span", { class: "ramp", "aria-hidden": "true" }), "unlikely"),
+    result.atom_base?.length && h("p", { class: "quiet" }, "The balls are coloured by how far out in the noise each atom comes from; the sticks show the elements."),
+    h("p", { class: "quiet" }, `${how}, ${plural(result.draws, "draw")}, ${result.nfe} evaluations`),
   ];
 }

@@ -1,16 +1,32 @@
-// The same request as a command or a program, for those who go on without the page.
+// What the page did, as a command or a program, for those who go on without the page.
+import { ESTIMATE } from "./likelihood.js";
 
-export const asCurl = (path, body) =>
-  `curl -s ${location.origin}${path} -H 'Content-Type: application/json' -d '${JSON.stringify(body).replaceAll("'", "'\\''")}'`;
+const TYPES = { xyz: "chemical/x-xyz", json: "application/json" };
 
 // JSON and Python differ in three words, and none of them occurs inside the values of these requests.
 const literal = (body) => JSON.stringify(body, null, 4).replace(/\bnull\b/g, "None").replace(/\btrue\b/g, "True").replace(/\bfalse\b/g, "False");
 
-export const asPython = (path, body) =>
-  `import httpx
+const estimateOf = ({ seed, tolerance }) => ({ ...ESTIMATE, seed, tolerance });
 
-answer = httpx.post("${location.origin}${path}", json=${literal(body)}, timeout=None)
-answer.raise_for_status()
-for molecule in answer.json()["molecules"]:
-    print(molecule["formula"], molecule["smiles"], molecule["valid"])
+/** The request for molecules; with `estimate` they are saved and scored by a second one. */
+export function asCurl(body, estimate) {
+  const sample = `curl -s ${location.origin}/sample -H 'Content-Type: ${TYPES.json}' -d '${JSON.stringify(body)}'`;
+  if (!estimate) return sample;
+  const score = `'${location.origin}/likelihood?${new URLSearchParams(estimateOf(body))}'`;
+  return `${sample} -H 'Accept: ${TYPES.xyz}' -o molecules.xyz\ncurl -s ${score} -H 'Content-Type: ${TYPES.xyz}' --data-binary @molecules.xyz`;
+}
+
+export function asPython(body, estimate) {
+  const head = `import httpx
+
+answer = httpx.post("${location.origin}/sample", json=${literal(body)}, timeout=None)
+molecules = answer.raise_for_status().json()["molecules"]
 `;
+  if (!estimate) return `${head}for molecule in molecules:\n    print(molecule["formula"], molecule["smiles"], molecule["valid"], molecule.get("nll"))\n`;
+  return `${head}structures = [{"format": "xyz", "data": molecule["xyz"]} for molecule in molecules]
+options = ${literal(estimateOf(body))}
+answer = httpx.post("${location.origin}/likelihood", json={"structures": structures, **options}, timeout=None)
+for molecule, score in zip(molecules, answer.raise_for_status().json()["results"]):
+    print(molecule["formula"], molecule["smiles"], molecule["valid"], score.get("nll"), score.get("std_error"))
+`;
+}

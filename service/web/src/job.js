@@ -1,0 +1,76 @@
+// What one section has under way: its meter, its words and its way out. A new request ends the one before.
+import { announce, byId, duration } from "./dom.js";
+import { Problem } from "./api.js";
+import { showProblem } from "./problem.js";
+
+export class Job {
+  /** section: whose elements `<section>-cancel`, `-meter`, `-note`, `-problem` and `-form` these are. */
+  constructor(section) {
+    for (const part of ["cancel", "meter", "note", "problem", "form"]) this[part] = byId(`${section}-${part}`);
+    this.cancel.addEventListener("click", () => this.abort?.abort());
+  }
+
+  /** Runs `work(signal)` to its end: "done", "cancelled", "failed", or "replaced" by a newer one. */
+  async run(work) {
+    this.abort?.abort();
+    const abort = (this.abort = new AbortController());
+    this.problem.replaceChildren();
+    this.busy(true);
+    const error = await work(abort.signal).then(() => null, (thrown) => thrown);
+    if (this.abort !== abort) return "replaced";
+    this.busy(false);
+    return error ? this.explain(error) : "done";
+  }
+
+  explain(error) {
+    if (error.name === "AbortError") return "cancelled";
+    if (!(error instanceof Problem)) throw error;
+    showProblem(this.problem, error);
+    this.words("");
+    return "failed";
+  }
+
+  busy(value) {
+    this.cancel.hidden = !value;
+    this.meter.hidden = !value;
+    this.form?.setAttribute("aria-busy", value);
+    if (value) this.restart("Waiting for the service");
+  }
+
+  /** Begins to measure: of a request, or of its next part. */
+  restart(text) {
+    this.started = performance.now();
+    this.meter.removeAttribute("value");
+    this.words(text);
+  }
+
+  /** Tells how far it is. done: finished; under: shares of those under way; noun: what is counted; event: what the service said. */
+  progress({ done, under = 0, total, noun }, { queue, eta_s } = {}) {
+    if (!done && !under) return this.wait(queue, eta_s, total);
+    this.meter.max = total;
+    this.meter.value = done + under;
+    const left = this.left(done + under, total);
+    return this.words(`${done} of ${total} ${noun}${left === null ? "" : `, ${duration(left)} left`}`);
+  }
+
+  /** Our own wait in the same queue: what is ahead is the rest of it. */
+  wait(queue, seconds, total) {
+    const ahead = Math.max(0, (queue?.ahead ?? 0) - total);
+    if (ahead) this.words(`In the queue, ${ahead} ${ahead === 1 ? "molecule" : "molecules"} ahead${seconds ? `, about ${duration(seconds)}` : ""}`);
+  }
+
+  left(done, total) {
+    const elapsed = (performance.now() - this.started) / 1000;
+    return done > 0.2 && done < total ? (elapsed * (total - done)) / done : null;
+  }
+
+  words(text) {
+    this.note.textContent = text;
+  }
+
+  /** Says it to all, not only to those who see it. */
+  say(text) {
+    this.words(text);
+    announce(text);
+  }
+}
