@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from tests.page.serving import browsing, missing, serving
 
 PATIENCE_MS = 120_000
-NO_WEBGL = "window.OffscreenCanvas = undefined"
+NO_WEBGL = "OffscreenCanvas.prototype.getContext = () => null"
 
 
 def tiny_weights(directory: Path) -> Path:

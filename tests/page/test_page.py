@@ -334,6 +334,29 @@ def test_works_by_keyboard(visit: Open) -> None:
     expect(page.get_by_role("link", name="Watch")).to_have_attribute("aria-current", "page")
 
 
+def test_a_molecule_opens_and_closes_by_keyboard(visit: Open) -> None:
+    page = visit("#generate?seed=1&count=1&atoms=5&tolerance=draft&nll=none")
+    finished(page)
+    stage = page.locator(".card .stage")
+    stage.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_role("heading")).to_have_text(formulas(page)[0])
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(stage).to_be_focused()
+
+
+@pytest.mark.parametrize("width", [390, 1920])
+def test_nothing_sticks_out(visit: Open, width: int) -> None:
+    page = visit("#generate?seed=1&count=2&atoms=5&tolerance=draft", viewport={"width": width, "height": 800})
+    finished(page)
+    for section in SECTIONS:
+        page.locator(f"nav a[href='#{section}']").click()
+        expect(page.locator(f"#{section}")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("scrollY") == 0  # the title is not under the header
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit: Open, scheme: str) -> None:
     axe = (WEB / "node_modules" / "axe-core" / "axe.min.js").read_text()

@@ -94,6 +94,12 @@ export class Card {
   }
 }
 
+/** How far it is from where a walk sets out, and from where it goes. */
+const ways = ({ distance, distance_to_end }) =>
+  [[distance, "A"], [distance_to_end, "B"]]
+    .filter(([length]) => Number.isFinite(length))
+    .flatMap(([length, name], i) => [i ? ", " : "", h("b", {}, number(length, 2)), ` Å from ${name}`]);
+
 /** Formula, verdict, NLL and SMILES of a molecule, as elements. */
 export function facts(molecule) {
   const [word, kind, why] = verdict(molecule);
@@ -103,7 +109,7 @@ export function facts(molecule) {
     h("p", { class: "headline" }, formula(molecule.formula), h("span", { class: `chip ${kind}`, title: why }, word)),
     molecule.smiles && h("p", { class: "smiles", title: molecule.smiles }, molecule.smiles),
     nll && h("p", { class: "fact", title: place && `${place} among held-out QM9 molecules of ${molecule.n_atoms} atoms` }, "NLL ", h("b", {}, nll), " nats"),
-    Number.isFinite(molecule.distance) && h("p", { class: "fact" }, h("b", {}, number(molecule.distance, 2)), " Å from A"),
+    Number.isFinite(molecule.distance) && h("p", { class: "fact" }, ways(molecule)),
     kind !== "good" && h("p", { class: "reason" }, why),
   ].filter(Boolean);
 }
