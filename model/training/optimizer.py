@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,10 @@ class OptimizerConfig:
     warmup_steps: int = 200
     clip: float = 2.0
     ema: float = 0.999
+
+
+OUTLIER = 8.0
+"""Times the usual norm from which a gradient is not followed."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -87,6 +92,7 @@ class Optimizer:
         hidden, rest = split_parameters(network) if config.muon_rate else ([], list(network.parameters()))
         self.config = config
         self.parameters = [*hidden, *rest]
+        self.usual = math.inf  # norm of a gradient, averaged over about a hundred steps
         adam = torch.optim.AdamW(rest, lr=config.adam_rate, weight_decay=0.0, fused=True)
         self.rates: list[tuple[torch.optim.Optimizer, float]] = [(adam, config.adam_rate)]
         if hidden:
@@ -95,23 +101,28 @@ class Optimizer:
     def step(self, rate: float) -> float:
         """One update at a share `rate` of the learning rates; the gradient's norm before clipping.
 
-        A gradient that is not finite changes nothing: one bad batch must not cost the run.
+        A gradient that is not finite, or far longer than usual, changes nothing: clipping leaves its direction, which
+        Muon gives its full length whatever is left of it.
         """
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
+        usual = norm < OUTLIER * self.usual
         for optimizer, base in self.rates:
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
-            if math.isfinite(norm):
+            if usual:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if math.isfinite(norm):
+            self.usual = norm if math.isinf(self.usual) else 0.99 * self.usual + 0.01 * min(norm, OUTLIER * self.usual)
         return norm
 
-    def state_dict(self) -> list[dict[str, object]]:
-        return [optimizer.state_dict() for optimizer, _ in self.rates]
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizers": [optimizer.state_dict() for optimizer, _ in self.rates], "usual": self.usual}
 
-    def load_state_dict(self, states: list[dict[str, object]]) -> None:
-        for (optimizer, _), state in zip(self.rates, states, strict=True):
-            optimizer.load_state_dict(state)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for (optimizer, _), one in zip(self.rates, state["optimizers"], strict=True):
+            optimizer.load_state_dict(one)
+        self.usual = state["usual"]
 
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

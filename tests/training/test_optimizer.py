@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from model.training.optimizer import Muon, orthogonal
+from model.training.optimizer import Muon, Optimizer, OptimizerConfig, orthogonal
 
 SHAPES = [(6, 24), (6, 24), (24, 6), (16, 16)]
 
@@ -48,3 +48,43 @@ def test_the_iteration_keeps_singular_vectors_and_evens_singular_values():
         assert 0.6 < values.min() < values.max() < 1.3
         u, _, vt = torch.linalg.svd(stack, full_matrices=False)
         assert (found - u @ vt).norm() < 0.35 * (u @ vt).norm()
+
+
+class Layers(nn.Module):
+    """A hidden matrix and a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Module()
+        self.network.layers = nn.ModuleList([nn.Linear(4, 4)])
+
+
+def stepped(optimizer: Optimizer, network: nn.Module, length: float) -> bool:
+    """Whether a step along a gradient of this length (about) moves the parameters."""
+    before = [p.detach().clone() for p in network.parameters()]
+    for parameter in network.parameters():
+        parameter.grad = torch.full_like(parameter, length / 20**0.5)
+    optimizer.step(1.0)
+    return any(not torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True))
+
+
+def test_a_gradient_far_from_the_usual_or_not_finite_changes_nothing():
+    network = Layers()
+    optimizer = Optimizer(network, OptimizerConfig())
+    assert all(stepped(optimizer, network, length) for length in (1.0, 3.0, 0.5))
+    for length in (1e3, 1e18, float("inf"), float("nan")):
+        assert not stepped(optimizer, network, length)
+    assert stepped(optimizer, network, 2.0)
+
+
+def test_gradients_that_stay_long_are_followed_in_the_end_also_after_resuming():
+    network = Layers()
+    optimizer = Optimizer(network, OptimizerConfig())
+    stepped(optimizer, network, 1.0)
+    refused = sum(not stepped(optimizer, network, 20.0) for _ in range(10))
+    assert refused == 10
+    resumed = Optimizer(network, OptimizerConfig())
+    resumed.load_state_dict(optimizer.state_dict())
+    moved = [stepped(resumed, network, 20.0) for _ in range(60)]
+    assert not moved[0]
+    assert moved[-1]
