@@ -234,6 +234,9 @@ REGISTRY: dict[str, Callable[[DequantizerConfig, Sequence[int]], Dequantizer]] =
 }
 
 
+LEARNED = tuple(kind for kind, cls in REGISTRY.items() if cls is Learned)
+
+
 def build(config: DequantizerConfig, atomic_numbers: Sequence[int]) -> Dequantizer:
     """The dequantizer that a configuration describes.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from model.batch import MoleculeBatch
 from model.config import FlowConfig
+from model.flow.dequantize import Learned
 from model.flow.distributions import AtomCountPrior
 from model.flow.dynamics import build
 from model.flow.molecule_flow import MoleculeFlow
@@ -168,6 +169,36 @@ class MaximumLikelihood:
     def flow(self, network: MoleculeFlow) -> MoleculeFlow:
         """The network itself."""
         return network
+
+
+class DequantizerFit(MaximumLikelihood):
+    """The same bound with the flow as it is: only q(h | types, x) learns, which begins as a Gaussian at the corners.
+
+    Whatever q, the bound holds; the fit closes what of E[KL(q | posterior)] its family can.
+    """
+
+    def build(self) -> MoleculeFlow:
+        """A flow of which nothing but the dequantizer learns."""
+        network = super().build()
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith("dequantizer."))
+        return network
+
+    @torch.no_grad()
+    def adopt(self, network: MoleculeFlow, flow: MoleculeFlow) -> None:
+        """Everything but its dequantizer; the new one's mean and log-width begin at zero."""
+        network.load_state_dict(network.dequantizer.state_dict(prefix="dequantizer.") | _without_dequantizer(flow))
+        if isinstance(network.dequantizer, Learned) and (readout := network.dequantizer.network.readout):
+            for parameter in readout.parameters():
+                parameter.zero_()
+
+    def losses(self, network: MoleculeFlow, drawn: tuple[MoleculeBatch, Noise]) -> dict[str, Tensor]:
+        """The bound on the negative log-likelihood, nats: of a path that stays there is nothing to regularise."""
+        return {"nll": likelihood_terms(network, *drawn, self.likelihood).nll}
+
+
+def _without_dequantizer(flow: MoleculeFlow) -> dict[str, Tensor]:
+    return {name: value for name, value in flow.state_dict().items() if not name.startswith("dequantizer.")}
 
 
 def compositions(config: FlowConfig, data: Molecules) -> Tensor:

@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from torch import nn
 from model.checkpoint import load
 from model.config import FlowConfig, from_json
 from model.errors import ConfigError, DataError
+from model.flow.dequantize import LEARNED
 from model.flow.molecule_flow import MoleculeFlow
 from model.training.data import Molecules, batches, data_file, load_qm9
 from model.training.likelihood import LikelihoodConfig
 from model.training.losses import MatchingConfig
-from model.training.objectives import FlowMatching, MaximumLikelihood, Objective
+from model.training.objectives import DequantizerFit, FlowMatching, MaximumLikelihood, Objective
 from model.training.optimizer import Optimizer, OptimizerConfig, rate_at, update_average
+
+OBJECTIVES = ("flow_matching", "likelihood", "dequantizer")
 
 PAIR_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -31,7 +34,8 @@ class TrainConfig:
 
     Attributes:
         name: of the weights that come out.
-        objective: "flow_matching" (of the velocity alone) or "likelihood" (of the whole flow).
+        objective: "flow_matching" (of the velocity alone), "likelihood" (of the whole flow), or "dequantizer" (the
+            likelihood too, of a learned dequantizer around the flow of `start`, which stays as it is).
         flow: the model.
         start: weights to go on from, of the same model, for instance to finish by likelihood what flow matching began;
             None = fresh ones.
@@ -61,10 +65,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.pair_dtype not in PAIR_DTYPES:
             raise ConfigError(f"pair_dtype is {self.pair_dtype!r}; expected one of {', '.join(PAIR_DTYPES)}")
-        if self.objective not in ("flow_matching", "likelihood"):
-            raise ConfigError(f'objective is {self.objective!r}; expected "flow_matching" or "likelihood"')
-        if self.objective == "likelihood" and (self.compile or self.pair_dtype != "float32"):
-            raise ConfigError('objective is "likelihood", whose solver needs pair_dtype "float32" and no compile')
+        if self.objective not in OBJECTIVES:
+            raise ConfigError(f"objective is {self.objective!r}; expected one of {', '.join(OBJECTIVES)}")
+        if self.objective != "flow_matching" and (self.compile or self.pair_dtype != "float32"):
+            raise ConfigError(f'objective is "{self.objective}": its solver needs pair_dtype "float32" and no compile')
+        if self.objective == "dequantizer" and (self.start is None or self.flow.dequantizer.kind not in LEARNED):
+            raise ConfigError(f'objective is "dequantizer"; expected a start and a kind of {", ".join(LEARNED)}')
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -180,6 +186,8 @@ class Trainer:
 
 def objective_of(config: TrainConfig, device: str) -> Objective:
     """The objective that a configuration names."""
+    if config.objective == "dequantizer":
+        return DequantizerFit(config.flow, config.likelihood, device)
     if config.objective == "likelihood":
         return MaximumLikelihood(config.flow, config.likelihood, device)
     return FlowMatching(config.flow, config.matching, device)
@@ -187,7 +195,10 @@ def objective_of(config: TrainConfig, device: str) -> Objective:
 
 def _starting_flow(config: TrainConfig, start: str) -> MoleculeFlow:
     flow = load(start)
-    if flow.config != config.flow:
+    expected = config.flow
+    if config.objective == "dequantizer":
+        expected = replace(expected, dequantizer=flow.config.dequantizer)
+    if flow.config != expected:
         raise ConfigError(f"{start} holds another model than the configuration's flow; expected the same")
     return flow
 
