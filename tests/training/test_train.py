@@ -171,7 +171,7 @@ def test_the_rate_warms_up_stays_and_anneals_to_zero():
         ('{"flow": {"dynamics": {"width": 3}}}', "unknown key 'width' in bad.json.flow.dynamics"),
         ('{"batch_size": "64"}', "bad.json.batch_size is '64'; expected int"),
         ('{"pair_dtype": "float8"}', "expected one of float32, bfloat16"),
-        ('{"objective": "score"}', 'objective is \'score\'; expected "flow_matching" or "likelihood"'),
+        ('{"objective": "score"}', "objective is 'score'; expected one of flow_matching, likelihood, dequantizer"),
         ('{"objective": "likelihood", "compile": true}', 'needs pair_dtype "float32" and no compile'),
         ('{"likelihood": {"probe": "cauchy"}}', "probe is 'cauchy'; expected"),
         ("{", "is no JSON"),
@@ -189,4 +189,4 @@ def test_every_shipped_configuration_can_be_read():
 
     folder = Path(model.training.__file__).parent / "configs"
     found = {path.name: read_config(path) for path in folder.glob("*.json")}
-    assert {config.objective for config in found.values()} == {"flow_matching", "likelihood"}
+    assert {config.objective for config in found.values()} == {"flow_matching", "likelihood", "dequantizer"}
