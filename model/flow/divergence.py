@@ -33,7 +33,7 @@ def exact(
 
     Args:
         velocity: a dynamics without drift: dx has zero mean over the real atoms. One that knows its divergence in
-            closed form, as a method of that name, is asked for it.
+            closed form, as a method of that name, is asked for it; one whose features stand still saves theirs.
         t, x, h, mask: times and states; the real atoms of a row come first.
         chunk: directions per product; None chooses by the size of the cache.
 
@@ -63,9 +63,16 @@ def exact(
 
     # The positions of the first atom, the first n_dims, only ever move against another's.
     directions = torch.eye(n_atoms * width, dtype=y.dtype, device=y.device)[n_dims:].reshape(-1, n_atoms, width)
+    if _leaves_features(velocity):
+        directions = directions[axes.repeat(n_atoms)[n_dims:]]
     chunk = chunk or max(1, PAIRS // (n_rows * n_atoms**2))
     entries: Tensor = vmap(entry, chunk_size=chunk)(directions)
     return entries.sum(0)
+
+
+def _leaves_features(velocity: Velocity) -> bool:
+    """Whether a dynamics, or the flow whose method the velocity is, says that its features stand still."""
+    return getattr(getattr(velocity, "__self__", velocity), "features_stand_still", False)
 
 
 def hutchinson(

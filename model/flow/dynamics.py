@@ -58,7 +58,8 @@ class NetworkDynamics(nn.Module):
         super().__init__()
         self.config = config
         n_inputs = config.n_features + 1 + 2 * config.n_frequencies + int(config.size_input)
-        n_outputs = 0 if config.output == "still" else config.n_features
+        self.features_stand_still = config.output == "still"
+        n_outputs = 0 if self.features_stand_still else config.n_features
         self.network: nn.Module = network(config, n_inputs, n_outputs)  # type: ignore[arg-type]
         self.pair_dtype: torch.dtype | None = None  # products in bfloat16 while training; None: as the positions
 

@@ -65,9 +65,8 @@ class MoleculeFlow(nn.Module):
         self.act_norm = ActNorm(n_features) if config.act_norm else None
         self.dequantizer = dequantize.build(config.dequantizer, config.vocabulary)
         self.n_atoms = AtomCountPrior.from_counts([0] + [1] * config.max_atoms)
-        given = isinstance(self.dequantizer, dequantize.Given)
         self.base_positions = CenteredGaussian()
-        self.base_features: FeatureGaussian | Untouched = Untouched() if given else FeatureGaussian(n_features)
+        self.base_features = Untouched() if self.features_stand_still else FeatureGaussian(n_features)
 
     @property
     def device(self) -> torch.device:
@@ -78,6 +77,11 @@ class MoleculeFlow(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of its arithmetic."""
         return next(self.dynamics.parameters()).dtype
+
+    @property
+    def features_stand_still(self) -> bool:
+        """Whether the types are given, and no features flow."""
+        return isinstance(self.dequantizer, dequantize.Given)
 
     def velocity(
         self, t: Float[Tensor, " B"], x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
@@ -111,7 +115,7 @@ class MoleculeFlow(nn.Module):
         source = generator(seed, index, f"probe:{draw}")
         mask = torch.ones(probes, n_atoms, dtype=torch.bool)
         noise = rademacher([source] * probes, mask, self.config.dynamics.n_features)
-        if isinstance(self.dequantizer, dequantize.Given):
+        if self.features_stand_still:
             noise[..., 3:] = 0.0  # features stand still: their part of the trace is zero, without any noise
         return noise
 

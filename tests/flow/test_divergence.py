@@ -1,5 +1,7 @@
 """The divergence of fields whose Jacobian is written down."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from model.flow import divergence, dynamics
 from model.flow.noise import generator
 from tests.flow.fields import states
-from tests.flow.networks import configs, shaken
+from tests.flow.networks import VECTORS, configs, shaken
 
 MATRIX = torch.randn(5, 5, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
@@ -85,3 +87,26 @@ def test_the_trace_has_right_gradients_of_parameters_and_state(config: object) -
                 parameter.add_(step * direction)
             values.append(trace().item())
     assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5)
+
+
+@pytest.mark.parametrize(("output", "products"), [("still", 3 * 3), ("velocity", 3 * 3 + 4 * 5)])
+def test_features_that_stand_still_cost_no_products(output: str, products: int) -> None:
+    velocity = shaken(dynamics.build(replace(VECTORS, output=output)))
+    x, h, mask = states([4], 5)
+    called = 0
+
+    def count(*_: object) -> None:
+        nonlocal called
+        called += 1
+
+    velocity.register_forward_hook(count)
+    with torch.no_grad():
+        found = divergence.exact(velocity, torch.tensor([0.4]).double(), x, h, mask, chunk=1)
+    assert called == products
+    y = torch.cat([x, h], -1)[0]
+
+    def flat(y: Tensor) -> Tensor:
+        return torch.cat(velocity(torch.tensor([0.4]).double(), y[None, :, :3], y[None, :, 3:], mask), -1)[0]
+
+    whole = torch.autograd.functional.jacobian(flat, y).reshape(32, 32)  # drift-free: its trace is the subspace's
+    assert found.item() == pytest.approx(whole.trace().item(), rel=1e-8)
