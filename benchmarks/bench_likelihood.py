@@ -25,9 +25,12 @@ from model.flow.ensemble import Start, travel
 from model.flow.likelihood import divergence_along, path_tolerance, quadrature_tolerance
 from model.flow.molecule_flow import MoleculeFlow
 from model.flow.solve import solve
+from model.flow.stepper import arithmetic
 
 WITHIN = 0.1
-REQUIRED = 5.0
+LADDER = [float(f"{10 ** (-exponent / 4):.2g}") for exponent in range(12, 27)]
+"""From 1e-3 to 3e-7, four to a factor of ten."""
+REQUIRED, GOAL = 5.0, 10.0
 
 Way = Callable[[float], Tensor]
 """A tolerance -> the integral of every molecule's divergence, (B,) nats."""
@@ -36,16 +39,16 @@ Way = Callable[[float], Tensor]
 def quadrature(flow: MoleculeFlow, x: Tensor, h: Tensor, probe: Tensor | None) -> Way:
     """Enflow: each path alone, then the divergence at the nodes of a quadrature."""
 
+    double = flow.in_double()
+
     def run(tolerance: float) -> Tensor:
-        tight = path_tolerance(tolerance, x.dtype)
+        tight, within = path_tolerance(tolerance), quadrature_tolerance(tolerance, probe is None)
+        dtype = arithmetic(tight, x.dtype)
+        starts = [Start(*row, 1.0, 0.0, tight, tight) for row in zip(x.to(dtype), h.to(dtype), strict=True)]
         found = torch.zeros(len(x), dtype=torch.float64)
-        for arrival in travel(
-            flow.velocity, [Start(*row, 1.0, 0.0, tight, tight) for row in zip(x, h, strict=True)], record=True
-        ):
+        for arrival in travel((flow if dtype == x.dtype else double).velocity, starts, record=True):
             noise = None if probe is None else probe[arrival.index : arrival.index + 1]
-            integral = divergence_along(
-                flow.velocity, arrival.path, noise, quadrature_tolerance(tolerance, probe is None)
-            )
+            integral = divergence_along(flow.velocity, arrival.path, noise, within, dtype=x.dtype)
             found[arrival.index] = integral.value[0]
         return found
 
@@ -70,7 +73,7 @@ def measure(flow: MoleculeFlow, n_atoms: int, rows: int, rounds: int, estimated:
     single = (flow, lifted.x.float(), lifted.h.float(), None if probe is None else probe.float())
     ways = {"enflow": quadrature(*single), "augmented solve": augmented(*single)}
     chosen = {
-        name: loosest(lambda tol, run=run: float((run(tol) - expected).abs().max()), WITHIN)
+        name: loosest(lambda tol, run=run: float((run(tol) - expected).abs().max()), WITHIN, LADDER)
         for name, run in ways.items()
     }
     seconds = by_turns({name: lambda n=name: ways[n](chosen[n][0]) for name in ways}, rounds)
@@ -93,7 +96,7 @@ def main() -> None:
     torch.set_num_threads(1)
     given = arguments.reference is not None
     flow = (import_en_flows(arguments.reference) if given else load(WEIGHTS)).requires_grad_(False)
-    n_atoms, rows, rounds = (5, 2, 1) if arguments.quick else (9, 4, 2)
+    n_atoms, rows, rounds = (5, 2, 1) if arguments.quick else (7, 3, 1)
     found = {kind: measure(flow, n_atoms, rows, rounds, kind == "hutchinson") for kind in ("exact", "hutchinson")}
     weights = "E-NF's released weights" if given else "the bundled weights"
     faster = found["exact"]["augmented solve"]["enflow_is_faster"]["median"]
@@ -107,7 +110,7 @@ def main() -> None:
             "n_atoms": n_atoms,
             "weights": weights,
             "ways": found,
-            "checks": {"exact_at_least_5": faster >= REQUIRED},
+            "checks": {"exact_at_least_5": faster >= REQUIRED, "goal_10": faster >= GOAL},
         },
     )
 

@@ -7,6 +7,9 @@ from service.work import LikelihoodOptions, LikelihoodWork, Overloaded, SampleWo
 EVALUATIONS, TOLERANCE = 44, 1e-3
 """Of one molecule's way at that tolerance (measured: 43); an integrator of order 5 needs tol^(-1/5) of them."""
 
+SINGLE, DOUBLE = 1e-7, 3.0
+"""The tolerance below which rows are stepped in double precision, and what an evaluation then costs."""
+
 NODES = 15
 """Values of the divergence that most likelihoods take."""
 
@@ -32,13 +35,13 @@ def units(work: Work) -> float:
 
 
 def _way(rtol: float) -> float:
-    return float(EVALUATIONS * (TOLERANCE / rtol) ** 0.2)
+    return float(EVALUATIONS * (TOLERANCE / rtol) ** 0.2) * (DOUBLE if rtol < SINGLE else 1.0)
 
 
 def _scoring(options: LikelihoodOptions, n_atoms: int) -> float:
     # 8 dimensions an atom at one and a half evaluations each, or three for a probe.
     value = 12 * n_atoms if options.divergence == "exact" else 3 * options.probes
-    return options.draws * (_way(options.rtol / 10) + NODES * value)  # its path is solved ten times as tightly
+    return options.draws * (_way(options.rtol / 1000) + NODES * value)  # its path is solved so much more tightly
 
 
 @dataclass

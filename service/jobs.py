@@ -13,12 +13,21 @@ from service.work import DecodeWork, Frame, LikelihoodOptions, LikelihoodWork, S
 Lane = Literal["sample", "likelihood"]
 
 
+Kind = Literal["path", "fine", "exact", "hutchinson"]
+"""What a row does in a step: it moves along its path, or along one that needs float64, or its divergence is taken."""
+
+
 class Group(NamedTuple):
     """What may share a forward: a lane, a kind of step, a size class."""
 
     lane: Lane
-    kind: Literal["path", "exact", "hutchinson"]
+    kind: Kind
     size: int
+
+    @property
+    def moves(self) -> bool:
+        """Whether its rows move along a path, in slots."""
+        return self.kind in ("path", "fine")
 
 
 @dataclass(eq=False)

@@ -79,7 +79,8 @@ class Score:
         self._trajectory = Trajectory([(accepted, piece) for piece in self.pieces])
         self.pieces = []
         count = max(1, len(self.probes))
-        self.integrals = [Quadrature.between(1.0, 0.0, self.tolerance) for _ in range(count)]
+        steps = self._trajectory.steps_of(0)
+        self.integrals = [Quadrature.between(1.0, 0.0, self.tolerance, steps) for _ in range(count)]
         self._told = [[] for _ in range(count)]
 
     def queries(self, limit: int) -> list[Query]:
@@ -105,9 +106,9 @@ class Score:
             self._told[integral] = []
 
 
-def evaluate(velocity: Velocity, queries: list[Query]) -> list[float]:
+def evaluate(velocity: Velocity, queries: list[Query], dtype: torch.dtype) -> list[float]:
     """The divergences asked for, all exact or all by probe, in one batch padded to the largest."""
-    rows = [query.y for query in queries]
+    rows = [query.y.to(dtype) for query in queries]
     y = _padded(rows)
     n_atoms = torch.tensor([len(row) for row in rows], device=y.device)
     mask = torch.arange(y.shape[1], device=y.device) < n_atoms[:, None]

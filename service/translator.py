@@ -15,7 +15,7 @@ from model.flow.likelihood import combine, path_tolerance, quadrature_tolerance
 from model.flow.molecule_flow import MoleculeFlow
 from model.flow.stepper import State
 from model.flow.velocity import pack, unpack
-from service.jobs import Journey
+from service.jobs import Job, Journey, Kind, Lane
 from service.jobs import Molecule as Pending
 from service.likelihood import Score
 from service.pool import Start
@@ -50,11 +50,21 @@ class Translator:
     def __init__(self, flow: MoleculeFlow) -> None:
         self._flow = flow
         self.velocity = flow.velocity
+        self.fine_velocity = flow.velocity if flow.dtype == torch.float64 else flow.in_double().velocity
         self.device, self.dtype = flow.device, flow.dtype
         self.n_features = flow.config.dynamics.n_features
         self._vocabulary = np.array(flow.vocabulary.atomic_numbers, dtype=np.int64)
         with torch.inference_mode():
             self._known = _velocity(copy.deepcopy(flow).to("cpu", torch.float64))
+
+    def kind(self, job: Job, lane: Lane) -> Kind:
+        """How rows of a job move in a lane: along paths that the model's arithmetic can follow, or in double."""
+        if lane == "likelihood" and job.scoring is not None:
+            tolerance = path_tolerance(min(job.scoring.rtol, job.scoring.atol))
+        else:
+            assert not isinstance(job.work, LikelihoodWork), "it is scored"
+            tolerance = min(job.work.rtol, job.work.atol)
+        return "path" if stepper.arithmetic(tolerance, self.dtype) == self.dtype else "fine"
 
     def n_atoms(self, work: Work, index: int) -> int:
         """How many atoms molecule `index` of a work has.
@@ -101,7 +111,7 @@ class Translator:
         probes: list[Tensor] = []
         if options.divergence == "hutchinson":
             probes = list(self._flow.draw_probes(molecule.n_atoms, seed, row.index, row.draw, options.probes))
-        rtol, atol = (path_tolerance(tolerance, self.dtype) for tolerance in (options.rtol, options.atol))
+        rtol, atol = path_tolerance(options.rtol), path_tolerance(options.atol)
         quadrature = quadrature_tolerance(options.rtol, exact=not probes)
         score = Score(float(lifted.log_q[0]), float(lifted.ladj[0]), probes, quadrature)
         return Start(lifted.x[0], lifted.h[0], 1.0, 0.0, rtol, atol), score

@@ -56,6 +56,11 @@ class Trajectory:
         """Number of rows, B."""
         return self.accepted.shape[1]
 
+    def steps_of(self, row: int) -> list[float]:
+        """Where the accepted steps of a row end."""
+        ends: list[float] = self.pieces.t1[self.accepted[:, row], row].tolist()
+        return ends
+
     def of(self, rows: Int[Tensor, " M"], t: Float[Tensor, " M"]) -> Float[Tensor, "M N D"]:
         """The state of these rows, any of them any number of times, each at a time of its own."""
         begin, end, accepted = self.pieces.t0[:, rows], self.pieces.t1[:, rows], self.accepted[:, rows]  # (S, M)

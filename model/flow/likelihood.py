@@ -1,7 +1,9 @@
 """The likelihood of a molecule: the divergence along its path, and what people are told, with its parts and errors.
 
-A log-density asks more of a path than the path's end does: at a tolerance of 1e-3 nine atoms ended within 0.2 angstrom
-and half a nat. The path costs little beside the divergence, so it is solved more tightly than it is asked for.
+A log-density asks more of a path than a sample does: from data to base the flow stretches what a molecule has between
+its atoms by a factor of 25 and errors with it. The path costs little beside the divergence, so it is solved a thousand
+times as tightly as it is asked for (two molecules of 9 atoms, bundled weights, nats against a path at 1e-9: at 1e-4
+-0.85 and +0.66, at 1e-5 -2.2 and +0.34, at 1e-6 +0.03 and -0.08, at 1e-7 -0.01).
 """
 
 from collections.abc import Sequence
@@ -23,9 +25,9 @@ HUTCHINSON_PAIRS = 1 << 14
 """Pairs of atoms in one vector-Jacobian product, whose every intermediate value is kept."""
 
 
-def path_tolerance(tolerance: float, dtype: torch.dtype) -> float:
-    """rtol and atol of the path for a likelihood to a tolerance: a tenth, as far as the arithmetic goes."""
-    return max(0.1 * tolerance, 10 * torch.finfo(dtype).eps)
+def path_tolerance(tolerance: float) -> float:
+    """rtol and atol of the path for a likelihood to a tolerance."""
+    return max(1e-3 * tolerance, 1e-12)
 
 
 def quadrature_tolerance(tolerance: float, exact: bool) -> float:
@@ -43,6 +45,7 @@ def divergence_along(
     probes: Float[Tensor, "P N D"] | None,
     tolerance: float,
     n_dims: int = 3,
+    dtype: torch.dtype | None = None,
 ) -> Integral:
     """The integral of the divergence from data (t = 1) to base (0), one value per probe; without probes the exact one.
 
@@ -52,7 +55,9 @@ def divergence_along(
         probes: for Hutchinson's estimate; None = the exact trace.
         tolerance: of the quadrature, nats.
         n_dims: dimensions of space.
+        dtype: in which the velocity computes; None = that of the path.
     """
+    arithmetic = dtype or path[0].y0.dtype
     copies = 1 if probes is None else len(probes)
     accepted = torch.ones(copies, dtype=torch.bool, device=path[0].t0.device)
     trajectory = Trajectory([(accepted, Interpolant(*(f.expand(copies, *f.shape[1:]) for f in p))) for p in path])
@@ -62,7 +67,8 @@ def divergence_along(
 
     def integrand(rows: Tensor, t: Tensor, y: Tensor) -> Tensor:
         parts = (slice(start, start + at_once) for start in range(0, len(t), at_once))
-        noise = None if probes is None else probes[rows]
+        t, y = t.to(arithmetic), y.to(arithmetic)
+        noise = None if probes is None else probes[rows].to(arithmetic)
         return torch.cat(
             [_divergence(velocity, t[i], y[i], None if noise is None else noise[i], n_dims) for i in parts]
         )

@@ -5,9 +5,15 @@ stage of every step. It changes fastest near the data, t = 1, and nodes are a li
 s = log2(2 - t), from 0 at the data to 1 at the base. Of the spacings tried on E-NF's model and on an early one of ours
 (t itself, 1 - t = s^2 and s^3, logarithms of 1 - t + 0.03 to 1), this one had the smallest errors: at most 0.035 nats
 of 260 by fifteen nodes, 0.013 by twice fifteen.
+
+A trained model turns sharply at times of its own for every molecule, and there its solver makes short steps. So a
+stretch that is to be divided is cut where half of its steps are made: on three molecules of QM9 (bundled weights, 9
+and 13 atoms) the error at a tolerance of 0.5, 0.1 and 0.05 nats was at most 0.104, 0.011 and 0.003 by 75 to 195, 225 to
+315 and 285 to 375 nodes, where cuts in the middle left 0.023 at 0.05.
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -62,7 +68,7 @@ CUMULATIVE = _LEGENDRE.legval(NODES, _LEGENDRE.legint(np.eye(len(NODES)), lbnd=-
 )
 """Integrals from -1 up to each node of the polynomial through all of them: how the integral grows on the way."""
 
-MAX_PANELS = 8
+MAX_PANELS = 40
 """With so many stretches an integral is as good as it gets; its error is reported as it stands."""
 
 
@@ -86,16 +92,19 @@ class Quadrature:
         asked: stretches (begin, end) of s whose integrand is wanted.
         known: stretches whose integral is known.
         tolerance: of the error of the whole, in nats.
+        cuts: where in s the steps of the path end.
     """
 
     asked: tuple[tuple[float, float], ...]
     known: tuple[Panel, ...]
     tolerance: float
+    cuts: tuple[float, ...] = ()
 
     @classmethod
-    def between(cls, t0: float, t1: float, tolerance: float) -> "Quadrature":
-        """The integral from t0 to t1, both in [0, 1], in either direction."""
-        return cls(((math.log2(2.0 - t0), math.log2(2.0 - t1)),), (), tolerance)
+    def between(cls, t0: float, t1: float, tolerance: float, steps: Sequence[float] = ()) -> "Quadrature":
+        """The integral from t0 to t1, both in [0, 1], in either direction; `steps` are where those of a path end."""
+        ends = math.log2(2.0 - t0), math.log2(2.0 - t1)
+        return cls((ends,), (), tolerance, tuple(sorted(math.log2(2.0 - t) for t in steps)))
 
     @property
     def times(self) -> list[float]:
@@ -103,14 +112,19 @@ class Quadrature:
         return [float(2.0 - 2.0**s) for begin, end in self.asked for s in _nodes(begin, end)]
 
     def told(self, values: Sequence[float]) -> "Quadrature":
-        """The integral given its integrand at `times`; stretches with too much error are halved and asked again."""
+        """The integral given its integrand at `times`; the stretches with most error are halved and asked again."""
         rows = np.asarray(values, dtype=np.float64).reshape(-1, len(NODES))
         known = (*self.known, *(_panel(*ends, row) for ends, row in zip(self.asked, rows, strict=True)))
-        if sum(panel.error for panel in known) <= self.tolerance or len(known) >= MAX_PANELS:
+        error = sum(panel.error for panel in known)
+        if not error > self.tolerance or len(known) >= MAX_PANELS:
             return replace(self, asked=(), known=known)
-        poor = [panel for panel in known if panel.error > self.tolerance / len(known)]
-        asked = tuple(half for panel in poor for half in _halves(panel))
-        return replace(self, asked=asked, known=tuple(panel for panel in known if panel not in poor))
+        good = sorted(known, key=lambda panel: panel.error)
+        poor = []
+        while good and error > self.tolerance / 2.0:  # what is halved keeps some error
+            poor.append(good.pop())
+            error -= poor[-1].error
+        asked = tuple(half for panel in poor for half in self._halves(panel))
+        return replace(self, asked=asked, known=tuple(good))
 
     @property
     def value(self) -> float:
@@ -132,6 +146,12 @@ class Quadrature:
             path += [(float(2.0 - 2.0**at), before + grown) for at, grown in zip(s, panel.grown, strict=True)]
             before += panel.value
         return path
+
+    def _halves(self, panel: Panel) -> list[tuple[float, float]]:
+        low, high = sorted((panel.begin, panel.end))
+        inside = self.cuts[bisect_right(self.cuts, low) : bisect_left(self.cuts, high)]
+        middle = inside[len(inside) // 2] if inside else (low + high) / 2.0
+        return [(panel.begin, middle), (middle, panel.end)]
 
 
 class Integral(NamedTuple):
@@ -157,7 +177,7 @@ def integrate(
         t0, t1: in [0, 1], in either direction.
         tolerance: nats per row.
     """
-    under_way = [Quadrature.between(t0, t1, tolerance) for _ in range(trajectory.n_rows)]
+    under_way = [Quadrature.between(t0, t1, tolerance, trajectory.steps_of(row)) for row in range(trajectory.n_rows)]
     nodes = [0] * len(under_way)
     while wanted := [(row, t) for row, one in enumerate(under_way) for t in one.times]:
         device = trajectory.pieces.y0.device
@@ -182,8 +202,3 @@ def _panel(begin: float, end: float, values: NDArray[np.float64]) -> Panel:
     terms = -values * math.log(2.0) * 2.0 ** _nodes(begin, end) * (end - begin) / 2.0
     kronrod, gauss = float(KRONROD_WEIGHTS @ terms), float(GAUSS_WEIGHTS @ terms)
     return Panel(begin, end, kronrod, abs(kronrod - gauss), tuple((CUMULATIVE @ terms).tolist()))
-
-
-def _halves(panel: Panel) -> list[tuple[float, float]]:
-    middle = (panel.begin + panel.end) / 2.0
-    return [(panel.begin, middle), (middle, panel.end)]

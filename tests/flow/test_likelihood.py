@@ -22,7 +22,7 @@ from tests.flow.networks import OURS, shaken
 
 
 def integral(velocity: Velocity, x: Tensor, h: Tensor, tolerance: float, probes: Tensor | None = None) -> Tensor:
-    tight = path_tolerance(tolerance, x.dtype)
+    tight = path_tolerance(tolerance)
     (arrival,) = travel(velocity, [Start(x, h, 1.0, 0.0, tight, tight)], record=True)
     return divergence_along(velocity, arrival.path, probes, quadrature_tolerance(tolerance, probes is None)).value
 

@@ -88,6 +88,17 @@ def test_a_molecule_is_the_same_alone_in_company_and_in_single_precision() -> No
     assert np.abs(single[1].positions - company[1].positions).max() < 1e-3
 
 
+def test_tolerances_beyond_single_precision_are_kept() -> None:
+    flow = gaussian_flow().float()
+    latent = flow.draw_latent(5, seed=2, index=0)
+    (molecule,) = flow.decode([latent], rtol=1e-10, atol=1e-10)
+    growth = math.exp(float(np.float32(A)))  # as the weights have it
+    assert np.abs(molecule.positions - growth * latent.x.numpy()).max() < 1e-8
+    (encoded,) = flow.encode([molecule])
+    assert np.abs(encoded.x.numpy() - latent.x.numpy()).max() < 1e-6  # angstroms enter in the model's own precision
+    assert flow.dtype == torch.float32
+
+
 def test_samples_of_a_gaussian_have_its_width() -> None:
     spread = [one.positions for one in gaussian_flow().sample([8] * 60, seed=1)]
     assert math.isclose(np.mean(np.square(spread)) * 8 / 7, math.exp(2 * A), rel_tol=0.1)  # 1260 dimensions: 4 %

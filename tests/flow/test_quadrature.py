@@ -67,6 +67,24 @@ def test_more_nodes_only_where_they_are_needed() -> None:
     assert abs(kink.value - (0.3**2 + 0.7**2) / 2) < 1e-4
 
 
+def test_stretches_are_cut_where_half_of_the_steps_are_made() -> None:
+    # A step function: the cut falls on its edge, where steps are dense, and no node is wasted around it.
+    steps = [0.9, 0.73, 0.705, 0.7, 0.695, 0.68, 0.3]
+
+    def edge(t: float) -> float:
+        return float(t > 0.7)
+
+    plain = Quadrature.between(1.0, 0.0, 1e-6)
+    guided = Quadrature.between(1.0, 0.0, 1e-6, steps)
+    while guided.times:
+        guided = guided.told([edge(t) for t in guided.times])
+    while plain.times:
+        plain = plain.told([edge(t) for t in plain.times])
+    assert math.isclose(guided.value, -0.3, abs_tol=1e-6)
+    assert len(guided.known) == 2
+    assert len(plain.known) > 10
+
+
 def test_what_cannot_be_integrated_says_so_and_ends() -> None:
     rough, _ = run(lambda t: math.sin(1e6 * t), 0.0, 1.0, 1e-9)
     assert rough.error > 1e-9
