@@ -9,6 +9,12 @@ from service.jobs import Group
 ATTEMPT = 6
 """Evaluations of one attempted step."""
 
+DOUBLE = 3.0
+"""Evaluations in single precision that one in double costs: half the numbers to a register, and MKL's product."""
+
+OVERHEAD = 1 / 3
+"""The part of a brief step that goes to launching it."""
+
 EXACT, PROBE = 1.5, 3.0
 """Evaluations that a direction of the exact trace, and a probe, cost (measured: 206 for 141; 2.5 to 4.7)."""
 
@@ -33,7 +39,11 @@ class Budget:
 
     def room(self, group: Group) -> int:
         """How many rows a step may take."""
-        return self.rows(group.size) if group.kind == "path" else max(1, self.values(group) // len(NODES))
+        return self.rows(group.size) if group.moves else max(1, self.values(group) // len(NODES))
+
+    def brief(self, group: Group) -> int:
+        """How many rows a step may take that others wait for: as few as waste no more than a third of it."""
+        return min(self.room(group), self.costs.rows(group.size, OVERHEAD)) if group.moves else self.room(group)
 
     def rows(self, size: int) -> int:
         """How many molecules one forward may hold."""
@@ -48,5 +58,10 @@ class Budget:
         return values * self._evaluations(group) * self.costs.evaluation(group.size)
 
     def _evaluations(self, group: Group) -> float:
-        directions = {"path": ATTEMPT, "hutchinson": PROBE, "exact": EXACT * (3 + self.n_features) * group.size}
+        directions = {
+            "path": ATTEMPT,
+            "fine": DOUBLE * ATTEMPT,
+            "hutchinson": PROBE,
+            "exact": EXACT * (3 + self.n_features) * group.size,
+        }
         return directions[group.kind]

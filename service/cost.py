@@ -8,10 +8,12 @@ from typing import Self
 
 @dataclass(frozen=True)
 class CostTable:
-    """Seconds of one evaluation of the velocity per molecule, for molecules padded to each of `sizes`."""
+    """Seconds of one evaluation of the velocity per molecule, for molecules padded to each of `sizes`, in a full step;
+    and the seconds that an evaluation takes however few molecules there are."""
 
     sizes: tuple[int, ...]
     seconds: tuple[float, ...]
+    overhead: float = 0.0
 
     @classmethod
     def profile(cls, evaluate: Callable[[int, int], None], sizes: Sequence[int], room: Callable[[int], int]) -> Self:
@@ -21,7 +23,8 @@ class CostTable:
         """
         rows = {size: room(size) for size in sizes}
         best = {size: min(_seconds(evaluate, rows[size], size) for _ in range(3)) for size in sizes}
-        return cls(tuple(sizes), tuple(best[size] / rows[size] for size in sizes))
+        overhead = min(_seconds(evaluate, 1, sizes[0]) for _ in range(5))
+        return cls(tuple(sizes), tuple(best[size] / rows[size] for size in sizes), overhead)
 
     def size(self, n_atoms: int) -> int:
         """The size class of a molecule.
@@ -37,6 +40,10 @@ class CostTable:
     def evaluation(self, size: int) -> float:
         """Seconds of one evaluation of a molecule of this class."""
         return self.seconds[self.sizes.index(size)]
+
+    def rows(self, size: int, share: float) -> int:
+        """How many molecules make the overhead that share of their evaluation."""
+        return max(1, int((1 / share - 1) * self.overhead / self.evaluation(size)))
 
     @property
     def rate(self) -> float:

@@ -49,8 +49,9 @@ CPU_PAIRS, GPU_PAIRS = 4096, 1 << 18
 """Pairs of atoms in one forward. On a core, 8 molecules of 18 atoms are within a tenth of the best cost per molecule
 and stay in its cache (measured: 32 cost a third more each); a GPU wants to be filled."""
 
-HEAD_START = 100
-"""Steps of a molecule that a new work may take before older ones go on: enough for some molecules at any tolerance."""
+HEAD_START = 40
+"""Steps of a molecule of middle size that a new work may take before older ones go on: enough for two at any tolerance,
+or a dozen small ones."""
 
 CPU_SLOTS, GPU_SLOTS = 64, 1024
 """At least the room of a step for the small sizes."""
@@ -67,6 +68,7 @@ class Engine:
         max_steps: attempts after which a row is given up.
         clock: the time of day, for deadlines.
         lag: steps launched before the flags of one are read; None = 1 on a GPU, which then never waits for the host.
+        head_start: steps of a molecule that a new work may take before older ones go on; 0 = all works are alike.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Engine:
         max_steps: int = MAX_STEPS,
         clock: Callable[[], float] = time.time,
         lag: int | None = None,
+        head_start: float = HEAD_START,
     ) -> None:
         self._translator = Translator(flow)
         on_gpu = self._translator.device.type == "cuda"
@@ -89,8 +92,10 @@ class Engine:
         self._budget = Budget(pairs, self._translator.n_features, costs)
         lag = int(on_gpu) if lag is None else lag
         self._fleet = Fleet(self._translator, list(LANES), sizes, slots, max_steps, lag)
-        head_start = HEAD_START * self._budget.cost(Group("sample", "path", sizes[len(sizes) // 2]))
-        self._scheduler: Scheduler[Journey] = Scheduler(LANES, self._budget.room, slots, head_start)
+        budget, middle = self._budget, Group("sample", "path", sizes[len(sizes) // 2])
+        self._scheduler: Scheduler[Journey] = Scheduler(
+            LANES, budget.room, slots, head_start * budget.cost(middle), budget.brief
+        )
         self._clock, self._slots = clock, slots
         self._jobs: dict[str, Job] = {}
         self._events: list[Event] = []
@@ -192,7 +197,7 @@ class Engine:
             self._fail(job, molecule, Reason.STRUCTURE, str(error))
             return
         draws = job.scoring.draws if job.scoring and job.lane == "likelihood" else 1
-        self._add_rows(job, molecule, Group(job.lane, "path", size), draws)
+        self._add_rows(job, molecule, Group(job.lane, self._translator.kind(job, job.lane), size), draws)
 
     def _add_rows(self, job: Job, molecule: Molecule, group: Group, draws: int) -> None:
         molecule.rows = [
@@ -215,13 +220,12 @@ class Engine:
     def _go(self, batch: list[Journey]) -> None:
         for row in batch:
             row.job.began = row.job.began or time.perf_counter()
-        launch = self._launch if batch[0].group.kind == "path" else self._integrate
+        launch = self._launch if batch[0].group.moves else self._integrate
         while batch and (trouble := _trouble(launch, batch)):
             # Only here, outside the except block, are the tensors of the failed attempt free.
             if trouble[0] == Reason.MEMORY:
                 self._budget.halve()
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                self._fleet.shrink()
             if len(batch) == 1:
                 self._fail(batch[0].job, batch[0].molecule, *trouble)
             batch = [row for row in batch[: len(batch) // 2] if row.state != "finished"]
@@ -291,7 +295,8 @@ class Engine:
             self._answer(row.job, molecule, molecule.sampled)
         else:
             self._scheduler.finish(row)
-            self._add_rows(row.job, molecule, Group("likelihood", "path", row.group.size), scoring.draws)
+            kind = self._translator.kind(row.job, "likelihood")
+            self._add_rows(row.job, molecule, Group("likelihood", kind, row.group.size), scoring.draws)
 
     def _measure(self, row: Journey, score: Score) -> None:
         group = Group("likelihood", "hutchinson" if score.probes else "exact", row.group.size)
@@ -302,7 +307,7 @@ class Engine:
         limit = max(1, self._budget.values(batch[0].group) // len(batch))
         scores = [row.score for row in batch if row.score is not None]
         asked = [(score, query) for score in scores for query in score.queries(limit)]
-        values = evaluate(self._translator.velocity, [query for _, query in asked])
+        values = evaluate(self._translator.velocity, [query for _, query in asked], self._translator.dtype)
         for (score, query), value in zip(asked, values, strict=True):
             score.tell(query.integral, value)
         for row, score in zip(batch, scores, strict=True):

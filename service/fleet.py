@@ -7,8 +7,10 @@ import numpy as np
 import torch
 
 from model.flow.stepper import State
-from service.jobs import Journey, Lane
+from model.flow.velocity import Velocity
+from service.jobs import Group, Journey, Kind, Lane
 from service.pool import Flight, Pool, Start
+from service.replay import Replay
 from service.translator import Translator
 from service.work import RowKey, SavedRow
 
@@ -18,7 +20,7 @@ class Fleet:
 
     Args:
         translator: whose velocity moves the rows.
-        lanes, sizes: a pool for each pair of them.
+        lanes, sizes: a pool for each pair of them, and another for paths in double precision.
         slots: of each pool.
         max_steps: attempts after which a row is given up.
         lag: flights that may be under way when the caller goes on.
@@ -34,9 +36,13 @@ class Fleet:
         lag: int,
     ) -> None:
         t, static = translator, translator.device.type == "cuda"
+        self._replays = [Replay(velocity) for velocity in (t.velocity, t.fine_velocity)] if static else []
+        velocity, fine = self._replays or (t.velocity, t.fine_velocity)
+        ways: dict[Kind, tuple[Velocity, torch.dtype]] = {"path": (velocity, t.dtype), "fine": (fine, torch.float64)}
         self._pools = {
-            (lane, size): Pool(t.velocity, slots, size, t.n_features, t.dtype, t.device, static)
+            Group(lane, kind, size): Pool(moved_by, slots, size, t.n_features, dtype, t.device, static)
             for lane in lanes
+            for kind, (moved_by, dtype) in ways.items()
             for size in sizes
         }
         self._max_steps, self._lag = max_steps, lag
@@ -60,6 +66,13 @@ class Fleet:
         while len(self._flights) > (0 if all_of_them else self._lag):
             yield self._flights.popleft()
 
+    def shrink(self) -> None:
+        """Give back what memory can be had again: captured graphs, and on a GPU what torch keeps for later."""
+        for replay in self._replays:
+            replay.forget()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def vacate(self, row: Journey) -> None:
         """Take a row off the device, if it is there."""
         if row.slot is not None:
@@ -69,11 +82,11 @@ class Fleet:
     def save(self, rows: Sequence[Journey]) -> dict[RowKey, SavedRow]:
         """Where these rows stand, for `launch` elsewhere; those without a slot stand nowhere."""
         saved = {}
-        for place, pool in self._pools.items():
-            here = {row: row.slot for row in rows if row.slot is not None and (row.group.lane, row.group.size) == place}
+        for group, pool in self._pools.items():
+            here = {row: row.slot for row in rows if row.slot is not None and row.group == group}
             for row, state in zip(here, pool.read(list(here.values())) if here else (), strict=True):
                 saved[row.key] = SavedRow(tuple(field.numpy() for field in state), tuple(row.frames))
         return saved
 
     def _pool(self, row: Journey) -> Pool:
-        return self._pools[row.group.lane, row.group.size]
+        return self._pools[row.group]

@@ -6,12 +6,14 @@ SIGCOMM 1996): service received, divided by weight, first among lanes, then amon
 what a deficit round robin over lanes, equal shares and ageing would do in three: who waits does not advance, and so
 comes first; who was idle starts at the present and has saved nothing up. A new work starts a little before the present:
 by this head start a small one is done before the large ones go on, and none can hold them up for longer than that.
+While a small new one is about, steps are brief, since it waits for the end of each.
 """
 
 import heapq
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
 from service.work import RowKey
@@ -21,6 +23,10 @@ Group = Hashable
 AGEING = 0.5
 """How fast a lane's present goes on where only new works are served. It keeps an old work a quarter of the device while
 small new ones come without end; at 1 a new work would have no lead over one that is alone."""
+
+
+SMALL = 4
+"""A work is small if so many like it fill a brief step."""
 
 
 @dataclass(eq=False)
@@ -49,11 +55,19 @@ R = TypeVar("R", bound=Row)
 
 @dataclass
 class _Flow(Generic[R]):
-    """The rows of one work in one lane, by group, in the order of their coming; its virtual time; when it came."""
+    """The rows of one work in one lane, by group, in the order of their coming; its virtual time; when it came.
+
+    It is new until its time reaches `debut`.
+    """
 
     arrival: int
     time: float = -math.inf
+    debut: float = -math.inf
     groups: dict[Group, dict[RowKey, R]] = field(default_factory=dict)
+
+    def hurries(self, few: float) -> bool:
+        """Whether it is new and small, so that it waits for its steps rather than for the device."""
+        return self.time < self.debut and sum(len(rows) for rows in self.groups.values()) <= max(1.0, few)
 
     def head(self) -> R:
         return next(iter(next(iter(self.groups.values())).values()))
@@ -84,13 +98,19 @@ class Scheduler(Generic[R]):
         room: how many rows of a group one step may take; at least 1.
         slots: how many rows of a group may be running, that is have a state on the device; at least its room.
         head_start: service, in units of cost, that a new work may have before the others of its lane go on.
+        brief: the room of a step while one of several works is new and small; None = as ever.
     """
 
     def __init__(
-        self, weights: Mapping[Any, float], room: Callable[[Any], int], slots: int, head_start: float = 0.0
+        self,
+        weights: Mapping[Any, float],
+        room: Callable[[Any], int],
+        slots: int,
+        head_start: float = 0.0,
+        brief: Callable[[Any], int] | None = None,
     ) -> None:
         self._lanes: dict[str, _Lane[R]] = {name: _Lane(weight) for name, weight in weights.items()}
-        self._room = room
+        self._room, self._brief = room, brief or room
         self._slots, self._head_start = slots, head_start
         self._entries: dict[str, _Entry[R]] = {}
         self._running: dict[Group, int] = {}
@@ -181,20 +201,15 @@ class Scheduler(Generic[R]):
         return len(self._entries)
 
     def _fill(self, lane: _Lane[R], group: Group) -> list[R]:
+        few = self._brief(group) / SMALL
+        hurried = [flow for flow in lane.flows.values() if flow.hurries(few)] if len(lane.flows) > 1 else []
         flows = [flow for flow in lane.flows.values() if group in flow.groups]
-        queue = [(*_precedence(flow), iter(flow.groups[group].values())) for flow in flows]
-        heapq.heapify(queue)
-        room, free = max(1, self._room(group)), self._slots - self._running.get(group, 0)
-        taken: list[R] = []
-        while queue and len(taken) < room:
-            time, arrival, rows = heapq.heappop(queue)
-            row = next((row for row in rows if row.state == "running" or free > 0), None)
-            if row is None:
-                continue
-            free -= row.state == "waiting"
-            taken.append(row)
-            heapq.heappush(queue, (time + row.cost, arrival, rows))
-        return taken
+        free = _Free(self._slots - self._running.get(group, 0))
+        taken = _fairly(flows, group, (self._brief if hurried else self._room)(group), free)
+        # Those in a hurry step with everybody, however many there are.
+        waiting = (row for flow in hurried for row in flow.groups.get(group, {}).values() if row not in taken)
+        room = self._room(group) - len(taken)
+        return taken + [row for row in islice(waiting, max(0, room)) if free.take(row)]
 
     def _start(self, row: R) -> None:
         if row.state == "waiting":
@@ -208,7 +223,8 @@ class Scheduler(Generic[R]):
         if row.work not in lane.flows:
             self._arrivals += 1
             flow = self._entries[row.work].flows.setdefault(row.lane, _Flow(self._arrivals))
-            flow.time = max(flow.time, lane.present - self._head_start)
+            if flow.time < lane.present - self._head_start:
+                flow.time, flow.debut = lane.present - self._head_start, lane.present
             lane.flows[row.work] = flow
         lane.flows[row.work].groups.setdefault(row.group, {})[row.key] = row
 
@@ -222,6 +238,33 @@ class Scheduler(Generic[R]):
             del flow.groups[row.group]
         if not flow.groups:
             del flows[row.work]
+
+
+@dataclass
+class _Free:
+    """Slots that nobody holds."""
+
+    slots: int
+
+    def take(self, row: Row) -> bool:
+        """Whether a row may step: it runs, or there is a slot for it, which it then has."""
+        if row.state == "running":
+            return True
+        self.slots -= 1
+        return self.slots >= 0
+
+
+def _fairly(flows: list[_Flow[R]], group: Group, room: int, free: _Free) -> list[R]:
+    queue = [(*_precedence(flow), iter(flow.groups[group].values())) for flow in flows]
+    heapq.heapify(queue)
+    taken: list[R] = []
+    while queue and len(taken) < max(1, room):
+        time, arrival, rows = heapq.heappop(queue)
+        row = next((row for row in rows if free.take(row)), None)
+        if row is not None:
+            taken.append(row)
+            heapq.heappush(queue, (time + row.cost, arrival, rows))
+    return taken
 
 
 def _precedence(flow: _Flow[Any]) -> tuple[float, int]:

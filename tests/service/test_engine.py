@@ -74,6 +74,29 @@ def test_a_sample_is_its_latent_grown_by_the_known_solution() -> None:
         assert np.array_equal(found["s", index].atomic_numbers, np.array([1, 6, 7, 8, 9])[latent.h.argmax(-1).numpy()])
 
 
+def test_what_single_precision_cannot_meet_is_stepped_in_double() -> None:
+    engine = Engine(stubs.flow(torch.float32), pairs=2000, slots=8)
+    options = LikelihoodOptions(rtol=1e-6, atol=1e-6)
+    works = [
+        SampleWork(id="fine", seed=7, n_atoms=(5, 12), rtol=1e-10, atol=1e-10),
+        SampleWork(id="plain", seed=7, n_atoms=(5,), rtol=1e-4, atol=1e-4),
+        LikelihoodWork(id="likelihood", molecules=(METHANE,), seed=3, options=options),
+    ]
+    for work in works:
+        engine.add(work)
+    engine.step()
+    second = Engine(stubs.flow(torch.float32), pairs=2000, slots=8)
+    second.restore(engine.snapshot())
+    events = drain(second)
+    found = sampled(events)
+    for index, n_atoms in enumerate((5, 12)):
+        latent = stubs.flow().draw_latent(n_atoms, 7, index)
+        assert np.abs(found["fine", index].positions - GROWN * latent.x.numpy()).max() < 1e-8
+    assert np.abs(found["plain", 0].positions - found["fine", 0].positions).max() < 1e-2
+    (scored,) = (event for event in events if isinstance(event, Scored))
+    assert scored.parts["divergence"] == pytest.approx(stubs.RATE * (3 * 4 - 25), abs=1e-4)
+
+
 def test_a_size_that_is_not_given_is_drawn_by_seed_and_index() -> None:
     found = sampled(list(run(stubs.engine(), sample(n_atoms=(None, None), first_index=40))))
     assert [found["s", i].n_atoms for i in (40, 41)] == [stubs.flow().draw_n_atoms(7, i) for i in (40, 41)]

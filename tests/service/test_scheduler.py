@@ -116,6 +116,19 @@ def test_small_works_without_end_do_not_starve_a_large_one() -> None:
     assert large > 60
 
 
+def test_steps_are_brief_while_a_small_new_work_is_about() -> None:
+    plan = Scheduler(LANES, lambda _: 8, 64, head_start=6.0, brief=lambda _: 2)
+    plan.add("large", rows("large", 500))
+    assert {len(plan.batch()) for _ in range(20)} == {8}  # alone, it hurries nobody
+    plan.add("small", rows("small", 1))
+    steps = [plan.batch() for _ in range(6)]
+    assert [len(step) for step in steps] == [2] * 6
+    assert all("small" in {row.work for row in step} for step in steps)
+    plan.add("another large one", rows("another large one", 50))
+    assert len(plan.batch()) == 8  # the small one has had its head start, and whoever is large is not in a hurry
+    assert "small" in {row.work for row in plan.batch()}
+
+
 def test_rows_on_their_way_go_before_rows_that_wait() -> None:
     plan = scheduler(room=2)
     plan.add("a", rows("a", 6))
