@@ -1,16 +1,19 @@
 """What a molecule's step costs as slots and atoms grow, and what the engine adds to the network.
 
-`python -m benchmarks.bench_engine`; processor time of one thread, bundled weights.
+`python -m benchmarks.bench_engine`; processor time of one thread, bundled weights. The charts go to
+results/engine.html.
 """
 
+import math
 import sys
 import time
 
 import torch
 from torch import nn
 
-from benchmarks.measure import tell
+from benchmarks.measure import RESULTS, tell
 from model.checkpoint import load
+from model.training.charts import Series, chart
 from service.engine import Engine
 from service.settings import BUNDLED_WEIGHTS
 from service.work import SampleWork
@@ -50,6 +53,19 @@ def step_cost(slots: int, n_atoms: int) -> tuple[float, float]:
     return min(found)
 
 
+def draw(measured: dict[tuple[int, int], tuple[float, float]]) -> None:
+    """The cost of a molecule's step over the slots, and over the atoms, one above the other."""
+    by_slots = Series("18 atoms", [(math.log2(n), ms) for (n, atoms), (ms, _) in measured.items() if atoms == 18])
+    by_atoms = Series("64 slots", sorted((atoms, ms) for (n, atoms), (ms, _) in measured.items() if n == 64))
+    figures = [
+        chart("Cost of a molecule's step over slots, 18 atoms", "slots, power of two", "ms per molecule", [by_slots]),
+        chart("Cost of a molecule's step over atoms, 64 slots", "atoms", "ms per molecule", [by_atoms]),
+    ]
+    style = "figure{max-width:40em;font-family:sans-serif}svg{font-size:11px}.grid{stroke:#ccc;fill:none}"
+    page = f"<!doctype html><meta charset=utf-8><title>Cost of a step</title><style>{style}</style>{''.join(figures)}"
+    (RESULTS / "engine.html").write_text(page + "\n")
+
+
 def main(quick: bool) -> None:
     torch.set_num_threads(1)
     slots = SLOTS[:4] if quick else SLOTS
@@ -60,6 +76,7 @@ def main(quick: bool) -> None:
         {"slots": n, "atoms": atoms, "ms_per_molecule": round(ms, 3), "outside_network": round(share, 4)}
         for (n, atoms), (ms, share) in measured.items()
     ]
+    draw(measured)
     overhead = measured[64, 18][1]
     tell(
         "engine",
