@@ -70,7 +70,7 @@ async def read_structures(request: Request, whole: type[M], options: type[M], de
 
     Args:
         whole: schema of a JSON body, with a field `structures`.
-        options: schema of what stands beside a file: in the query, or in the fields of a form.
+        options: schema of what stands beside a file: in the query, or with a form in its fields as well.
 
     Raises:
         Problem: unsupported-media-type, malformed or invalid.
@@ -84,10 +84,14 @@ async def read_structures(request: Request, whole: type[M], options: type[M], de
             return Intake(asked, await _read_each([Upload(each.format, each.data.encode()) for each in texts], desk))
         case "multipart/form-data":
             fields, uploads = await _form(request, desk.limits)
-            return Intake(_parse_strings(fields, options, desk.limits), await _read_each(uploads, desk))
+            given = _query(request)
+            if twice := fields.keys() & given.keys():
+                raise Problem("invalid", f"found {len(twice)} options both in the query and in the form")
+            parsed = _parse_strings(given | fields, options, desk.limits)
+            return Intake(parsed, await _read_each(uploads, desk))
         case _:
             upload = _file(await request.body(), found)
-            parsed = _parse_strings(dict(request.query_params.multi_items()), options, desk.limits)
+            parsed = _parse_strings(_query(request), options, desk.limits)
             return Intake(parsed, _checked(await desk.chemistry.read(upload.data, upload.form), desk))
 
 
@@ -102,6 +106,14 @@ def _parse_json(request: Request, body: bytes, schema: type[M], limits: Limits) 
     if request.query_params:
         raise Problem("invalid", "found a query beside a JSON body, expected everything in the body")
     return schema.model_validate_json(body.removeprefix(b"\xef\xbb\xbf"), context=limits)
+
+
+def _query(request: Request) -> dict[str, str]:
+    """The options in the query, each once: of two values one would be ignored in silence."""
+    items = request.query_params.multi_items()
+    if len(dict(items)) < len(items):
+        raise Problem("invalid", "found an option twice in the query")
+    return dict(items)
 
 
 def _parse_strings(fields: Mapping[str, str], schema: type[M], limits: Limits) -> M:
@@ -128,7 +140,10 @@ async def _form(request: Request, limits: Limits) -> tuple[dict[str, str], list[
     except (MultiPartException, UnicodeDecodeError):
         raise Problem("malformed", "the body is not multipart/form-data as its Content-Type says") from None
     try:
-        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        plain = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+        fields = dict(plain)
+        if len(fields) < len(plain):
+            raise Problem("invalid", "found a field twice in the form")
         files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files or any(name != "file" for name, _ in files):
             raise Problem("invalid", "expected the structures as parts named `file`, options as plain fields")

@@ -17,7 +17,7 @@ def as_text(context: Any, value: Any) -> bytes:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, **_: Any) -> None:
-    """Options stand in the query beside a file, in the body of JSON; every format is asked for."""
+    """Options stand in the query beside a file, or in the body; every format is asked for."""
     if case.media_type in ("application/json", "multipart/form-data"):
         case.query = {}
     if case.method == "POST":

@@ -21,13 +21,14 @@ class Obedient:
     """Answers every sample with what `molecule` says for its index, and every other work as simply.
 
     `steps` progress events come first, `pause` seconds apart. What is decoded is off by `error` angstrom times the
-    tolerance.
+    tolerance; at a tolerance below `finest` nothing is encoded.
     """
 
     molecule: Callable[[int], work.Structure] = lambda _: METHANE
     steps: int = 1
     pause: float = 0.0
     error: float = 0.0
+    finest: float = 0.0
     refuse: Exception | None = None
     submitted: list[work.Work] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
@@ -69,6 +70,8 @@ class Obedient:
                 indices = range(wanted.first_index, wanted.first_index + len(wanted.molecules))
                 return [self._scored(wanted.id, i) for i in indices]
             case work.EncodeWork():
+                if wanted.rtol < self.finest:
+                    return [work.Failed(wanted.id, i, work.Reason.MIN_STEP) for i in range(len(wanted.molecules))]
                 latents = [_encoded(each) for each in wanted.molecules]
                 return [work.Encoded(wanted.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
             case work.DecodeWork():

@@ -96,6 +96,17 @@ def test_a_form_with_files(api: Api) -> None:
     assert wanted.options == work.LikelihoodOptions("hutchinson", 4, 1, 0.01, 0.01)
 
 
+def test_options_of_a_form_may_stand_in_the_query_but_not_twice(api: Api) -> None:
+    files = [("file", ("a.xyz", METHANE))]
+    answer = api.http.post("/likelihood?seed=9&probes=3", files=files, data={"divergence": "hutchinson"})
+    assert answer.json()["seed"] == 9
+    (wanted,) = api.client.submitted
+    assert isinstance(wanted, work.LikelihoodWork)
+    assert (wanted.options.divergence, wanted.options.probes) == ("hutchinson", 3)
+    for query, data in (("?seed=9", {"seed": "9"}), ("", {"seed": ["9", "8"]}), ("?seed=9&seed=8", {})):
+        assert_problem(api.http.post(f"/likelihood{query}", files=files, data=data), 422)
+
+
 @pytest.mark.parametrize(
     ("query", "content_type", "body", "status"),
     [
@@ -116,6 +127,7 @@ def test_a_form_with_files(api: Api) -> None:
         ("?probes=0", "chemical/x-xyz", METHANE, 422),
         ("?probes=65", "chemical/x-xyz", METHANE, 422),
         ("?probs=1", "chemical/x-xyz", METHANE, 422),
+        ("?probes=1&probes=2", "chemical/x-xyz", METHANE, 422),
         ("?seed=1", "application/json", '{"structures": [{"format": "xyz", "data": "x"}]}', 422),
         ("", "application/json", '{"structures": []}', 422),
         ("", "application/json", '{"structures": [{"format": "pdb", "data": "x"}]}', 422),
@@ -152,7 +164,7 @@ def test_a_walk_between_two(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "tolerances"), [(0.0, [1e-7]), (5e3, [1e-7]), (5e4, [1e-7, 1e-8]), (1e9, [1e-7, 1e-8, 1e-9])]
+    ("error", "tolerances"), [(0.0, [1e-7]), (5e3, [1e-7]), (5e4, [1e-7, 1e-8]), (1e9, [1e-7, 1e-8, 1e-9, 1e-10])]
 )
 def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: float, tolerances: list[float]) -> None:
     """The obedient engine errs by so many angstrom times the tolerance; a thousandth of an angstrom is near enough."""
@@ -163,6 +175,15 @@ def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: fl
     *_, decode = api.client.submitted
     assert isinstance(decode, work.DecodeWork)
     assert (len(decode.latents), decode.rtol) == (8, pytest.approx(tolerances[-1]))
+
+
+def test_a_walk_finer_than_the_solver_can_follow_makes_do(api: Api) -> None:
+    api.client.error, api.client.finest = 1e9, 0.5e-8
+    assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
+    *_, failed, decode = api.client.submitted
+    assert isinstance(failed, work.EncodeWork)
+    assert isinstance(decode, work.DecodeWork)
+    assert (failed.rtol, decode.rtol) == (pytest.approx(1e-9), pytest.approx(1e-8))
 
 
 def test_a_walk_that_is_not_asked_to_be_precise_is_solved_once(api: Api) -> None:
