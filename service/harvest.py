@@ -68,10 +68,14 @@ class Harvest:
             self._reject(against)
             return
         facts = {"index": event.index, "nfe": event.nfe, "solver_status": event.status, "stable": not unstable}
-        if event.likelihood:
-            facts["nll"] = round(event.likelihood.nll, 4)
         whole = Molecule(bare.atomic_numbers, bare.positions, properties={**provenance, **facts})
         self.kept[event.index] = whole, bonds
+
+    def score(self, event: work.Scored) -> None:
+        """Enter the likelihood of a molecule that was kept."""
+        molecule, bonds = self.kept[event.index]
+        facts = {**molecule.properties, "nll": round(event.nll, 4)}
+        self.kept[event.index] = Molecule(molecule.atomic_numbers, molecule.positions, properties=facts), bonds
 
     def _reject(self, against: Objection) -> None:
         self.rejected[against.kind] += 1
@@ -111,7 +115,6 @@ def sample(
         if not engine.card.takes_formulas:
             raise ConfigError(f"found --formula, but {engine.card.name} draws the elements itself; see --weights")
         n_atoms = sum(parse_formula(formula, engine.card.vocabulary))
-    score = work.LikelihoodOptions(rtol=tol, atol=tol) if with_nll else None
     wanted = work.SampleWork(
         id="",
         seed=seed,
@@ -120,10 +123,11 @@ def sample(
         first_index=first_index,
         rtol=tol,
         atol=tol,
-        nll=score,
     )
     with progress() as report:
         harvest = _harvest(engine, wanted, only, report)
+        if with_nll:
+            _score(engine, harvest, wanted, report)
     molecules, bonds = (list(each) for each in zip(*(harvest.kept[i] for i in sorted(harvest.kept)), strict=True))
     if place:
         place.write(write(molecules, bonds, place.form))
@@ -155,6 +159,26 @@ def _harvest(engine: Engine, wanted: work.SampleWork, only: Only, report: Report
     if not harvest.kept:
         raise SolverError(f"none of {harvest.tried} molecules is to be kept: {dict(harvest.reasons)}")
     return harvest
+
+
+def _score(engine: Engine, harvest: Harvest, wanted: work.SampleWork, report: Report) -> None:
+    """Score what was kept, and nothing else: a likelihood costs thirty times a sample."""
+    options = work.LikelihoodOptions(rtol=wanted.rtol, atol=wanted.atol)
+    works = [
+        work.LikelihoodWork(
+            id=f"score {index}",
+            molecules=(work.Structure(molecule.atomic_numbers, molecule.positions),),
+            seed=wanted.seed,
+            options=options,
+            first_index=index,
+        )
+        for index, (molecule, _) in harvest.kept.items()
+    ]
+    report("scoring", 0, len(works))
+    scored = (event for event in engine.answers(*works) if isinstance(event, work.Scored))
+    for done, event in enumerate(scored, start=1):
+        harvest.score(event)
+        report("scoring", done, len(works))
 
 
 def _again(wanted: work.SampleWork, j: int, attempt: int) -> work.SampleWork:

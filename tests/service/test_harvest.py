@@ -20,8 +20,12 @@ class Few:
         self.card = Card({"name": "few", "weights_sha256": "0"}, {})
         self.tried: list[int] = []
 
-    def answers(self, *works: work.SampleWork) -> Iterator[work.Event]:
+    def answers(self, *works: work.SampleWork | work.LikelihoodWork) -> Iterator[work.Event]:
         for each in works:
+            if isinstance(each, work.LikelihoodWork):
+                parts = {"base": 1.0, "divergence": 0.0, "dequantizer": 0.0, "n_atoms": 0.0}
+                yield work.Scored(each.id, each.first_index, 10.0 + each.first_index, None, parts, 60, "success", 0.0)
+                continue
             for index in range(each.first_index, each.first_index + len(each.n_atoms)):
                 self.tried.append(index)
                 yield work.Sampled(each.id, index, *(METHANE if index in self.sound else TORN), 60, "success")
@@ -51,3 +55,11 @@ def test_it_gives_up() -> None:
     with pytest.raises(SolverError, match="none of 100"):
         harvest(engine, "valid")
     assert engine.tried == list(range(2 * command.ATTEMPTS))
+
+
+def test_only_what_is_kept_is_scored_each_by_its_own_index() -> None:
+    engine = Few(1, 4)
+    wanted = work.SampleWork(id="", seed=1, n_atoms=(None,) * 2)
+    found = command._harvest(engine, wanted, "valid", lambda *_: None)  # type: ignore[arg-type]
+    command._score(engine, found, wanted, lambda *_: None)  # type: ignore[arg-type]
+    assert {index: molecule.properties["nll"] for index, (molecule, _) in found.kept.items()} == {1: 11.0, 4: 14.0}
