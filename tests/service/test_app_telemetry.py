@@ -3,11 +3,14 @@
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.datastructures import Headers
 
+from service.middleware import identify
 from service.telemetry import configure_logs
 from tests.service.conftest import Api
 
@@ -71,6 +74,29 @@ def test_logs_are_json_lines_without_a_word_of_the_upload(api: Api, capfd: pytes
     (defect,) = [line for line in lines if line["event"] == "defect"]
     assert defect["error"] == "RuntimeError"
     assert any("obedient.py" in frame for frame in defect["frames"])
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "kept"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", True),
+        (f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like", True),  # a later version is read as far as this one
+        (f"ff-{TRACE}-{SPAN}-01", False),
+        (f"00-{'0' * 32}-{SPAN}-01", False),
+        (f"00-{TRACE}-{'0' * 16}-01", False),
+        (f"00-{TRACE.upper()}-{SPAN}-01", False),
+        (f"00-{TRACE}-{SPAN}", False),
+        (TRACE, False),
+    ],
+)
+def test_a_trace_is_kept_where_it_is_well_formed(traceparent: str, kept: bool) -> None:
+    """The cases of W3C Trace Context, section 3.2; elsewhere a new trace begins."""
+    _, trace = identify(Headers({"traceparent": traceparent}))
+    assert (trace == TRACE) == kept
+    assert re.fullmatch("[0-9a-f]{32}", trace)
 
 
 def test_the_logs_of_libraries_are_json_without_messages_of_exceptions(capfd: pytest.CaptureFixture[str]) -> None:
