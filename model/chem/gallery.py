@@ -21,33 +21,6 @@ dd { margin: 0 }
 """
 
 
-_LIVE = """
-const most = 12, live = [];  // browsers keep about sixteen WebGL contexts and blank the oldest
-function hide(card) {
-  live.splice(live.indexOf(card), 1);
-  const canvas = card.querySelector("canvas");
-  const context = canvas && (canvas.getContext("webgl2") || canvas.getContext("webgl"));
-  const end = context && context.getExtension("WEBGL_lose_context");
-  if (end) end.loseContext();
-  card.querySelector("[id^='3dmolviewer']").replaceChildren();  // the drawing beneath is seen again
-}
-function show(card) {
-  live.push(card);
-  const made = document.createElement("script");
-  made.textContent = card.querySelector("script[type='text/x-view']").textContent;
-  card.append(made);
-  made.remove();
-  if (live.length > most) hide(live[0]);
-}
-const watch = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
-  if (isIntersecting && !live.includes(target)) show(target);
-  else if (!isIntersecting && live.includes(target)) hide(target);
-}));
-document.querySelectorAll(".view").forEach((card) => watch.observe(card));
-"""
-"""A view is made when its card comes into sight, and unmade when it leaves."""
-
-
 def write_gallery(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> str:
     """An HTML page with one card per molecule: a view by py3Dmol, formula, SMILES, properties.
 
@@ -61,19 +34,18 @@ def write_gallery(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> str:
     )
     # py3Dmol loads the library unless its promise exists.
     script = f"<script>{source}\n$3Dmolpromise = Promise.resolve()</script>" if source else ""
-    live = f"<script>{_LIVE}</script>" if source else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Enflow: {len(molecules)} molecules</title><style>{_STYLE}</style>{script}</head>"
-        f"<body><h1>{len(molecules)} molecules</h1><main>{cards}</main>{live}</body></html>\n"
+        f"<body><h1>{len(molecules)} molecules</h1><main>{cards}</main></body></html>\n"
     )
 
 
 def _card(molecule: Molecule, bonds: Bonds, name: str, *, interactive: bool) -> str:
     flat = drawing(molecule.atomic_numbers, molecule.positions, label=molecule.formula)
     block = Chem.MolToMolBlock(to_mol(molecule, bonds))  # no title in it: no text from outside enters a script
-    over = view(block, "sdf", name, "").replace("<script>", '<script type="text/x-view">') if interactive else ""
+    over = view(block, "sdf", name, "") if interactive else ""
     said = {"SMILES": bonds.smiles, "bonds": bonds.method or bonds.reason, **molecule.properties}
     facts = "".join(
         f"<dt>{escape(key)}</dt><dd>{escape(f'{value:.4g}' if isinstance(value, float) else str(value))}</dd>"

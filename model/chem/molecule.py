@@ -97,7 +97,7 @@ class Molecule:
 
 
 MOST_VIEWS = 12
-"""Views that turn in one list: browsers keep about sixteen WebGL contexts and drop the oldest."""
+"""Views that turn in one list: where 3Dmol.js cannot share one, browsers keep about sixteen WebGL contexts."""
 
 
 class Molecules(list[Molecule]):
