@@ -19,6 +19,7 @@ from model.chem.molecule import Molecule
 from model.errors import ConfigError, ModelError, SolverError
 from model.terminal import Report, progress
 from service import work
+from service.card import Card
 from service.offline import Engine, Tolerance, Weights, number, target
 from service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS
 from service.verdict import Objection, Only, objection
@@ -109,20 +110,9 @@ def sample(
     if formula is not None and weights == BUNDLED_WEIGHTS:
         weights = FORMULA_WEIGHTS
     engine = Engine(weights, device)
-    if n_atoms is not None and n_atoms > engine.card.vocabulary.max_atoms:
-        raise ConfigError(f"found {n_atoms} atoms; the model knows at most {engine.card.vocabulary.max_atoms}")
-    if formula is not None:
-        if not engine.card.takes_formulas:
-            raise ConfigError(f"found --formula, but {engine.card.name} draws the elements itself; see --weights")
-        n_atoms = sum(parse_formula(formula, engine.card.vocabulary))
+    sizes = (_size(engine.card, n_atoms, formula),) * n
     wanted = work.SampleWork(
-        id="",
-        seed=seed,
-        n_atoms=(n_atoms,) * n,
-        formula=formula,
-        first_index=first_index,
-        rtol=tol,
-        atol=tol,
+        id="", seed=seed, n_atoms=sizes, formula=formula, first_index=first_index, rtol=tol, atol=tol
     )
     with progress() as report:
         harvest = _harvest(engine, wanted, only, report)
@@ -139,6 +129,17 @@ def sample(
     if not as_json or len(molecules) < n:
         why = "".join(f"; {count} x {reason}" for reason, count in harvest.reasons.most_common())
         typer.echo(f"{len(molecules)} of {harvest.tried} molecules kept, seed {seed}{why}", err=True)
+
+
+def _size(card: Card, n_atoms: int | None, formula: str | None) -> int | None:
+    """The atoms of each molecule; None = drawn."""
+    if formula is not None:
+        if not card.takes_formulas:
+            raise ConfigError(f"found --formula, but {card.name} draws the elements itself; see --weights")
+        return sum(parse_formula(formula, card.vocabulary))
+    if n_atoms is not None and n_atoms > card.vocabulary.max_atoms:
+        raise ConfigError(f"found {n_atoms} atoms; the model knows at most {card.vocabulary.max_atoms}")
+    return n_atoms
 
 
 def _harvest(engine: Engine, wanted: work.SampleWork, only: Only, report: Report) -> Harvest:
