@@ -90,7 +90,7 @@ def create_app(
     )
     _add_routes(app)
     plain = get_openapi(title=app.title, version=VERSION, description=OVERVIEW, routes=app.routes)
-    described = _json(complete(plain, limits))
+    described = _json(complete(plain, limits, formulas=bool(settings.formula_place or card.takes_formulas)))
 
     async def openapi(_request: Request) -> Response:
         return described

@@ -82,14 +82,22 @@ def gives(schema: type[BaseModel], formats: Sequence[str] = (JSON,)) -> dict[int
     return {200: {"description": "Done", "content": content}, **ERRORS}
 
 
-def complete(document: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    """The framework's description with our schemas, and the limits in force in them."""
+def complete(document: dict[str, Any], limits: Limits, *, formulas: bool = False) -> dict[str, Any]:
+    """The framework's description with our schemas, and the limits in force in them.
+
+    Args:
+        document: the framework's.
+        limits: in force.
+        formulas: whether a model that takes formulas is loaded; without one no example asks for it.
+    """
     inputs = models_json_schema(
         [(each, "validation") for each in REQUESTS], ref_template="#/components/schemas/{model}"
     )[1]["$defs"]
     outputs = models_json_schema(
         [(each, "serialization") for each in ANSWERS], ref_template="#/components/schemas/{model}"
     )[1]["$defs"]
+    asking = inputs["SampleRequest"]
+    asking["examples"] = [each for each in asking["examples"] if formulas or "formula" not in each]
     found = {**document, "components": {"schemas": {**outputs, **inputs}}}
     bounded: dict[str, Any] = _with_limits(found, limits)
     return bounded
