@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,12 +14,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from model.config import FlowConfig, from_json, to_json
+from model.config import FlowConfig, ParticleConfig, from_json, to_json
 from model.en_flows import import_en_flows
 from model.errors import ConfigError, WeightsError
 from model.flow.molecule_flow import MoleculeFlow
+from model.flow.particle_flow import ParticleFlow
 
-__all__ = ["Card", "Dataset", "import_en_flows", "load", "read_card", "save", "write_card"]
+__all__ = ["Card", "Dataset", "import_en_flows", "load", "load_particles", "read_card", "save", "write_card"]
 
 SCHEMA_VERSION = 1
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -49,7 +50,7 @@ class Card:
     name: str
     created: str
     git_commit: str
-    config: FlowConfig
+    config: FlowConfig | ParticleConfig
     dataset: Dataset
     seed: int
     licence: str
@@ -61,7 +62,7 @@ class Card:
     schema_version: int = SCHEMA_VERSION
 
 
-def save(flow: MoleculeFlow, directory: str | os.PathLike[str], card: Card) -> Card:
+def save(flow: MoleculeFlow | ParticleFlow, directory: str | os.PathLike[str], card: Card) -> Card:
     """Write a flow's weights and its card; returns the card as written.
 
     Each file replaces its predecessor at once. The card comes last, so that an interruption between the two leaves a
@@ -99,7 +100,9 @@ def read_card(directory: str | os.PathLike[str]) -> Card:
     if (found := document.get("schema_version")) != SCHEMA_VERSION:
         raise WeightsError(f"{path}: found schema_version {found!r}, expected {SCHEMA_VERSION}")
     if "config" in document:
-        from_json(FlowConfig, document["config"], f"{path}: config")
+        config = document["config"]
+        particles = isinstance(config, dict) and config.get("kind") == ParticleConfig.kind
+        from_json(ParticleConfig if particles else FlowConfig, config, f"{path}: config")
     try:
         card = from_json(Card, document, str(path))
     except ConfigError as error:
@@ -123,11 +126,31 @@ def load(
         WeightsError: a file is missing, damaged, or does not fit the other.
         ConfigError: the card's `config` is not one of a flow.
     """
-    place = Path(directory)
-    card = read_card(place)
-    tensors = _verified(place / WEIGHTS, card)
-    flow = MoleculeFlow(card.config)
-    _check_fit(place / WEIGHTS, tensors, flow.state_dict())
+    card = read_card(directory)
+    if not isinstance(card.config, FlowConfig):
+        raise WeightsError(f"{directory} holds a model of particles, expected one of molecules; try load_particles")
+    return _filled(MoleculeFlow(card.config), directory, card, device, dtype)
+
+
+def load_particles(
+    directory: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> ParticleFlow:
+    """As `load`, the flow of a directory with weights of a particle system."""
+    card = read_card(directory)
+    if not isinstance(card.config, ParticleConfig):
+        raise WeightsError(f"{directory} holds a model of molecules, expected one of particles; try load")
+    return _filled(ParticleFlow(card.config), directory, card, device, dtype)
+
+
+Flow = TypeVar("Flow", MoleculeFlow, ParticleFlow)
+
+
+def _filled(
+    flow: Flow, directory: str | os.PathLike[str], card: Card, device: str | torch.device, dtype: torch.dtype | None
+) -> Flow:
+    path = Path(directory) / WEIGHTS
+    tensors = _verified(path, card)
+    _check_fit(path, tensors, flow.state_dict())
     flow.load_state_dict(tensors)
     return flow.to(device=device, dtype=dtype or DTYPES[card.dtype]).eval()
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.checkpoint import Card, Dataset, load, read_card, save, write_card
-from model.config import DequantizerConfig, EGNNConfig, FlowConfig
+from model.checkpoint import Card, Dataset, load, load_particles, read_card, save, write_card
+from model.config import DequantizerConfig, EGNNConfig, FlowConfig, GNNConfig, KernelConfig, ParticleConfig
 from model.errors import ConfigError, ModelError, WeightsError
 from model.flow.distributions import AtomCountPrior
 from model.flow.molecule_flow import MoleculeFlow
+from model.flow.particle_flow import ParticleFlow
 
 CONFIG = FlowConfig(
     dynamics=EGNNConfig(n_features=6, node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="velocity"),
@@ -194,3 +195,28 @@ def test_an_interrupted_save_leaves_the_old_weights(weights: Path, monkeypatch: 
         save(tiny().double(), weights, CARD)
     after = load(weights).state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("dynamics", [GNNConfig(n_dims=2, node_dim=4), KernelConfig(n_radial=4)], ids=lambda c: c.kind)
+def test_a_flow_of_particles_comes_back(tmp_path: Path, dynamics: GNNConfig | KernelConfig) -> None:
+    torch.manual_seed(0)
+    flow = ParticleFlow(ParticleConfig(n_particles=3, n_dims=2, scale=1.5, dynamics=dynamics))
+    save(flow, tmp_path / "particles", CARD)
+    again = load_particles(tmp_path / "particles")
+    assert again.config == flow.config
+    x = torch.randn(2, 3, 2)
+    assert torch.equal(again.log_prob(x), flow.log_prob(x))
+
+
+def test_weights_of_particles_and_of_molecules_are_told_apart(tmp_path: Path, weights: Path) -> None:
+    save(ParticleFlow(ParticleConfig()), tmp_path / "particles", CARD)
+    with pytest.raises(WeightsError, match="holds a model of particles, expected one of molecules"):
+        load(tmp_path / "particles")
+    with pytest.raises(WeightsError, match="holds a model of molecules, expected one of particles"):
+        load_particles(weights)
+
+
+def test_a_dynamics_of_an_unknown_kind_names_those_there_are(weights: Path) -> None:
+    edit_card(weights, lambda card: card["config"]["dynamics"].update(kind="newton"))
+    with pytest.raises(ConfigError, match="kind is 'newton'; expected one of egnn, gnn, kernel, simple"):
+        load(weights)

@@ -44,7 +44,6 @@ def divergence_along(
     path: Sequence[Interpolant],
     probes: Float[Tensor, "P N D"] | None,
     tolerance: float,
-    n_dims: int = 3,
     dtype: torch.dtype | None = None,
 ) -> Integral:
     """The integral of the divergence from data (t = 1) to base (0), one value per probe; without probes the exact one.
@@ -54,14 +53,31 @@ def divergence_along(
         path: the accepted steps of one molecule.
         probes: for Hutchinson's estimate; None = the exact trace.
         tolerance: of the quadrature, nats.
-        n_dims: dimensions of space.
         dtype: in which the velocity computes; None = that of the path.
     """
-    arithmetic = dtype or path[0].y0.dtype
     copies = 1 if probes is None else len(probes)
     accepted = torch.ones(copies, dtype=torch.bool, device=path[0].t0.device)
     trajectory = Trajectory([(accepted, Interpolant(*(f.expand(copies, *f.shape[1:]) for f in p))) for p in path])
-    n_atoms = path[0].y0.shape[1]
+    return divergence_of(velocity, trajectory, probes, tolerance, dtype=dtype)
+
+
+def divergence_of(
+    velocity: Velocity,
+    trajectory: Trajectory,
+    probes: Float[Tensor, "B N D"] | None,
+    tolerance: float,
+    n_dims: int = 3,
+    dtype: torch.dtype | None = None,
+) -> Integral:
+    """The integrals of the divergence from data (t = 1) to base (0) along paths of one size; each row has its probe.
+
+    Args:
+        velocity, probes, tolerance, dtype: as for `divergence_along`.
+        trajectory: the paths, in either direction.
+        n_dims: dimensions of space.
+    """
+    arithmetic = dtype or trajectory.pieces.y0.dtype
+    n_atoms = trajectory.pieces.y0.shape[2]
     pairs = HUTCHINSON_PAIRS if probes is not None else divergence.PAIRS // 8
     at_once = max(1, pairs // n_atoms**2)
 

@@ -113,7 +113,8 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
 
 def _legend(series: Sequence[Series]) -> str:
     place = f'x="{WIDTH - RIGHT - 4}" text-anchor="end"'
-    rising = any(each.kind == "line" for each in series)  # curves end at the top right, histograms at the bottom
+    # Rising curves end at the top right, falling ones and histograms at the bottom.
+    rising = any(each.kind == "line" and each.points[-1][1] > each.points[0][1] for each in series)
     top = HEIGHT - BOTTOM - 15 * len(series) if rising else TOP + 14
     return "".join(
         f'<text {place} y="{top + 15 * i}" fill="{colour}">{escape(s.name)}</text>'

@@ -15,15 +15,15 @@ SPLITS = {"train": 0, "valid": 1, "test": 2}
 SETTING = "ENFLOW_DATA"
 
 
-def data_file(name: str = "qm9.npz") -> Path:
-    """A data file in the folder that the setting ENFLOW_DATA names (default: data, as `enflow data qm9` makes it).
+def data_file(name: str = "qm9.npz", made_by: str = "enflow data qm9") -> Path:
+    """A data file in the folder that the setting ENFLOW_DATA names (default: data, where `enflow data` makes it).
 
     Raises:
         DataError: if the file is not there.
     """
     path = Path(os.environ.get(SETTING, "data")) / name
     if not path.is_file():
-        raise DataError(f"no {path}; run `enflow data qm9`, or name the folder that holds {name} in {SETTING}")
+        raise DataError(f"no {path}; run `{made_by}`, or name the folder that holds {name} in {SETTING}")
     return path
 
 
@@ -70,8 +70,12 @@ def load_qm9(path: Path, split: str, vocabulary: tuple[int, ...] = (1, 6, 7, 8, 
     if (atom_types < 0).any():
         raise DataError(f"{path} holds atomic number {int(numbers[atoms][atom_types < 0][0])}; expected {vocabulary}")
     offsets = np.concatenate([[0], np.cumsum(counts[of_split])])
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Molecules(offsets, atom_types, positions[atoms].astype(np.float32), digest)
+    return Molecules(offsets, atom_types, positions[atoms].astype(np.float32), digest_of(path))
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def batch_plan(n_atoms: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:

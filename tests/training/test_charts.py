@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from model.training.charts import Axis, Series, chart, histogram
+from model.training.charts import HEIGHT, Axis, Series, chart, histogram
 
 
 def numbers(text: str) -> list[float]:
@@ -42,3 +42,13 @@ def test_histograms_of_different_numbers_are_shares_on_one_axis():
     assert first == second
     assert histogram("t", "x", {"a": [0, 0]}, 1.0) == ""
     assert chart("t", "x", "y", []) == ""
+
+
+def test_a_legend_keeps_out_of_the_way_of_its_lines():
+    def legend(*heights: float) -> list[float]:
+        series = [Series(name, [(float(x), y) for x, y in enumerate(heights)]) for name in ("one", "two")]
+        texts = ET.fromstring(chart("t", "x", "y", series)).iter("text")
+        return [float(text.get("y")) for text in texts if text.text in ("one", "two")]
+
+    middle = HEIGHT / 2
+    assert max(legend(5.0, 1.0)) < middle < min(legend(1.0, 5.0))

@@ -1,0 +1,140 @@
+"""ParticleFlow: the density of like particles, always the same number of them, to sample from and to score with."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from model.config import TOLERANCES, ParticleConfig
+from model.errors import SolverError
+from model.flow import dynamics
+from model.flow.distributions import CenteredGaussian
+from model.flow.geometry import centre
+from model.flow.interpolant import Trajectory
+from model.flow.likelihood import divergence_of, path_tolerance, quadrature_tolerance
+from model.flow.noise import generator
+from model.flow.stepper import State, Status, Step, solve_rows
+
+PAIRS = 8192
+"""Pairs of particles that travel together: of four particles 512 rows, of thirteen 48."""
+
+PRECISE = TOLERANCES["precise"]
+
+Positions = Float[Tensor, "B N S"]
+
+
+class ParticleFlow(nn.Module):
+    """A continuous normalizing flow over positions alone (Köhler, Klein, Noé 2020; Satorras et al. 2021, section 5.1).
+
+    z ~ N(0, 1) without centre of mass; dx/dt = velocity(t, x) from t = 0 to 1; positions are scale * x. Stepper,
+    quadrature and base are those of molecules.
+
+    Args:
+        config: everything but the weights.
+    """
+
+    def __init__(self, config: ParticleConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dynamics = dynamics.build(config.dynamics)
+        self.base = CenteredGaussian(config.n_dims)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its arithmetic."""
+        return next(self.dynamics.parameters()).dtype
+
+    @property
+    def log_scale(self) -> float:
+        """log |det| of the scaling, nats, from data into the flow."""
+        return -(self.config.n_particles - 1) * self.config.n_dims * math.log(self.config.scale)
+
+    def draw_latent(self, seed: int, index: int) -> Float[Tensor, "N S"]:
+        """The noise of one sample, float64 on the CPU."""
+        mask = torch.ones(1, self.config.n_particles, dtype=torch.bool)
+        return self.base.sample(mask, [generator(seed, index, "latent")])[0]
+
+    def sample(
+        self, n: int, seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE
+    ) -> tuple[Positions, Float[Tensor, " B"]]:
+        """Samples and their log-densities, nats, each fixed by (seed, its place).
+
+        Raises:
+            SolverError: a path did not reach its end.
+        """
+        x, log_prob = zip(*self.samples(n, seed, rtol, atol), strict=True)
+        return torch.cat(x), torch.cat(log_prob)
+
+    def samples(
+        self, n: int, seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE
+    ) -> Iterator[tuple[Positions, Float[Tensor, " B"]]]:
+        """As `sample`, a group at a time."""
+        for z, x, ladj in self._travel(self._latents(n, seed), 0.0, 1.0, rtol, atol):
+            yield x * self.config.scale, self._log_prob_base(z) + ladj + self.log_scale
+
+    def draw(self, n: int, seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE) -> Positions:
+        """The positions that `sample` gives, without their densities, which cost far more.
+
+        Raises:
+            SolverError: a path did not reach its end.
+        """
+        with torch.no_grad():
+            ends = [self._solved(z, 0.0, 1.0, rtol, atol)[0] for z in self._groups(self._latents(n, seed))]
+        return torch.cat(ends) * self.config.scale
+
+    def log_prob(self, x: Positions, rtol: float = PRECISE, atol: float = PRECISE) -> Float[Tensor, " B"]:
+        """Log-densities of positions on the subspace of zero centre of mass, by the exact divergence, nats.
+
+        Raises:
+            SolverError: a path did not reach its end.
+        """
+        found = [*self._travel(self._centred(x) / self.config.scale, 1.0, 0.0, rtol, atol)]
+        return torch.cat([self._log_prob_base(z) + ladj for _, z, ladj in found]) + self.log_scale
+
+    def _travel(
+        self, x: Positions, t0: float, t1: float, rtol: float, atol: float
+    ) -> Iterator[tuple[Positions, Positions, Float[Tensor, " B"]]]:
+        """Starts, ends, and the divergence from t = 1 to 0 (log |det| of data to base), a group at a time."""
+        for start in self._groups(x):
+            with torch.no_grad():
+                end, trajectory = self._solved(start, t0, t1, rtol, atol)
+                tolerance = quadrature_tolerance(min(rtol, atol), exact=True)
+                integral = divergence_of(self.dynamics, trajectory, None, tolerance, self.config.n_dims)
+            yield start, end, integral.value.to(start)
+
+    def _latents(self, n: int, seed: int) -> Positions:
+        return torch.stack([self.draw_latent(seed, index) for index in range(n)])
+
+    def _groups(self, x: Positions) -> tuple[Tensor, ...]:
+        like = next(self.dynamics.parameters())
+        return torch.split(x.to(like), max(1, PAIRS // self.config.n_particles**2))
+
+    def _solved(self, x: Positions, t0: float, t1: float, rtol: float, atol: float) -> tuple[Positions, Trajectory]:
+        pieces = []
+
+        def record(step: Step) -> None:
+            pieces.append((step.accepted, step.interpolant))
+
+        tolerances = path_tolerance(rtol, self.dtype), path_tolerance(atol, self.dtype)
+        state = solve_rows(self.dynamics, x, x[..., :0], _everyone(x), t0, t1, *tolerances, observe=record)
+        _check(state)
+        return state.x, Trajectory(pieces)
+
+    def _log_prob_base(self, z: Positions) -> Float[Tensor, " B"]:
+        return self.base.log_prob(z, _everyone(z))
+
+    def _centred(self, x: Positions) -> Positions:
+        return centre(x, _everyone(x))
+
+
+def _everyone(x: Positions) -> Bool[Tensor, "B N"]:
+    return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+
+
+def _check(state: State) -> None:
+    lost = (state.status != Status.SUCCESS).nonzero().flatten().tolist()
+    if lost:
+        status = Status(int(state.status[lost[0]])).name
+        raise SolverError(f"{len(lost)} of {len(state.status)} paths ended with {status}, expected SUCCESS")

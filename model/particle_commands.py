@@ -1,0 +1,102 @@
+"""Command line of the particle systems: `enflow particles table` and `enflow particles evaluate`."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from model.terminal import progress
+
+particles_app = typer.Typer(
+    help="The particle systems of the paper: six models, their likelihoods and their samples.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[Literal["dw4", "lj13", "qm9_positional"], typer.Argument(help="dw4, lj13 or qm9_positional.")]
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+@particles_app.command()
+def table(
+    system: Name,
+    models: Annotated[list[str] | None, typer.Option("--model", help="One of the six [default: all].")] = None,
+    sizes: Annotated[
+        list[int] | None, typer.Option("--samples", help="Training samples [default: the paper's].")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each cell, the first of all before the second of any.")] = 3,
+    steps: Annotated[int, typer.Option(min=0, help="Of flow matching, at most; 0 = likelihood alone.")] = 4000,
+    likelihood_steps: Annotated[int, typer.Option(min=0, help="Of likelihood, at most, afterwards.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 256,
+    test_samples: Annotated[int, typer.Option("--test", min=2, help="Test samples to score, exactly.")] = 1000,
+    tolerance: Annotated[float, typer.Option(min=1e-9, help="Of the solver.")] = 1e-5,
+    folder: Annotated[Path, typer.Option(help="Of the finished cells, with their weights.")] = Path("runs/particles"),
+    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Fill the table of a system: test NLL by model and number of training samples.
+
+    Finished cells are kept and not done again: the same command goes on where an earlier one stopped. Ends in
+    SYSTEM.json and SYSTEM.svg in the folder, with the entropy, the floor of any model, and the published figures.
+    """
+    import torch
+
+    from model.checkpoint import save
+    from model.training import particle_figure, particle_table
+    from model.training.particles import load
+
+    torch.set_num_threads(threads)
+    data = load(system)
+    effort = particle_table.Effort(steps, likelihood_steps, batch_size, test_samples, tolerance)
+    wanted = particle_table.cells(system, models or particle_table.MODELS, sizes or particle_table.SIZES[system], seeds)
+    with progress() as report:
+        for done, cell in enumerate(wanted):
+            report(f"cells of {system}", done, len(wanted))
+            if not (folder / f"{cell.name}.json").exists():
+                result, flow = particle_table.fill(cell, effort, data, report)
+                save(flow, folder / cell.name, particle_table.card_of(cell.name, flow, data, result))
+                particle_table.write_result(folder, result)
+    written = particle_figure.publish(folder, data)
+    typer.echo(json.dumps(written) if as_json else particle_figure.text(written))
+
+
+@particles_app.command()
+def evaluate(
+    weights: Annotated[Path, typer.Argument(help="Folder with weights.safetensors and card.json.")],
+    samples: Annotated[int, typer.Option(min=2, help="To generate, for the effective sample size.")] = 10_000,
+    test_samples: Annotated[int, typer.Option("--test", min=2, help="Test samples to score, exactly.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    tolerance: Annotated[float, typer.Option(min=1e-9, help="Of the solver.")] = 1e-5,
+    out: Annotated[
+        Path | None, typer.Option(help="Write weights and card, with these metrics, to this folder.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Measure a model of particles: test NLL beside its floor, distances, effective size of reweighted samples.
+
+    Needs the samples that `enflow data particles` makes. No weight is clipped.
+    """
+    import torch
+
+    from model.checkpoint import load_particles, read_card, save
+    from model.training import particle_measures
+    from model.training.particles import load
+
+    torch.set_num_threads(threads)
+    card, flow = read_card(weights), load_particles(weights)
+    data = load(card.dataset.name)
+    nll, error = particle_measures.score(flow, data, test_samples, tolerance)
+    metrics = {"test_nll": nll, "test_nll_se": error, "test_samples": test_samples, "tolerance": tolerance}
+    metrics["distance_jsd"] = particle_measures.distance_jsd(flow, data, samples, seed, tolerance)
+    if data.potential is not None:
+        with progress() as report:
+            ess = particle_measures.reweighted(flow, data.potential, samples, seed, tolerance, report)
+        metrics |= asdict(ess)
+    known = {"entropy_floor": data.entropy, "entropy_floor_se": data.entropy_error}
+    card = replace(card, metrics=card.metrics | known | metrics)
+    if out is not None:
+        save(flow, out, replace(card, name=out.name))
+    typer.echo(json.dumps(card.metrics) if as_json else "\n".join(f"{k:20} {v}" for k, v in card.metrics.items()))

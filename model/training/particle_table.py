@@ -1,0 +1,233 @@
+"""The paper's table of the particle systems: six models, sizes of the training set, seeds; a cell is one of each.
+
+A cell is trained, scored on test samples with the exact divergence, and kept on disk as it is finished.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from model.checkpoint import Card, Dataset
+from model.config import DynamicsConfig, EGNNConfig, GNNConfig, KernelConfig, ParticleConfig, SimpleConfig, from_json
+from model.errors import ConfigError
+from model.flow.particle_flow import ParticleFlow
+from model.training.commit import commit
+from model.training.optimizer import OptimizerConfig
+from model.training.particle_measures import Report, score
+from model.training.particle_training import ParticleTrainer, ParticleTraining, Stage
+from model.training.particles import Particles
+
+MODELS = ("enf", "gnn", "gnn_att", "gnn_att_aug", "simple", "kernel")
+SIZES: dict[str, tuple[int, ...]] = {
+    "dw4": (100, 1000, 10_000, 100_000),
+    "lj13": (10, 100, 1000, 10_000),
+    "qm9_positional": (13_808,),
+}
+SCALES = {"dw4": 2.12, "lj13": 0.85, "qm9_positional": 1.6}
+"""Spread of the systems per dimension."""
+N_DIMS = {"dw4": 2, "lj13": 3, "qm9_positional": 3}
+N_PARTICLES = {"dw4": 4, "lj13": 13, "qm9_positional": 19}
+
+PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
+    "dw4": {
+        "gnn": (11.93, 11.31, 10.38, 7.95),
+        "gnn_att": (11.65, 11.13, 9.34, 7.83),
+        "gnn_att_aug": (8.81, 8.31, 7.90, 7.61),
+        "simple": (9.58, 9.51, 9.53, 9.47),
+        "kernel": (8.74, 8.67, 8.42, 8.26),
+        "enf": (8.31, 8.15, 7.69, 7.48),
+    },
+    "lj13": {
+        "gnn": (43.56, 42.84, 37.17, 36.49),
+        "gnn_att": (43.32, 36.22, 33.84, 32.65),
+        "gnn_att_aug": (41.09, 31.50, 30.74, 30.93),
+        "simple": (33.67, 33.10, 32.79, 32.99),
+        "kernel": (35.03, 31.49, 31.17, 31.25),
+        "enf": (33.12, 30.99, 30.56, 30.41),
+    },
+    "qm9_positional": {
+        "gnn": (-0.9,),
+        "gnn_att": (-26.6,),
+        "gnn_att_aug": (-33.5,),
+        "simple": (73.0,),
+        "kernel": (38.6,),
+        "enf": (-70.2,),
+    },
+}
+"""Test NLL at the sizes above as Satorras et al. 2021 print it, on samples of their own that are not to be had."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table."""
+
+    system: str
+    model: str
+    samples: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.system}-{self.model}-{self.samples}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is spent on a cell.
+
+    Attributes:
+        steps: of flow matching, at most.
+        likelihood_steps: by likelihood, at most, afterwards.
+        batch_size: samples per step.
+        test_samples: that are scored.
+        tolerance: at which.
+    """
+
+    steps: int
+    likelihood_steps: int
+    batch_size: int
+    test_samples: int
+    tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.steps + self.likelihood_steps < 1:
+            raise ConfigError("found no steps of flow matching and none of likelihood; expected some")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a cell, nats per sample.
+
+    Attributes:
+        nll: of test samples; where the energy is known, its fluctuation between them is taken out (see `score`).
+        nll_error: its standard error.
+        above_floor: nll less the entropy of the distribution; None where that is not known.
+        steps: taken in each stage.
+        seconds: processor time of the training.
+        effort: what was meant to be spent.
+    """
+
+    cell: Cell
+    nll: float
+    nll_error: float
+    above_floor: float | None
+    parameters: int
+    steps: tuple[int, ...]
+    seconds: float
+    effort: Effort
+
+
+def dynamics_of(model: str, n_dims: int) -> DynamicsConfig:
+    """The velocity of a model of the table, all of about the same width (32, three layers, as in the paper).
+
+    Raises:
+        ConfigError: no such model.
+    """
+    match model:
+        case "enf":
+            return EGNNConfig(
+                n_features=0, node_dim=32, edge_dim=32, n_layers=3, n_radial=12, layer_norm=False, tanh_range=None,
+                message_scale=1.0, n_frequencies=2, size_input=False, output="velocity",
+            )  # fmt: skip
+        case "gnn" | "gnn_att" | "gnn_att_aug":
+            return GNNConfig(n_dims=n_dims, node_dim=32, n_layers=3, gate=model != "gnn", n_frequencies=2)
+        case "simple":
+            return SimpleConfig()
+        case "kernel":
+            return KernelConfig()
+    raise ConfigError(f"found model {model!r}; expected one of {', '.join(MODELS)}")
+
+
+def configuration(cell: Cell, effort: Effort) -> ParticleTraining:
+    """How a cell is trained: by flow matching, then by likelihood, if there are steps for it."""
+    n_dims = N_DIMS[cell.system]
+    flow = ParticleConfig(
+        n_particles=N_PARTICLES[cell.system],
+        n_dims=n_dims,
+        scale=SCALES[cell.system],
+        dynamics=dynamics_of(cell.model, n_dims),
+    )
+    brisk = OptimizerConfig(muon_rate=0.01, adam_rate=0.003, warmup_steps=50, clip=20.0, ema=0.98)
+    gentle = OptimizerConfig(muon_rate=0.001, adam_rate=0.0005, warmup_steps=5, clip=10.0, ema=0.9)
+    steps, fine = effort.steps, effort.likelihood_steps
+    stages = (
+        Stage("flow_matching", steps, effort.batch_size, checks=max(1, steps // 100), optimizer=brisk),
+        Stage("likelihood", fine, effort.batch_size, checks=max(1, fine // 10), optimizer=gentle),
+    )
+    wanted = tuple(stage for stage in stages if stage.steps)
+    augment = cell.model == "gnn_att_aug"
+    return ParticleTraining(cell.system, cell.samples, flow, augment, wanted, time_power=1.0, seed=cell.seed)
+
+
+def fill(cell: Cell, effort: Effort, data: Particles, report: Report) -> tuple[Result, ParticleFlow]:
+    """Train and score one cell."""
+    config = configuration(cell, effort)
+    trainer, began = ParticleTrainer(config, data), time.process_time()
+    steps = [0] * len(config.stages)
+    for stage, step, loss, valid in trainer.run():
+        steps[stage] = step
+        total = config.stages[stage].steps
+        report(f"{cell.name} {config.stages[stage].objective}", step, total, f"loss {loss:.3f}, valid {valid:.3f}")
+    seconds = time.process_time() - began
+    flow = trainer.flow.eval()
+    nll, error = score(flow, data, effort.test_samples, effort.tolerance)
+    result = Result(
+        cell=cell,
+        nll=nll,
+        nll_error=error,
+        above_floor=None if data.entropy is None else nll - data.entropy,
+        parameters=sum(p.numel() for p in flow.parameters()),
+        steps=tuple(steps),
+        seconds=round(seconds, 1),
+        effort=effort,
+    )
+    return result, flow
+
+
+def card_of(name: str, flow: ParticleFlow, data: Particles, result: Result) -> Card:
+    """The card of a cell's weights."""
+    metrics = {
+        "test_nll": result.nll,
+        "test_nll_se": result.nll_error,
+        "entropy_floor": data.entropy,
+        "entropy_floor_se": data.entropy_error,
+        "train_samples": result.cell.samples,
+        "test_samples": result.effort.test_samples,
+        "tolerance": result.effort.tolerance,
+    }
+    split = "train, valid and test by chain" if data.potential else "train, valid and test of QM9, 19 atoms"
+    return Card(
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_commit=commit(),
+        config=flow.config,
+        dataset=Dataset(data.name, data.sha256, split),
+        seed=result.cell.seed,
+        licence="MIT",
+        metrics=metrics,
+        units="those of the potential (lengths, temperature 1), nats" if data.potential else "angstrom, nats",
+    )
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The finished cells of a folder."""
+    documents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [from_json(Result, document, "result") for document in documents]
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Keep a finished cell."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{result.cell.name}"
+    partial.write_text(json.dumps(asdict(result)) + "\n")
+    partial.replace(folder / f"{result.cell.name}.json")
+
+
+def cells(system: str, models: Sequence[str], sizes: Iterable[int], seeds: int) -> list[Cell]:
+    """Cells in the order of filling: the first seed of all before the second of any."""
+    wanted = list(sizes)
+    return [Cell(system, model, size, seed) for seed in range(seeds) for size in wanted for model in models]

@@ -1,0 +1,67 @@
+"""Cells and scores of particles, against a flow that is the distribution itself."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.errors import ConfigError
+from model.flow.particle_flow import ParticleFlow
+from model.training import particle_measures, particle_table
+from model.training.particle_figure import publish
+from model.training.particle_figure import text as told
+from model.training.particle_table import MODELS, PUBLISHED, SIZES, Cell, Effort, Result
+from tests.training.test_particle_measures import springs
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("system", SIZES)
+def test_every_model_of_every_system_can_be_built(system: str, model: str) -> None:
+    config = particle_table.configuration(Cell(system, model, 10, 0), Effort(5, 5, 4, 2))
+    flow = ParticleFlow(config.flow)
+    assert flow.dynamics.equivariant == (model in ("enf", "simple", "kernel"))
+    assert config.augment == (model == "gnn_att_aug")
+    assert [stage.objective for stage in config.stages] == ["flow_matching", "likelihood"]
+    assert len(PUBLISHED[system][model]) == len(SIZES[system])
+
+
+def test_an_unknown_model_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="found model 'mlp'; expected one of enf, gnn"):
+        particle_table.dynamics_of("mlp", 3)
+
+
+def test_a_cell_is_trained_scored_and_kept(tmp_path: Path) -> None:
+    cell, data = Cell("dw4", "kernel", 20, 0), springs()
+    result, flow = particle_table.fill(cell, Effort(5, 0, 4, 10, 1e-3), data, lambda *_: None)
+    assert result.nll == pytest.approx(particle_measures.score(flow, data, 10, 1e-3)[0])
+    particle_table.write_result(tmp_path, result)
+    assert particle_table.read_results(tmp_path) == [result]
+
+
+def test_first_seeds_come_first() -> None:
+    cells = particle_table.cells("dw4", ["enf", "gnn"], [100, 1000], 2)
+    assert [(c.model, c.samples, c.seed) for c in cells[:5]] == [
+        ("enf", 100, 0), ("gnn", 100, 0), ("enf", 1000, 0), ("gnn", 1000, 0), ("enf", 100, 1)
+    ]  # fmt: skip
+
+
+def test_a_table_says_mean_spread_and_what_is_missing(tmp_path: Path) -> None:
+    effort = Effort(1, 0, 1, 2)
+    for seed, nll in enumerate((8.0, 9.0)):
+        result = Result(Cell("dw4", "enf", 100, seed), nll, 0.1, nll - 7, 10, (1,), 1.0, effort)
+        particle_table.write_result(tmp_path, result)
+    particle_table.write_result(tmp_path, replace(result, cell=Cell("dw4", "enf", 1000, 0)))
+    data = replace(springs(), name="dw4")
+    document = publish(tmp_path, data)
+    assert document["table"]["enf"]["100"] == {
+        "nll": 8.5,
+        "spread": pytest.approx(0.5**0.5),
+        "seeds": 2,
+        "published": 8.31,
+    }
+    assert "| E-NF | 8.50 ± 0.71 (8.31) | 9.00 (8.15) | - (7.69) | - (7.48) |" in told(document)
+    assert len(document["missing"]) == 6 * 4 * 3 - 3
+    assert document["hours_missing"] == pytest.approx(69 / 3600, abs=0.005)  # every cell so far took a second
+    assert json.loads((tmp_path / "dw4.json").read_text())["floor"] == data.entropy
+    assert "floor: the entropy" in (tmp_path / "dw4.svg").read_text()
