@@ -215,7 +215,7 @@ def card_of(name: str, flow: ParticleFlow, data: Particles, result: Result) -> C
 
 def read_results(folder: Path) -> list[Result]:
     """The finished cells of a folder."""
-    documents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    documents = [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
     return [from_json(Result, document, "result") for document in documents]
 
 

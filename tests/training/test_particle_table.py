@@ -64,4 +64,5 @@ def test_a_table_says_mean_spread_and_what_is_missing(tmp_path: Path) -> None:
     assert len(document["missing"]) == 6 * 4 * 3 - 3
     assert document["hours_missing"] == pytest.approx(69 / 3600, abs=0.005)  # every cell so far took a second
     assert json.loads((tmp_path / "dw4.json").read_text())["floor"] == data.entropy
+    assert publish(tmp_path, data) == document, "what it wrote is no cell"
     assert "floor: the entropy" in (tmp_path / "dw4.svg").read_text()
