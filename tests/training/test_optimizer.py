@@ -15,8 +15,8 @@ def matrices() -> list[nn.Parameter]:
 
 def test_muon_moves_matrices_as_pytorch_s_does():
     mine, theirs, before = matrices(), matrices(), matrices()
-    ours = Muon(mine, lr=0.02)
-    reference = torch.optim.Muon(theirs, lr=0.02, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
+    ours = Muon(mine, lr=0.02, weight_decay=0.5)
+    reference = torch.optim.Muon(theirs, lr=0.02, momentum=0.95, weight_decay=0.5, adjust_lr_fn="original")
     source = torch.Generator().manual_seed(1)
     for _ in range(4):
         for one, other in zip(mine, theirs, strict=True):
