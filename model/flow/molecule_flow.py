@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from model.batch import MoleculeBatch, collate, split
 from model.chem.elements import QM9, Vocabulary
 from model.chem.formula import parse_formula
-from model.chem.molecule import Molecule, Molecules
+from model.chem.molecule import Molecule
 from model.config import TOLERANCES, FlowConfig
-from model.errors import ConfigError, SolverError, StructureError
+from model.errors import ConfigError, StructureError
 from model.flow import dequantize, dynamics
 from model.flow.act_norm import ActNorm
 from model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, Untouched
@@ -23,28 +23,16 @@ from model.flow.ensemble import Arrival, Start, travel
 from model.flow.likelihood import Draw, Likelihood, combine, divergence_along, path_tolerance, quadrature_tolerance
 from model.flow.noise import generator
 from model.flow.points import Latent, Lifted
+from model.flow.samples import Sample, Wanted, check, in_order
 from model.flow.stepper import Status, arithmetic
 
 BLOCK = 64
 """Molecules that are dequantized together."""
 
-Wanted = int | str | None
-"""Of a molecule to generate: its size, its formula, or neither."""
-
 STANDARD = TOLERANCES["standard"]
 INVERTIBLE = 1e-9
 """Tolerance of the way to the base and back: the path stretches errors. One molecule of 24 came back 0.05 angstrom away
 at 1e-7, in float32 as in float64."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What came of one molecule; `molecule` is None where an atom flew beyond all bounds."""
-
-    index: int
-    molecule: Molecule | None
-    status: Status
-    nfe: int
 
 
 class MoleculeFlow(nn.Module):
@@ -177,7 +165,7 @@ class MoleculeFlow(nn.Module):
             ConfigError: a formula for a model that draws the elements itself.
         """
         sizes = [n_atoms] if n_atoms is None or isinstance(n_atoms, int | str) else n_atoms
-        return _molecules(self.samples(sizes, seed, rtol, atol))
+        return in_order(self.samples(sizes, seed, rtol, atol))
 
     def samples(
         self,
@@ -212,7 +200,7 @@ class MoleculeFlow(nn.Module):
         points = [point for point, _, _ in self._lifted(molecules, seed, range(len(molecules)), 0)]
         latents = {}
         for arrival in self._travel(points, 1.0, 0.0, rtol, atol):
-            _check(arrival.index, arrival.status)
+            check(arrival.index, arrival.status)
             latents[arrival.index] = Latent(arrival.x, arrival.h)
         return [latents[index] for index in range(len(molecules))]
 
@@ -222,7 +210,7 @@ class MoleculeFlow(nn.Module):
         Raises:
             SolverError: an atom flew beyond all bounds.
         """
-        return _molecules(self._landing(latents, rtol, atol))
+        return in_order(self._landing(latents, rtol, atol))
 
     def log_prob(
         self,
@@ -327,19 +315,3 @@ def _vocabulary(config: FlowConfig) -> Vocabulary:
     if (config.vocabulary, config.max_atoms) == (QM9.atomic_numbers, QM9.max_atoms):
         return QM9
     return Vocabulary("the model's vocabulary", config.vocabulary, config.max_atoms)
-
-
-def _molecules(samples: Iterator[Sample]) -> Molecules:
-    found = {}
-    for one in samples:
-        if one.molecule is None:
-            raise SolverError(f"an atom of molecule {one.index} flew beyond all bounds (solver: {one.status.name})")
-        found[one.index] = one.molecule
-    return Molecules(found[index] for index in range(len(found)))
-
-
-def _check(index: int, status: Status) -> None:
-    if status != Status.SUCCESS:
-        raise SolverError(
-            f"molecule {index}: the solver stopped with {status.name}, expected SUCCESS; try other tolerances"
-        )

@@ -11,7 +11,8 @@ from model.chem.metrics import Share, Stability, stability, validity
 from model.config import TOLERANCES
 from model.errors import StructureError
 from model.flow.ensemble import PAIRS
-from model.flow.molecule_flow import MoleculeFlow, Sample
+from model.flow.molecule_flow import MoleculeFlow
+from model.flow.samples import Sample
 from model.flow.solve import march
 from model.flow.stepper import Status
 from model.terminal import Report

@@ -12,7 +12,8 @@ from model.chem.metrics import table_smiles
 from model.chem.molecule import Molecule
 from model.errors import DataError
 from model.flow.likelihood import Likelihood
-from model.flow.molecule_flow import MoleculeFlow, Sample
+from model.flow.molecule_flow import MoleculeFlow
+from model.flow.samples import Sample
 from model.flow.stepper import Status
 from model.terminal import Report
 from model.training.data import Molecules, load_qm9
