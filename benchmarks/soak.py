@@ -3,7 +3,7 @@
     python -m benchmarks.soak --minutes 10
 
 The whole service runs in a process of its own, the callers speak HTTP to it. Then the same with an engine that leaks,
-for a fifth of the time: a watch that does not bark at that is worth nothing.
+for a tenth of the time: a watch that does not bark at that is worth nothing.
 """
 
 import argparse
@@ -224,7 +224,7 @@ def main() -> None:
     leaking, minutes = EngineSpec("benchmarks.soak:leaky", weights), arguments.minutes
     seen = {
         "engine": asyncio.run(soak(honest, minutes)),
-        "leaking control": asyncio.run(soak(leaking, max(1.0, minutes / 5))),
+        "leaking control": asyncio.run(soak(leaking, max(1.0, minutes / 10))),
     }
     facts = {
         name: {
