@@ -11,6 +11,7 @@ import { EXACT, scores } from "./likelihood.js";
 import { formula, sentence } from "./molecule.js";
 import { formulaOf } from "./structure.js";
 import { limits } from "./service.js";
+import { sizeOf, textOf } from "./size.js";
 
 const FRAMES = 60;
 const PLAY_SECONDS = 7;
@@ -39,7 +40,7 @@ export class Flow {
     const { atoms, seed, tolerance } = this.form.elements;
     return {
       n_molecules: 1,
-      n_atoms: atoms.value === "" ? null : Number(atoms.value),
+      ...sizeOf(atoms.value),
       seed: seed.value === "" ? null : Number(seed.value),
       tolerance: tolerance.value,
     };
@@ -50,10 +51,10 @@ export class Flow {
     if (parameters.has("seed")) this.run({ ...this.request, first_index: Number(parameters.get("index") ?? 0) });
   }
 
-  /** Lets a generated molecule flow again: its seed and index fix it. */
-  watch(molecule, tolerance) {
+  /** Lets a generated molecule flow again: its seed and index, and what was asked for, fix it. */
+  watch(molecule, { formula, tolerance = "standard" } = {}) {
     const { elements } = this.form;
-    elements.atoms.value = molecule.n_atoms;
+    elements.atoms.value = formula ?? molecule.n_atoms;
     elements.seed.value = molecule.seed;
     elements.tolerance.value = tolerance;
     this.run({ ...this.request, first_index: molecule.index });
@@ -96,9 +97,10 @@ export class Flow {
     if (failure) throw new Problem({ title: "The flow did not arrive.", detail: failure.detail || failure.reason });
   }
 
-  remember({ n_atoms, tolerance, first_index = 0 }, seed) {
+  remember({ tolerance, first_index = 0, ...request }, seed) {
     this.seed = seed;
-    const state = { seed, index: first_index, tolerance, ...(n_atoms !== null && { atoms: n_atoms }) };
+    const atoms = textOf(request);
+    const state = { seed, index: first_index, tolerance, ...(atoms && { atoms }) };
     history.replaceState(null, "", `#flow?${new URLSearchParams(state)}`);
   }
 

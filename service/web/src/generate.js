@@ -6,6 +6,7 @@ import { Job } from "./job.js";
 import { ESTIMATE, scores } from "./likelihood.js";
 import { asCurl, asPython } from "./snippet.js";
 import { limits } from "./service.js";
+import { sizeOf, textOf } from "./size.js";
 
 const FRAMES = 24; // enough to replay a card smoothly: the page interpolates between them
 const LIVE_LIMIT = 32; // with more molecules on the way, their pictures come when they are done
@@ -29,11 +30,9 @@ export class Generate {
   /** The request the form describes. */
   get request() {
     const { count, atoms, seed, tolerance, only, nll } = this.form.elements;
-    const sizes = atoms.value.split(/[\s,;]+/).filter(Boolean).map(Number);
-    const n_atoms = sizes.length === 0 ? null : sizes.length === 1 ? sizes[0] : sizes;
     return {
-      n_molecules: sizes.length > 1 ? sizes.length : Number(count.value),
-      n_atoms,
+      n_molecules: Number(count.value),
+      ...sizeOf(atoms.value),
       seed: seed.value === "" ? null : Number(seed.value),
       tolerance: tolerance.value,
       only: only.value,
@@ -51,8 +50,9 @@ export class Generate {
   /** Puts what is shown into the address, so that the address reproduces it. */
   remember() {
     if (!this.shown) return;
-    const { n_molecules, n_atoms, seed, tolerance, only } = this.shown;
-    const state = { count: n_molecules, seed, tolerance, ...(n_atoms !== null && { atoms: n_atoms }), ...(only !== "any" && { only }), ...this.gallery.state };
+    const { n_molecules, seed, tolerance, only } = this.shown;
+    const atoms = textOf(this.shown);
+    const state = { count: n_molecules, seed, tolerance, ...(atoms && { atoms }), ...(only !== "any" && { only }), ...this.gallery.state };
     if (this.nll !== "estimate") state.nll = this.nll;
     history.replaceState(null, "", `#generate?${new URLSearchParams(state)}`);
   }

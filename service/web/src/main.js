@@ -48,7 +48,7 @@ const open = (molecule) => showDetail(molecule, onward);
 
 function watch(molecule) {
   go("flow");
-  view("flow").watch(molecule, view("generate").shown?.tolerance ?? "standard");
+  view("flow").watch(molecule, view("generate").shown ?? {});
 }
 
 function show() {
