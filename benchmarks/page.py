@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from benchmarks.measure import tell
 from tests.page.serving import browsing, missing, serving
 
 MOLECULES = 64
 SECONDS = 6
-PAINT = """() => Object.fromEntries(performance.getEntriesByType("paint").map((each) => [each.name, each.startTime]))"""
+PAINT = """() => new Promise((tell) => new PerformanceObserver((list) => {
+  for (const { name, startTime } of list.getEntries()) if (name === "first-contentful-paint") tell(startTime);
+}).observe({ type: "paint", buffered: true }))"""
 FRAMES = """async (seconds) => {
   const times = [];
   const stages = [...document.querySelectorAll(".card .stage")];
@@ -40,8 +42,7 @@ def first_paint(address: str) -> float:
     with browsing() as browser:
         page = browser.new_page()
         page.goto(address)
-        page.wait_for_function("performance.getEntriesByType('paint').length > 0")
-        return float(page.evaluate(PAINT)["first-contentful-paint"])
+        return float(page.evaluate(PAINT))
 
 
 def transferred(browser: Browser, address: str) -> int:
@@ -59,7 +60,7 @@ def frames(browser: Browser, address: str) -> dict[str, float]:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(600_000)
     page.goto(f"{address}/#generate?seed=1&count={MOLECULES}&tolerance=draft&nll=none")
-    page.wait_for_function(f"document.querySelectorAll('.card .formula').length === {MOLECULES}")
+    expect(page.locator("#generate .card .formula")).to_have_count(MOLECULES, timeout=600_000)
     page.wait_for_selector("#generate-form[aria-busy=false]")
     page.wait_for_selector(".painter:not(.stale)")
     intervals = np.diff(_times(page))
