@@ -66,7 +66,9 @@ def table(
 def evaluate(
     weights: Annotated[Path, typer.Argument(help="Folder with weights.safetensors and card.json.")],
     samples: Annotated[int, typer.Option(min=2, help="To generate, for the effective sample size.")] = 10_000,
-    test_samples: Annotated[int, typer.Option("--test", min=2, help="Test samples to score, exactly.")] = 1000,
+    test_samples: Annotated[
+        int, typer.Option("--test", min=0, help="Test samples to score, exactly; 0 leaves the card's NLL as it is.")
+    ] = 1000,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     tolerance: Annotated[float, typer.Option(min=1e-9, help="Of the solver.")] = 1e-5,
     out: Annotated[
@@ -88,15 +90,16 @@ def evaluate(
     torch.set_num_threads(threads)
     card, flow = read_card(weights), load_particles(weights)
     data = load(card.dataset.name)
-    nll, error = particle_measures.score(flow, data, test_samples, tolerance)
-    metrics = {"test_nll": nll, "test_nll_se": error, "test_samples": test_samples, "tolerance": tolerance}
+    metrics: dict[str, float | None] = {"entropy_floor": data.entropy, "entropy_floor_se": data.entropy_error}
+    if test_samples:
+        nll, error = particle_measures.score(flow, data, test_samples, tolerance)
+        metrics |= {"test_nll": nll, "test_nll_se": error, "test_samples": test_samples, "tolerance": tolerance}
     metrics["distance_jsd"] = particle_measures.distance_jsd(flow, data, samples, seed, tolerance)
     if data.potential is not None:
         with progress() as report:
             ess = particle_measures.reweighted(flow, data.potential, samples, seed, tolerance, report)
         metrics |= asdict(ess)
-    known = {"entropy_floor": data.entropy, "entropy_floor_se": data.entropy_error}
-    card = replace(card, metrics=card.metrics | known | metrics)
+    card = replace(card, metrics=card.metrics | metrics)
     if out is not None:
         save(flow, out, replace(card, name=out.name))
     typer.echo(json.dumps(card.metrics) if as_json else "\n".join(f"{k:20} {v}" for k, v in card.metrics.items()))

@@ -1,16 +1,18 @@
 """NLL, reweighting and distances of particles, against a flow that is the distribution itself."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from torch import Tensor
 
+from model.checkpoint import load_particles, read_card
 from model.config import ParticleConfig
 from model.flow.particle_flow import ParticleFlow
 from model.training import particle_measures
 from model.training.particles import Particles
-from model.training.potentials import Potential
+from model.training.potentials import DW4, Potential
 from tests.flow.fields import Linear
 
 STIFFNESS = 2.0
@@ -69,3 +71,12 @@ def test_distances_of_a_perfect_flow_are_those_of_the_test_and_those_of_a_wide_o
     wide = particle_measures.distance_jsd(gaussian_flow(2 * STIFFNESS**-0.5), data, 4000, 1, 1e-3)
     assert perfect < 0.002  # 24,000 distances in some 30 bins
     assert wide > 0.05
+
+
+def test_the_bundled_weights_follow_the_energy() -> None:
+    place = Path(__file__).resolve().parents[2] / "weights" / "dw4"
+    known = read_card(place).metrics
+    assert known.keys() >= {"test_nll", "test_nll_se", "entropy_floor", "ess", "train_samples"}
+    found = particle_measures.reweighted(load_particles(place), DW4, 150, 7, 1e-4, lambda *_: None)
+    assert found.ess == pytest.approx(known["ess"], abs=0.15)
+    assert found.log_z == pytest.approx(known["log_z"], abs=4 * found.log_z_se)
