@@ -1,6 +1,7 @@
 # The service in one image, for CPU (default) or NVIDIA GPUs:
 #   docker build -t enflow .
 #   docker build -t enflow:cuda --build-arg VARIANT=cuda .
+#   docker build -t enflow:ray --build-arg VARIANT=cuda --build-arg EXTRAS=ray .      for the nodes of a Ray cluster
 
 FROM node:22-slim AS page
 WORKDIR /page
@@ -11,6 +12,7 @@ RUN npm run build
 
 FROM python:3.11-slim-bookworm AS wheels
 ARG VARIANT=cpu
+ARG EXTRAS=
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /app
@@ -26,7 +28,7 @@ RUN torch=$(sed -n 's/^torch==//p' constraints.txt) && \
 # The packages stand empty here, so that a change of the source does not install the dependencies anew.
 COPY pyproject.toml README.md LICENSE ./
 RUN mkdir model service && touch model/__init__.py service/__init__.py && \
-    /opt/enflow/bin/pip install --constraint constraints.txt --editable .
+    /opt/enflow/bin/pip install --constraint constraints.txt --editable ".${EXTRAS:+[$EXTRAS]}"
 # Headers, test programs and installers are for building; nothing is built in the image.
 RUN cd /opt/enflow/lib/python3.11/site-packages && \
     rm -rf torch/include torch/test torch/lib/*.a pip pip-*.dist-info /opt/enflow/bin/pip* && \

@@ -24,7 +24,7 @@ endif
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install serve test check fuzz reproduce-particles bench bench-quick page browser screenshots clean
+.PHONY: help install serve test test-ray check fuzz reproduce-particles bench bench-quick page browser screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -42,11 +42,19 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(PIP_INSTALL) --editable '.[test]'
 	@touch $@
 
+$(VENV)/installed-ray: $(VENV)/installed-test
+	$(PIP_INSTALL) --editable '.[test,ray]'
+	@touch $@
+
 serve: install page ## install, then serve on http://127.0.0.1:8000
 	$(BIN)/enflow serve --host 127.0.0.1 --port $(PORT)
 
 test: check page browser ## install, run every check and every test
 	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory test-ray
+
+test-ray: $(VENV)/installed-ray ## two engines in Ray, one of which is killed
+	$(BIN)/python -m pytest -m ray tests/service/test_ray_app.py
 
 fuzz: $(VENV)/installed-test ## the grammars of structure files and the API's description at length: ENFLOW_FUZZ examples each (5000; a tenth per endpoint)
 	ENFLOW_FUZZ=$${ENFLOW_FUZZ:-5000} $(BIN)/python -m pytest --override-ini timeout=0 tests/chem/test_fuzz.py tests/service/test_app_fuzz.py

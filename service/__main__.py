@@ -13,6 +13,7 @@ from service.scoresheet import likelihood
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from service.replicas import Replicas
     from service.worker import EngineClient
 
 app.command()(sample)
@@ -51,22 +52,24 @@ def serve(
     from service.telemetry import configure_logs
 
     configure_logs(settings.log_level)
-    with _engines(settings, replicas) if ray else nullcontext() as client:
-        _serve(settings, client)
+    with _engines(settings, replicas) if ray else nullcontext((None, None)) as clients:
+        _serve(settings, *clients)
 
 
-def _serve(settings: Settings, client: "EngineClient | None") -> None:
+def _serve(settings: Settings, client: "EngineClient | None", formulas: "EngineClient | None") -> None:
     from service.app import create_app
     from service.server import Server
 
-    server = Server(create_app(settings, client), settings)
+    server = Server(create_app(settings, client, formulas), settings)
     try:
         server.run()
     except SystemExit:  # uvicorn's way to say that it could not listen, or that the application did not start
+        if server.started:  # Ray's way to end on SIGTERM, which uvicorn raises anew when it has stopped
+            return
         raise ConfigError(f"the service did not start on {settings.host}:{settings.port}; its log says why") from None
 
 
-def _engines(settings: Settings, replicas: int | None) -> "AbstractContextManager[EngineClient]":
+def _engines(settings: Settings, replicas: int | None) -> "AbstractContextManager[tuple[Replicas, Replicas | None]]":
     try:
         from service.ray_app import engines
     except ModuleNotFoundError as error:

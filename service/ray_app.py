@@ -35,60 +35,73 @@ ONGOING = 1024
 WORK_S = 30.0
 """Seconds of queued work for which a replica more is wanted: about what one takes to start."""
 
+PACE_S = 0.05
+"""Seconds between two bundles of events: each costs Ray milliseconds, and a small step takes no longer."""
+
 UNREADY_S = 60.0
 """An engine that has not been ready for so long will not be: its replica is replaced."""
 
 
+JOINT, FORMULAS = "joint", "formulas"
+"""The model of `weights`, and the one that takes formulas, where there is one."""
+
+
 class Engine:
-    """A replica: an engine in a process of its own, as everywhere, and this actor to reach it."""
+    """A replica: engines in processes of their own, as everywhere, and this actor to reach them."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc] # Serve awaits it
         self._care = Care()
-        self._client = engine_client(settings, self._care)
+        self._clients = {JOINT: engine_client(settings, self._care)}
+        if settings.formula_place:
+            self._clients[FORMULAS] = engine_client(settings, self._care, settings.formula_place)
         self._patience = time.monotonic() + self._care.start_s
-        await self._client.start()
-        while not self._client.health().ready:
+        for client in self._clients.values():
+            await client.start()
+        while not all(client.health().ready for client in self._clients.values()):
             self.check_health()
             await asyncio.sleep(0.05)
 
-    async def run(self, work: Work, answered: frozenset[int]) -> AsyncIterator[list[Event]]:
+    async def run(self, model: str, work: Work, answered: frozenset[int]) -> AsyncIterator[list[Event]]:
         """What becomes of a work; events that come together travel together."""
+        client = self._clients[model]
         while True:
             try:
-                await self._client.submit(work, answered)
+                await client.submit(work, answered)
                 break
             except Overloaded as busy:  # several applications may share this engine
                 await asyncio.sleep(min(busy.retry_after, 1.0))
         try:
-            async for bundle in bundled(self._client.events(work.id)):
+            async for bundle in bundled(client.events(work.id)):
                 yield bundle
         finally:
-            await self._client.abort(work.id)
+            await client.abort(work.id)
 
-    def pulse(self) -> Pulse:
+    def pulse(self, model: str) -> Pulse:
         """What this replica says of itself."""
-        stats = self._client.stats()
+        stats, health = self._clients[model].stats(), self._clients[model].health()
         name = serve.get_replica_context().replica_id.unique_id
-        return Pulse(name, os.getpid(), stats, self._client.health(), stats.queue_limit / self._care.queue_s)
+        return Pulse(name, os.getpid(), stats, health, stats.queue_limit / self._care.queue_s)
 
     def check_health(self) -> None:
         """Serve replaces the replica where this raises.
 
         Raises:
-            RuntimeError: the engine has not been ready for long.
+            RuntimeError: an engine has not been ready for long.
         """
-        health, now = self._client.health(), time.monotonic()
-        if health.ready:
+        ill = [health for client in self._clients.values() if not (health := client.health()).ready]
+        now = time.monotonic()
+        if not ill:
             self._patience = now + UNREADY_S
-        elif now > self._patience or not health.live:
-            raise RuntimeError(health.reason)
+        elif now > self._patience or not all(health.live for health in ill):
+            raise RuntimeError("; ".join(health.reason for health in ill))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What `replicas_wanted` goes by."""
-        return {"queue_seconds": self._client.stats().queue_seconds}
+        return {"queue_seconds": sum(client.stats().queue_seconds for client in self._clients.values())}
 
     async def __del__(self) -> None:
-        await self._client.close()
+        for client in self._clients.values():
+            await client.close()
 
 
 class Api:
@@ -100,7 +113,7 @@ class Api:
     def __serve_build_asgi_app__(self) -> Any:
         from service.app import create_app
 
-        return create_app(self._settings, Replicas(RayStage(self._engines)))
+        return create_app(self._settings, *clients(self._settings, self._engines))
 
 
 def replicas_wanted(context: Any) -> tuple[float, dict[str, Any]]:
@@ -110,15 +123,15 @@ def replicas_wanted(context: Any) -> tuple[float, dict[str, Any]]:
 
 
 class RayStage:
-    """The replicas of a deployment of `Engine`."""
+    """One model of the replicas of a deployment of `Engine`."""
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+    def __init__(self, handle: Any, model: str) -> None:
+        self._handle, self._model = handle, model
         self._run = handle.options(method_name="run", stream=True)
 
     async def run(self, work: Work, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
         """What becomes of a work, on the replica with fewer open portions of two drawn by chance."""
-        stream, ended = self._run.remote(work, answered), False
+        stream, ended = self._run.remote(self._model, work, answered), False
         try:
             async for bundle in stream:
                 yield bundle
@@ -133,10 +146,17 @@ class RayStage:
     async def pulses(self) -> Sequence[Pulse]:
         """Of all replicas that there are."""
         try:
-            found = await self._handle.broadcast("pulse").results_async(timeout_s=5.0, return_exceptions=True)
+            asked = self._handle.broadcast("pulse", self._model)
+            found = await asked.results_async(timeout_s=5.0, return_exceptions=True)
         except DeploymentUnavailableError:
             return []
         return [pulse for pulse in found if isinstance(pulse, Pulse)]
+
+
+def clients(settings: Settings, handle: Any) -> tuple[Replicas, Replicas | None]:
+    """The clients of the replicas behind a handle: of the joint model, and of the one that takes formulas."""
+    formulas = Replicas(RayStage(handle, FORMULAS)) if settings.formula_place else None
+    return Replicas(RayStage(handle, JOINT)), formulas
 
 
 def deployments(settings: Settings, resources: Mapping[str, float]) -> tuple[Any, Any]:
@@ -161,8 +181,22 @@ def application(args: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def engines(settings: Settings, replicas: int | None = None) -> Iterator[Replicas]:
-    """Engines in Ray: a small cluster on this machine's loopback, or the one of RAY_ADDRESS.
+def ray_cluster() -> Iterator[str]:
+    """A small cluster on this machine's loopback, or the one of RAY_ADDRESS; its address."""
+    address = os.environ.get("RAY_ADDRESS")
+    # Some CPU for Ray's own bookkeeping only: it starts as many idle workers. Replicas take threads, not these.
+    alone = {"_node_ip_address": "127.0.0.1", "num_cpus": 1, "object_store_memory": 100 * 2**20}
+    context = ray.init(address or "local", include_dashboard=False, log_to_driver=False, **({} if address else alone))
+    try:
+        yield context.address_info["gcs_address"]
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+@contextmanager
+def engines(settings: Settings, replicas: int | None = None) -> Iterator[tuple[Replicas, Replicas | None]]:
+    """Engines in Ray, and the clients of them all.
 
     Args:
         replicas: how many; None = one for each GPU, or one.
@@ -170,23 +204,22 @@ def engines(settings: Settings, replicas: int | None = None) -> Iterator[Replica
     Raises:
         ConfigError: they do not start.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    # Some CPU for Ray's own bookkeeping only: it starts as many idle workers. Replicas take threads, not these.
-    alone = {"_node_ip_address": "127.0.0.1", "num_cpus": 1, "object_store_memory": 100 * 2**20}
-    ray.init(address or "local", include_dashboard=False, log_to_driver=False, **({} if address else alone))
-    try:
-        yield Replicas(RayStage(_started(settings, replicas, on_cluster=bool(address))))
-    finally:
-        serve.shutdown()
-        ray.shutdown()
+    with ray_cluster():
+        yield clients(settings, started(settings, replicas))
 
 
-def _started(settings: Settings, replicas: int | None, *, on_cluster: bool) -> Any:
+def started(settings: Settings, replicas: int | None) -> Any:
+    """The handle of so many engines, once they are ready.
+
+    Raises:
+        ConfigError: they do not start.
+    """
     gpus = 0 if settings.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
     replicas = replicas or gpus or 1
     threads = settings.threads or (None if gpus else max(1, (os.cpu_count() or 1) // replicas))
     settings = settings.model_copy(update={"threads": threads})
-    engine, _ = deployments(settings, {"num_gpus": 1} if gpus else {"num_cpus": (threads or 1) if on_cluster else 0})
+    cores = (threads or 1) if "RAY_ADDRESS" in os.environ else 0
+    engine, _ = deployments(settings, {"num_gpus": 1} if gpus else {"num_cpus": cores})
     serve.start(proxy_location="Disabled")
     try:
         return serve.run(engine.options(num_replicas=replicas).bind(settings), name=APPLICATION, route_prefix=None)
@@ -195,7 +228,7 @@ def _started(settings: Settings, replicas: int | None, *, on_cluster: bool) -> A
 
 
 async def bundled(events: AsyncIterator[Event]) -> AsyncIterator[list[Event]]:
-    """Events as they come, those in one list that came while the list before was taken."""
+    """Events as they come, those in one list that come while the list before is on its way."""
     came: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def fetch() -> None:
@@ -214,6 +247,7 @@ async def bundled(events: AsyncIterator[Event]) -> AsyncIterator[list[Event]]:
                 bundle.append(came.get_nowait())
             ended = bundle[-1] is None
             yield [event for event in bundle if event is not None]
+            await asyncio.sleep(0 if ended else PACE_S)
         await fetching
     finally:
         fetching.cancel()

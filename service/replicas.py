@@ -113,7 +113,7 @@ class Replicas:
         self._names = itertools.count()
         self._present: Sequence[Pulse] = ()
         self._counted: dict[str, Stats] = {}
-        self._felt = -math.inf
+        self._felt, self._lost = -math.inf, 0
         self._draining = False
 
     async def start(self) -> None:
@@ -159,11 +159,15 @@ class Replicas:
             await asyncio.wait(list(self._works.values()), timeout=timeout)
 
     def stats(self) -> Stats:
-        """What goes on, over all replicas; what was finished and failed, of this client's works."""
+        """What goes on, over all replicas; what was finished and failed, of this client's works.
+
+        Its restarts are those of the engines, and of portions that were begun again elsewhere.
+        """
         present = [pulse.stats for pulse in self._present]
+        counted = {name: sum(getattr(each, name) for each in self._counted.values()) for name in COUNTERS}
         return Stats(
             **{name: sum(getattr(each, name) for each in present) for name in GAUGES},
-            **{name: sum(getattr(each, name) for each in self._counted.values()) for name in COUNTERS},
+            **counted | {"restarts": counted["restarts"] + self._lost},
             works=len(self._ledger.owed),
             queue_units=self._gate.queued,
             queue_limit=self._gate.limit,
@@ -250,6 +254,7 @@ class Replicas:
                         if not isinstance(event, Progress):
                             portion.answered.add(event.index)
         except ReplicaLost as lost:
+            self._lost += 1
             return str(lost)
         return error
 

@@ -14,7 +14,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from model.errors import ConfigError
 
@@ -158,3 +158,6 @@ def read_settings(given: dict[str, Any]) -> Settings:
         first = error.errors(include_input=False, include_url=False)[0]
         name = "ENFLOW_" + "__".join(str(part).upper() for part in first["loc"]) if first["loc"] else "settings"
         raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+    except SettingsError as error:  # its message has the field's name in quotes, and no reason
+        name = "ENFLOW_" + str(error).split('"')[1].upper()
+        raise ConfigError(f'{name}: expected JSON, such as ["https://chem.example"] for a list') from None

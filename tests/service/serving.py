@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import torch
 
+from model import checkpoint
+from model.config import DequantizerConfig, EGNNConfig, FlowConfig
+from model.flow.molecule_flow import MoleculeFlow
 from service.app import create_app
 from service.server import Server
 from service.settings import ChemistrySettings, Settings
@@ -25,6 +29,27 @@ CARD = {
 def weights_with_card(directory: Path) -> Path:
     (directory / "card.json").write_text(json.dumps(CARD))
     (directory / "weights.safetensors").write_bytes(b"none")
+    return directory
+
+
+def tiny_weights(directory: Path) -> Path:
+    """Weights that load: of a small flow, drawn at random."""
+    dynamics = EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="velocity")
+    return _saved(FlowConfig(dynamics=dynamics), directory, "tiny")
+
+
+def tiny_formula_weights(directory: Path) -> Path:
+    """Such weights of a model that takes formulas."""
+    dynamics = EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="still")
+    config = FlowConfig(dynamics=dynamics, dequantizer=DequantizerConfig("given", capacity=4))
+    return _saved(config, directory, "tiny-formula")
+
+
+def _saved(config: FlowConfig, directory: Path, name: str) -> Path:
+    torch.manual_seed(0)
+    dataset = checkpoint.Dataset("none", "0" * 64, "none")
+    card = checkpoint.Card(name, "2026-01-01T00:00:00Z", "0" * 7, config, dataset, 0, "MIT", {})
+    checkpoint.save(MoleculeFlow(config), directory, card)
     return directory
 
 

@@ -13,19 +13,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import torch
 
-from model import checkpoint
 from model.chem.formats import read
 from model.chem.molecule import Molecule
-from model.config import EGNNConfig, FlowConfig
-from model.flow.molecule_flow import MoleculeFlow
 from service.__main__ import main
 from service.latent import rmsd
 from service.settings import Settings
 from service.work import Structure
 from service.worker import engine_client
-from tests.service.serving import one_worker, serving
+from tests.service.serving import one_worker, serving, tiny_weights
 
 WATER = "3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
 PEROXIDE = "4\n\nO 0.7 0 0\nO -0.7 0 0\nH 1 0.9 0.1\nH -1 -0.2 0.9\n"
@@ -33,16 +29,7 @@ PEROXIDE = "4\n\nO 0.7 0 0\nO -0.7 0 0\nH 1 0.9 0.1\nH -1 -0.2 0.9\n"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = FlowConfig(dynamics=EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="velocity"))
-    place = tmp_path_factory.mktemp("weights")
-    dataset = checkpoint.Dataset("none", "0" * 64, "none")
-    checkpoint.save(
-        MoleculeFlow(config),
-        place,
-        checkpoint.Card("tiny", "2026-01-01T00:00:00Z", "0" * 7, config, dataset, 0, "MIT", {}),
-    )
-    return place
+    return tiny_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

@@ -6,31 +6,23 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import torch
 
 from model import checkpoint
 from model.chem.formats import read
-from model.config import DequantizerConfig, EGNNConfig, FlowConfig
-from model.flow.molecule_flow import MoleculeFlow
 from service.__main__ import main
 from service.settings import Settings
 from tests.service.conftest import Api
 from tests.service.obedient import Obedient
-from tests.service.serving import one_worker, serving, weights_with_card
+from tests.service.serving import one_worker, serving, tiny_formula_weights, weights_with_card
 from tests.service.test_app_errors import assert_problem
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny weights, and beside it those of the model for formulas."""
-    torch.manual_seed(0)
     place = tmp_path_factory.mktemp("weights") / "tiny"
     place.mkdir()
-    network = EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="still")
-    flow = MoleculeFlow(FlowConfig(dynamics=network, dequantizer=DequantizerConfig("given", capacity=4)))
-    dataset = checkpoint.Dataset("none", "0" * 64, "none")
-    card = checkpoint.Card("tiny-formula", "2026-01-01T00:00:00Z", "0" * 7, flow.config, dataset, 0, "MIT", {})
-    checkpoint.save(flow, place.with_name("tiny-formula"), card)
+    tiny_formula_weights(place.with_name("tiny-formula"))
     return weights_with_card(place)
 
 

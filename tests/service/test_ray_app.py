@@ -1,0 +1,247 @@
+"""Two engines in Ray: by the config file on a cluster, and by `enflow serve --ray`. `make test-ray` runs this."""
+
+import asyncio
+import contextlib
+import inspect
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+from model.chem.elements import SYMBOLS
+from service.engine import from_weights, run
+from service.replicas import Pulse
+from service.work import Sampled, SampleWork
+from tests.service.serving import tiny_formula_weights, tiny_weights
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore"),  # Ray's own are many
+]
+REPOSITORY = Path(__file__).resolve().parents[2]
+MARK = "ENFLOW_TEST_OF_RAY"
+"""In the environment of every process that these tests start."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("ray", reason="Ray is not installed: make test-ray installs it")
+    place = tmp_path_factory.mktemp("weights") / "tiny"
+    tiny_formula_weights(place.with_name("tiny-formula"))
+    return tiny_weights(place)
+
+
+def expected(weights: Path, count: int, seed: int, tolerance: float) -> dict[int, Sampled]:
+    """What one engine without Ray makes."""
+    work = SampleWork(id="a", seed=seed, n_atoms=(9,) * count, rtol=tolerance, atol=tolerance)
+    engine = from_weights(str(weights), "cpu", threads=1)
+    return {event.index: event for event in run(engine, work) if isinstance(event, Sampled)}
+
+
+def assert_same(molecules: list[dict[str, Any]], wanted: dict[int, Sampled]) -> None:
+    """Every molecule once, and the one that a single engine makes."""
+    assert Counter(molecule["index"] for molecule in molecules) == dict.fromkeys(wanted, 1)
+    for molecule in molecules:
+        # Read by hand: weights drawn at random put atoms where the reader of files finds no molecule.
+        atoms, one = [line.split() for line in molecule["xyz"].splitlines()[2:]], wanted[molecule["index"]]
+        assert [atom[0] for atom in atoms] == [SYMBOLS[number - 1] for number in one.atomic_numbers]
+        np.testing.assert_allclose([[float(x) for x in atom[1:4]] for atom in atoms], one.positions, atol=1e-3)
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    late = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < late, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def marked(mark: str) -> list[str]:
+    """Programs that have this mark in their environment, but for this one."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            environment, command = (place / "environ").read_bytes(), (place / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"{MARK}={mark}".encode() in environment and command and int(place.name) != os.getpid():
+            found.append(command.replace(b"\0", b" ").decode(errors="replace")[:100])
+    return found
+
+
+# deploy/serve.yml
+
+
+@dataclass
+class Cluster:
+    """The application behind Serve's proxy, and a look at its engines."""
+
+    http: httpx.Client
+    stage: Any
+
+    def pulses(self) -> dict[str, Pulse]:
+        return {pulse.replica: pulse for pulse in until(self._felt, "the engines say something")}
+
+    def _felt(self) -> Any:
+        with contextlib.suppress(TimeoutError):  # one that starts, or has just died
+            return asyncio.run(self.stage.pulses())
+
+
+@pytest.fixture(scope="module")
+def cluster(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The config file, with two engines on CPUs."""
+    os.environ[MARK] = "cluster"
+    from service import ray_app
+
+    config = yaml.safe_load((REPOSITORY / "deploy/serve.yml").read_text())
+    port = free_port()
+    config["http_options"] = {"host": "127.0.0.1", "port": port}
+    (application,) = config["applications"]
+    application["args"] = {"device": "cpu", "threads": 1, "weights": str(weights), "chemistry": {"processes": 1}}
+    application["runtime_env"]["env_vars"] = {"ENFLOW_ALLOW_OPEN": "1"}
+    api, engine = application["deployments"]
+    api |= {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0}}
+    engine["ray_actor_options"] = {"num_cpus": 0}
+    engine["autoscaling_config"] |= {"min_replicas": 2, "max_replicas": 2}
+    place = tmp_path_factory.mktemp("serve") / "serve.yml"
+    place.write_text(yaml.safe_dump(config))
+    with ray_app.ray_cluster() as address:
+        command = ["-c", "from ray.serve.scripts import cli; cli()", "run", "--non-blocking", "--address", address]
+        done = subprocess.run([sys.executable, *command, str(place)], cwd=REPOSITORY, capture_output=True, text=True)
+        assert not done.returncode, done.stderr
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
+            until(lambda: _ready(http), "ready")
+            from ray import serve
+
+            yield Cluster(
+                http, ray_app.RayStage(serve.get_deployment_handle("Engine", ray_app.APPLICATION), ray_app.JOINT)
+            )
+    until(lambda: not marked("cluster"), "no process is left", 60)
+
+
+def test_the_load_spreads_and_each_engine_makes_the_same_molecules(cluster: Cluster, weights: Path) -> None:
+    before = cluster.pulses()
+    assert len(before) == 2
+    for seed in (4, 5):
+        answer = cluster.http.post("/sample", json={"n_molecules": 80, "n_atoms": 9, "seed": seed, "tolerance": 1e-4})
+        assert answer.status_code == 200, answer.text
+        assert_same(answer.json()["molecules"], expected(weights, 80, seed, 1e-4))
+    after = cluster.pulses()
+    assert all(after[name].stats.finished["sampled"] >= 40 for name in before)
+
+
+def test_a_killed_engine_loses_nothing(cluster: Cluster, weights: Path) -> None:
+    count, found, killed = 160, [], False
+    asked = {"n_molecules": count, "n_atoms": 9, "seed": 6, "tolerance": 1e-5}
+    headers = {"Accept": "application/x-ndjson"}
+    with cluster.http.stream("POST", "/sample", json=asked, headers=headers) as answer:
+        for line in answer.iter_lines():
+            event = json.loads(line)
+            assert event["event"] != "error", event
+            if event["event"] == "progress" and not killed:
+                victim = next(pulse for pulse in cluster.pulses().values() if pulse.stats.works)
+                os.kill(victim.pid, signal.SIGKILL)
+                killed = True
+            if event["event"] == "molecule":
+                found.append(event["molecule"])
+    assert killed
+    assert_same(found, expected(weights, count, 6, 1e-5))
+    restarts = until(lambda: metric(cluster.http, "enflow_engine_restarts_total"), "the loss is counted")
+    assert restarts >= 1
+    two = until(lambda: len(now := cluster.pulses()) == 2 and now, "another replica in its place")
+    assert victim.replica not in two
+
+
+def metric(http: httpx.Client, name: str) -> float:
+    lines = http.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
+def test_a_caller_who_leaves_frees_the_engines(cluster: Cluster) -> None:
+    def running() -> bool:
+        return sum(pulse.stats.works for pulse in cluster.pulses().values()) > 0
+
+    asked = {"n_molecules": 500, "n_atoms": 29, "seed": 7, "tolerance": 1e-7}
+    headers = {"Accept": "application/x-ndjson"}
+    with cluster.http.stream("POST", "/sample", json=asked, headers=headers) as answer:
+        next(answer.iter_lines())
+        until(running, "it runs")
+    until(lambda: not running(), "the engines are free")
+
+
+def test_the_application_is_the_same(cluster: Cluster) -> None:
+    assert [card["name"] for card in cluster.http.get("/models").json()["models"]] == ["tiny", "tiny-formula"]
+    found = cluster.http.post("/sample", json={"formula": "CH4O", "seed": 4}).json()
+    assert [found["model"]["name"], found["molecules"][0]["formula"]] == ["tiny-formula", "CH4O"]
+    problem = cluster.http.post("/sample", json={"n_molecules": -1})
+    assert (problem.status_code, problem.headers["content-type"]) == (422, "application/problem+json")
+    assert "/likelihood" in cluster.http.get("/openapi.json").json()["paths"]
+
+
+def test_replicas_follow_the_work_in_the_queues(weights: Path) -> None:
+    from ray.serve.config import AutoscalingContext
+
+    from service.ray_app import WORK_S, replicas_wanted
+
+    def wanted(seconds: dict[str, float]) -> float:
+        given = dict.fromkeys(inspect.signature(AutoscalingContext.__init__).parameters)
+        del given["self"]
+        return replicas_wanted(AutoscalingContext(**given | {"aggregated_metrics": {"queue_seconds": seconds}}))[0]
+
+    assert wanted({}) == 1
+    assert wanted({"a": 0.1 * WORK_S}) == 1
+    assert wanted({"a": 3 * WORK_S, "b": WORK_S}) == 4
+
+
+# enflow serve --ray
+
+
+def test_the_command_serves_drains_and_leaves_no_process(weights: Path) -> None:
+    port = free_port()
+    environment = {**os.environ, MARK: "command", "ENFLOW_CHEMISTRY__PROCESSES": "1", "ENFLOW_DRAIN_S": "60"}
+    options = ["--ray", "--replicas", "2", "--port", str(port), "--weights", str(weights), "--device", "cpu"]
+    command = [sys.executable, "-m", "service", "serve", *options]
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
+            until(lambda: process.poll() is not None or _ready(http), "ready")
+            answers: list[httpx.Response] = []
+            asked = {"n_molecules": 64, "n_atoms": 9, "seed": 8, "tolerance": 1e-5}
+            asking = threading.Thread(target=lambda: answers.append(http.post("/sample", json=asked)))
+            asking.start()
+            until(lambda: http.get("/health/ready").json()["queue"]["running"], "it runs")
+            process.send_signal(signal.SIGTERM)
+            asking.join()
+        assert process.wait(120) == 0
+        assert_same(answers[0].json()["molecules"], expected(weights, 64, 8, 1e-5))
+    finally:
+        process.kill()
+        told = process.communicate()[1]
+    until(lambda: not marked("command"), f"no process is left {told[-500:]}", 60)
+
+
+def _ready(http: httpx.Client) -> bool:
+    try:
+        return http.get("/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,74 @@
+"""Settings come from the environment; a wrong one ends the start in one line with its name and the reason."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.errors import ConfigError
+from service.settings import Settings, read_settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("ENFLOW_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("ENFLOW_PORT", "99999", "less than or equal to 65535"),
+        ("ENFLOW_PORT", "http", "valid integer"),
+        ("ENFLOW_THREADS", "0", "greater than 0"),
+        ("ENFLOW_DEVICE", "tpu", "should match pattern '^(auto|cpu|cuda)$'"),
+        ("ENFLOW_LOG_LEVEL", "loud", "should match pattern"),
+        ("ENFLOW_DRAIN_S", "-1", "greater than 0"),
+        ("ENFLOW_ALLOW_OPEN", "perhaps", "valid boolean"),
+        ("ENFLOW_LIMITS__MAX_MOLECULES", "0", "greater than 0"),
+        ("ENFLOW_LIMITS__MAX_MOLECULS", "5", "not permitted"),
+        ("ENFLOW_CHEMISTRY__BONDS_S", "fast", "valid number"),
+        ("ENFLOW_CORS_ORIGINS", "https://chem.example", "JSON"),
+        ("ENFLOW_LIMITS", "{", "JSON"),
+    ],
+)
+def test_a_wrong_value_is_told_by_name_and_reason(
+    name: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"^{name}: ") as caught:
+        read_settings({})
+    assert reason in str(caught.value)
+
+
+def test_a_wrong_value_ends_the_command_in_one_line() -> None:
+    environment = {**os.environ, "ENFLOW_CORS_ORIGINS": "https://chem.example"}
+    command = [sys.executable, "-m", "service", "serve"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("enflow: ENFLOW_CORS_ORIGINS: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_nobody_serves_strangers_without_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENFLOW_HOST", "0.0.0.0")
+    with pytest.raises(ConfigError, match=r"found host 0\.0\.0\.0 without API keys"):
+        read_settings({})
+    monkeypatch.setenv("ENFLOW_ALLOW_OPEN", "1")
+    assert read_settings({}).host == "0.0.0.0"
+
+
+def test_the_environment_is_read_and_what_is_given_goes_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENFLOW_PORT", "9000")
+    monkeypatch.setenv("ENFLOW_LIMITS__MAX_MOLECULES", "7")
+    monkeypatch.setenv("ENFLOW_CORS_ORIGINS", '["https://chem.example"]')
+    monkeypatch.setenv("ENFLOW_THREADS", "")  # as a compose file passes what is not set
+    found = read_settings({"port": 9001})
+    assert (found.port, found.limits.max_molecules, found.threads) == (9001, 7, None)
+    assert found.limits.max_atoms == Settings().limits.max_atoms
+    assert found.cors_origins == ("https://chem.example",)
