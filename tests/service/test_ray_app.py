@@ -184,7 +184,8 @@ def test_a_caller_who_leaves_frees_the_engines(cluster: Cluster) -> None:
     asked = {"n_molecules": 500, "n_atoms": 29, "seed": 7, "tolerance": 1e-7}
     headers = {"Accept": "application/x-ndjson"}
     with cluster.http.stream("POST", "/sample", json=asked, headers=headers) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # kept: the connection ends with it
+        next(lines)
         until(running, "it runs")
     until(lambda: not running(), "the engines are free")
 
