@@ -8,6 +8,7 @@ from torch import Tensor
 from model.chem.molecule import Molecule
 from model.flow import divergence
 from model.flow.molecule_flow import MoleculeFlow
+from model.flow.particle_flow import ParticleFlow
 from model.flow.velocity import Velocity, packed
 from tests.flow.fields import states
 
@@ -96,8 +97,21 @@ def scores_a_molecule_the_same_however_it_lies(flow: MoleculeFlow, molecules: li
         assert abs(one.log_prob - other.log_prob) < 1e-6, "at the standard tolerance of 1e-3"
 
 
+def particles_come_back(flow: ParticleFlow, x: Tensor) -> None:
+    latents = flow.encode(x, 1e-8, 1e-8)
+    assert (latents - x).abs().max() > 1e-3, "a flow that moves nothing comes back too"
+    assert (flow.decode(latents, 1e-8, 1e-8) - (x - x.mean(1, keepdim=True))).abs().max() < 1e-5
+
+
+def particles_score_the_same_however_they_lie(flow: ParticleFlow, x: Tensor) -> None:
+    turned = x @ rotation(4, reflect=True, n_dims=x.shape[-1]) + 3.0
+    torch.testing.assert_close(flow.log_prob(turned), flow.log_prob(x), rtol=0, atol=1e-6)
+
+
 EVERY = [permutes_with_its_atoms, ignores_padding_and_company, has_no_drift, divergence_is_the_trace]
 EQUIVARIANT = [turns_with_rotations_and_reflections, ignores_translations]
 """Kept by a dynamics that declares itself `equivariant`."""
 FLOW = [decodes_what_it_encodes]
 EQUIVARIANT_FLOW = [scores_a_molecule_the_same_however_it_lies]
+PARTICLE_FLOW = [particles_come_back]
+EQUIVARIANT_PARTICLE_FLOW = [particles_score_the_same_however_they_lie]

@@ -80,8 +80,26 @@ class ParticleFlow(nn.Module):
         Raises:
             SolverError: a path did not reach its end.
         """
-        with torch.no_grad():
-            ends = [self._solved(z, 0.0, 1.0, rtol, atol)[0] for z in self._groups(self._latents(n, seed))]
+        return self.decode(self._latents(n, seed), rtol, atol)
+
+    @torch.no_grad()
+    def encode(self, x: Positions, rtol: float = PRECISE, atol: float = PRECISE) -> Positions:
+        """The latents of positions, of which `decode` is the inverse.
+
+        Raises:
+            SolverError: a path did not reach its end.
+        """
+        groups = self._groups(self._centred(x) / self.config.scale)
+        return torch.cat([self._solved(group, 1.0, 0.0, rtol, atol)[0] for group in groups])
+
+    @torch.no_grad()
+    def decode(self, latents: Positions, rtol: float = PRECISE, atol: float = PRECISE) -> Positions:
+        """The positions of latents, without centre of mass.
+
+        Raises:
+            SolverError: a path did not reach its end.
+        """
+        ends = [self._solved(group, 0.0, 1.0, rtol, atol)[0] for group in self._groups(latents)]
         return torch.cat(ends) * self.config.scale
 
     def log_prob(self, x: Positions, rtol: float = PRECISE, atol: float = PRECISE) -> Float[Tensor, " B"]:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from model.chem.molecule import Molecule
-from model.config import GNNConfig
+from model.config import GNNConfig, ParticleConfig
 from model.flow import dynamics
+from model.flow.particle_flow import ParticleFlow
 from tests import laws
+from tests.flow.fields import states
 from tests.flow.networks import configs, shaken, small_flow
 
 WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
@@ -51,3 +53,14 @@ def test_flow(config: Any, law: Law) -> None:
     if law in laws.EQUIVARIANT_FLOW and not flow.dynamics.equivariant:
         pytest.skip(f"{config.kind} declares itself not equivariant")
     law(flow, [WATER, FLUOROMETHANE])
+
+
+@pytest.mark.parametrize("law", [*laws.PARTICLE_FLOW, *laws.EQUIVARIANT_PARTICLE_FLOW], ids=name)
+@pytest.mark.parametrize("config", [config for config in configs() if not config.n_features], ids=name)
+def test_particle_flow(config: Any, law: Law) -> None:
+    flat = replace(config, n_dims=2) if isinstance(config, GNNConfig) else config
+    flow = ParticleFlow(ParticleConfig(n_particles=3, n_dims=2, scale=1.4, dynamics=flat))
+    shaken(flow)
+    if law in laws.EQUIVARIANT_PARTICLE_FLOW and not flow.dynamics.equivariant:
+        pytest.skip(f"{config.kind} declares itself not equivariant")
+    law(flow, states([3, 3], 0, n_dims=2)[0])
