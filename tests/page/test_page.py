@@ -203,7 +203,13 @@ def test_watches_the_flow(visit: Open, api: httpx.Client) -> None:
     expect(page.locator("#flow-nfe")).to_have_text(str(frames[-1]["nfe"]))
     finished(page, "flow")
     structure = api.post("/sample", json=asked).json()["molecules"][0]["xyz"]
-    body = {"structures": [{"format": "xyz", "data": structure}], "divergence": "hutchinson", "probes": 8, "seed": 3}
+    body = {
+        "structures": [{"format": "xyz", "data": structure}],
+        "divergence": "hutchinson",
+        "probes": 8,
+        "seed": 3,
+        "tolerance": "draft",
+    }
     path = api.post("/likelihood", json=body).json()["results"][0]["path"]
     expect(page.locator("#flow-charts svg").first).to_have_attribute("aria-label", re.compile("log-density"))
     assert numbers(page, "#flow-density") == [pytest.approx(path[-1][1], abs=0.06)]
@@ -231,6 +237,7 @@ def test_scores_the_good_and_explains_the_bad(visit: Open, api: httpx.Client, tm
         "probes": 4,
         "draws": 4,
         "seed": 0,
+        "tolerance": "draft",
     }
     expected = api.post("/likelihood", json=body).json()["results"][0]
     assert numbers(page, "#score-results .nll b") == [pytest.approx(expected["nll"], abs=0.06)]

@@ -7,7 +7,7 @@ import { Path } from "./path.js";
 import { lineChart, valueAt } from "./chart.js";
 import { colourOf, elementOf } from "./elements.js";
 import { facing } from "./orientation.js";
-import { EXACT, scores } from "./likelihood.js";
+import { ESTIMATE, EXACT, scores } from "./likelihood.js";
 import { formula, sentence } from "./molecule.js";
 import { formulaOf } from "./structure.js";
 import { limits } from "./service.js";
@@ -16,7 +16,7 @@ import { sizeOf, textOf } from "./size.js";
 const FRAMES = 60;
 const PLAY_SECONDS = 7;
 const LIVE_SECONDS = 0.35; // from one step of the solver to the next: about the rhythm they come in on a CPU
-const DENSITIES = { estimate: { divergence: "hutchinson", probes: 8 }, exact: EXACT };
+const DENSITIES = { estimate: { ...ESTIMATE, probes: 8 }, exact: EXACT };
 const FIELDS = ["atoms", "seed", "tolerance", "density"];
 
 export class Flow {
@@ -71,7 +71,7 @@ export class Flow {
     const { max_frames } = await limits();
     for await (const event of events("/sample", { ...request, frames: Math.min(FRAMES, max_frames) }, signal)) this.take(event, request);
     const density = this.form.elements.density.value;
-    if (this.path.molecule && density !== "none") await this.measure(DENSITIES[density], request, signal);
+    if (this.path.molecule && density !== "none") await this.measure(DENSITIES[density], signal);
   }
 
   begin() {
@@ -127,10 +127,10 @@ export class Flow {
   }
 
   /** The density along the way, back from the molecule: it takes longer than the flow, so the picture does not wait for it. */
-  async measure(options, { tolerance }, signal) {
+  async measure(options, signal) {
     const { molecule } = this.path;
     this.job.restart("Measuring the log-density along the path");
-    for await (const [, score] of scores([molecule], { ...options, seed: this.seed, tolerance }, signal)) {
+    for await (const [, score] of scores([molecule], { ...options, seed: this.seed }, signal)) {
       Object.assign(molecule, { nll: score.nll, std_error: score.std_error, parts: score.parts, percentile: score.percentile });
       this.density = score.path;
       this.draw();

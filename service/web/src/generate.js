@@ -134,9 +134,9 @@ export class Generate {
     const { molecules } = this.gallery;
     if (!molecules.length) return;
     this.job.restart(`${molecules.length} molecules are here; estimating how likely they are`);
-    const { seed, tolerance } = this.shown;
+    const { seed } = this.shown;
     let done = 0;
-    for await (const [{ index }, score] of scores(molecules, { ...ESTIMATE, seed, tolerance }, signal)) {
+    for await (const [{ index }, score] of scores(molecules, { ...ESTIMATE, seed }, signal)) {
       this.gallery.score(index, score);
       this.job.progress({ done: ++done, total: molecules.length, noun: "likelihoods estimated" });
     }

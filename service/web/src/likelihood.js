@@ -1,8 +1,8 @@
 // Likelihoods of molecules that the page already has: shown when they come, never waited for.
 import { events } from "./api.js";
 
-/** An exact divergence asks the network a hundred times at every node: seconds for a molecule on a CPU. An estimate with its error bar takes tenths. */
-export const ESTIMATE = { divergence: "hutchinson", probes: 4 };
+/** An exact divergence asks the network a hundred times at every node: seconds for a molecule on a CPU. An estimate has an error bar of its own, far above what a draft's solver adds. */
+export const ESTIMATE = { divergence: "hutchinson", probes: 4, tolerance: "draft" };
 export const EXACT = { divergence: "exact" };
 
 /** [molecule, score] as the service finishes them; what cannot be scored is left out. `told` hears of the progress. */

@@ -3,6 +3,7 @@ import { announce, button, byId, h, number } from "./dom.js";
 import { Problem, events } from "./api.js";
 import { EXAMPLES } from "./examples.js";
 import { Job } from "./job.js";
+import { ESTIMATE, EXACT } from "./likelihood.js";
 import { View } from "./view.js";
 import { acceptFiles, formatOf } from "./upload.js";
 import { formula, nllText } from "./molecule.js";
@@ -55,8 +56,8 @@ export class Score {
 
   get options() {
     const { divergence, probes, draws, seed } = this.form.elements;
-    const estimate = divergence.value === "exact" ? {} : { probes: Number(probes.value) };
-    return { divergence: divergence.value, ...estimate, draws: Number(draws.value), seed: Number(seed.value || 0) };
+    const how = divergence.value === "exact" ? EXACT : { ...ESTIMATE, probes: Number(probes.value) };
+    return { ...how, draws: Number(draws.value), seed: Number(seed.value || 0) };
   }
 
   async run() {

@@ -6,7 +6,7 @@ const TYPES = { xyz: "chemical/x-xyz", json: "application/json" };
 // JSON and Python differ in three words, and none of them occurs inside the values of these requests.
 const literal = (body) => JSON.stringify(body, null, 4).replace(/\bnull\b/g, "None").replace(/\btrue\b/g, "True").replace(/\bfalse\b/g, "False");
 
-const estimateOf = ({ seed, tolerance }) => ({ ...ESTIMATE, seed, tolerance });
+const estimateOf = ({ seed }) => ({ ...ESTIMATE, seed });
 
 /** The request for molecules; with `estimate` they are saved and scored by a second one. */
 export function asCurl(body, estimate) {
