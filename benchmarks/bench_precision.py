@@ -56,7 +56,7 @@ def quadrature(
 def main(quick: bool) -> None:
     torch.set_num_threads(1)
     flow = load(BUNDLED_WEIGHTS).requires_grad_(False)
-    double, sizes = flow.in_double(), [9] * 2 if quick else [9] * 4
+    double, sizes = flow.in_double(), [5] * 2 if quick else [9] * 4
     lifted = flow.lift(flow.sample(sizes, seed=5), 5, range(len(sizes)))
     x, h = lifted.x.double(), lifted.h.double()
     probe = torch.cat([flow.draw_probes(n, 5, i, 0, 1) for i, n in enumerate(sizes)])
