@@ -52,6 +52,8 @@ def small_flow(config: DynamicsConfig = OURS, act_norm: bool = True) -> Molecule
     given = getattr(config, "output", None) == "still"
     kind = "given" if given else "truncated" if config.n_features == 5 else "argmax_variational"
     dequantizer = DequantizerConfig(kind, node_dim=8, n_layers=1)
-    flow = MoleculeFlow(FlowConfig(dynamics=config, dequantizer=dequantizer, act_norm=act_norm and not given))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = MoleculeFlow(FlowConfig(dynamics=config, dequantizer=dequantizer, act_norm=act_norm and not given))
     shaken(flow)
     return flow
