@@ -15,14 +15,14 @@ PATIENCE_MS = 600_000
 
 def generated(page: Page, address: str) -> None:
     """A grid of molecules, the first of a seed, not chosen, with estimates of their likelihoods."""
-    page.goto(f"{address}/#generate?seed=7&count=8&tolerance=draft")
+    page.goto(f"{address}/#generate?seed=7&count=8")
     expect(page.locator("#generate-form")).to_have_attribute("aria-busy", "false")
-    expect(page.locator("#generate .painter:not(.stale)").first).to_be_visible()
+    expect(page.locator("#generate .painter:not(.stale):visible").first).to_be_visible()
 
 
 def flowing(page: Page, address: str) -> None:
     """One molecule on its way, where types and bonds emerge."""
-    page.goto(f"{address}/#flow?seed=7&index=7&tolerance=draft")
+    page.goto(f"{address}/#flow?seed=7&index=7")
     expect(page.locator("#flow-form")).to_have_attribute("aria-busy", "false")
     page.locator("#flow-slider").fill("0.88")
     expect(page.locator("#flow-play")).to_have_text("Play")
