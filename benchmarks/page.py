@@ -62,10 +62,10 @@ def frames(browser: Browser, address: str) -> dict[str, float]:
     page.goto(f"{address}/#generate?seed=1&count={MOLECULES}&tolerance=draft&nll=none")
     expect(page.locator("#generate .card .formula")).to_have_count(MOLECULES, timeout=600_000)
     page.wait_for_selector("#generate-form[aria-busy=false]")
-    page.wait_for_selector(".painter:not(.stale)")
+    page.wait_for_selector(".painter:not(.stale):visible")
     intervals = np.diff(_times(page))
     page.close()
-    low, middle, high = np.quantile(intervals, [0.5, 0.95, 1.0])
+    low, middle, high = np.quantile(intervals, [0.5, 0.95, 1.0]).tolist()
     return {"median": round(low, 1), "95 %": round(middle, 1), "longest": round(high, 1), "frames": len(intervals)}
 
 
