@@ -23,7 +23,7 @@ from service.work import Latent, Structure
 TIGHTER, FINEST = 0.01, 1e-10
 """There and back the flow multiplies the solver's error, so that a walk is solved more tightly than it is asked for.
 
-Measured with weights/qm9 on 24 test molecules (benchmarks/bench_inverse.py): at 1e-7 all but two come back within
+Measured with earlier weights on 24 test molecules (benchmarks/bench_inverse.py): at 1e-7 all but two are within
 `NEAR`, at 1e-9 all but one, which is off by 0.0016, for 2.6 times the evaluations; float64 changes nothing. So a
 precise walk begins at 1e-7, sees whether its parents come back, and goes on more tightly only where they do not.
 """
