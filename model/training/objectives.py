@@ -18,6 +18,9 @@ from model.training.data import Molecules
 from model.training.likelihood import LikelihoodConfig, Noise, draw_noise, likelihood_terms
 from model.training.losses import MatchingConfig, Pairs, couple, couple_given, flow_matching_loss
 
+EMBEDDING = "network.embed.weight"
+"""Columns: the features, then the context."""
+
 ACT_NORM_MOLECULES = 256
 """From which ActNorm takes its first shift and scale."""
 
@@ -67,8 +70,14 @@ class FlowMatching:
         """Nothing: a velocity knows no sizes."""
 
     def adopt(self, network: nn.Module, flow: MoleculeFlow) -> None:
-        """Its velocity."""
-        network.load_state_dict(flow.dynamics.state_dict())
+        """Its velocity; where types are given, that of a model which draws them, all but what it says of the types."""
+        weights = dict(flow.dynamics.state_dict())
+        if self.sigma is None and not flow.features_stand_still:
+            weights = {name: value for name, value in weights.items() if not name.startswith("network.readout.")}
+            scale = torch.ones(weights[EMBEDDING].shape[1])  # one-hot types of length 1 are read as theirs at the data
+            scale[: len(self.config.vocabulary)] = flow.config.dequantizer.scale
+            weights[EMBEDDING] = weights[EMBEDDING] * scale.to(weights[EMBEDDING])
+        network.load_state_dict(weights)
 
     def draw(
         self,

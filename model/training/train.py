@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from model.checkpoint import load
-from model.config import FlowConfig, from_json
+from model.config import EGNNConfig, FlowConfig, VectorEGNNConfig, from_json
 from model.errors import ConfigError, DataError
 from model.flow.dequantize import LEARNED
 from model.flow.molecule_flow import MoleculeFlow
@@ -38,7 +38,7 @@ class TrainConfig:
             likelihood too, of a learned dequantizer around the flow of `start`, which stays as it is).
         flow: the model.
         start: weights to go on from, of the same model, for instance to finish by likelihood what flow matching began;
-            None = fresh ones.
+            where types are given, also those of the model that draws them; None = fresh ones.
         likelihood: how the likelihood is estimated, for that objective.
         passes: molecules shown before training stops (an annealing may end it earlier).
         batch_size: molecules of one size per step.
@@ -198,6 +198,10 @@ def _starting_flow(config: TrainConfig, start: str) -> MoleculeFlow:
     expected = config.flow
     if config.objective == "dequantizer":
         expected = replace(expected, dequantizer=flow.config.dequantizer)
+    elif expected.dequantizer.kind == "given" and isinstance(expected.dynamics, EGNNConfig | VectorEGNNConfig):
+        output = getattr(flow.config.dynamics, "output", "still")
+        dynamics = replace(expected.dynamics, output=output)
+        expected = replace(expected, dynamics=dynamics, dequantizer=flow.config.dequantizer)
     if flow.config != expected:
         raise ConfigError(f"{start} holds another model than the configuration's flow; expected the same")
     return flow

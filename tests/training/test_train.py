@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import EGNNConfig, FlowConfig
+from model.config import DequantizerConfig, EGNNConfig, FlowConfig
 from model.errors import ConfigError, DataError
 from model.training.data import SETTING, batch_plan, batches, load_qm9
 from model.training.export import export, flow_of
@@ -23,6 +23,7 @@ TINY = TrainConfig(
     passes=240,
     batch_size=8,
 )
+GIVEN = DequantizerConfig("given")
 
 
 @pytest.fixture
@@ -125,6 +126,25 @@ def test_training_starts_from_weights_of_the_same_model(qm9, tmp_path, config):
     other = replace(config, start=second.config.start, flow=replace(config.flow, max_atoms=30))
     with pytest.raises(ConfigError, match="weights holds another model"):
         Trainer(other).begin(data)
+
+
+def test_with_types_given_training_starts_from_a_model_that_draws_them(qm9, tmp_path):
+    data, drawing = load_qm9(qm9, "train"), Trainer(TINY)
+    drawing.begin(data)
+    export(drawing, data, tmp_path / "weights")
+    still = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, output="still"), dequantizer=GIVEN)
+    given = Trainer(replace(TINY, flow=still, start=str(tmp_path / "weights")))
+    given.begin(data)
+    pairs, _ = given.draw(data, np.flatnonzero(data.n_atoms == 5)[:4], step=0)
+    t, scale = torch.full((4,), 0.7), TINY.flow.dequantizer.scale
+    mine, still_types = given.network(t, pairs.x0, pairs.h1, pairs.mask)
+    theirs, _ = drawing.network(t, pairs.x0, scale * pairs.h1, pairs.mask)
+    torch.testing.assert_close(mine, theirs)
+    assert not still_types.any()
+    assert theirs.abs().max() > 1e-4
+    deeper = replace(still, dynamics=replace(still.dynamics, n_layers=3))
+    with pytest.raises(ConfigError, match="weights holds another model"):
+        Trainer(replace(given.config, flow=deeper)).begin(data)
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(qm9, tmp_path):
