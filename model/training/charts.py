@@ -1,6 +1,7 @@
 """Charts as plain SVG: lines, steps and error bars over two axes; they need nobody to draw them."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,6 +10,7 @@ from typing import Literal
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 40
 COLOURS = ("#1f6fb2", "#d1761a", "#3f9b4f", "#a03b8f")
+STYLE = "<style>text{font:11px sans-serif}.grid{stroke:#e3e3e3;fill:none}</style>"
 
 Point = tuple[float, float] | tuple[float, float, float]
 """x, y, and where there is one, half the length of an error bar."""
@@ -59,6 +61,15 @@ def chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> s
     body = f"{_frame(x, y, x_label, y_label)}{drawn}{_legend(series) if len(series) > 1 else ''}"
     drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">{body}</svg>'
     return f"<figure><figcaption>{escape(title)}</figcaption>{drawing}</figure>"
+
+
+def standalone(figure: str) -> str:
+    """The drawing of a figure as a file of its own; empty where there is none."""
+    inner = re.search(r"<svg (.*)</svg>", figure, re.DOTALL)
+    if inner is None:
+        return ""
+    attributes, _, body = inner.group(1).partition(">")
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {attributes}>{STYLE}{body}</svg>\n'
 
 
 def histogram(title: str, x_label: str, counts: dict[str, list[int]], width: float, first: float = 0.0) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from model.training.charts import Point, Series, chart
+from model.training.charts import Point, Series, chart, standalone
 from model.training.particle_table import MODELS, PUBLISHED, SIZES, Cell, Result, cells, read_results
 from model.training.particles import Particles
 
 SHOWN = {"enf": "E-NF", "gnn": "GNN", "gnn_att_aug": "GNN, attention, augmentation"}
 NAMES = {**SHOWN, "gnn_att": "GNN, attention", "simple": "Simple dynamics", "kernel": "Kernel dynamics"}
 SEEDS = 3
-STYLE = "<style>text{font:11px sans-serif}.grid{stroke:#e3e3e3;fill:none}</style>"
 
 
 def publish(folder: Path, data: Particles) -> dict[str, Any]:
@@ -79,12 +77,7 @@ def figure(data: Particles, results: Sequence[Result]) -> str:
     if series and data.entropy is not None:
         ends = [math.log10(size) for size in (SIZES[data.name][0], SIZES[data.name][-1])]
         series.append(Series("floor: the entropy", [(end, data.entropy) for end in ends]))
-    html = chart(f"Test NLL of {data.name.upper()}", "log10 of the training samples", "nats", series)
-    inner = re.search(r"<svg (.*)</svg>", html, re.DOTALL)
-    if inner is None:
-        return ""
-    attributes, _, body = inner.group(1).partition(">")
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {attributes}>{STYLE}{body}</svg>\n'
+    return standalone(chart(f"Test NLL of {data.name.upper()}", "log10 of the training samples", "nats", series))
 
 
 def text(document: dict[str, Any]) -> str:
