@@ -17,10 +17,21 @@ from torch import Tensor
 from model.config import FlowConfig, ParticleConfig, from_json, to_json
 from model.en_flows import import_en_flows
 from model.errors import ConfigError, WeightsError
+from model.flow.cluster_flow import ClusterFlow
 from model.flow.molecule_flow import MoleculeFlow
 from model.flow.particle_flow import ParticleFlow
 
-__all__ = ["Card", "Dataset", "import_en_flows", "load", "load_particles", "read_card", "save", "write_card"]
+__all__ = [
+    "Card",
+    "Dataset",
+    "import_en_flows",
+    "load",
+    "load_any",
+    "load_particles",
+    "read_card",
+    "save",
+    "write_card",
+]
 
 SCHEMA_VERSION = 1
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -140,6 +151,16 @@ def load_particles(
     if not isinstance(card.config, ParticleConfig):
         raise WeightsError(f"{directory} holds a model of molecules, expected one of particles; try load")
     return _filled(ParticleFlow(card.config), directory, card, device, dtype)
+
+
+def load_any(
+    directory: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> MoleculeFlow:
+    """As `load`; a model of particles comes as one of molecules of one element."""
+    card = read_card(directory)
+    if isinstance(card.config, FlowConfig):
+        return load(directory, device, dtype)
+    return ClusterFlow(load_particles(directory, device, dtype), card.name, card.dataset.name)
 
 
 Flow = TypeVar("Flow", MoleculeFlow, ParticleFlow)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from model.checkpoint import load
+from model.checkpoint import load_any
 from model.errors import ModelError
 from model.flow.molecule_flow import MoleculeFlow
 from model.flow.stepper import MAX_STEPS, State, Status
@@ -367,7 +367,7 @@ def from_weights(weights: str, device: str = "auto", threads: int | None = None)
     if threads is not None:
         torch.set_num_threads(threads)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return Engine(load(weights, device=where))
+    return Engine(load_any(weights, device=where))
 
 
 def run(engine: Engine, work: Work) -> Iterator[Event]:

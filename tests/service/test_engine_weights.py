@@ -3,20 +3,22 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from service.engine import from_weights, run
 from service.work import Sampled, SampleWork
 
-WEIGHTS = Path(__file__).parents[2] / "weights" / "qm9"
+WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
-def test_a_molecule_of_the_bundled_weights_is_the_same_in_a_crowd() -> None:
+@pytest.mark.parametrize(("name", "size", "crowd"), [("qm9", 7, (5, 6, 8, 9, 9)), ("dw4", 4, (4,) * 9)])
+def test_a_molecule_of_the_bundled_weights_is_the_same_in_a_crowd(name: str, size: int, crowd: tuple[int, ...]) -> None:
     torch.set_num_threads(1)
-    engine = from_weights(str(WEIGHTS), "cpu")
-    wanted = SampleWork(id="wanted", seed=11, n_atoms=(7,))
+    engine = from_weights(str(WEIGHTS / name), "cpu")
+    wanted = SampleWork(id="wanted", seed=11, n_atoms=(size,))
     (alone,) = [event for event in run(engine, wanted) if isinstance(event, Sampled)]
-    engine.add(SampleWork(id="crowd", seed=5, n_atoms=(5, 6, 8, 9, 9)))
+    engine.add(SampleWork(id="crowd", seed=5, n_atoms=crowd))
     for _ in range(3):
         engine.step()
     (crowded,) = [event for event in run(engine, wanted) if isinstance(event, Sampled)]

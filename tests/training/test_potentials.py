@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.training.potentials import DW4, LJ13, Potential, double_well, lennard_jones
+from model.chem.particles import double_well, lennard_jones
+from model.training.potentials import DW4, LJ13, Potential
 
 
 def spread(potential: Potential, n: int, seed: int = 0) -> Tensor:
