@@ -190,7 +190,7 @@ async def _busy(http: httpx.AsyncClient) -> bool:
     """Whether anything still runs some seconds after the last caller has gone."""
     for _ in range(100):
         lines = (await http.get("/metrics")).text.splitlines()
-        if not any(line.startswith("enflow_engine_works ") and float(line.split()[1]) for line in lines):
+        if not any(line.startswith("enflow_engine_works{") and float(line.split()[1]) for line in lines):
             return False
         await asyncio.sleep(0.1)
     return True

@@ -1,5 +1,6 @@
 """The whole command line `enflow`: the model's commands, and the service."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,11 +57,11 @@ def serve(
         _serve(settings, *clients)
 
 
-def _serve(settings: Settings, client: "EngineClient | None", formulas: "EngineClient | None") -> None:
+def _serve(settings: Settings, client: "EngineClient | None", further: "Mapping[Path, EngineClient] | None") -> None:
     from service.app import create_app
     from service.server import Server
 
-    server = Server(create_app(settings, client, formulas), settings)
+    server = Server(create_app(settings, client, further), settings)
     try:
         server.run()
     except SystemExit:  # uvicorn's way to say that it could not listen, or that the application did not start
@@ -69,7 +70,9 @@ def _serve(settings: Settings, client: "EngineClient | None", formulas: "EngineC
         raise ConfigError(f"the service did not start on {settings.host}:{settings.port}; its log says why") from None
 
 
-def _engines(settings: Settings, replicas: int | None) -> "AbstractContextManager[tuple[Replicas, Replicas | None]]":
+def _engines(
+    settings: Settings, replicas: int | None
+) -> "AbstractContextManager[tuple[Replicas, dict[Path, Replicas]]]":
     try:
         from service.ray_app import engines
     except ModuleNotFoundError as error:

@@ -73,6 +73,43 @@ class MoleculeOut(Strict):
     distance_to_end: float | None = Field(default=None, description="/interpolate: that from the second parent")
 
 
+class ParticleParts(Strict):
+    """The terms of the NLL of particles, in nats: they sum to it."""
+
+    base: float
+    divergence: float
+
+
+class ParticleFrame(Strict):
+    """Particles on their way at time t (0 = noise, 1 = sample)."""
+
+    t: float
+    nfe: int = Field(description="evaluations of the velocity so far")
+    positions: list[list[float]]
+
+
+class ParticlesOut(Strict):
+    """Generated particles: a sample of a system whose energy is known; lengths are those of the potential."""
+
+    index: int
+    seed: int
+    kind: Literal["particles"]
+    n_particles: int
+    positions: list[list[float]] = Field(description="of each particle, in as many dimensions as the system has")
+    energy: float | None = Field(description="in units of the temperature; null where no potential is known")
+    xyz: str = Field(description="every particle is written as Ar; what a system in the plane has not is zero")
+    nfe: int
+    solver_status: str
+    nll: float | None = Field(default=None, description="with_nll: exact, in nats")
+    log_prob: float | None = None
+    log_weight: float | None = Field(default=None, description="log of exp(-energy) over the density, up to log Z")
+    std_error: float | None = None
+    parts: ParticleParts | None = None
+    atom_base: list[float] | None = None
+    path: Path | None = None
+    frames: list[ParticleFrame] | None = None
+
+
 class FailedOut(Strict):
     """A molecule that did not come, and why."""
 
@@ -114,7 +151,7 @@ class SampleResponse(Strict):
 
     seed: int
     model: ModelOut
-    molecules: list[MoleculeOut]
+    molecules: list[MoleculeOut | ParticlesOut]
     failed: list[FailedOut]
     attempts: Attempts
     usage: Usage
@@ -176,6 +213,30 @@ class ScoreOut(Strict):
     quadrature_error: float
 
 
+class ParticleScoreOut(Strict):
+    """The negative log-likelihood of uploaded particles, in nats."""
+
+    index: int
+    kind: Literal["particles"]
+    n_particles: int
+    positions: list[list[float]]
+    energy: float | None
+    xyz: str
+    nll: float
+    log_prob: float
+    log_weight: float | None
+    std_error: float | None
+    parts: ParticleParts
+    atom_base: list[float]
+    path: Path
+    divergence: Literal["exact", "hutchinson"]
+    probes: int
+    draws: int
+    nfe: int
+    solver_status: str
+    quadrature_error: float
+
+
 class ScoreError(Strict):
     """A structure that could not be scored, and why."""
 
@@ -188,7 +249,7 @@ class LikelihoodResponse(Strict):
 
     seed: int
     model: ModelOut
-    results: list[ScoreOut | ScoreError]
+    results: list[ScoreOut | ParticleScoreOut | ScoreError]
     usage: Usage
 
 
@@ -200,13 +261,14 @@ class Queue(Strict):
 
 
 class HealthOut(Strict):
-    """Alive, and able to compute."""
+    """Alive, and able to compute; the queue is that of all models."""
 
     status: Literal["ok", "failing"]
     reason: str
     step_age_s: float = Field(description="seconds since the device last finished a step")
     queue: Queue
     device: str
+    models: dict[str, str] = Field(description="the state of each model's engine: ready, or why not")
 
 
 class LimitsOut(Limits):
@@ -214,6 +276,6 @@ class LimitsOut(Limits):
 
 
 class ModelsOut(Strict):
-    """The cards of the loaded weights."""
+    """The cards of the loaded weights, and of each its kind: molecules or particles."""
 
     models: list[dict[str, Any]]

@@ -1,9 +1,11 @@
 """The application: routes, their formats, and the one table of errors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,23 +16,26 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from model.errors import EnflowError
+from model.errors import ConfigError, EnflowError
 from service import answers, pages, schemas
 from service.access import Access, read_keys
-from service.card import read_card
+from service.card import Card, read_card
 from service.chemistry import Chemistry
 from service.description import OVERVIEW, complete, gives, takes
 from service.desk import Answer, Caller, Desk, Emit, drawn_seed, silent, unless_stopped
 from service.generation import Generation
 from service.intake import read_json, read_structures
+from service.lazy import further_clients
 from service.middleware import BoundedBody, Gate, Surroundings
 from service.negotiation import JSON, STREAMS, negotiate
+from service.particle_desk import ParticleDesk
 from service.problems import MEDIA_TYPE, Problem, from_exception, from_status, retry_after
-from service.rendering import FILE_NAMES, MOLECULE_FORMATS, SCORE_FORMATS, dumps, render
+from service.reception import Reception
+from service.rendering import FILE_NAMES, SCORE_FORMATS, dumps, render
 from service.scoring import Scoring
 from service.settings import Limits, Settings
 from service.streaming import EventStream, hang_up
-from service.telemetry import CONTENT_TYPE, Telemetry, tell_health
+from service.telemetry import CONTENT_TYPE, Telemetry, Watched, tell_health
 from service.walking import Walk
 from service.worker import EngineClient, engine_client
 
@@ -41,39 +46,43 @@ Endpoint = Callable[[Request], Awaitable[Respondent]]
 
 
 def create_app(
-    settings: Settings | None = None, client: EngineClient | None = None, formulas: EngineClient | None = None
+    settings: Settings | None = None,
+    client: EngineClient | None = None,
+    further: Mapping[Path, EngineClient] | None = None,
 ) -> FastAPI:
-    """The application around an engine, and one for formulas where there are weights for it.
+    """The application around the engines of all models.
 
-    Without a client it starts each in a process of its own.
+    Args:
+        client: of the first model; None starts its engine in a process of its own.
+        further: of the others, by the folders of their weights; None = processes of their own.
 
     Raises:
-        WeightsError: the weights have no usable card.
-        ConfigError: the file of API keys cannot be used.
+        WeightsError: weights have no usable card.
+        ConfigError: the file of API keys cannot be used, or two models have one name.
     """
     settings = settings or Settings()
-    card = read_card(settings.weights)
+    cards = _cards(settings)
+    card = cards[settings.weights]
     limits = settings.limits.model_copy(update={"max_atoms": min(settings.limits.max_atoms, card.vocabulary.max_atoms)})
     telemetry = Telemetry()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = client or engine_client(settings)
+        engines = {settings.weights: client or engine_client(settings), **(further or further_clients(settings))}
         chemistry = Chemistry(settings.chemistry, limits, telemetry)
-        app.state.desk = desk = Desk(engine, chemistry, card, limits, telemetry)
-        engines = [engine]
-        if settings.formula_place:
-            engines.append(formulas or engine_client(settings, weights=settings.formula_place))
-            formula_card = read_card(settings.formula_place)
-            desk.formulas = Desk(engines[-1], chemistry, formula_card, limits, telemetry, desk.stopping)
-        telemetry.watch(engine.stats, {"name": card.name, "sha256": card.sha256})
+        app.state.reception = reception = Reception({})
+        for place, each in cards.items():
+            kind = ParticleDesk if each.system else Desk
+            desk = kind(engines[place], chemistry, each, limits, telemetry, reception.stopping)
+            reception.desks[each.name] = desk
+        telemetry.watch({desk.card.name: Watched(desk.client.stats, desk.card.sha256) for desk in reception})
         try:
-            await asyncio.gather(chemistry.start(), *(each.start() for each in engines))
-            watching = asyncio.create_task(tell_health(engine.health))
+            await asyncio.gather(chemistry.start(), *(desk.client.start() for desk in reception))
+            watching = asyncio.create_task(tell_health({desk.card.name: desk.client.health for desk in reception}))
             yield
             watching.cancel()
         finally:
-            await asyncio.gather(*(each.close() for each in engines))
+            await asyncio.gather(*(desk.client.close() for desk in reception))
             await asyncio.to_thread(chemistry.close)
 
     app = FastAPI(
@@ -90,7 +99,7 @@ def create_app(
     )
     _add_routes(app)
     plain = get_openapi(title=app.title, version=VERSION, description=OVERVIEW, routes=app.routes)
-    described = _json(complete(plain, limits, formulas=bool(settings.formula_place or card.takes_formulas)))
+    described = _json(complete(plain, limits, list(cards.values())))
 
     async def openapi(_request: Request) -> Response:
         return described
@@ -99,6 +108,17 @@ def create_app(
         app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(endpoint)
     app.routes.extend(pages.mounts())
     return app
+
+
+def _cards(settings: Settings) -> dict[Path, Card]:
+    """Of all models by their folders, the first one first."""
+    cards = {place: read_card(place) for place in (settings.weights, *settings.further)}
+    names = Counter(card.name for card in cards.values())
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ConfigError(
+            f"found two models of the name {twice[0]}, expected each once: see card.json of their folders"
+        )
+    return cards
 
 
 def _layers(settings: Settings, limits: Limits, telemetry: Telemetry) -> list[Middleware]:
@@ -119,7 +139,7 @@ def _layers(settings: Settings, limits: Limits, telemetry: Telemetry) -> list[Mi
 
 
 def _add_routes(app: FastAPI) -> None:
-    molecules, walk = gives(answers.SampleResponse, MOLECULE_FORMATS), gives(answers.WalkResponse, MOLECULE_FORMATS)
+    molecules, walk = gives(answers.SampleResponse, Desk.formats), gives(answers.WalkResponse, Desk.formats)
     scores = gives(answers.LikelihoodResponse, SCORE_FORMATS)
     posts: list[tuple[str, Endpoint, dict[str, Any], dict[int | str, Any]]] = [
         ("/sample", sample, takes(schemas.SampleRequest), molecules),
@@ -142,24 +162,20 @@ def _add_routes(app: FastAPI) -> None:
 
 async def sample(request: Request) -> Respondent:
     """Generate molecules, each fixed by (seed, index)."""
-    desk = _desk(request)
-    asked = await read_json(request, schemas.SampleRequest, desk.limits)
+    reception = _reception(request)
+    asked = await read_json(request, schemas.SampleRequest, reception.limits)
     seed, caller = _seed(asked), _caller(request, asked)
-    if asked.formula is not None:
-        desk, n_atoms = desk.for_formula(asked.formula)
-        asked = asked.model_copy(update={"n_atoms": n_atoms})
-    return await _respond(
-        request, caller, MOLECULE_FORMATS, lambda emit: Generation(desk, asked, seed, caller, emit).run()
-    )
+    desk, wanted = reception.sampling(asked)
+    generation = partial(Generation, desk, wanted, seed, caller)
+    return await _respond(request, desk, caller, desk.formats, lambda emit: generation(emit).run())
 
 
 async def likelihood(request: Request) -> Respondent:
     """Score structures: a bound of the negative log-likelihood with its parts and error; one entry each, in order."""
-    desk = _desk(request)
-    found = await read_structures(request, schemas.LikelihoodRequest, schemas.LikelihoodOptions, desk)
+    found = await read_structures(request, schemas.LikelihoodRequest, schemas.LikelihoodOptions, _reception(request))
     seed, caller = _seed(found.options), _caller(request, found.options)
-    scoring = partial(Scoring, desk, found.options, found.structures, seed, caller)
-    return await _respond(request, caller, SCORE_FORMATS, lambda emit: scoring(emit).run())
+    scoring = partial(Scoring, found.desk, found.options, found.structures, seed, caller)
+    return await _respond(request, found.desk, caller, SCORE_FORMATS, lambda emit: scoring(emit).run())
 
 
 async def interpolate(request: Request) -> Respondent:
@@ -174,29 +190,31 @@ async def variations(request: Request) -> Respondent:
 
 async def models(request: Request) -> Response:
     """The cards of the loaded weights: what they were trained on, and how good they are."""
-    return _json({"models": [dict(card.document) for card in _desk(request).cards]})
+    return _json({"models": [card.summary for card in _reception(request).cards]})
 
 
 async def limits_in_force(request: Request) -> Response:
     """What one request may ask for."""
-    return _json(_desk(request).limits.model_dump(mode="json"))
+    return _json(_reception(request).limits.model_dump(mode="json"))
 
 
 async def live(request: Request) -> Response:
-    """Whether the engine's loop turns: restart the service where it does not."""
-    health = _desk(request).client.health()
-    return _health(request, health.live)
+    """Whether the engines' loops turn: restart the service where one does not."""
+    return _health(request, all(desk.client.health().live for desk in _reception(request)))
 
 
 async def ready(request: Request) -> Response:
-    """Whether the device computed a known answer recently, and requests are taken."""
-    desk = _desk(request)
-    return _health(request, desk.client.health().ready and not desk.draining)
+    """Whether the device computed a known answer recently with the first model, and requests are taken.
+
+    Another model whose engine fails refuses its own requests alone.
+    """
+    reception = _reception(request)
+    return _health(request, reception.first.client.health().ready and not reception.draining)
 
 
 async def metrics(request: Request) -> Response:
     """Metrics for Prometheus."""
-    return Response(_desk(request).telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE})
+    return Response(_reception(request).first.telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def _walk(
@@ -204,24 +222,27 @@ async def _walk(
     whole: type[schemas.InterpolateRequest | schemas.VariationsRequest],
     options: type[schemas.InterpolateOptions | schemas.VariationsOptions],
 ) -> Respondent:
-    desk = _desk(request)
-    found = await read_structures(request, whole, options, desk)
-    seed, caller = _seed(found.options), _caller(request, found.options)
+    reception = _reception(request)
+    found = await read_structures(request, whole, options, reception)
+    seed, caller, desk = _seed(found.options), _caller(request, found.options), reception.walking(found.options.model)
     walk = partial(Walk, desk, found.options, found.structures, seed, caller)
-    return await _respond(request, caller, MOLECULE_FORMATS, lambda emit: walk(emit).run())
+    return await _respond(request, desk, caller, desk.formats, lambda emit: walk(emit).run())
 
 
 async def _respond(
-    request: Request, caller: Caller, formats: Sequence[str], produce: Callable[[Emit], Coroutine[Any, Any, Answer]]
+    request: Request,
+    desk: Desk,
+    caller: Caller,
+    formats: Sequence[str],
+    produce: Callable[[Emit], Coroutine[Any, Any, Answer]],
 ) -> Respondent:
-    desk = _desk(request)
-    desk.admit()
+    _reception(request).admit()
     media_type, parameters = negotiate(request.headers.get("accept"), formats)
     if media_type in STREAMS:
         return EventStream(media_type, produce, desk, caller.deadline)
 
     async def complete() -> bytes:
-        return await render(await produce(silent), media_type, parameters, desk.chemistry)
+        return await render(await produce(silent), media_type, parameters, desk)
 
     body = await unless_stopped(complete(), hang_up(request.receive), desk.stopping, caller.deadline)
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": _typed(media_type)}
@@ -234,13 +255,13 @@ def _typed(media_type: str) -> str:
     return media_type if media_type.startswith("application/") else f"{media_type}; charset=utf-8"
 
 
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
+def _reception(request: Request) -> Reception:
+    reception: Reception = request.app.state.reception
+    return reception
 
 
 def _caller(request: Request, asked: schemas.Work) -> Caller:
-    seconds, arrived = asked.deadline_s or _desk(request).limits.max_deadline_s, request.state.arrived
+    seconds, arrived = asked.deadline_s or _reception(request).limits.max_deadline_s, request.state.arrived
     return Caller(request.state.client, request.state.request_id, arrived, arrived + seconds)
 
 
@@ -249,14 +270,21 @@ def _seed(asked: schemas.Work) -> int:
 
 
 def _health(request: Request, ok: bool) -> Response:
-    desk = _desk(request)
-    health, stats = desk.client.health(), desk.client.stats()
-    reason = "the service is stopping" if desk.draining else health.reason
+    reception = _reception(request)
+    health, stats = reception.first.client.health(), [desk.client.stats() for desk in reception]
+    reason = "the service is stopping" if reception.draining else health.reason
     if not ok:
         raise Problem("unavailable", reason, headers=retry_after(5))
-    queue = {"waiting": stats.waiting, "running": stats.running}
+    queue = {name: sum(getattr(each, name) for each in stats) for name in ("waiting", "running")}
     return _json(
-        {"status": "ok", "reason": reason, "step_age_s": health.step_age, "queue": queue, "device": stats.device}
+        {
+            "status": "ok",
+            "reason": reason,
+            "step_age_s": health.step_age,
+            "queue": queue,
+            "device": stats[0].device,
+            "models": {desk.card.name: desk.client.health().reason or "ready" for desk in reception},
+        }
     )
 
 

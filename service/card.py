@@ -11,6 +11,7 @@ from statistics import fmean, pvariance
 from typing import Any
 
 from model.chem.elements import Vocabulary
+from model.chem.particles import System
 from model.errors import WeightsError
 
 FEWEST = 20
@@ -41,8 +42,18 @@ class Card:
         return str(self.document["weights_sha256"])
 
     @property
+    def system(self) -> System | None:
+        """What the model knows where it is one of particles."""
+        config = self.document["config"]
+        if config.get("kind") != "particles":
+            return None
+        return System(self.name, config["n_particles"], config["n_dims"], self.document["dataset"]["name"])
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """Elements and sizes that the model knows."""
+        if self.system:
+            return self.system.vocabulary
         config = self.document["config"]
         return Vocabulary(self.name, tuple(config["vocabulary"]), config["max_atoms"])
 
@@ -50,6 +61,17 @@ class Card:
     def takes_formulas(self) -> bool:
         """Whether the elements are given to the model."""
         return bool(self.document["config"].get("dequantizer", {}).get("kind") == "given")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The card, and of what it is one in the words of the API."""
+        system, known = self.system, self.vocabulary
+        if system:
+            what: dict[str, Any] = {"kind": "particles", "elements": ["particle"]}
+            what |= {"n_particles": system.n_particles, "n_dims": system.n_dims}
+        else:
+            what = {"kind": "molecules", "elements": list(known.symbols), "max_atoms": known.max_atoms, "n_dims": 3}
+        return {**self.document, **what, "takes_formulas": self.takes_formulas}
 
     def percentile(self, n_atoms: int, nll: float) -> float | None:
         """Share in % of held-out molecules of this size with a lower NLL; None where too few are known."""
@@ -70,7 +92,8 @@ def read_card(weights: Path) -> Card:
         _ = card.name, card.sha256, card.vocabulary.symbols
     except (KeyError, TypeError, IndexError):
         raise WeightsError(
-            f"{weights / 'card.json'}: expected name, weights_sha256, config.vocabulary and max_atoms"
+            f"{weights / 'card.json'}: expected name, weights_sha256, and in config vocabulary and max_atoms, "
+            "or n_particles and n_dims of kind particles"
         ) from None
     if _sha256(weights / "weights.safetensors") != card.sha256:
         raise WeightsError(f"{weights}: weights.safetensors has another SHA-256 than card.json says; fetch both again")

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service import answers, examples, schemas
+from service.card import Card
 from service.intake import FILES
 from service.negotiation import JSON, MULTIPART, SSE
 from service.problems import MEDIA_TYPE
@@ -82,13 +83,10 @@ def gives(schema: type[BaseModel], formats: Sequence[str] = (JSON,)) -> dict[int
     return {200: {"description": "Done", "content": content}, **ERRORS}
 
 
-def complete(document: dict[str, Any], limits: Limits, *, formulas: bool = False) -> dict[str, Any]:
-    """The framework's description with our schemas, and the limits in force in them.
+def complete(document: dict[str, Any], limits: Limits, cards: Sequence[Card]) -> dict[str, Any]:
+    """The framework's description with our schemas, and in them the limits in force and the models loaded.
 
-    Args:
-        document: the framework's.
-        limits: in force.
-        formulas: whether a model that takes formulas is loaded; without one no example asks for it.
+    No example asks for a model that is not there.
     """
     inputs = models_json_schema(
         [(each, "validation") for each in REQUESTS], ref_template="#/components/schemas/{model}"
@@ -96,10 +94,15 @@ def complete(document: dict[str, Any], limits: Limits, *, formulas: bool = False
     outputs = models_json_schema(
         [(each, "serialization") for each in ANSWERS], ref_template="#/components/schemas/{model}"
     )[1]["$defs"]
-    asking = inputs["SampleRequest"]
-    asking["examples"] = [each for each in asking["examples"] if formulas or "formula" not in each]
+    names, asking = [card.name for card in cards], inputs["SampleRequest"]
+    formulas = any(card.takes_formulas for card in cards)
+    asking["examples"] = [
+        each
+        for each in asking["examples"]
+        if (formulas or "formula" not in each) and each.get("model", names[0]) in names
+    ]
     found = {**document, "components": {"schemas": {**outputs, **inputs}}}
-    bounded: dict[str, Any] = _with_limits(found, limits)
+    bounded: dict[str, Any] = _filled(found, limits, names)
     return bounded
 
 
@@ -119,12 +122,15 @@ def _reference(schema: type[BaseModel]) -> dict[str, str]:
 _BOUND = {"integer": "maximum", "number": "maximum", "array": "maxItems", "string": "maxLength"}
 
 
-def _with_limits(node: Any, limits: Limits) -> Any:
+def _filled(node: Any, limits: Limits, models: Sequence[str]) -> Any:
     if isinstance(node, list):
-        return [_with_limits(each, limits) for each in node]
+        return [_filled(each, limits, models) for each in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _with_limits(value, limits) for key, value in node.items() if key != "x-limit"}
+    marks = ("x-limit", schemas.ANY_MODEL)
+    found = {key: _filled(value, limits, models) for key, value in node.items() if key not in marks}
     if isinstance(node.get("x-limit"), str):
         found[_BOUND[node["type"]]] = getattr(limits, node["x-limit"])
+    if node.get(schemas.ANY_MODEL) is True:
+        found = {"type": "string", "enum": list(models)}
     return found

@@ -6,18 +6,20 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from model.chem.formula import parse_formula
-from model.chem.molecule import Molecule
-from model.errors import ModelError
+from model.chem.molecule import Molecule, check_vocabulary
+from model.errors import ModelError, StructureError
 from service.card import Card
-from service.chemistry import Chemistry, Drawing
-from service.portrait import Portrait
+from service.chemistry import Chemistry, Drawing, FileFormat
+from service.negotiation import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
+from service.portrait import Portrait, frame_document, portrait, score_fields
 from service.problems import Problem, retry_after
+from service.schemas import SampleRequest
 from service.settings import Limits
 from service.telemetry import Telemetry
-from service.work import Done, Event, Overloaded, Reason, Unavailable, Work
+from service.work import Done, Event, Frame, Overloaded, Reason, Scored, Unavailable, Work
 from service.worker import EngineClient
 
 T = TypeVar("T")
@@ -80,7 +82,10 @@ class Answer:
 
 @dataclass
 class Desk:
-    """What every endpoint works with."""
+    """What every endpoint works with: a model, its engine, and how what comes of it is read and shown."""
+
+    formats: ClassVar[Sequence[str]] = (JSON, XYZ, SDF, NDJSON, SSE, HTML, ZIP)
+    """What answers that are molecules can be; the first where the caller is indifferent."""
 
     client: EngineClient
     chemistry: Chemistry
@@ -88,9 +93,6 @@ class Desk:
     limits: Limits
     telemetry: Telemetry
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    draining: bool = False
-    formulas: "Desk | None" = None
-    """Of the model to which the elements are given."""
 
     @asynccontextmanager
     async def running(self, work: Work, *, patient: bool = False) -> AsyncIterator[AsyncIterator[Event]]:
@@ -131,6 +133,49 @@ class Desk:
         usage.bonds_ms += 1000 * (time.perf_counter() - started)
         return drawing
 
+    async def portray(self, molecule: Molecule, drawing: Drawing, properties: Mapping[str, object]) -> Portrait:
+        """A molecule as answers show it; `properties` go into its files."""
+        return await portrait(self.chemistry, molecule, drawing, properties)
+
+    def frame(self, frame: Frame) -> dict[str, Any]:
+        """A frame of its way as answers show it."""
+        return frame_document(frame)
+
+    def numbers(self, scored: Scored, molecule: Molecule) -> dict[str, Any]:
+        """Its score as answers show it."""
+        return score_fields(self.card, scored, molecule.n_atoms)
+
+    async def read(self, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
+        """The structures of an upload in order, each a molecule or what is wrong with it.
+
+        Raises:
+            StructureError: the file as a whole cannot be read.
+            Problem: reading it took too long or too much memory.
+        """
+        return await self.chemistry.read(data, form)
+
+    def taken(self, structure: Molecule) -> Molecule:
+        """A structure from outside as the model takes it.
+
+        Raises:
+            VocabularyError: it does not know that.
+        """
+        check_vocabulary(structure, self.card.vocabulary)
+        return structure
+
+    def settled(self, asked: SampleRequest) -> SampleRequest:
+        """A request with the sizes that the model gives it.
+
+        Raises:
+            Problem: the model cannot make that.
+        """
+        if asked.formula is None:
+            return asked
+        try:
+            return asked.model_copy(update={"n_atoms": sum(parse_formula(asked.formula, self.card.vocabulary))})
+        except ModelError as error:
+            raise Problem("invalid", str(error)) from None
+
     def account(self, usage: Usage, done: Done) -> None:
         """Add a finished work to the usage and to the metrics."""
         usage.add(done)
@@ -156,40 +201,6 @@ class Desk:
             raise Problem("invalid", f"found a sum of n_atoms squared of {pairs}, expected at most {limits.max_pairs}")
         if total > limits.max_total_frames:
             raise Problem("invalid", f"found {total} frames in all, expected at most {limits.max_total_frames}")
-
-    def for_formula(self, formula: str) -> tuple["Desk", int]:
-        """Where molecules of a formula are made, and how many atoms they have.
-
-        Raises:
-            Problem: no model for formulas is loaded, or it does not know this one.
-        """
-        desk = self if self.card.takes_formulas else self.formulas
-        if desk is None:
-            raise Problem("invalid", "found a formula, but no model that takes one is loaded: see GET /models")
-        try:
-            return desk, sum(parse_formula(formula, desk.card.vocabulary))
-        except ModelError as error:
-            raise Problem("invalid", str(error)) from None
-
-    @property
-    def cards(self) -> list[Card]:
-        """Of all loaded weights."""
-        return [self.card, *(self.formulas.cards if self.formulas else [])]
-
-    def admit(self) -> None:
-        """Raise where no new request is taken.
-
-        Raises:
-            Problem: unavailable.
-        """
-        if self.draining:
-            raise Problem("unavailable", "the service is stopping", headers=retry_after(10))
-
-    async def drain(self, seconds: float) -> None:
-        """Take no new request; end what still runs after so many seconds."""
-        self.draining = True
-        await asyncio.sleep(seconds)
-        self.stopping.set()
 
 
 def work_id() -> str:

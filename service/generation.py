@@ -10,10 +10,9 @@ from model.errors import StructureError
 from service import work
 from service.chemistry import Drawing
 from service.desk import Answer, Caller, Desk, Emit, Usage, refuse_nothing, silent, unwrapped, work_id
-from service.portrait import Portrait, frame_document, portrait
+from service.portrait import Portrait
 from service.progress import Progress
 from service.schemas import SampleRequest, rtol
-from service.scoring import score_fields
 from service.verdict import Objection, objection
 
 
@@ -191,8 +190,8 @@ async def generated(
     weights = {"model": desk.card.name, "sha256": desk.card.sha256}
     whence = {"seed": seed, "index": sampled.index, **weights, "tolerance": tolerance}
     solver = {"nfe": sampled.nfe, "solver_status": sampled.status}
-    scores = score_fields(desk.card, score, molecule.n_atoms) if score else {}
+    scores = desk.numbers(score, molecule) if score else {}
     numbers = {"nll": score.nll, "nll_std_error": score.std_error} if score else {}
-    frames = {"frames": [frame_document(each) for each in sampled.frames]} if sampled.frames else {}
-    shown = await portrait(desk.chemistry, molecule, drawing, {**whence, **solver, **numbers})
+    frames = {"frames": [desk.frame(each) for each in sampled.frames]} if sampled.frames else {}
+    shown = await desk.portray(molecule, drawing, {**whence, **solver, **numbers})
     return replace(shown, fields={"index": sampled.index, "seed": seed, **shown.fields, **solver, **scores, **frames})

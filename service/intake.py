@@ -11,18 +11,19 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from model.chem.elements import Vocabulary
 from model.chem.formats import sniff
-from model.chem.molecule import Molecule, check_vocabulary
+from model.chem.molecule import Molecule
 from model.errors import EnflowError, StructureError, VocabularyError
 from service.chemistry import FileFormat
 from service.desk import Desk
 from service.negotiation import JSON, MULTIPART, SDF, SMILES, XYZ, input_format, unsupported
 from service.problems import Problem
-from service.schemas import StructureText
+from service.reception import Reception
+from service.schemas import StructureText, Work
 from service.settings import Limits
 
 M = TypeVar("M", bound=BaseModel)
+W = TypeVar("W", bound=Work)
 
 FILES: Mapping[str, FileFormat] = {XYZ: "xyz", SDF: "sdf", SMILES: "smiles3d"}
 TAKES = [JSON, *FILES, MULTIPART]
@@ -47,10 +48,11 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Intake(Generic[M]):
-    """The options of a request and its structures in order: a molecule, or what is wrong with it."""
+class Intake(Generic[W]):
+    """The desk of a request, its options, and its structures in order: a molecule, or what is wrong with it."""
 
-    options: M
+    desk: Desk
+    options: W
     structures: Sequence[Molecule | EnflowError]
 
 
@@ -65,7 +67,7 @@ async def read_json(request: Request, schema: type[M], limits: Limits) -> M:
     return _parse_json(request, await request.body(), schema, limits)
 
 
-async def read_structures(request: Request, whole: type[M], options: type[M], desk: Desk) -> Intake[M]:
+async def read_structures(request: Request, whole: type[W], options: type[W], reception: Reception) -> Intake[W]:
     """The structures of a request and its options.
 
     Args:
@@ -77,22 +79,26 @@ async def read_structures(request: Request, whole: type[M], options: type[M], de
         StructureError: a body that is a file cannot be read as a whole.
     """
     _check_plain(request)
+    limits = reception.limits
     match found := input_format(request.headers.get("content-type"), TAKES):
         case "application/json":
-            asked = _parse_json(request, await request.body(), whole, desk.limits)
+            asked = _parse_json(request, await request.body(), whole, limits)
             texts: list[StructureText] = asked.structures  # type: ignore[attr-defined]
-            return Intake(asked, await _read_each([Upload(each.format, each.data.encode()) for each in texts], desk))
+            desk, uploads = reception.named(asked.model), [Upload(each.format, each.data.encode()) for each in texts]
+            return Intake(desk, asked, await _read_each(uploads, desk))
         case "multipart/form-data":
-            fields, uploads = await _form(request, desk.limits)
+            fields, uploads = await _form(request, limits)
             given = _query(request)
             if twice := fields.keys() & given.keys():
                 raise Problem("invalid", f"found {len(twice)} options both in the query and in the form")
-            parsed = _parse_strings(given | fields, options, desk.limits)
-            return Intake(parsed, await _read_each(uploads, desk))
+            parsed = _parse_strings(given | fields, options, limits)
+            desk = reception.named(parsed.model)
+            return Intake(desk, parsed, await _read_each(uploads, desk))
         case _:
             upload = _file(await request.body(), found)
-            parsed = _parse_strings(_query(request), options, desk.limits)
-            return Intake(parsed, _checked(await desk.chemistry.read(upload.data, upload.form), desk))
+            parsed = _parse_strings(_query(request), options, limits)
+            desk = reception.named(parsed.model)
+            return Intake(desk, parsed, _checked(await desk.read(upload.data, upload.form), desk))
 
 
 def _check_plain(request: Request) -> None:
@@ -166,7 +172,7 @@ async def _read_each(uploads: Sequence[Upload], desk: Desk) -> list[Molecule | E
 
 async def _read_one(upload: Upload, desk: Desk) -> Sequence[Molecule | StructureError]:
     try:
-        return await desk.chemistry.read(upload.data, upload.form)
+        return await desk.read(upload.data, upload.form)
     except StructureError as error:
         return [error]
 
@@ -175,13 +181,11 @@ def _checked(structures: Sequence[Molecule | StructureError], desk: Desk) -> lis
     """The same, with an error in the place of every molecule that the model does not know."""
     if len(structures) > desk.limits.max_records:
         raise Problem("invalid", f"found {len(structures)} structures, expected at most {desk.limits.max_records}")
-    return [_known(each, desk.card.vocabulary) for each in structures]
+    return [_known(each, desk) for each in structures]
 
 
-def _known(structure: Molecule | StructureError, vocabulary: Vocabulary) -> Molecule | EnflowError:
-    if isinstance(structure, Molecule):
-        try:
-            check_vocabulary(structure, vocabulary)
-        except VocabularyError as error:
-            return error
-    return structure
+def _known(structure: Molecule | StructureError, desk: Desk) -> Molecule | EnflowError:
+    try:
+        return desk.taken(structure) if isinstance(structure, Molecule) else structure
+    except VocabularyError as error:
+        return error

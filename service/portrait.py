@@ -1,4 +1,4 @@
-"""A molecule as the API shows it: formula, XYZ, bonds, SDF, stability."""
+"""A molecule as the API shows it: formula, XYZ, bonds, SDF, stability, its score, its way."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from model.chem.bonds import Bonds
 from model.chem.molecule import Molecule
 from model.chem.xyz import write_xyz
 from service import work
+from service.card import Card
 from service.chemistry import Chemistry, Drawing
 
 
@@ -50,6 +51,19 @@ async def portrait(
         "atom_stability": drawing.atom_stability,
     }
     return Portrait(named, bonds, fields)
+
+
+def score_fields(card: Card, scored: work.Scored, n_atoms: int) -> dict[str, Any]:
+    """The numbers of a score as the API names them."""
+    return {
+        "nll": scored.nll,
+        "nll_per_atom": scored.nll / n_atoms,
+        "std_error": scored.std_error,
+        "parts": dict(scored.parts),
+        "atom_base": [round(share, 3) for share in scored.atoms],
+        "path": [[round(t, 4), round(log_density, 3)] for t, log_density in sorted(scored.path)],
+        "percentile": card.percentile(n_atoms, scored.nll),
+    }
 
 
 def frame_document(frame: work.Frame) -> dict[str, Any]:

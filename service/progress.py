@@ -5,7 +5,6 @@ from typing import Any
 
 from service import work
 from service.desk import Desk, Emit
-from service.portrait import frame_document
 
 PAUSE_S = 0.2
 """Between two notes of progress: an eye wants no more, and a long stream stays small."""
@@ -24,7 +23,7 @@ class Progress:
         """Note that a molecule moved; tell it, and its frame, where it is time to."""
         self._running[event.index] = (event.t, event.nfe)
         if event.frame is not None:
-            await self._emit("frame", {"index": event.index, "frame": frame_document(event.frame)})
+            await self._emit("frame", {"index": event.index, "frame": self._desk.frame(event.frame)})
         if time.monotonic() - self._told >= PAUSE_S:
             self._told = time.monotonic()
             await self._emit("progress", self._document(counts))

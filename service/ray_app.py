@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # Ray reads its environment when it is imported.
@@ -22,6 +23,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from model.errors import ConfigError
+from service.lazy import further_clients
 from service.replicas import Pulse, ReplicaLost, Replicas
 from service.settings import Settings, read_settings
 from service.work import Event, Overloaded, Work
@@ -42,18 +44,13 @@ UNREADY_S = 60.0
 """An engine that has not been ready for so long will not be: its replica is replaced."""
 
 
-JOINT, FORMULAS = "joint", "formulas"
-"""The model of `weights`, and the one that takes formulas, where there is one."""
-
-
 class Engine:
     """A replica: engines in processes of their own, as everywhere, and this actor to reach them."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc] # Serve awaits it
         self._care = Care()
-        self._clients = {JOINT: engine_client(settings, self._care)}
-        if settings.formula_place:
-            self._clients[FORMULAS] = engine_client(settings, self._care, settings.formula_place)
+        clients = {settings.weights: engine_client(settings, self._care), **further_clients(settings, self._care)}
+        self._clients = {str(place): client for place, client in clients.items()}
         self._patience = time.monotonic() + self._care.start_s
         for client in self._clients.values():
             await client.start()
@@ -123,7 +120,7 @@ def replicas_wanted(context: Any) -> tuple[float, dict[str, Any]]:
 
 
 class RayStage:
-    """One model of the replicas of a deployment of `Engine`."""
+    """One model, named by its folder, of the replicas of a deployment of `Engine`."""
 
     def __init__(self, handle: Any, model: str) -> None:
         self._handle, self._model = handle, model
@@ -153,10 +150,10 @@ class RayStage:
         return [pulse for pulse in found if isinstance(pulse, Pulse)]
 
 
-def clients(settings: Settings, handle: Any) -> tuple[Replicas, Replicas | None]:
-    """The clients of the replicas behind a handle: of the joint model, and of the one that takes formulas."""
-    formulas = Replicas(RayStage(handle, FORMULAS)) if settings.formula_place else None
-    return Replicas(RayStage(handle, JOINT)), formulas
+def clients(settings: Settings, handle: Any) -> tuple[Replicas, dict[Path, Replicas]]:
+    """The clients of the replicas behind a handle: of the first model, and of the others by their folders."""
+    further = {place: Replicas(RayStage(handle, str(place))) for place in settings.further}
+    return Replicas(RayStage(handle, str(settings.weights))), further
 
 
 def deployments(settings: Settings, resources: Mapping[str, float]) -> tuple[Any, Any]:
@@ -195,7 +192,7 @@ def ray_cluster() -> Iterator[str]:
 
 
 @contextmanager
-def engines(settings: Settings, replicas: int | None = None) -> Iterator[tuple[Replicas, Replicas | None]]:
+def engines(settings: Settings, replicas: int | None = None) -> Iterator[tuple[Replicas, dict[Path, Replicas]]]:
     """Engines in Ray, and the clients of them all.
 
     Args:

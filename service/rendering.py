@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.chemistry import Chemistry, WrittenForm
-from service.desk import Answer
+from service.desk import Answer, Desk
 from service.negotiation import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
-
-MOLECULE_FORMATS = (JSON, XYZ, SDF, NDJSON, SSE, HTML, ZIP)
-"""What answers that are molecules can be; the first where the caller is indifferent."""
 
 SCORE_FORMATS = (JSON, NDJSON, SSE)
 """What answers that are scores can be."""
@@ -25,8 +22,9 @@ FILE_NAMES: Mapping[str, str] = {
 }
 
 
-async def render(answer: Answer, media_type: str, parameters: Mapping[str, str], chemistry: Chemistry) -> bytes:
+async def render(answer: Answer, media_type: str, parameters: Mapping[str, str], desk: Desk) -> bytes:
     """The body of an answer; `parameters` of the media type may ask for `version=V3000` of SDF."""
+    chemistry = desk.chemistry
     match media_type:
         case "chemical/x-xyz":
             return _xyz(answer).encode()
@@ -36,11 +34,9 @@ async def render(answer: Answer, media_type: str, parameters: Mapping[str, str],
         case "text/html":
             return await _written(answer, "html", chemistry)
         case "application/zip":
-            parts = {
-                "molecules.sdf": await _written(answer, "sdf", chemistry),
-                "molecules.xyz": _xyz(answer).encode(),
-                "answer.json": await _json(answer.document),
-            }
+            parts = {"molecules.xyz": _xyz(answer).encode(), "answer.json": await _json(answer.document)}
+            if SDF in desk.formats:
+                parts = {"molecules.sdf": await _written(answer, "sdf", chemistry), **parts}
             return await asyncio.to_thread(_zip, parts)
         case _:
             return await _json(answer.document)

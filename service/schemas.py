@@ -17,6 +17,10 @@ MOST_SEED = 2**53 - 1
 """The largest integer that JSON keeps in every language."""
 
 
+ANY_MODEL = "x-models"
+"""In a schema: the names of the loaded models stand here in the description."""
+
+
 @dataclass(frozen=True)
 class Within:
     """An upper limit by the name of its setting, of a number or of a length."""
@@ -61,6 +65,9 @@ def rtol(tolerance: str | float) -> float:
 class Work(Strict):
     """What every request that computes may say."""
 
+    model: Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={ANY_MODEL: True})] | None = Field(
+        default=None, description="name of a loaded model, see GET /models; null = the first of them"
+    )
     seed: Seed | None = Field(default=None, description="null = drawn, and told in the answer")
     tolerance: Tolerance = "standard"
     deadline_s: Deadline | None = Field(default=None, description="seconds from now until the answer must be complete")
@@ -76,6 +83,7 @@ class SampleRequest(Work):
                 {"n_atoms": [5, 9, 18], "seed": 1, "tolerance": "draft"},
                 {"n_molecules": 2, "n_atoms": 12, "only": "valid", "seed": 3},
                 {"formula": "C7H10O2", "seed": 5},
+                {"model": "lj13", "seed": 5},
             ]
         }
     )

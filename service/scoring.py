@@ -8,9 +8,7 @@ from typing import Any
 from model.chem.molecule import Molecule
 from model.errors import EnflowError
 from service import work
-from service.card import Card
 from service.desk import Answer, Caller, Desk, Emit, Usage, problem_name, silent, unwrapped, work_id
-from service.portrait import portrait
 from service.problems import Problem, from_structure
 from service.progress import Progress
 from service.schemas import LikelihoodOptions, rtol
@@ -94,11 +92,11 @@ class Scoring:
         assert isinstance(molecule, Molecule)
         drawing = await self.desk.draw(molecule, self.usage)
         numbers = {"nll": scored.nll, "nll_std_error": scored.std_error, "index": index, "seed": self.seed}
-        shown = await portrait(self.desk.chemistry, molecule, drawing, numbers)
+        shown = await self.desk.portray(molecule, drawing, numbers)
         entry = {
             "index": index,
             **shown.fields,
-            **score_fields(self.desk.card, scored, molecule.n_atoms),
+            **self.desk.numbers(scored, molecule),
             "divergence": self.options.divergence,
             "probes": self.options.probes,
             "draws": self.options.draws,
@@ -126,16 +124,3 @@ def engine_options(options: LikelihoodOptions) -> work.LikelihoodOptions:
     """The options in the engine's words."""
     tolerance = rtol(options.tolerance)
     return work.LikelihoodOptions(options.divergence, options.probes, options.draws, tolerance, tolerance)
-
-
-def score_fields(card: Card, scored: work.Scored, n_atoms: int) -> dict[str, Any]:
-    """The numbers of a score as the API names them."""
-    return {
-        "nll": scored.nll,
-        "nll_per_atom": scored.nll / n_atoms,
-        "std_error": scored.std_error,
-        "parts": dict(scored.parts),
-        "atom_base": [round(share, 3) for share in scored.atoms],
-        "path": [[round(t, 4), round(log_density, 3)] for t, log_density in sorted(scored.path)],
-        "percentile": card.percentile(n_atoms, scored.nll),
-    }

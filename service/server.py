@@ -11,8 +11,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service.desk import Desk
 from service.problems import MEDIA_TYPE, Problem
+from service.reception import Reception
 from service.settings import Settings
 
 GRACE_S = 5
@@ -116,8 +116,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take nothing new, wait for what runs, end it after the drain time, and stop."""
-        desk: Desk = self._app.state.desk  # type: ignore[attr-defined]
-        draining = asyncio.create_task(desk.drain(self._drain_s))
+        reception: Reception = self._app.state.reception  # type: ignore[attr-defined]
+        draining = asyncio.create_task(reception.drain(self._drain_s))
         try:
             await super().shutdown(sockets)
         finally:

@@ -1,6 +1,7 @@
 """The environment, read once into a frozen value: every limit of the service is a setting."""
 
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -22,6 +23,9 @@ BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "qm9"
 
 FORMULA_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-formula")
 """Of the model to which the elements are given."""
+
+PARTICLES = ("dw4", "lj13")
+"""The folders of the particle systems, beside that of the molecules."""
 
 
 class Limits(BaseModel):
@@ -90,6 +94,8 @@ class Settings(BaseSettings):
         weights: directory with weights.safetensors and card.json.
         formula_weights: directory of the model that takes formulas, in an engine of its own; None = the folder beside
             `weights` with "-formula" after its name, if there is one.
+        models: directories of further models, which requests choose by name and whose engines start with their first
+            request; None = the folders dw4 and lj13 beside `weights`, where they are.
         device: "auto", "cpu" or "cuda".
         threads: of the engine; None = what torch chooses.
         requests_per_minute: of one client, before 429.
@@ -111,6 +117,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     weights: Annotated[Path, AfterValidator(_directory)] = BUNDLED_WEIGHTS
     formula_weights: Annotated[Path, AfterValidator(_directory)] | None = None
+    models: tuple[Annotated[Path, AfterValidator(_directory)], ...] | None = None
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: PositiveInt | None = None
     requests_per_minute: PositiveInt = 600
@@ -126,8 +133,21 @@ class Settings(BaseSettings):
     @property
     def formula_place(self) -> Path | None:
         """Where the weights of the model that takes formulas are, if anywhere."""
-        beside = self.weights.with_name(f"{self.weights.name}-formula")
-        return self.formula_weights or (beside if (beside / "card.json").is_file() else None)
+        return self.formula_weights or next(self._beside(f"{self.weights.name}-formula"), None)
+
+    @property
+    def further(self) -> tuple[Path, ...]:
+        """Where the weights of all models but the first are."""
+        return (*([self.formula_place] if self.formula_place else []), *self.model_places)
+
+    @property
+    def model_places(self) -> tuple[Path, ...]:
+        """Where the weights of further models are."""
+        return tuple(self._beside(*PARTICLES)) if self.models is None else self.models
+
+    def _beside(self, *names: str) -> Iterator[Path]:
+        places = (self.weights.with_name(name) for name in names)
+        return (place for place in places if (place / "card.json").is_file())
 
     @model_validator(mode="after")
     def _closed_to_strangers(self) -> Self:

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -18,6 +18,13 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 log = structlog.get_logger("enflow")
+
+
+class Watched(NamedTuple):
+    """An engine's statistics whenever they are asked for, and the hash of its weights."""
+
+    stats: Callable[[], Stats]
+    sha256: str
 
 
 class Telemetry:
@@ -50,23 +57,24 @@ class Telemetry:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def watch(self, stats: Callable[[], Stats], model: dict[str, str]) -> None:
-        """Show the engine's statistics as of each scrape, and which model it runs."""
-        self.registry.register(_Engine(stats, model))
+    def watch(self, engines: Mapping[str, Watched]) -> None:
+        """Show the statistics of engines as of each scrape, by the name of the model that each runs."""
+        self.registry.register(_Engines(engines))
 
     def exposition(self) -> bytes:
         """The metrics as Prometheus reads them."""
         return generate_latest(self.registry)
 
 
-async def tell_health(look: Callable[[], Health]) -> None:
-    """Log whenever the engine becomes ready, or is no longer so, and why; it never returns."""
-    told = None
+async def tell_health(engines: Mapping[str, Callable[[], Health]]) -> None:
+    """Log whenever an engine becomes ready, or is no longer so, and why; it never returns."""
+    told: dict[str, tuple[bool, str]] = {}
     while True:
-        health = look()
-        if (health.ready, health.reason) != told:
-            told = health.ready, health.reason
-            log.info("engine", ready=health.ready, reason=health.reason)
+        for model, look in engines.items():
+            health = look()
+            if (health.ready, health.reason) != told.get(model):
+                told[model] = health.ready, health.reason
+                log.info("engine", model=model, ready=health.ready, reason=health.reason)
         await asyncio.sleep(1)
 
 
@@ -89,29 +97,41 @@ _COUNTERS = {
 }
 
 
-class _Engine(Collector):
-    def __init__(self, stats: Callable[[], Stats], model: dict[str, str]) -> None:
-        self._stats = stats
-        self._model = model
+class _Engines(Collector):
+    def __init__(self, engines: Mapping[str, Watched]) -> None:
+        self._engines = engines
 
     def describe(self) -> Iterator[Metric]:
         return iter(())  # nothing is computed before the first scrape
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._stats()
+        found = {name: engine.stats() for name, engine in self._engines.items()}
         for name, text in _GAUGES.items():
-            yield GaugeMetricFamily(f"enflow_engine_{name}", text, value=getattr(stats, name))
-        yield GaugeMetricFamily(
-            "enflow_engine_occupancy", "Share of the slots in use", value=stats.running / max(stats.slots, 1)
-        )
+            gauge = GaugeMetricFamily(f"enflow_engine_{name}", text, labels=["model"])
+            yield _told(gauge, {(model,): getattr(stats, name) for model, stats in found.items()})
+        occupancy = GaugeMetricFamily("enflow_engine_occupancy", "Share of the slots in use", labels=["model"])
+        yield _told(occupancy, {(model,): stats.running / max(stats.slots, 1) for model, stats in found.items()})
         for name, text in _COUNTERS.items():
-            yield CounterMetricFamily(f"enflow_engine_{name}", text, value=getattr(stats, name))
-        for name, counts in (("finished", stats.finished), ("failed", stats.failed)):
-            family = CounterMetricFamily(f"enflow_engine_{name}", f"Molecules {name}, by kind or reason", labels=["of"])
-            for key, count in counts.items():
-                family.add_metric([str(key)], count)
-            yield family
-        yield InfoMetricFamily("enflow_model", "The weights", value={**self._model, "device": stats.device})
+            counter = CounterMetricFamily(f"enflow_engine_{name}", text, labels=["model"])
+            yield _told(counter, {(model,): getattr(stats, name) for model, stats in found.items()})
+        for name in ("finished", "failed"):
+            text = f"Molecules {name}, by kind or reason"
+            family = CounterMetricFamily(f"enflow_engine_{name}", text, labels=["model", "of"])
+            each = {model: getattr(stats, name) for model, stats in found.items()}
+            yield _told(family, {(model, str(of)): n for model, counts in each.items() for of, n in counts.items()})
+        weights = InfoMetricFamily("enflow_model", "The weights", labels=["name"])
+        for name, engine in self._engines.items():
+            weights.add_metric([name], {"sha256": engine.sha256, "device": found[name].device})
+        yield weights
+
+
+Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
+
+
+def _told(family: Family, values: Mapping[tuple[str, ...], float]) -> Family:
+    for labels, value in values.items():
+        family.add_metric(list(labels), value)
+    return family
 
 
 def configure_logs(level: str) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.config import DequantizerConfig, EGNNConfig, FlowConfig
+from model.config import DequantizerConfig, EGNNConfig, FlowConfig, ParticleConfig
+from model.flow.cluster_flow import ClusterFlow
 from model.flow.geometry import centre
 from model.flow.molecule_flow import MoleculeFlow
+from model.flow.particle_flow import ParticleFlow
 from service.engine import Engine
 
 RATE = 0.5
@@ -65,6 +67,14 @@ def engine(pairs: int = 2000, slots: int = 64, max_steps: int = 200, lag: int = 
     """An engine on such a flow; a worker makes it from the name of this function."""
     torch.set_num_threads(1)
     return Engine(flow(**behaviour), pairs=pairs, slots=slots, max_steps=max_steps, lag=lag)
+
+
+def cluster_engine(pairs: int = 100, **behaviour: float | str) -> Engine:
+    """An engine for four particles in the plane that grow their latents, 1.5 times as wide as those of a molecule."""
+    torch.set_num_threads(1)
+    made = ClusterFlow(ParticleFlow(ParticleConfig(n_particles=4, n_dims=2, scale=1.5)).double())
+    made.dynamics = Growth(**behaviour)  # type: ignore[arg-type]
+    return Engine(made.to(torch.float64).eval(), pairs=pairs)
 
 
 def broken(cure: str) -> Engine:

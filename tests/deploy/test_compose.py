@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
-from service.telemetry import Telemetry
+from service.telemetry import Telemetry, Watched
 from service.work import Stats
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -110,7 +110,7 @@ def exported() -> set[str]:
     """Names of all series that the service exports."""
     telemetry = Telemetry()
     stats = Stats(finished={"sample": 1}, failed={"non_finite": 1})
-    telemetry.watch(lambda: stats, {"name": "qm9", "sha256": "0"})
+    telemetry.watch({"qm9": Watched(lambda: stats, "0")})
     telemetry.request("POST", "/sample", 200, 0.1)
     telemetry.bonds.labels("connectivity").inc()
     telemetry.molecules.labels("sample", "valid").inc()

@@ -12,8 +12,9 @@ import httpx
 import torch
 
 from model import checkpoint
-from model.config import DequantizerConfig, EGNNConfig, FlowConfig
+from model.config import DequantizerConfig, EGNNConfig, FlowConfig, ParticleConfig
 from model.flow.molecule_flow import MoleculeFlow
+from model.flow.particle_flow import ParticleFlow
 from service.app import create_app
 from service.server import Server
 from service.settings import ChemistrySettings, Settings
@@ -45,11 +46,20 @@ def tiny_formula_weights(directory: Path) -> Path:
     return _saved(config, directory, "tiny-formula")
 
 
-def _saved(config: FlowConfig, directory: Path, name: str) -> Path:
+def tiny_particle_weights(directory: Path, data: str) -> Path:
+    """Such weights of "dw4" or "lj13"."""
+    n_particles, n_dims, scale = {"dw4": (4, 2, 2.1), "lj13": (13, 3, 0.9)}[data]
+    dynamics = EGNNConfig(n_features=0, node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="velocity")
+    config = ParticleConfig(n_particles=n_particles, n_dims=n_dims, scale=scale, dynamics=dynamics)
+    return _saved(config, directory, data, data)
+
+
+def _saved(config: FlowConfig | ParticleConfig, directory: Path, name: str, data: str = "none") -> Path:
     torch.manual_seed(0)
-    dataset = checkpoint.Dataset("none", "0" * 64, "none")
+    dataset = checkpoint.Dataset(data, "0" * 64, "none")
     card = checkpoint.Card(name, "2026-01-01T00:00:00Z", "0" * 7, config, dataset, 0, "MIT", {})
-    checkpoint.save(MoleculeFlow(config), directory, card)
+    flow = ParticleFlow(config) if isinstance(config, ParticleConfig) else MoleculeFlow(config)
+    checkpoint.save(flow, directory, card)
     return directory
 
 

@@ -139,10 +139,12 @@ def test_a_passed_deadline_says_so(http: httpx.Client) -> None:
 def test_metrics_and_models_tell_about_the_engine(http: httpx.Client, weights: Path) -> None:
     sample(http, n_atoms=3, seed=1)
     text = http.get("/metrics").text
-    steps = next(float(line.split()[-1]) for line in text.splitlines() if line.startswith("enflow_engine_steps_total "))
+    steps = next(float(line.split()[-1]) for line in text.splitlines() if line.startswith("enflow_engine_steps_total{"))
     assert steps > 0
     assert 'enflow_model_info{device="cpu"' in text
-    assert http.get("/models").json()["models"] == [json.loads((weights / "card.json").read_text())]
+    (card,) = http.get("/models").json()["models"]
+    assert json.loads((weights / "card.json").read_text()).items() <= card.items()
+    assert (card["kind"], card["elements"], card["max_atoms"]) == ("molecules", ["H", "C", "N", "O", "F"], 29)
 
 
 def test_the_command_serves_and_stops_on_a_signal(weights: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_metrics_count_requests_molecules_and_the_engine(api: Api) -> None:
     assert grown["enflow_requests_total['404', 'GET', 'unmatched']"] == 1
     assert grown["enflow_molecules_total['sampled', 'stable']"] == 2
     assert grown["enflow_queue_seconds_count[]"] == 1
-    assert {"enflow_engine_waiting[]", "enflow_engine_running[]", "enflow_engine_memory_bytes[]"} <= set(after)
+    assert {f"enflow_engine_{name}['tiny']" for name in ("waiting", "running", "memory_bytes")} <= set(after)
     assert not any(SECRET in name for name in after)
 
 

@@ -133,9 +133,8 @@ def cluster(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             until(lambda: _ready(http), "ready")
             from ray import serve
 
-            yield Cluster(
-                http, ray_app.RayStage(serve.get_deployment_handle("Engine", ray_app.APPLICATION), ray_app.JOINT)
-            )
+            handle = serve.get_deployment_handle("Engine", ray_app.APPLICATION)
+            yield Cluster(http, ray_app.RayStage(handle, str(weights)))
     until(lambda: not marked("cluster"), "no process is left", 60)
 
 
@@ -174,7 +173,7 @@ def test_a_killed_engine_loses_nothing(cluster: Cluster, weights: Path) -> None:
 
 def metric(http: httpx.Client, name: str) -> float:
     lines = http.get("/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+    return float(next(line for line in lines if line.startswith(f'{name}{{model="tiny"}} ')).split()[1])
 
 
 def test_a_caller_who_leaves_frees_the_engines(cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from service.engine import run
+from service.lazy import Lazy
 from service.work import Done, Event, Failed, Overloaded, Reason, Sampled, SampleWork, Unavailable
 from service.worker import Care, EngineSpec, InProcessClient, ProcessClient
 from tests import stubs
@@ -55,8 +57,8 @@ def assert_complete(events: list[Event], expected: dict[int, Sampled]) -> None:
         np.testing.assert_allclose(one.positions, expected[one.index].positions, atol=1e-9)
 
 
-def expected(work: SampleWork) -> dict[int, Sampled]:
-    return {event.index: event for event in run(stubs.engine(), work) if isinstance(event, Sampled)}
+def expected(work: SampleWork, engine: str = "engine") -> dict[int, Sampled]:
+    return {event.index: event for event in run(getattr(stubs, engine)(), work) if isinstance(event, Sampled)}
 
 
 class Forked(ProcessClient):
@@ -66,7 +68,11 @@ class Forked(ProcessClient):
     _processes.set_forkserver_preload(["tests.stubs"])
 
 
-@pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas])
+def lazy(factory: EngineSpec, care: Care) -> Lazy:
+    return Lazy(InProcessClient(factory, care))
+
+
+@pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas, lazy])
 def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs a conversation with a client that is ready; one client for the whole suite."""
     client = request.param(EngineSpec("tests.stubs:engine", {"sick": 13, "pause": 0.0005}), CARE)
@@ -156,6 +162,7 @@ def test_an_id_names_one_work(contract: Run) -> None:
 
 def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
     async def talk(client: Any) -> None:
+        client = getattr(client, "_client", client)
         gate, client._gate = client._gate, type(client._gate)(seconds=1e-6, client_share=1.0)
         await client.submit(sample("first"))
         with pytest.raises(Overloaded) as caught:
@@ -178,25 +185,48 @@ def test_stats_count_what_was_answered(contract: Run) -> None:
     assert after - before == {"sampled": 3}
 
 
+def test_a_lazy_engine_starts_with_its_first_work() -> None:
+    async def talk() -> tuple[int, int]:
+        client = lazy(EngineSpec("tests.stubs:engine"), CARE)
+        await client.start()
+        before, told = threading.active_count(), client.health()
+        assert (told.ready, told.reason, client.stats().works) == (True, "starts when it is asked", 0)
+        await asked(client, sample("first"))
+        after = threading.active_count()
+        await client.close()
+        return before, after
+
+    before, after = asyncio.run(asyncio.wait_for(talk(), 120))
+    assert after == before + 3  # the engine, and both ends of its pipe
+
+
 def test_the_service_need_not_load_torch() -> None:
     code = "import sys, service.worker; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
-def test_twenty_kills_lose_nothing_double_nothing_change_nothing() -> None:
-    works = [sample(f"work {i}", (5 + i % 4, 8, 11), frames=2) for i in range(12)]
-    wanted = {work.id: expected(work) for work in works}
+@pytest.mark.parametrize(
+    ("engine", "kills", "sizes"),
+    [("engine", 20, [(5 + i % 4, 8, 11) for i in range(12)]), ("cluster_engine", 5, [(4, 4, 4)] * 12)],
+    ids=["molecules", "particles"],
+)
+def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
+    engine: str, kills: int, sizes: list[tuple[int, ...]]
+) -> None:
+    works = [sample(f"work {i}", each, frames=2) for i, each in enumerate(sizes)]
+    wanted = {work.id: expected(work, engine) for work in works}
     chance = random.Random(1)
 
     async def talk() -> int:
-        client = Forked(EngineSpec("tests.stubs:engine", {"pause": 0.004, "pairs": 300}), Care(crashes=1000))
+        spec = EngineSpec(f"tests.stubs:{engine}", {"pause": 0.004, "pairs": 300})
+        client = Forked(spec, Care(crashes=1000))
         await client.start()
         pipes, rounds = len(list(Path("/proc/self/fd").iterdir())), 0
-        while client.stats().restarts < 20:
+        while client.stats().restarts < kills:
             listening = [asyncio.create_task(asked(client, _renamed(work, rounds))) for work in works]
             while not all(task.done() for task in listening):
                 await asyncio.sleep(chance.uniform(0.0, 0.6))
-                if client.stats().restarts < 20 and client._worker is not None:
+                if client.stats().restarts < kills and client._worker is not None:
                     os.kill(client._worker.carrier.pid, signal.SIGKILL)
             for work, task in zip(works, listening, strict=True):
                 assert_complete(task.result(), wanted[work.id])
@@ -206,7 +236,7 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing() -> None:
         await client.close()
         return restarts
 
-    assert asyncio.run(asyncio.wait_for(talk(), 400)) >= 20
+    assert asyncio.run(asyncio.wait_for(talk(), 400)) >= kills
 
 
 def _renamed(work: SampleWork, rounds: int) -> SampleWork:
