@@ -1,8 +1,8 @@
-"""The page in a browser that starts cold: when it paints first, what it transfers, how 64 molecules move.
+"""The page in a browser that starts cold: when it paints first, what it transfers, how fluid 64 molecules are.
 
 First paint is measured beside a page of one line from the same service, in the same fresh browser: the rest is the
-browser's own start. Frames are those of 64 molecules that are scrolled and turned; without a GPU the browser draws
-them in software. `python -m benchmarks.page`, with the test extra and Chromium.
+browser's own start. Frames are those of 64 molecules that are scrolled past, and of one that is turned; without a GPU
+the browser draws everything in software. `python -m benchmarks.page`, with the test extra and Chromium.
 """
 
 import argparse
@@ -21,20 +21,19 @@ SECONDS = 6
 PAINT = """() => new Promise((tell) => new PerformanceObserver((list) => {
   for (const { name, startTime } of list.getEntries()) if (name === "first-contentful-paint") tell(startTime);
 }).observe({ type: "paint", buffered: true }))"""
-FRAMES = """async (seconds) => {
+FRAMES = """async () => {
   const times = [];
-  const stages = [...document.querySelectorAll(".card .stage")];
-  const begin = performance.now();
-  while (performance.now() - begin < 1000 * seconds) {
+  const start = performance.now();
+  for (let s = 0; GOING; s = (performance.now() - start) / 1000) {
     times.push(await new Promise(requestAnimationFrame));
-    const share = 0.5 - 0.5 * Math.cos((performance.now() - begin) / 1000);
-    scrollTo(0, share * (document.body.scrollHeight - innerHeight));
-    const boxes = stages.map((stage) => stage.getBoundingClientRect());
-    const seen = stages.filter((_, i) => boxes[i].top < innerHeight && boxes[i].bottom > 0);
-    for (const stage of seen) stage.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+    STEP;
   }
   return times;
 }"""
+SCROLL = "scrollTo(0, (0.5 - 0.5 * Math.cos(s)) * (document.body.scrollHeight - innerHeight))"
+TURN = """document.querySelector(".card .stage").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }))"""
+A_WHILE = f"s < {SECONDS}"
+ARRIVING = """document.querySelector("#generate-form").ariaBusy !== "false" || s < 1"""
 
 
 def first_paint(address: str) -> float:
@@ -55,23 +54,25 @@ def transferred(browser: Browser, address: str) -> int:
     return sum(sizes)
 
 
-def frames(browser: Browser, address: str) -> dict[str, float]:
-    """Milliseconds between frames while all molecules are scrolled past, and those in sight turn."""
+def frames(browser: Browser, address: str) -> dict[str, dict[str, float]]:
+    """Milliseconds between frames: scrolled while all arrive, when all are here, and while one is turned."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(600_000)
     page.goto(f"{address}/#generate?seed=1&count={MOLECULES}&tolerance=draft&nll=none")
-    expect(page.locator("#generate .card .formula")).to_have_count(MOLECULES, timeout=600_000)
-    page.wait_for_selector("#generate-form[aria-busy=false]")
-    page.wait_for_selector(".painter:not(.stale):visible")
-    intervals = np.diff(_times(page))
+    page.wait_for_selector("#generate .card .formula")
+    found = {"while they arrive": measured(page, SCROLL, ARRIVING)}
+    expect(page.locator("#generate canvas.painter")).to_have_count(MOLECULES, timeout=600_000)
+    found |= {"scrolled": measured(page, SCROLL, A_WHILE)}
+    page.evaluate("scrollTo(0, 0)")
+    found |= {"one turned": measured(page, TURN, A_WHILE)}
     page.close()
-    low, middle, high = np.quantile(intervals, [0.5, 0.95, 1.0]).tolist()
-    return {"median": round(low, 1), "95 %": round(middle, 1), "longest": round(high, 1), "frames": len(intervals)}
-
-
-def _times(page: Page) -> list[float]:
-    found: list[float] = page.evaluate(FRAMES, SECONDS)
     return found
+
+
+def measured(page: Page, step: str, going: str) -> dict[str, float]:
+    intervals = np.diff(page.evaluate(FRAMES.replace("STEP", step).replace("GOING", going)))
+    middle, high, longest = np.quantile(intervals, [0.5, 0.95, 1.0]).tolist()
+    return {"median": round(middle, 1), "95 %": round(high, 1), "longest": round(longest, 1), "frames": len(intervals)}
 
 
 def main() -> None:

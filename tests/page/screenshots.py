@@ -17,7 +17,7 @@ def generated(page: Page, address: str) -> None:
     """A grid of molecules, the first of a seed, not chosen, with estimates of their likelihoods."""
     page.goto(f"{address}/#generate?seed=7&count=8")
     expect(page.locator("#generate-form")).to_have_attribute("aria-busy", "false")
-    expect(page.locator("#generate .painter:not(.stale):visible").first).to_be_visible()
+    expect(page.locator("#generate .painter:visible").first).to_be_visible()
 
 
 def flowing(page: Page, address: str) -> None:

@@ -16,10 +16,10 @@ from tests.conftest import REPOSITORY
 
 WEB = REPOSITORY / "service" / "web"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Software rendering: the machines that run tests have no GPU. Root may not use the sandbox.
+# As Chromium does it by itself where there is no GPU: it composes the page on the CPU, and draws WebGL there too, if it
+# is allowed to. Root may not use the sandbox.
 FLAGS = [
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
+    "--use-angle=swiftshader-webgl",
     "--enable-unsafe-swiftshader",
     "--no-sandbox",
     "--disable-background-networking",

@@ -83,7 +83,7 @@ def test_generates_what_the_api_generates_and_saves_it(visit: Open, api: httpx.C
     asked = {"n_molecules": 3, "n_atoms": 5, "seed": 1, "tolerance": "draft"}
     expected = api.post("/sample", json=asked).json()["molecules"]
     assert formulas(page) == [molecule["formula"] for molecule in expected]
-    expect(page.locator("#generate .painter canvas")).to_have_count(3)
+    expect(page.locator("#generate canvas.painter")).to_have_count(3)
 
     saved = structures(download(page, "Download as XYZ").decode())
     truth = structures("".join(molecule["xyz"] for molecule in expected))
@@ -182,12 +182,44 @@ def test_filters_by_what_the_service_says(visit: Open, api: httpx.Client) -> Non
     assert len(formulas(page)) == sum(molecule["valid"] for molecule in molecules)
 
 
-def test_only_what_is_in_sight_holds_a_painter(visit: Open) -> None:
+COUNT_PICTURES = """
+window.pictures = 0;
+const draw = CanvasRenderingContext2D.prototype.drawImage;
+CanvasRenderingContext2D.prototype.drawImage = function (...rest) {
+  window.pictures += 1;
+  return draw.apply(this, rest);
+};
+"""
+SCROLL = """async () => {
+  for (let y = 0; y < document.body.scrollHeight; y += 300) {
+    scrollTo(0, y);
+    await new Promise(requestAnimationFrame);
+  }
+  scrollTo(0, 0);
+  await new Promise(requestAnimationFrame);
+}"""
+
+
+def test_scrolling_draws_nothing(visit: Open) -> None:
+    """Pictures are drawn once, also those out of sight, and only one that is turned is drawn again."""
+    page = visit(webgl=True, script=COUNT_PICTURES, viewport={"width": 700, "height": 600}, reduced_motion="reduce")
+    generate(page, count=40, atoms="2")
+    expect(page.locator("#generate canvas.painter")).to_have_count(40)
+    drawn = page.evaluate("pictures")
+    page.evaluate(SCROLL)
+    assert page.evaluate("pictures") == drawn
+    page.locator("#generate .stage").first.press("ArrowRight")
+    page.wait_for_function(f"pictures > {drawn}")
+    assert page.evaluate("pictures") <= drawn + 2  # in haste, and then finely
+
+
+def test_pictures_do_not_grow_without_end(visit: Open) -> None:
     page = visit(viewport={"width": 700, "height": 600})
-    generate(page, count=64, atoms="2")
-    expect(page.locator("#generate .card .formula")).to_have_count(64)
-    page.wait_for_timeout(300)
-    assert 0 < page.locator("#generate .painter").count() < 40
+    generate(page, count=300, atoms="2")
+    expect(page.locator(".card .painter")).to_have_count(256)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator("#generate .card").last.locator(".painter")).to_be_visible()
+    assert page.locator(".card .painter").count() == 256
 
 
 def test_watches_the_flow(visit: Open, api: httpx.Client) -> None:

@@ -23,15 +23,15 @@ export function showHero(list) {
   const ends = molecule.atoms.map(({ position }) => position);
   const normal = normals(4);
   const noise = ends.map(() => [normal(), normal(), normal()]);
-  const pose = facing(ends);
+  const quaternion = facing(ends);
   list.replaceChildren();
   for (const t of MOMENTS) {
     const positions = ends.map((end, i) => end.map((value, k) => t * value + (1 - t) * noise[i][k]));
     const certainty = ends.map(() => t);
     const item = h("li");
     const painter = new Flat(item);
-    painter.draw(structureOfFrame({ t, atomic_numbers: molecule.atoms.map(({ z }) => z), positions, certainty }));
-    painter.pose(pose, centre(positions), Math.max(3, extent(ends, centre(ends))), 1);
+    const structure = structureOfFrame({ t, atomic_numbers: molecule.atoms.map(({ z }) => z), positions, certainty });
+    painter.draw(structure, { quaternion, middle: centre(positions), radius: Math.max(3, extent(ends, centre(ends))), zoom: 1 });
     item.append(`t = ${number(t, 2)}`);
     list.append(item);
   }

@@ -1,6 +1,6 @@
 // Two painters of the same structure: 3Dmol.js where there is WebGL, an SVG projection where there is none.
-// Both obey draw(structure) and pose(quaternion, middle, radius, zoom).
-import { colourOf, elementOf } from "./elements.js";
+// Both obey draw(structure, pose, sharpness); a pose is {quaternion, middle, radius, zoom}.
+import { colourOf, elementOf, theme } from "./elements.js";
 import { rotate } from "./orientation.js";
 import { h, svg } from "./dom.js";
 
@@ -16,9 +16,9 @@ const element = (atom) => colourOf(atom.z, atom.certainty);
 const colour = (atom) => atom.colour ?? element(atom); // a ball may show something else; the stick still says what it is
 
 let loading = null;
-let Viewer = null;
+let camera = null;
 
-/** Loads 3Dmol once; true where this browser can draw with it. All viewers then share one offscreen WebGL context. */
+/** Loads 3Dmol once; true where this browser can draw with it. */
 export function prepare() {
   loading ??= load();
   return loading;
@@ -27,51 +27,93 @@ export function prepare() {
 async function load() {
   if (typeof OffscreenCanvas === "undefined" || !new OffscreenCanvas(1, 1).getContext("webgl2")) return false;
   const library = await import("./3Dmol.js").catch(() => null);
-  if (!library) return false;
-  Viewer = class extends library.GLViewer {
-    /** A viewer in a hidden section has no size, and drawing into none is an error of WebGL. */
-    resize() {
-      if (this.container.clientWidth && this.container.clientHeight) super.resize();
+  if (library) camera = new Camera(library.GLViewer);
+  return camera !== null;
+}
+
+/** The one viewer of the page. What it draws is copied, so that a picture at rest costs nothing, however many there are. */
+class Camera {
+  constructor(GLViewer) {
+    class Viewer extends GLViewer {
+      resize() {
+        if (this.renderer.isLost()) super.resize(); // its size is set for each picture
+      }
+      show(...rest) {
+        if (!this.silent) super.show(...rest);
+      }
+      /** As setView, which draws: with render after it everything would be drawn twice. */
+      place(view) {
+        this.silent = true;
+        this.setView(view);
+        this.silent = false;
+      }
     }
-  };
-  return true;
+    const element = h("div", { class: "camera", "aria-hidden": "true" });
+    document.body.append(element);
+    // Smooth edges come from drawing finer and copying smaller: a card of 236 pixels then takes a GPU in software
+    // (SwiftShader) 17 ms; with 3Dmol's own antialias, which does that and more, 43.
+    this.viewer = new Viewer(element, { backgroundAlpha: 0, nomouse: true, disableFog: true, antialias: false });
+    this.canvas = element.querySelector("canvas");
+  }
+
+  /** Draws into this.canvas, of so many pixels. */
+  shoot(structure, { quaternion, middle, radius, zoom }, width, height) {
+    const { viewer } = this;
+    viewer.resize();
+    this.frame(width, height);
+    const away = (radius + MARGIN) / (Math.sin(HALF_ANGLE) * Math.min(1, width / height) * zoom);
+    const view = [...middle.map((value) => -value), CAMERA - away, ...quaternion];
+    if (this.structure === structure && this.theme === theme()) return void viewer.setView(view);
+    Object.assign(this, { structure, theme: theme() });
+    viewer.removeAllModels();
+    viewer.addModel().addAtoms(specsOf(structure));
+    viewer.place(view);
+    return void viewer.render();
+  }
+
+  frame(width, height) {
+    const size = `${width} ${height} ${devicePixelRatio}`;
+    if (this.size === size) return;
+    this.size = size;
+    this.viewer.setWidth(width / devicePixelRatio); // 3Dmol multiplies by it
+    this.viewer.setHeight(height / devicePixelRatio);
+  }
+}
+
+function specsOf({ atoms, bonds }) {
+  const specs = atoms.map((atom) => ({
+    elem: elementOf(atom.z).symbol,
+    x: atom.position[0],
+    y: atom.position[1],
+    z: atom.position[2],
+    bonds: [],
+    bondOrder: [],
+    style: { sphere: { radius: ballOf(atom.z), color: colour(atom) }, stick: { radius: STICK, color: element(atom), ...ORDERS } },
+  }));
+  for (const [i, j, order] of bonds) {
+    specs[i].bonds.push(j);
+    specs[i].bondOrder.push(order);
+    specs[j].bonds.push(i);
+    specs[j].bondOrder.push(order);
+  }
+  return specs;
 }
 
 export class Solid {
   constructor(parent) {
-    this.element = h("div", { class: "painter" });
+    this.element = h("canvas", { class: "painter", "aria-hidden": "true" });
     parent.append(this.element);
-    this.viewer = new Viewer(this.element, { backgroundAlpha: 0, nomouse: true, disableFog: true });
-    this.element.querySelector("canvas").setAttribute("aria-hidden", "true");
   }
 
-  draw({ atoms, bonds }) {
-    const specs = atoms.map((atom) => ({
-      elem: elementOf(atom.z).symbol,
-      x: atom.position[0],
-      y: atom.position[1],
-      z: atom.position[2],
-      bonds: [],
-      bondOrder: [],
-      style: { sphere: { radius: ballOf(atom.z), color: colour(atom) }, stick: { radius: STICK, color: element(atom), ...ORDERS } },
-    }));
-    for (const [i, j, order] of bonds) {
-      specs[i].bonds.push(j);
-      specs[i].bondOrder.push(order);
-      specs[j].bonds.push(i);
-      specs[j].bondOrder.push(order);
-    }
-    this.viewer.removeAllModels();
-    this.viewer.addModel().addAtoms(specs);
-  }
-
-  pose(quaternion, middle, radius, zoom) {
-    const { clientWidth, clientHeight } = this.element;
-    if (!clientWidth || !clientHeight) return;
-    const narrow = Math.min(1, clientWidth / Math.max(clientHeight, 1));
-    const away = (radius + MARGIN) / (Math.sin(HALF_ANGLE) * narrow * zoom);
-    this.viewer.setView([...middle.map((value) => -value), CAMERA - away, ...quaternion]);
-    this.viewer.render();
+  /** sharpness: how many times finer than the screen it is drawn before it is copied. */
+  draw(structure, pose, sharpness) {
+    const { element } = this;
+    const [width, height] = [element.clientWidth, element.clientHeight].map((length) => Math.round(length * devicePixelRatio));
+    camera.shoot(structure, pose, sharpness * width, sharpness * height);
+    Object.assign(element, { width, height }); // clears it
+    const pen = element.getContext("2d");
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(camera.canvas, 0, 0, width, height);
   }
 }
 
@@ -81,17 +123,13 @@ export class Flat {
     parent.append(this.element);
   }
 
-  draw(structure) {
-    this.structure = structure;
-  }
-
-  pose(quaternion, middle, radius, zoom) {
+  draw(structure, { quaternion, middle, radius, zoom }) {
     const scale = (48 / (radius + MARGIN)) * zoom;
-    const placed = this.structure.atoms.map((atom) => {
+    const placed = structure.atoms.map((atom) => {
       const [x, y, z] = rotate(quaternion, atom.position.map((value, k) => value - middle[k]));
       return { atom, x: x * scale, y: -y * scale, z };
     });
-    const sticks = this.structure.bonds.map(([i, j, order]) => ({
+    const sticks = structure.bonds.map(([i, j, order]) => ({
       z: (placed[i].z + placed[j].z) / 2 - 0.01,
       shape: stick(placed[i], placed[j], order, scale),
     }));

@@ -1,43 +1,59 @@
-// A view shows one structure and lets it be turned by drag, keys and pinch. Only views on screen hold a painter; the others lend theirs on.
+// A view shows one structure and lets it be turned by drag, keys and pinch. It keeps its picture: scrolling past draws nothing.
 import { h, prefersStill } from "./dom.js";
 import { Flat, Solid, prepare } from "./painters.js";
 import { IDENTITY, centre, extent, facing, multiply, turn } from "./orientation.js";
 
 const BUDGET_MS = 10; // of drawing per animation frame, so that the page stays fluid with many views
+const FINE = 2; // times the screen's pixels, for smooth edges
+const REST_MS = 200; // without a move, after which what was drawn in haste is drawn finely
+const HELD = 256; // pictures kept: 60 MB of cards on a plain screen, four times as much on a fine one
 const STEP = Math.PI / 12;
 const KEYS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 const ZOOMS = { "+": 1.2, "=": 1.2, "-": 1 / 1.2 };
 
-const views = new Map(); // element -> View, of those on screen
-const spare = []; // painters of views that left it
+const holders = new Set(); // views that hold a picture, the oldest first
 const dirty = new Set();
-let scheduled = false;
+let Painter = null; // known once 3Dmol is here, or is known not to come
 
-const watcher = new IntersectionObserver(
-  (entries) => entries.forEach(({ target, isIntersecting }) => (isIntersecting ? target.view.enter() : target.view.leave())),
-  { rootMargin: "200px" },
-);
+const watcher = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => target.view.approach(isIntersecting)), {
+  rootMargin: "200px",
+});
+const ruler = new ResizeObserver((entries) => entries.forEach(({ target }) => target.view.resize()));
+
+/** Calls `work` once after `wait`, however often it is asked for. */
+function once(wait, work) {
+  let asked = false;
+  const run = () => ((asked = false), work());
+  return () => asked || ((asked = true), wait(run));
+}
+
+const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+const soon = once(requestAnimationFrame.bind(window), () => paint((view) => view.near, soon));
+const later = once(idle, () => paint((view) => !view.near && holders.size < HELD, later)); // what is out of sight waits until nothing else is to do
 
 function schedule(view) {
   dirty.add(view);
-  if (scheduled) return;
-  scheduled = true;
-  requestAnimationFrame(paint);
+  (view.near ? soon : later)();
 }
 
-function paint() {
+function paint(wanted, again) {
   const start = performance.now();
   for (const view of dirty) {
+    if (!wanted(view)) continue;
+    if (performance.now() - start > BUDGET_MS) return void again();
     dirty.delete(view);
     view.paint();
-    if (performance.now() - start > BUDGET_MS) break;
   }
-  scheduled = dirty.size > 0;
-  if (scheduled) requestAnimationFrame(paint);
 }
 
-/** Draws everything on screen anew, when the colours changed. */
-export const repaint = () => views.forEach((view) => view.refresh());
+/** Makes room for one more picture: those that left the page go, and then the oldest out of sight. */
+function hold(view) {
+  for (const each of holders) if (!each.element.isConnected || (holders.size >= HELD && !each.near)) each.release();
+  holders.add(view);
+}
+
+/** Draws everything anew, when the colours changed. */
+export const repaint = () => [...holders].forEach((view) => view.refresh());
 
 export class View {
   /** label: what a screen reader says; open: called on click and Enter, which makes the view a button. */
@@ -49,9 +65,12 @@ export class View {
     this.painter = null;
     this.quaternion = IDENTITY;
     this.zoom = 1;
-    this.drawn = false;
+    this.near = false; // in sight, or almost
+    this.moving = false;
+    this.slow = false; // whether a fine picture takes longer than a frame has
     this.listen(zoomable);
     watcher.observe(this.element);
+    ruler.observe(this.element);
   }
 
   set label(text) {
@@ -61,69 +80,85 @@ export class View {
   /** Shows a structure in its best pose. */
   show(structure) {
     this.quaternion = facing(structure.atoms.map((atom) => atom.position));
-    this.move(structure);
+    this.place(structure);
+    this.refresh();
   }
 
   /** Shows the next state of the same thing: pose and zoom stay. `room` fixes the frame for a whole path. */
   move(structure, room = null) {
+    this.place(structure, room);
+    this.stir();
+  }
+
+  place(structure, room = null) {
     const positions = structure.atoms.map((atom) => atom.position);
     this.structure = structure;
     this.middle = room?.middle ?? centre(positions);
     this.radius = room?.radius ?? extent(positions, this.middle);
-    this.refresh();
   }
 
+  /** Its picture is out of date. */
   refresh() {
-    this.drawn = false;
+    this.moving = false;
+    this.size = null;
     schedule(this);
   }
 
-  enter() {
-    views.set(this.element, this);
+  /** The same, and the next one is out of date soon. */
+  stir() {
     this.refresh();
+    this.moving = true;
   }
 
-  async borrow() {
-    const solid = await prepare();
-    if (!views.has(this.element) || this.painter) return;
-    this.painter = spare.pop() ?? new (solid ? Solid : Flat)(this.element);
-    this.painter.element.classList.add("stale"); // it may still show another's molecule
-    this.element.append(this.painter.element);
-    schedule(this);
+  approach(near) {
+    this.near = near;
+    if (near && this.size === null) schedule(this);
   }
 
-  leave() {
-    views.delete(this.element);
-    if (!this.painter) return;
-    this.painter.element.remove();
-    spare.push(this.painter);
-    this.painter = null;
-    this.drawn = false;
+  get measured() {
+    return `${this.element.clientWidth} ${this.element.clientHeight}`;
+  }
+
+  resize() {
+    if (this.size !== this.measured) this.refresh();
   }
 
   paint() {
-    if (!this.structure || !views.has(this.element)) return;
-    if (!this.painter) return void this.borrow();
-    if (!this.drawn) this.painter.draw(this.structure);
-    this.drawn = true;
-    this.painter.pose(this.quaternion, this.middle, this.radius, this.zoom);
-    this.painter.element.classList.remove("stale");
+    if (!this.structure || !this.element.clientWidth) return;
+    if (!Painter) return void prepare().then((solid) => ((Painter = solid ? Solid : Flat), schedule(this)));
+    this.painter ??= new Painter(this.element);
+    hold(this);
+    const hasty = this.moving && this.slow;
+    const start = performance.now();
+    this.painter.draw(this.structure, this, hasty ? 1 : FINE);
+    if (!hasty) this.slow = performance.now() - start > BUDGET_MS;
+    this.size = this.measured;
+    clearTimeout(this.rest);
+    if (hasty) this.rest = setTimeout(() => this.refresh(), REST_MS);
+    return undefined;
+  }
+
+  release() {
+    this.painter.element.remove();
+    this.painter = null;
+    this.size = null;
+    holders.delete(this);
   }
 
   turn(dx, dy) {
     this.quaternion = multiply(turn(dx, dy), this.quaternion);
-    schedule(this);
+    this.stir();
   }
 
   magnify(factor) {
     this.zoom = Math.min(6, Math.max(0.4, this.zoom * factor));
-    schedule(this);
+    this.stir();
   }
 
   reset() {
     this.zoom = 1;
     if (this.structure) this.quaternion = facing(this.structure.atoms.map((atom) => atom.position));
-    schedule(this);
+    this.refresh();
   }
 
   listen(zoomable) {
