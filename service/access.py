@@ -74,15 +74,16 @@ def read_keys(file: Path | None) -> dict[str, str]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the API keys file {file} cannot be read: {type(error).__name__}") from None
+        raise ConfigError(f"ENFLOW_API_KEYS_FILE: {file} cannot be read: {type(error).__name__}") from None
     keys: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         found = _LINE.fullmatch(line.strip())
         if not found:
-            raise ConfigError(f"{file}, line {number}: expected name:sha256-of-the-key in lower-case hexadecimal")
+            place = f"ENFLOW_API_KEYS_FILE: {file}, line {number}"
+            raise ConfigError(f"{place}: expected name:sha256-of-the-key in lower-case hexadecimal")
         keys[found[1]] = found[2]
     if not keys:
-        raise ConfigError(f"{file}: found no key, expected lines of name:sha256-of-the-key")
+        raise ConfigError(f"ENFLOW_API_KEYS_FILE: {file}: found no key, expected lines of name:sha256-of-the-key")
     return keys

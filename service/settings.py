@@ -1,7 +1,9 @@
 """The environment, read once into a frozen value: every limit of the service is a setting."""
 
+import difflib
 import ipaddress
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -26,6 +28,9 @@ FORMULA_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-formula")
 
 PARTICLES = ("dw4", "lj13")
 """The folders of the particle systems, beside that of the molecules."""
+
+OTHERS = frozenset({"ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"})
+"""Variables of the compose file, the training and the tests: in the environment they are no misspelt setting."""
 
 
 class Limits(BaseModel):
@@ -166,12 +171,31 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def names(model: type[BaseModel] = Settings, prefix: str = "ENFLOW_") -> Iterator[str]:
+    """Of all variables that are settings."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from names(kind, f"{prefix}{name.upper()}__")
+        yield f"{prefix}{name.upper()}"  # of a group: all of it, as JSON
+
+
+def _refuse_unknown(environment: Iterable[str]) -> None:
+    known = set(names())
+    for name in sorted(environment):
+        if not name.upper().startswith("ENFLOW_") or name.upper() in known | OTHERS:
+            continue
+        nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)
+        raise ConfigError(f"{name}: found no setting of this name, the nearest is {nearest[0]}")
+
+
 def read_settings(given: dict[str, Any]) -> Settings:
     """The settings of the environment, and over them those given.
 
     Raises:
-        ConfigError: a setting is none, and which.
+        ConfigError: a setting is none, or has a wrong value, and which.
     """
+    _refuse_unknown(os.environ)
     try:
         return Settings(**given)
     except ValidationError as error:

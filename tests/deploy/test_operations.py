@@ -1,4 +1,4 @@
-"""docs/operations.md tells the truth about the settings."""
+"""README.md tells the truth about the settings."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from service.settings import Settings
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/operations.md"
+PAGE = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, object]]:

@@ -73,13 +73,13 @@ def test_the_file_of_keys(tmp_path: Path) -> None:
 def test_a_file_without_proper_keys_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
     file = tmp_path / "keys"
     file.write_text(text)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"^ENFLOW_API_KEYS_FILE: ") as caught:
         read_keys(file)
     assert KEY not in str(caught.value)
 
 
 def test_a_missing_file_of_keys_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"^ENFLOW_API_KEYS_FILE: .*cannot be read"):
         read_keys(tmp_path / "nothing")
 
 

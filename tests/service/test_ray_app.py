@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Ray's own are many
 ]
 REPOSITORY = Path(__file__).resolve().parents[2]
-MARK = "ENFLOW_TEST_OF_RAY"
+MARK = "TEST_OF_ENFLOW_WITH_RAY"
 """In the environment of every process that these tests start."""
 
 

@@ -1,6 +1,7 @@
 """Settings come from the environment; a wrong one ends the start in one line with its name and the reason."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import ConfigError
-from service.settings import Settings, read_settings
+from service.settings import OTHERS, Settings, names, read_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -31,7 +32,12 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ENFLOW_DRAIN_S", "-1", "greater than 0"),
         ("ENFLOW_ALLOW_OPEN", "perhaps", "valid boolean"),
         ("ENFLOW_LIMITS__MAX_MOLECULES", "0", "greater than 0"),
-        ("ENFLOW_LIMITS__MAX_MOLECULS", "5", "not permitted"),
+        ("ENFLOW_LIMITS__MAX_MOLECULS", "5", "the nearest is ENFLOW_LIMITS__MAX_MOLECULES"),
+        ("ENFLOW_LIMITS_MAX_ATOMS", "5", "the nearest is ENFLOW_LIMITS__MAX_ATOMS"),
+        ("ENFLOW_PROT", "9000", "the nearest is ENFLOW_PORT"),
+        ("enflow_wieghts", "", "the nearest is ENFLOW_WEIGHTS"),
+        ("ENFLOW_API_KEY_FILE", "/run/secrets/keys", "the nearest is ENFLOW_API_KEYS_FILE"),
+        ("ENFLOW_LIMITS", '{"max_moleculs": 5}', "not permitted"),
         ("ENFLOW_CHEMISTRY__BONDS_S", "fast", "valid number"),
         ("ENFLOW_CORS_ORIGINS", "https://chem.example", "JSON"),
         ("ENFLOW_LIMITS", "{", "JSON"),
@@ -41,9 +47,21 @@ def test_a_wrong_value_is_told_by_name_and_reason(
     name: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=f"^{name}: ") as caught:
+    with pytest.raises(ConfigError, match=f"^{name}(__MAX_MOLECULS)?: ") as caught:
         read_settings({})
     assert reason in str(caught.value)
+
+
+def test_every_variable_of_the_repository_is_a_setting_or_known_to_be_none() -> None:
+    """Else the service would not start where a program of the repository has set it."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    texts = [
+        path.read_text(encoding="utf-8", errors="ignore")
+        for name in files.stdout.split("\0")
+        if (path := REPOSITORY / name).is_file() and path != Path(__file__) and "weights" not in path.parts
+    ]
+    found = {name for text in texts for name in re.findall(r"\bENFLOW_[A-Z][A-Z_]*[A-Z]\b", text)}
+    assert found - set(names()) == OTHERS
 
 
 def test_a_wrong_value_ends_the_command_in_one_line() -> None:
