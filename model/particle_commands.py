@@ -28,7 +28,7 @@ def table(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Of each cell, the first of all before the second of any.")] = 3,
     steps: Annotated[int, typer.Option(min=0, help="Of flow matching, at most; 0 = likelihood alone.")] = 4000,
-    likelihood_steps: Annotated[int, typer.Option(min=0, help="Of likelihood, at most, afterwards.")] = 0,
+    likelihood_steps: Annotated[int, typer.Option(min=0, help="Of likelihood, at most, after flow matching.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 256,
     test_samples: Annotated[int, typer.Option("--test", min=2, help="Test samples to score, exactly.")] = 1000,
     tolerance: Annotated[float, typer.Option(min=1e-9, help="Of the solver.")] = 1e-5,
@@ -43,21 +43,18 @@ def table(
     """
     import torch
 
-    from model.checkpoint import save
     from model.training import particle_figure, particle_table
     from model.training.particles import load
 
     torch.set_num_threads(threads)
     data = load(system)
     effort = particle_table.Effort(steps, likelihood_steps, batch_size, test_samples, tolerance)
-    wanted = particle_table.cells(system, models or particle_table.MODELS, sizes or particle_table.SIZES[system], seeds)
+    chosen = models or particle_table.MODELS, sizes or particle_table.SIZES[system]
+    wanted = particle_table.cells(system, *chosen, seeds, effort.objective)
     with progress() as report:
-        for done, cell in enumerate(wanted):
+        report(f"cells of {system}", 0, len(wanted))
+        for done, _ in enumerate(particle_table.fill_all(wanted, effort, data, folder, report), start=1):
             report(f"cells of {system}", done, len(wanted))
-            if not (folder / f"{cell.name}.json").exists():
-                result, flow = particle_table.fill(cell, effort, data, report)
-                save(flow, folder / cell.name, particle_table.card_of(cell.name, flow, data, result))
-                particle_table.write_result(folder, result)
     written = particle_figure.publish(folder, data)
     typer.echo(json.dumps(written) if as_json else particle_figure.text(written))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks import particles
 from model.training.summary import readme_row
 from service.__main__ import main
 
@@ -162,3 +163,12 @@ def test_links_lead_somewhere(document):
     targets = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
     missing = [target for target in targets if not (document.parent / target).exists()]
     assert not missing
+
+
+def test_the_page_of_the_particles_shows_what_was_measured():
+    results = [*(REPOSITORY / "benchmarks" / "results").glob("particles_*.json")]
+    documents = {(document := json.loads(path.read_text()))["system"]: document for path in results}
+    assert documents.keys() >= {"dw4", "lj13"}
+    page = (REPOSITORY / "docs" / "particles.md").read_text()
+    for name, section in particles.sections(documents).items():
+        assert f"<!-- {name} -->\n{section}\n<!-- end -->" in page, "python -m benchmarks.particles"

@@ -3,6 +3,7 @@
 From a Gaussian of the potential's own spread, whose normaliser is known, energies go over E_b = (1 - b) E_0 + b E with
 b from 0 to 1, a step of Hamiltonian Monte Carlo at each. The mean of the weights exp(-sum (b' - b)(E - E_0)) is Z / Z_0
 whatever the schedule; only its error depends on it.
+The way back, from samples to the Gaussian, tells the same ratio from the other side.
 """
 
 import itertools
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from scipy.optimize import brentq
 from torch import Generator, Tensor
 
 from model.training.chains import at, centred_normal, hmc_step
@@ -88,21 +90,63 @@ def anneal(
     return Annealed(log_weights + _log_z_gaussian(potential, plan.spread), x), sizes
 
 
-def descend(
+@dataclass(frozen=True)
+class Normaliser:
+    """log Z of a potential, nats.
+
+    Attributes:
+        log_z, log_z_error: of both ways together by Bennett's acceptance ratio, and its standard error.
+        from_below, from_below_error: of the way from the Gaussian alone, which errs downwards.
+        from_above, from_above_error: of the way back to it from samples of the potential, which errs upwards:
+            together they hold log Z between them (Grosse et al. 2015).
+        effective_walkers: Kish's effective number of the weights of the way there.
+    """
+
+    log_z: float
+    log_z_error: float
+    from_below: float
+    from_below_error: float
+    from_above: float
+    from_above_error: float
+    effective_walkers: float
+
+
+def normaliser(
     potential: Potential,
     plan: AnnealingPlan,
     x: Float[Tensor, "W N D"],
-    sizes: Sequence[float],
     source: Generator,
     report: Report = lambda *_: None,
-) -> float:
-    """log Z by the way back, from samples of the potential to the Gaussian.
-
-    It errs upwards where `anneal` errs downwards: together they hold log Z between them (Grosse et al. 2015).
-    """
+) -> Normaliser:
+    """log Z by annealing from the Gaussian, and from samples x of the potential back to it."""
+    there, sizes = anneal(potential, plan, source, report)
     way_back = [*reversed(sizes[:-1]), sizes[0]]
-    log_weights, _, _ = _run(potential, plan, plan.ladder[::-1], x, way_back, source, report)
-    return _log_z_gaussian(potential, plan.spread) - Annealed(log_weights, x).log_z
+    back = Annealed(*_run(potential, plan, plan.ladder[::-1], x, way_back, source, report)[::2])
+    known = _log_z_gaussian(potential, plan.spread)
+    share, error = bennett(there.log_weights - known, back.log_weights)
+    below, above = (there.log_z, there.log_z_error), (known - back.log_z, back.log_z_error)
+    return Normaliser(share + known, error, *below, *above, there.effective_walkers)
+
+
+def bennett(there: Float[Tensor, " W"], back: Float[Tensor, " V"]) -> tuple[float, float]:
+    """log of the ratio of two normalisers from log-weights of both ways, and its standard error (Bennett 1976).
+
+    Of all estimates from the two it has the least variance: c such that the sum of s(there - c - m) is that of
+    s(back + c + m), with s the logistic function and m = log of the numbers' ratio.
+    """
+    lead = math.log(len(there) / len(back))
+
+    def shares(c: float) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(there - c - lead), torch.sigmoid(back + c + lead)
+
+    def excess(c: float) -> float:
+        forth, home = shares(c)
+        return float(forth.sum() - home.sum())
+
+    ends = [float(end) for each in (there, -back) for end in each.aminmax()]
+    found = float(brentq(excess, min(ends) - 50.0, max(ends) + 50.0))
+    variance = sum(float(f.square().mean() / f.mean().square() - 1.0) / len(f) for f in shares(found))
+    return found, math.sqrt(variance)
 
 
 def _run(

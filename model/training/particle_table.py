@@ -5,12 +5,12 @@ A cell is trained, scored on test samples with the exact divergence, and kept on
 
 import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from model.checkpoint import Card, Dataset
+from model.checkpoint import Card, Dataset, load_particles, save
 from model.config import DynamicsConfig, EGNNConfig, GNNConfig, KernelConfig, ParticleConfig, SimpleConfig, from_json
 from model.errors import ConfigError
 from model.flow.particle_flow import ParticleFlow
@@ -26,6 +26,8 @@ SIZES: dict[str, tuple[int, ...]] = {
     "lj13": (10, 100, 1000, 10_000),
     "qm9_positional": (13_808,),
 }
+OBJECTIVES = ("flow_matching", "likelihood", "both")
+"""How a cell is trained: "likelihood" is the paper's way; "both" goes on by it from the weights of "flow_matching"."""
 SCALES = {"dw4": 2.12, "lj13": 0.85, "qm9_positional": 1.6}
 """Spread of the systems per dimension."""
 N_DIMS = {"dw4": 2, "lj13": 3, "qm9_positional": 3}
@@ -62,17 +64,23 @@ PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of a table."""
+    """One entry of a table.
+
+    Attributes:
+        objective: of its training, one of OBJECTIVES.
+    """
 
     system: str
     model: str
     samples: int
     seed: int
+    objective: str = "flow_matching"
 
     @property
     def name(self) -> str:
         """Of its files."""
-        return f"{self.system}-{self.model}-{self.samples}-{self.seed}"
+        suffix = "" if self.objective == "flow_matching" else f"-{self.objective}"
+        return f"{self.system}-{self.model}-{self.samples}-{self.seed}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,13 @@ class Effort:
         if self.steps + self.likelihood_steps < 1:
             raise ConfigError("found no steps of flow matching and none of likelihood; expected some")
 
+    @property
+    def objective(self) -> str:
+        """What cells of this effort are trained by."""
+        if not self.likelihood_steps:
+            return "flow_matching"
+        return "both" if self.steps else "likelihood"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -106,7 +121,7 @@ class Result:
         nll: of test samples; where the energy is known, its fluctuation between them is taken out (see `score`).
         nll_error: its standard error.
         above_floor: nll less the entropy of the distribution; None where that is not known.
-        steps: taken in each stage.
+        steps: taken.
         seconds: processor time of the training.
         effort: what was meant to be spent.
     """
@@ -116,7 +131,7 @@ class Result:
     nll_error: float
     above_floor: float | None
     parameters: int
-    steps: tuple[int, ...]
+    steps: int
     seconds: float
     effort: Effort
 
@@ -143,7 +158,7 @@ def dynamics_of(model: str, n_dims: int) -> DynamicsConfig:
 
 
 def configuration(cell: Cell, effort: Effort) -> ParticleTraining:
-    """How a cell is trained: by flow matching, then by likelihood, if there are steps for it."""
+    """How a cell is trained: by flow matching, or by likelihood, gently where it goes on from the former."""
     n_dims = N_DIMS[cell.system]
     flow = ParticleConfig(
         n_particles=N_PARTICLES[cell.system],
@@ -153,39 +168,58 @@ def configuration(cell: Cell, effort: Effort) -> ParticleTraining:
     )
     brisk = OptimizerConfig(muon_rate=0.01, adam_rate=0.003, warmup_steps=50, clip=20.0, ema=0.98)
     gentle = OptimizerConfig(muon_rate=0.001, adam_rate=0.0005, warmup_steps=5, clip=10.0, ema=0.9)
-    steps, fine = effort.steps, effort.likelihood_steps
-    stages = (
-        Stage("flow_matching", steps, effort.batch_size, checks=max(1, steps // 100), optimizer=brisk),
-        Stage("likelihood", fine, effort.batch_size, checks=max(1, fine // 10), optimizer=gentle),
-    )
-    wanted = tuple(stage for stage in stages if stage.steps)
+    if cell.objective == "flow_matching":
+        checks = max(1, effort.steps // 100)
+        stage = Stage("flow_matching", effort.steps, effort.batch_size, checks, optimizer=brisk)
+    else:
+        checks = max(1, effort.likelihood_steps // 10)
+        rates = gentle if cell.objective == "both" else brisk
+        stage = Stage("likelihood", effort.likelihood_steps, effort.batch_size, checks, 6, 200, rates)
     augment = cell.model == "gnn_att_aug"
-    return ParticleTraining(cell.system, cell.samples, flow, augment, wanted, time_power=1.0, seed=cell.seed)
+    return ParticleTraining(cell.system, cell.samples, flow, augment, (stage,), time_power=1.0, seed=cell.seed)
 
 
-def fill(cell: Cell, effort: Effort, data: Particles, report: Report) -> tuple[Result, ParticleFlow]:
-    """Train and score one cell."""
+def fill(
+    cell: Cell, effort: Effort, data: Particles, report: Report, flow: ParticleFlow | None = None
+) -> tuple[Result, ParticleFlow]:
+    """Train and score one cell; from a flow that is trained already where it goes on by likelihood."""
     config = configuration(cell, effort)
-    trainer, began = ParticleTrainer(config, data), time.process_time()
-    steps = [0] * len(config.stages)
-    for stage, step, loss, valid in trainer.run():
-        steps[stage] = step
-        total = config.stages[stage].steps
-        report(f"{cell.name} {config.stages[stage].objective}", step, total, f"loss {loss:.3f}, valid {valid:.3f}")
+    (stage,) = config.stages
+    trainer, began, taken = ParticleTrainer(config, data, flow), time.process_time(), 0
+    for _, taken, loss, valid in trainer.run():
+        report(f"{cell.name} {stage.objective}", taken, stage.steps, f"loss {loss:.3f}, valid {valid:.3f}")
     seconds = time.process_time() - began
-    flow = trainer.flow.eval()
-    nll, error = score(flow, data, effort.test_samples, effort.tolerance)
+    trained = trainer.flow.eval()
+    nll, error = score(trained, data, effort.test_samples, effort.tolerance)
     result = Result(
         cell=cell,
         nll=nll,
         nll_error=error,
         above_floor=None if data.entropy is None else nll - data.entropy,
-        parameters=sum(p.numel() for p in flow.parameters()),
-        steps=tuple(steps),
+        parameters=sum(p.numel() for p in trained.parameters()),
+        steps=taken,
         seconds=round(seconds, 1),
         effort=effort,
     )
-    return result, flow
+    return result, trained
+
+
+def fill_all(
+    wanted: Sequence[Cell], effort: Effort, data: Particles, folder: Path, report: Report
+) -> Iterator[tuple[Cell, bool]]:
+    """Fill the cells that a folder lacks, with those of flow matching that "both" goes on from; each, and if it was."""
+    for cell in wanted:
+        lacking = not (folder / f"{cell.name}.json").exists()
+        if lacking:
+            first = None
+            if cell.objective == "both":
+                before = replace(cell, objective="flow_matching")
+                [*fill_all([before], effort, data, folder, report)]
+                first = load_particles(folder / before.name)
+            result, flow = fill(cell, effort, data, report, first)
+            save(flow, folder / cell.name, card_of(cell.name, flow, data, result))
+            write_result(folder, result)
+        yield cell, lacking
 
 
 def card_of(name: str, flow: ParticleFlow, data: Particles, result: Result) -> Card:
@@ -227,7 +261,9 @@ def write_result(folder: Path, result: Result) -> None:
     partial.replace(folder / f"{result.cell.name}.json")
 
 
-def cells(system: str, models: Sequence[str], sizes: Iterable[int], seeds: int) -> list[Cell]:
+def cells(
+    system: str, models: Sequence[str], sizes: Iterable[int], seeds: int, objective: str = "flow_matching"
+) -> list[Cell]:
     """Cells in the order of filling: the first seed of all before the second of any."""
     wanted = list(sizes)
-    return [Cell(system, model, size, seed) for seed in range(seeds) for size in wanted for model in models]
+    return [Cell(system, model, size, seed, objective) for seed in range(seeds) for size in wanted for model in models]

@@ -35,6 +35,7 @@ class Stage:
         batch_size: samples per step.
         checks: validations on the way, evenly spaced; the best average of the parameters is kept.
         patience: validations without a better one after which the stage ends.
+        valid_samples: of a validation, at most.
         optimizer: rates and their schedule.
     """
 
@@ -43,6 +44,7 @@ class Stage:
     batch_size: int = 256
     checks: int = 20
     patience: int = 6
+    valid_samples: int = 1000
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(warmup_steps=50, ema=0.99))
 
     def __post_init__(self) -> None:
@@ -95,16 +97,21 @@ def random_turns(n: int, n_dims: int, rng: np.random.Generator) -> Positions:
 
 
 class ParticleTrainer:
-    """A run: its flow, its samples in flow space, its current stage."""
+    """A run: its flow, its samples in flow space, its current stage.
 
-    def __init__(self, config: ParticleTraining, data: Particles) -> None:
+    Args:
+        config, data: what it is.
+        flow: trained before, to go on from; None = a new one.
+    """
+
+    def __init__(self, config: ParticleTraining, data: Particles, flow: ParticleFlow | None = None) -> None:
         if config.samples > len(data.train):
             raise ConfigError(f"samples is {config.samples}; expected at most {len(data.train)}")
         torch.manual_seed(config.seed)
         self.config = config
-        self.flow = ParticleFlow(config.flow).float()
+        self.flow = (flow or ParticleFlow(config.flow)).float()
         self.train = _normal(data.train[: config.samples], config.flow.scale)
-        self.valid = _normal(data.valid[:1000], config.flow.scale)
+        self.valid = _normal(data.valid, config.flow.scale)
 
     def run(self) -> Iterator[tuple[int, int, float, float]]:
         """Train; at every check the stage's number, the step, the training loss since the last, the validation loss."""
@@ -116,7 +123,8 @@ class ParticleTrainer:
         average = [p.detach().clone() for p in network.parameters()]
         optimizer = Optimizer(network, stage.optimizer)
         every = max(1, stage.steps // stage.checks)
-        best, best_step, best_average, losses = math.inf, 0, [p.clone() for p in average], []
+        best, best_step, best_average = self._validate(stage, average), 0, [p.clone() for p in average]
+        losses = []
         for step in range(stage.steps):
             rng = np.random.default_rng([self.config.seed, number, step])
             loss = self._losses(stage, self._batch(stage.batch_size, rng), rng).mean()
@@ -164,12 +172,11 @@ class ParticleTrainer:
         mine = [p.detach().clone() for p in self.flow.dynamics.parameters()]
         _put(self.flow.dynamics, average)
         rng = np.random.default_rng([7, stage.steps])  # the same noise at every check
-        losses = [
-            float(self._losses(stage, part, rng).sum())
-            for part in np.array_split(self.valid, _parts(self.valid, stage))
-        ]
+        valid = self.valid[: stage.valid_samples]
+        parts = np.array_split(valid, math.ceil(len(valid) / max(256, stage.batch_size)))
+        losses = [float(self._losses(stage, part, rng).sum()) for part in parts]
         _put(self.flow.dynamics, mine)
-        return sum(losses) / len(self.valid)
+        return sum(losses) / len(valid)
 
 
 def velocity_error(velocity: Callable[..., tuple[Tensor, Tensor]], x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
@@ -178,10 +185,6 @@ def velocity_error(velocity: Callable[..., tuple[Tensor, Tensor]], x0: Tensor, x
     x = torch.lerp(x0, x1, t[:, None, None])
     dx, _ = velocity(t, x, x[..., :0], mask)
     return (dx - centre(x1 - x0, mask)).square().sum((1, 2))
-
-
-def _parts(x: Positions, stage: Stage) -> int:
-    return math.ceil(len(x) / max(256, stage.batch_size))
 
 
 def _normal(x: Positions, scale: float) -> Positions:

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.config import from_json
 from model.errors import ConfigError, DataError
 from model.flow.noise import generator
-from model.training.annealing import AnnealingPlan, anneal, descend
+from model.training.annealing import AnnealingPlan, Normaliser, anneal, normaliser
 from model.training.chains import ChainPlan, effective_samples, run_chains, split_r_hat
 from model.training.data import data_file, digest_of, load_qm9
 from model.training.potentials import DW4, LJ13, Potential
@@ -33,13 +34,15 @@ class System:
     """How a potential is sampled.
 
     Attributes:
-        annealing: finds log Z; chains start where its walkers ended, drawn by their weights.
+        annealing: chains start where its walkers ended, drawn by their weights.
+        floor: a finer one, there and back, that finds log Z.
         chains: so many walkers, of which the first are for training, then validation, then test.
         split: chains of each of the three.
     """
 
     potential: Potential
     annealing: AnnealingPlan
+    floor: AnnealingPlan
     chains: ChainPlan
     split: tuple[int, int, int]
 
@@ -48,12 +51,14 @@ SYSTEMS = {
     "dw4": System(
         DW4,
         AnnealingPlan(walkers=6000, temperatures=200, power=2.0, leaps=5, spread=2.12),
+        AnnealingPlan(walkers=20_000, temperatures=400, power=2.0, leaps=5, spread=2.12),
         ChainPlan(chains=1200, samples=100, burn_in=400, thin=80, size=0.18, leaps=8),
         (1000, 100, 100),
     ),
     "lj13": System(
         LJ13,
         AnnealingPlan(walkers=1000, temperatures=400, power=8.0, leaps=5, spread=0.9),
+        AnnealingPlan(walkers=1200, temperatures=1600, power=8.0, leaps=5, spread=0.9),
         ChainPlan(chains=1200, samples=10, burn_in=150, thin=20, size=0.032, leaps=12),
         (1000, 100, 100),
     ),
@@ -101,10 +106,7 @@ class Facts:
     effective_samples: dict[str, float]
     mean_energy: float
     mean_energy_error: float
-    log_z: float
-    log_z_error: float
-    log_z_from_above: float
-    effective_walkers: float
+    normaliser: Normaliser
     entropy: float
     entropy_error: float
 
@@ -119,10 +121,10 @@ def make(name: str, folder: Path, seed: int, report: Report = lambda *_: None) -
         raise ConfigError(f"found system {name!r}; expected {' or '.join(SYSTEMS)}")
     system = SYSTEMS[name]
     potential, source = system.potential, generator(seed, 0, f"particles:{name}")
-    annealed, sizes = anneal(potential, system.annealing, source, report)
-    start = annealed.draw(system.chains.chains, source)
+    start = anneal(potential, system.annealing, source, report)[0].draw(system.chains.chains, source)
     kept, acceptance = run_chains(potential, start, system.chains, source, report)
-    above = descend(potential, system.annealing, kept[-1], sizes, source, report)
+    last = kept[-_rounds(system) :].flatten(0, 1)
+    found = normaliser(potential, system.floor, last, generator(seed, 0, f"floor:{name}"), report)
     quantities = measure(potential, kept)
     energy, virial = quantities["energy"], quantities["virial"]
     mean, error = _mean_over_chains(energy)
@@ -139,15 +141,17 @@ def make(name: str, folder: Path, seed: int, report: Report = lambda *_: None) -
         effective_samples={key: effective_samples(values) for key, values in quantities.items()},
         mean_energy=mean,
         mean_energy_error=error,
-        log_z=annealed.log_z,
-        log_z_error=annealed.log_z_error,
-        log_z_from_above=above,
-        effective_walkers=annealed.effective_walkers,
-        entropy=annealed.log_z + mean,
-        entropy_error=math.hypot(annealed.log_z_error, error),
+        normaliser=found,
+        entropy=found.log_z + mean,
+        entropy_error=math.hypot(found.log_z_error, error),
     )
     _write(folder, facts, kept, system.split)
     return facts
+
+
+def _rounds(system: System) -> int:
+    """Samples of every chain that begin the way back: about as many walkers as come the way there."""
+    return min(system.chains.samples, max(1, system.floor.walkers // system.chains.chains))
 
 
 def measure(potential: Potential, kept: Tensor) -> dict[str, NDArray[np.float64]]:
@@ -179,6 +183,11 @@ def _write(folder: Path, facts: Facts, kept: Tensor, split: tuple[int, int, int]
     (folder / f"{facts.system}.json").write_text(json.dumps(asdict(facts), indent=2) + "\n")
 
 
+def facts_of(folder: Path, name: str) -> Facts:
+    """What stands beside the samples of a system."""
+    return from_json(Facts, json.loads((folder / f"{name}.json").read_text()), f"{name}.json")
+
+
 def load(name: str) -> Particles:
     """The samples of a system, or those of "qm9_positional".
 
@@ -191,7 +200,7 @@ def load(name: str) -> Particles:
     if name not in SYSTEMS:
         raise ConfigError(f"found system {name!r}; expected {', '.join([*SYSTEMS, 'qm9_positional'])}")
     path = data_file(f"{name}.npz", "enflow data particles")
-    facts = Facts(**json.loads(path.with_suffix(".json").read_text()))
+    facts = facts_of(path.parent, name)
     try:
         with np.load(path, allow_pickle=False) as file:
             parts = {part: file[part] for part in ("train", "valid", "test")}

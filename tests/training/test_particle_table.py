@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from model.checkpoint import load_particles
 from model.errors import ConfigError
 from model.flow.particle_flow import ParticleFlow
 from model.training import particle_measures, particle_table
-from model.training.particle_figure import publish
+from model.training.particle_figure import likelihood, publish
 from model.training.particle_figure import text as told
 from model.training.particle_table import MODELS, PUBLISHED, SIZES, Cell, Effort, Result
 from tests.training.test_particle_measures import springs
@@ -18,11 +19,11 @@ from tests.training.test_particle_measures import springs
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("system", SIZES)
 def test_every_model_of_every_system_can_be_built(system: str, model: str) -> None:
-    config = particle_table.configuration(Cell(system, model, 10, 0), Effort(5, 5, 4, 2))
+    config = particle_table.configuration(Cell(system, model, 10, 0), Effort(5, 0, 4, 2))
     flow = ParticleFlow(config.flow)
     assert flow.dynamics.equivariant == (model in ("enf", "simple", "kernel"))
     assert config.augment == (model == "gnn_att_aug")
-    assert [stage.objective for stage in config.stages] == ["flow_matching", "likelihood"]
+    assert [(stage.objective, stage.steps) for stage in config.stages] == [("flow_matching", 5)]
     assert len(PUBLISHED[system][model]) == len(SIZES[system])
 
 
@@ -39,6 +40,39 @@ def test_a_cell_is_trained_scored_and_kept(tmp_path: Path) -> None:
     assert particle_table.read_results(tmp_path) == [result]
 
 
+def test_likelihood_goes_on_from_flow_matching_and_leaves_its_cell_alone(tmp_path: Path) -> None:
+    data, effort, kept = springs(), Effort(20, 5, 8, 10, 1e-3), particle_table.read_results
+    wanted = particle_table.cells("dw4", ["kernel"], [20], 1, effort.objective)
+    told = [*particle_table.fill_all(wanted, effort, data, tmp_path, lambda *_: None)]
+    assert told == [(Cell("dw4", "kernel", 20, 0, "both"), True)]
+    both, first = kept(tmp_path)
+    assert [both.cell.objective, first.cell.objective] == ["both", "flow_matching"]
+    assert (first.steps, both.steps) == (20, 5)
+    before, after = (load_particles(tmp_path / result.cell.name).state_dict() for result in (first, both))
+    moved = max(float((after[name] - value).abs().max()) for name, value in before.items())
+    assert 0 <= moved < 0.05, "a few gentle steps from where it stood"
+    assert [done for _, done in particle_table.fill_all(wanted, effort, data, tmp_path, lambda *_: None)] == [False]
+
+
+def test_the_objective_follows_from_the_steps() -> None:
+    efforts = Effort(5, 0, 1, 2), Effort(0, 5, 1, 2), Effort(5, 5, 1, 2)
+    assert [effort.objective for effort in efforts] == ["flow_matching", "likelihood", "both"]
+    configs = [particle_table.configuration(Cell("dw4", "enf", 10, 0, e.objective), e) for e in efforts]
+    assert [config.stages[0].objective for config in configs] == ["flow_matching", "likelihood", "likelihood"]
+    assert configs[1].stages[0].optimizer.adam_rate > configs[2].stages[0].optimizer.adam_rate
+
+
+def test_objectives_are_compared_over_the_seeds_they_share() -> None:
+    effort = Effort(1, 1, 1, 2)
+    nlls = {("flow_matching", 0): 8.0, ("flow_matching", 1): 9.0, ("both", 0): 7.5}
+    results = [
+        Result(Cell("dw4", "enf", 100, seed, objective), nll, 0.1, nll - 7, 10, 1, 1.0, effort)
+        for (objective, seed), nll in nlls.items()
+    ]
+    (row,) = likelihood(results)
+    assert row == {"model": "enf", "samples": 100, "seeds": 1, "flow_matching": 8.0, "likelihood": None, "both": 7.5}
+
+
 def test_first_seeds_come_first() -> None:
     cells = particle_table.cells("dw4", ["enf", "gnn"], [100, 1000], 2)
     assert [(c.model, c.samples, c.seed) for c in cells[:5]] == [
@@ -49,7 +83,7 @@ def test_first_seeds_come_first() -> None:
 def test_a_table_says_mean_spread_and_what_is_missing(tmp_path: Path) -> None:
     effort = Effort(1, 0, 1, 2)
     for seed, nll in enumerate((8.0, 9.0)):
-        result = Result(Cell("dw4", "enf", 100, seed), nll, 0.1, nll - 7, 10, (1,), 1.0, effort)
+        result = Result(Cell("dw4", "enf", 100, seed), nll, 0.1, nll - 7, 10, 1, 1.0, effort)
         particle_table.write_result(tmp_path, result)
     particle_table.write_result(tmp_path, replace(result, cell=Cell("dw4", "enf", 1000, 0)))
     data = replace(springs(), name="dw4")

@@ -17,7 +17,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     system = SYSTEMS["dw4"]
     little = replace(
         system,
-        annealing=replace(system.annealing, walkers=600, temperatures=80),
+        annealing=replace(system.annealing, walkers=300, temperatures=80),
+        floor=replace(system.floor, walkers=300, temperatures=80),
         chains=replace(system.chains, chains=60, samples=20, burn_in=50, thin=20),
         split=(40, 10, 10),
     )

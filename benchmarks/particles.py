@@ -1,0 +1,138 @@
+"""The tables of the particle systems put where people read them: results/, docs/images, sections of docs/particles.md.
+
+`python -m benchmarks.particles [FOLDER]` after `enflow particles table` (FOLDER: its --folder, runs/particles unless it
+says otherwise). Nothing is measured here; figures of weights are those of their cards.
+"""
+
+import json
+import re
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS
+from model.checkpoint import read_card
+from model.training.data import data_file
+from model.training.particle_figure import NAMES, publish, text
+from model.training.particle_table import SIZES
+from model.training.particles import SYSTEMS, facts_of, load
+
+DOCS = Path(__file__).parents[1] / "docs"
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+def gather(folder: Path, system: str) -> dict[str, Any]:
+    """Everything that is known of a system, kept in results/; its figure goes to docs/images."""
+    document = {"benchmark": f"particles_{system}", **publish(folder, load(system))}
+    if system in SYSTEMS:
+        document["facts"] = asdict(facts_of(data_file(f"{system}.npz").parent, system))
+        shutil.copy(folder / f"{system}.svg", DOCS / "images" / f"particles-{system}.svg")
+    document["evaluated"] = {
+        card.parent.name: metrics
+        for card in sorted(folder.glob(f"{system}-*/card.json"))
+        if "distance_jsd" in (metrics := json.loads(card.read_text())["metrics"])
+    }
+    (RESULTS / f"particles_{system}.json").write_text(json.dumps(document) + "\n")
+    return document
+
+
+def samples(documents: dict[str, dict[str, Any]]) -> str:
+    """How well the samples are mixed, and the floor."""
+    facts = [documents[system]["facts"] for system in SYSTEMS]
+    rows = {
+        "samples": [f"{f['samples']:,}" for f in facts],
+        "virial, beside the dimensions": [
+            f"{f['virial']:.2f} ± {f['virial_error']:.2f}, {f['dimensions']}" for f in facts
+        ],
+        "split-R-hat, the largest of four quantities": [f"{max(f['r_hat'].values()):.3f}" for f in facts],
+        "effective samples, the fewest of four quantities": [
+            f"{min(f['effective_samples'].values()):,.0f}" for f in facts
+        ],
+        "mean energy": [f"{f['mean_energy']:.3f} ± {f['mean_energy_error']:.3f}" for f in facts],
+        "log Z from below": [_with_error(f["normaliser"], "from_below") for f in facts],
+        "log Z from above": [_with_error(f["normaliser"], "from_above") for f in facts],
+        "log Z by both": [_with_error(f["normaliser"], "log_z") for f in facts],
+        "**entropy: the floor, nats**": [f"**{f['entropy']:.3f} ± {f['entropy_error']:.3f}**" for f in facts],
+    }
+    lines = ["| | DW4 | LJ13 |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(values)} |" for name, values in rows.items())])
+
+
+def effort(document: dict[str, Any]) -> str:
+    """What was spent on a table, and what its entries' errors are."""
+    cells = [cell for cell in document["cells"] if cell["cell"]["objective"] == "flow_matching"]
+    spent = {(c["effort"]["steps"], c["effort"]["batch_size"], c["effort"]["test_samples"]) for c in cells}
+    errors = sorted(cell["nll_error"] for cell in cells)
+    total = len(cells) + len(document["missing"])
+    efforts = "; ".join(f"at most {s:,} steps of {b} samples, {t} test samples" for s, b, t in sorted(spent))
+    minutes = sum(cell["seconds"] for cell in cells) / 60
+    low, middle, high = errors[0], errors[len(errors) // 2], errors[-1]
+    return (
+        f"{document['system'].upper()}: {len(cells)} of {total} cells, {efforts}; error of an entry {low:.2f} to "
+        f"{high:.2f} nats, median {middle:.2f}; training took {minutes:.0f} minutes of one core."
+    )
+
+
+def reweighting() -> str:
+    """Of the bundled weights, by their cards."""
+    lines = [
+        "| | test NLL | test samples | floor | ESS % | samples | log Z by reweighting |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in SYSTEMS:
+        m = read_card(WEIGHTS / name).metrics
+        lines.append(
+            f"| `weights/{name}` | {m['test_nll']:.3f} ± {m['test_nll_se']:.3f} | {m['test_samples']:,} | "
+            f"{m['entropy_floor']:.3f} ± {m['entropy_floor_se']:.3f} | {100 * (m['ess'] or 0):.1f} | "
+            f"{m['ess_samples']:,} | {m['log_z']:.3f} ± {m['log_z_se']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def qm9_positional(document: dict[str, Any]) -> str:
+    """NLL of the cells of QM9 positional, and the divergence of their distances."""
+    lines = ["| | test NLL | the paper's | divergence of distances | steps |", "|---|---|---|---|---|"]
+    for cell in document["cells"]:
+        c = cell["cell"]
+        name = "-".join(map(str, (c["system"], c["model"], c["samples"], c["seed"])))
+        jsd = document["evaluated"].get(name, {}).get("distance_jsd")
+        published = document["table"][c["model"]][str(c["samples"])]["published"]
+        lines.append(
+            f"| {NAMES[c['model']]} | {cell['nll']:.1f} ± {cell['nll_error']:.1f} | "
+            f"{'-' if published is None else published} | {'-' if jsd is None else f'{jsd:.4f}'} | {cell['steps']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def sections(documents: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Markdown by the name of its place in docs/particles.md."""
+    found = {"samples": samples(documents), "weights": reweighting()}
+    for system in SYSTEMS:
+        found[system] = text(documents[system])
+    found["effort"] = "\n".join(f"- {effort(documents[system])}" for system in SYSTEMS)
+    if "qm9_positional" in documents:
+        found["qm9_positional"] = qm9_positional(documents["qm9_positional"])
+    return found
+
+
+def main(folder: Path) -> None:
+    systems = [system for system in SIZES if any(folder.glob(f"{system}-*.json"))]
+    documents = {system: gather(folder, system) for system in systems}
+    page = DOCS / "particles.md"
+    whole = page.read_text()
+    for name, section in sections(documents).items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not pattern.search(whole):
+            raise SystemExit(f"{page} has no place for {name!r}; expected <!-- {name} --> and <!-- end -->")
+        whole = pattern.sub(lambda match, section=section: f"{match[1]}{section}\n{match[2]}", whole)
+    page.write_text(whole)
+
+
+def _with_error(values: dict[str, float], name: str) -> str:
+    return f"{values[name]:.3f} ± {values[f'{name}_error']:.3f}"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/particles"))
