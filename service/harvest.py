@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,15 +12,17 @@ import typer
 
 from model.__main__ import Device, Json, tell
 from model.chem.bonds import Bonds, infer_bonds
-from model.chem.formats import write
+from model.chem.formats import Format, write
 from model.chem.formula import parse_formula
 from model.chem.metrics import stability
 from model.chem.molecule import Molecule
+from model.chem.particles import System
 from model.errors import ConfigError, ModelError, SolverError
 from model.terminal import Report, progress
 from service import work
 from service.card import Card
-from service.offline import Engine, Tolerance, Weights, number, target
+from service.clusters import cluster_fields, unbound
+from service.offline import Engine, Tolerance, Weights, number, refuse_bonds, target
 from service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS
 from service.verdict import Objection, Only, objection
 
@@ -83,7 +85,20 @@ class Harvest:
         self.reasons[against.reason or against.kind] += 1
 
 
+@dataclass(kw_only=True)
+class ClusterHarvest(Harvest):
+    """Generated particles: all of them are kept, with their energy."""
+
+    system: System
+
+    def _judge(self, event: work.Sampled, bare: Molecule, provenance: Mapping[str, object]) -> None:
+        energy = self.system.energy(bare.positions)
+        facts = {"index": event.index, "nfe": event.nfe, "solver_status": event.status, "energy": energy}
+        self.kept[event.index] = self.system.molecule(bare.positions, "", {**provenance, **facts}), unbound(bare)
+
+
 def sample(
+    place: Annotated[Path | None, typer.Argument(metavar="[WEIGHTS]", help="As --weights.")] = None,
     n: Annotated[int, typer.Option("-n", "--n-molecules", min=1, help="How many molecules.")] = 1,
     out: Annotated[Path | None, typer.Option(help="File to write: .xyz, .sdf, .json, or .html for a gallery.")] = None,
     n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
@@ -99,18 +114,22 @@ def sample(
 ) -> None:
     """Generate molecules: enflow sample -n 100 --out molecules.sdf, or with --formula C7H10O2
 
+    Of another model: enflow sample weights/lj13 -n 10 --out lj13.xyz
+
     Without --out they are printed as XYZ. The same seed gives the same molecules: alone, in company, and from the
     service. Valid: RDKit finds bonds in which every atom has its valence. Stable: every atom has its valence by the
     table of bond lengths that the literature uses.
     """
     if formula is not None and n_atoms is not None:
         raise ConfigError("found --formula and --n-atoms; expected one of them")
-    place, tol = target(out), number(tolerance)
+    file, tol = target(out), number(tolerance)
     seed = secrets.randbits(32) if seed is None else seed
+    weights = place or weights
     if formula is not None and weights == BUNDLED_WEIGHTS:
         weights = FORMULA_WEIGHTS
     engine = Engine(weights, device)
-    sizes = (_size(engine.card, n_atoms, formula),) * n
+    refuse_bonds(engine.card, file)
+    sizes = (_size(engine.card, n_atoms, formula, only),) * n
     wanted = work.SampleWork(
         id="", seed=seed, n_atoms=sizes, formula=formula, first_index=first_index, rtol=tol, atol=tol
     )
@@ -119,11 +138,12 @@ def sample(
         if with_nll:
             _score(engine, harvest, wanted, report)
     molecules, bonds = (list(each) for each in zip(*(harvest.kept[i] for i in sorted(harvest.kept)), strict=True))
-    if place:
-        place.write(write(molecules, bonds, place.form))
+    if file:
+        file.write(_written(engine.card, molecules, bonds, file.form))
     if as_json:
         facts = {"seed": seed, "model": engine.heading, "attempts": harvest.account}
-        tell("", {**facts, **({"out": str(out)} if out else json.loads(write(molecules, bonds, "json")))}, as_json=True)
+        shown = {"out": str(out)} if out else json.loads(_written(engine.card, molecules, bonds, "json"))
+        tell("", {**facts, **shown}, as_json=True)
     elif out is None:
         typer.echo(write(molecules, bonds, "xyz"), nl=False)
     if not as_json or len(molecules) < n:
@@ -131,8 +151,20 @@ def sample(
         typer.echo(f"{len(molecules)} of {harvest.tried} molecules kept, seed {seed}{why}", err=True)
 
 
-def _size(card: Card, n_atoms: int | None, formula: str | None) -> int | None:
+def _written(card: Card, molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Format) -> str:
+    """A file; the JSON of particles has the fields that the service gives them."""
+    if form != "json" or card.system is None:
+        return write(molecules, bonds, form)
+    entries = [{**each.properties, **cluster_fields(card.system, each)} for each in molecules]
+    return json.dumps({"molecules": entries}, indent=1) + "\n"
+
+
+def _size(card: Card, n_atoms: int | None, formula: str | None, only: Only) -> int | None:
     """The atoms of each molecule; None = drawn."""
+    if card.system:
+        if only != "any" or formula is not None or n_atoms not in (None, card.system.n_particles):
+            raise ConfigError(f"found --only, --formula or --n-atoms, but {card.name} is of particles; leave them out")
+        return card.system.n_particles
     if formula is not None:
         if not card.takes_formulas:
             raise ConfigError(f"found --formula, but {card.name} draws the elements itself; see --weights")
@@ -144,8 +176,8 @@ def _size(card: Card, n_atoms: int | None, formula: str | None) -> int | None:
 
 def _harvest(engine: Engine, wanted: work.SampleWork, only: Only, report: Report) -> Harvest:
     """Molecule j of n tries the indices j, j + n, j + 2n, ... until one is kept: those that the service gives."""
-    harvest, n = Harvest(only), len(wanted.n_atoms)
-    card = engine.card
+    card, n = engine.card, len(wanted.n_atoms)
+    harvest = ClusterHarvest(only, system=card.system) if card.system else Harvest(only)
     provenance = {"seed": wanted.seed, "model": card.name, "sha256": card.sha256, "tolerance": wanted.rtol}
     report("sampling", 0, n)
     works = [wanted]

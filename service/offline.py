@@ -14,8 +14,11 @@ from model.config import TOLERANCES
 from model.errors import ConfigError, DataError
 from service import work
 from service.card import Card, read_card
+from service.settings import BUNDLED_WEIGHTS
 
-Weights = Annotated[Path, typer.Option(help="Folder with weights.safetensors and card.json.", show_default=False)]
+Weights = Annotated[
+    Path, typer.Option(help="Folder with weights.safetensors and card.json, or the name of bundled ones, such as lj13.")
+]
 Tolerance = Annotated[str, typer.Option(help="Of the solver: draft, standard, precise, or a number.")]
 
 
@@ -23,11 +26,12 @@ class Engine:
     """An engine with the card of its weights."""
 
     def __init__(self, weights: Path, device: str) -> None:
-        from model.checkpoint import load
+        from model.checkpoint import load_any
         from service.engine import Engine as Loop
 
-        self.card: Card = read_card(weights)
-        self._loop = Loop(load(weights, pick_device(device)))
+        place = _bundled(weights)
+        self.card: Card = read_card(place)
+        self._loop = Loop(load_any(place, pick_device(device)))
 
     @property
     def heading(self) -> dict[str, str]:
@@ -40,6 +44,22 @@ class Engine:
             self._loop.add(each)
         while not self._loop.idle:
             yield from self._loop.step()
+
+
+def _bundled(weights: Path) -> Path:
+    """A folder; that of bundled weights where only their name is given."""
+    named = BUNDLED_WEIGHTS.with_name(weights.name)
+    return named if not weights.exists() and weights == Path(weights.name) and named.is_dir() else weights
+
+
+def refuse_bonds(card: Card, out: "Target | None") -> None:
+    """Raise where particles would be written with bonds.
+
+    Raises:
+        ConfigError: as SDF, which is made of them.
+    """
+    if card.system and out and out.form == "sdf":
+        raise ConfigError(f"found the ending sdf, but {card.name} is of particles; expected .xyz, .json or .html")
 
 
 @dataclass(frozen=True)

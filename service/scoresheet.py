@@ -1,21 +1,22 @@
 """`enflow likelihood`: scores from a shell, the very ones that the service gives."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from model.__main__ import Device, Divergence, Json, tell
-from model.chem.bonds import infer_bonds
+from model.chem.bonds import Bonds, infer_bonds
 from model.chem.formats import Format, read, write
 from model.chem.molecule import Molecule, check_vocabulary
 from model.errors import DataError, EnflowError, ModelError
 from model.terminal import progress
 from service import work
 from service.card import Card
-from service.offline import Engine, Tolerance, Weights, number, target
+from service.clusters import unbound
+from service.offline import Engine, Tolerance, Weights, number, refuse_bonds, target
 from service.settings import BUNDLED_WEIGHTS
 
 
@@ -42,6 +43,7 @@ def likelihood(
     place, tol = target(out), number(tolerance)
     records = [record for path in files for record in _read(path)]
     engine = Engine(weights, device)
+    refuse_bonds(engine.card, place)
     entries = [record if isinstance(record[1], EnflowError) else _known(record, engine.card) for record in records]
     usable = {i: each for i, (_, each) in enumerate(entries) if isinstance(each, Molecule)}
     wanted = work.LikelihoodWork(
@@ -63,7 +65,7 @@ def likelihood(
     ordered = [results[i] for i in range(len(entries))]
     answer = {"seed": seed, "model": engine.heading, "results": ordered}
     if place:
-        place.write(_written(place.form, answer, usable))
+        place.write(_written(place.form, answer, usable, unbound if engine.card.system else infer_bonds))
     tell(_table(ordered), answer, as_json=as_json)
     raise typer.Exit(int(any("error" in each for each in ordered)))
 
@@ -84,6 +86,8 @@ def _known(record: tuple[str, Molecule | EnflowError], card: Card) -> tuple[str,
     file, molecule = record
     assert isinstance(molecule, Molecule)
     try:
+        if card.system:
+            return file, card.system.taken(molecule)
         check_vocabulary(molecule, card.vocabulary)
     except ModelError as error:
         return file, error
@@ -94,8 +98,10 @@ def _result(place: int, file: str, molecule: Molecule, event: work.Scored | work
     head = {"index": place, "file": file, "formula": molecule.formula, "n_atoms": molecule.n_atoms}
     if isinstance(event, work.Failed):
         return {**head, "error": f"{event.reason.value}: {event.detail}"}
+    energy = {"energy": card.system.energy(molecule.positions)} if card.system else {}
     return {
         **head,
+        **energy,
         "nll": event.nll,
         "nll_per_atom": event.nll / molecule.n_atoms,
         "std_error": event.std_error,
@@ -110,7 +116,9 @@ def _result(place: int, file: str, molecule: Molecule, event: work.Scored | work
 _FACTS = ("file", "nll", "std_error", "percentile", "nfe", "solver_status")
 
 
-def _written(form: Format, answer: dict[str, Any], molecules: Mapping[int, Molecule]) -> str:
+def _written(
+    form: Format, answer: dict[str, Any], molecules: Mapping[int, Molecule], bonds_of: Callable[[Molecule], Bonds]
+) -> str:
     """The molecules that were scored, with their scores; what could not be scored stands in the table alone."""
     if form == "json":
         return json.dumps(answer, indent=1, allow_nan=False) + "\n"
@@ -119,7 +127,7 @@ def _written(form: Format, answer: dict[str, Any], molecules: Mapping[int, Molec
     for result in scored:
         molecule, facts = molecules[result["index"]], {name: result[name] for name in _FACTS}
         whole.append(Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, facts))
-    return write(whole, [infer_bonds(molecule) for molecule in whole], form)
+    return write(whole, [bonds_of(molecule) for molecule in whole], form)
 
 
 def _table(results: list[dict[str, Any]]) -> str:

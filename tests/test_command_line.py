@@ -40,6 +40,8 @@ def enflow(monkeypatch, capsys):
         ("sample --out nowhere/molecules.sdf", "cannot write nowhere/molecules.sdf"),
         ("sample --tolerance fine", "found tolerance 'fine'; expected draft, standard, precise, or a number"),
         ("sample --weights nowhere", "nowhere/card.json cannot be read"),
+        ("sample weights/dw4 --out dw4.sdf", "dw4 is of particles; expected .xyz, .json or .html"),
+        ("sample dw4 --only valid", "dw4 is of particles; leave them out"),
         ("sample --device toaster", "found device 'toaster'; expected auto, cpu or cuda"),
         ("likelihood", "Missing argument"),
         ("likelihood nothing.xyz", "cannot read nothing.xyz: No such file or directory"),
@@ -67,6 +69,21 @@ def test_help_says_what_a_command_does(enflow, command):
     assert (code, err) == (0, "")
     assert "Usage: enflow" in out
     assert len(out.splitlines()) > 5
+
+
+def test_particles_are_sampled_and_scored_as_the_service_does(enflow, tmp_path, monkeypatch):
+    """The name of bundled weights is enough, wherever the command runs."""
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = enflow("sample", "dw4", "-n", "2", "--seed", "3", "--with-nll", "--json")
+    assert code == 0
+    first, second = json.loads(out)["molecules"]
+    assert (first["kind"], second["index"], len(first["positions"][0])) == ("particles", 1, 2)
+    assert enflow("sample", "dw4", "-n", "2", "--seed", "3", "--out", "two.xyz")[0] == 0
+    code, out, _ = enflow("likelihood", "two.xyz", "--weights", "dw4", "--json")
+    assert code == 0
+    scores = json.loads(out)["results"]
+    assert [score["nll"] for score in scores] == pytest.approx([first["nll"], second["nll"]], abs=1e-3)
+    assert [score["energy"] for score in scores] == pytest.approx([first["energy"], second["energy"]])
 
 
 def test_no_command_shows_the_help(enflow):

@@ -74,7 +74,8 @@ def test_curl_examples_work_as_written(service, tmp_path):
     assert (tmp_path / "molecules.sdf").read_text().count("$$$$") == 2
     results = json.loads(answers[1])["results"]
     assert [sorted(entry["parts"]) for entry in results] == [["base", "dequantizer", "divergence", "n_atoms"]] * 2
-    assert json.loads(answers[2])["models"][0]["name"] == "qm9"
+    assert [each["n_particles"] for each in json.loads(answers[2])["molecules"]] == [13]
+    assert json.loads(answers[3])["models"][0]["name"] == "qm9"
 
 
 def curl(line: str, service: str, place: Path) -> tuple[int, str]:
@@ -150,6 +151,7 @@ def test_shell_examples_work_as_written(monkeypatch, capsys, tmp_path):
     assert all(m["stable"] for m in json.loads(printed[1])["molecules"])
     assert len(printed[2].splitlines()) == 5
     assert (tmp_path / "scored.sdf").read_text().count("<nll>") == 4
+    assert (tmp_path / "lj13.xyz").read_text().count("energy=") == 10
 
 
 def test_the_table_of_results_shows_the_card():
