@@ -353,12 +353,6 @@ def test_errors_of_a_request_are_shown(visit: Open) -> None:
     expect(page.get_by_role("alert")).to_contain_text("15 and 12 atoms")
 
 
-def test_asks_for_a_formula(visit: Open) -> None:
-    """No model for formulas is loaded here, and the service says so: a formula is not taken for a number of atoms."""
-    page = visit("#generate?seed=1&count=2&atoms=C2H6O")
-    expect(page.get_by_role("alert")).to_contain_text("a formula, but no model that takes one is loaded")
-
-
 def test_shows_the_card_and_the_load(visit: Open, api: httpx.Client) -> None:
     page = visit("#model")
     card = api.get("/models").json()["models"][0]

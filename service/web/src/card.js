@@ -1,7 +1,7 @@
 // One molecule as a card: the picture, what it is, and what can be done with it.
 import { button, h, svg, number } from "./dom.js";
 import { View } from "./view.js";
-import { formula, nllText, sentence, standing, verdict } from "./molecule.js";
+import { energyText, geometryNll, headline, isParticles, nllText, sentence, standing, title, verdict } from "./molecule.js";
 import { structureOf, structureOfFrame } from "./structure.js";
 
 export class Card {
@@ -51,7 +51,16 @@ export class Card {
 
   /** A likelihood that came after the molecule. */
   score({ nll, std_error, parts, percentile }) {
-    Object.assign(this.molecule, { nll, std_error, parts, percentile });
+    this.tell({ nll, std_error, parts, percentile });
+  }
+
+  /** What another model finds of it. */
+  compare({ nll, std_error }) {
+    this.tell({ joint: { nll, std_error } });
+  }
+
+  tell(news) {
+    Object.assign(this.molecule, news);
     this.view.label = `${sentence(this.molecule)}. Enlarge; arrow keys turn it.`;
     this.facts.replaceChildren(...facts(this.molecule));
   }
@@ -66,7 +75,7 @@ export class Card {
   }
 
   get name() {
-    return `molecule ${this.index + 1}, ${this.molecule.formula}`;
+    return `${isParticles(this.molecule) ? "sample" : "molecule"} ${this.index + 1}, ${title(this.molecule)}`;
   }
 
   pick() {
@@ -100,15 +109,32 @@ const ways = ({ distance, distance_to_end }) =>
     .filter(([length]) => Number.isFinite(length))
     .flatMap(([length, name], i) => [i ? ", " : "", h("b", {}, number(length, 2)), ` Å from ${name}`]);
 
-/** Formula, verdict, NLL and SMILES of a molecule, as elements. */
-export function facts(molecule) {
-  const [word, kind, why] = verdict(molecule);
+/** NLL of particles, of a molecule, or of a molecule whose formula was given: then that of its geometry, and beside it what the joint model says. */
+function likelihood(molecule) {
   const nll = nllText(molecule);
+  if (!nll) return [];
   const place = standing(molecule.percentile);
+  const among = place && `${place} among held-out QM9 molecules of ${molecule.n_atoms} atoms`;
+  if (!molecule.given) return [h("p", { class: "fact", title: among }, "NLL ", h("b", {}, nll), " nats")];
+  const own = `−log p(geometry | formula): of the path alone. With the formula's own share ${nll} nats, which is what the joint model's NLL compares with.`;
   return [
-    h("p", { class: "headline" }, formula(molecule.formula), h("span", { class: `chip ${kind}`, title: why }, word)),
+    h("p", { class: "fact", title: own }, "NLL p(geometry | formula) ", h("b", {}, number(geometryNll(molecule))), " nats"),
+    h("p", { class: "fact" }, "with the formula ", h("b", {}, nll), molecule.joint ? [", joint model ", h("b", {}, nllText(molecule.joint))] : null, " nats"),
+  ];
+}
+
+/** Formula, verdict, NLL and SMILES of a molecule, or energy and NLL of particles, as elements. */
+export function facts(molecule) {
+  if (isParticles(molecule)) {
+    const energy = energyText(molecule);
+    const told = energy && h("p", { class: "fact", title: "of the known potential, in units of the temperature" }, "energy ", h("b", {}, energy));
+    return [h("p", { class: "headline" }, headline(molecule), h("span", { class: "quiet" }, molecule.model)), told, ...likelihood(molecule)].filter(Boolean);
+  }
+  const [word, kind, why] = verdict(molecule);
+  return [
+    h("p", { class: "headline" }, headline(molecule), h("span", { class: `chip ${kind}`, title: why }, word)),
     molecule.smiles && h("p", { class: "smiles", title: molecule.smiles }, molecule.smiles),
-    nll && h("p", { class: "fact", title: place && `${place} among held-out QM9 molecules of ${molecule.n_atoms} atoms` }, "NLL ", h("b", {}, nll), " nats"),
+    ...likelihood(molecule),
     Number.isFinite(molecule.distance) && h("p", { class: "fact" }, ways(molecule)),
     kind !== "good" && h("p", { class: "reason" }, why),
   ].filter(Boolean);

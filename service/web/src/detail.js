@@ -1,7 +1,7 @@
 // One molecule, large: its picture, everything known about it, and the ways on from here.
-import { button, byId, copy, download, h } from "./dom.js";
+import { button, byId, copy, download, h, number } from "./dom.js";
 import { View } from "./view.js";
-import { asSdf, asXyz, formula, nameOf, nllText, sentence, verdict } from "./molecule.js";
+import { asSdf, asXyz, energyText, headline, isParticles, nameOf, nllText, sentence, verdict } from "./molecule.js";
 import { partsChart, percentileChart } from "./chart.js";
 import { structureOf } from "./structure.js";
 
@@ -9,13 +9,16 @@ const row = (name, value) => (value === null || value === undefined || value ===
 
 /** Everything the service said about a molecule, as a definition list. */
 function table(molecule) {
-  const [word, kind, why] = verdict(molecule);
+  const [word, kind, why] = isParticles(molecule) ? [] : verdict(molecule);
   const nll = nllText(molecule);
   const { bonds } = molecule;
   return h(
     "dl",
     { class: "facts" },
-    row("Verdict", [h("span", { class: `chip ${kind}` }, word), " ", why]),
+    row("Model", molecule.model),
+    row("Energy", energyText(molecule)),
+    row("Log weight", Number.isFinite(molecule.log_weight) && [number(molecule.log_weight, 2), ": of exp(−energy) over the density"]),
+    row("Verdict", word && [h("span", { class: `chip ${kind}` }, word), " ", why]),
     row("SMILES", molecule.smiles && h("code", {}, molecule.smiles)),
     row("Atoms", molecule.n_atoms),
     row("NLL", nll && `${nll} nats`),
@@ -33,7 +36,7 @@ export function showDetail(molecule, ways) {
   const smiles = molecule.smiles && button("Copy SMILES", (event) => copy(molecule.smiles, event.target));
   const save = (kind, write, type) => button(kind.toUpperCase(), () => download(`${nameOf(molecule)}.${kind}`, write([molecule]), type));
   dialog.replaceChildren(
-    h("header", {}, h("h2", { id: "detail-title" }, formula(molecule.formula)), button("Close", () => dialog.close(), { class: "small" })),
+    h("header", {}, h("h2", { id: "detail-title" }, headline(molecule)), button("Close", () => dialog.close(), { class: "small" })),
     view.element,
     h(
       "div",

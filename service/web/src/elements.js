@@ -1,4 +1,4 @@
-// The elements of QM9: symbols, colours on a light and on a dark ground, and covalent radii (Cordero et al. 2008, angstrom).
+// The elements of QM9, and one for particles: symbols, colours on a light and on a dark ground, and covalent radii (Cordero et al. 2008, angstrom).
 
 const TABLE = [
   { symbol: "H", z: 1, radius: 0.31, light: "#ccd3db", dark: "#eef2f6" },
@@ -6,6 +6,7 @@ const TABLE = [
   { symbol: "N", z: 7, radius: 0.71, light: "#2f6fed", dark: "#5b92ff" },
   { symbol: "O", z: 8, radius: 0.66, light: "#dc3d36", dark: "#ff5d52" },
   { symbol: "F", z: 9, radius: 0.57, light: "#2f9e58", dark: "#4fd07f" },
+  { symbol: "Ar", z: 18, radius: 0.96, light: "#1f8f99", dark: "#45c3cd" }, // stands for a particle of a system without elements
 ];
 
 const OTHER = { symbol: "X", z: 0, radius: 0.8, light: "#a855c7", dark: "#c983e6" };

@@ -1,6 +1,7 @@
 // Watch the flow: one molecule from noise to structure, live while it is integrated and afterwards on a slider.
 import { announce, byId, h, number, prefersStill } from "./dom.js";
 import { Problem, events } from "./api.js";
+import { Chooser } from "./chooser.js";
 import { Job } from "./job.js";
 import { View, animate } from "./view.js";
 import { Path } from "./path.js";
@@ -8,7 +9,7 @@ import { lineChart, valueAt } from "./chart.js";
 import { colourOf, elementOf } from "./elements.js";
 import { facing } from "./orientation.js";
 import { ESTIMATE, EXACT, scores } from "./likelihood.js";
-import { formula, sentence } from "./molecule.js";
+import { formula, headline, isParticles, sentence } from "./molecule.js";
 import { formulaOf } from "./structure.js";
 import { limits } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
@@ -28,6 +29,7 @@ export class Flow {
     this.path = null;
     this.charts = [];
     this.stop = () => {};
+    this.chooser = new Chooser(this.form);
     byId("flow-stage").prepend(this.view.element);
     this.form.addEventListener("submit", (event) => (event.preventDefault(), this.run(this.request)));
     this.slider.addEventListener("input", () => (this.pause(), this.at(Number(this.slider.value))));
@@ -38,23 +40,29 @@ export class Flow {
 
   get request() {
     const { atoms, seed, tolerance } = this.form.elements;
+    const { name, particles } = this.chooser;
     return {
       n_molecules: 1,
-      ...sizeOf(atoms.value),
+      ...(name && { model: name }),
+      ...(particles ? {} : sizeOf(atoms.value)),
       seed: seed.value === "" ? null : Number(seed.value),
       tolerance: tolerance.value,
     };
   }
 
-  restore(parameters) {
+  async restore(parameters) {
+    await this.chooser.ready;
     for (const name of FIELDS) if (parameters.has(name)) this.form.elements[name].value = parameters.get(name);
+    this.chooser.choose(parameters.get("model"));
     if (parameters.has("seed")) this.run({ ...this.request, first_index: Number(parameters.get("index") ?? 0) });
   }
 
   /** Lets a generated molecule flow again: its seed and index, and what was asked for, fix it. */
-  watch(molecule, { formula, tolerance = "standard" } = {}) {
+  async watch(molecule, { formula, tolerance = "standard" } = {}) {
+    await this.chooser.ready;
     const { elements } = this.form;
-    elements.atoms.value = formula ?? molecule.n_atoms;
+    this.chooser.choose(molecule.given ? null : molecule.model);
+    elements.atoms.value = isParticles(molecule) ? "" : (formula ?? molecule.n_atoms);
     elements.seed.value = molecule.seed;
     elements.tolerance.value = tolerance;
     this.run({ ...this.request, first_index: molecule.index });
@@ -86,21 +94,26 @@ export class Flow {
   }
 
   take(event, request) {
-    if (event.event === "start") this.remember(request, event.seed);
+    if (event.event === "start") this.set(event, request);
     else if (event.event === "frame") this.live(event.frame);
     else if (event.event === "progress") this.job.progress({ done: 0, under: event.running?.[0]?.t, total: 1, noun: "molecules" }, event);
-    else if (event.event === "molecule") this.finish(event.molecule);
+    else if (event.event === "molecule") this.finish({ ...event.molecule, model: this.model, given: Boolean(request.formula) });
     else if (event.event === "done") this.lament(event.failed);
+  }
+
+  set({ seed, model }, request) {
+    this.model = model.name;
+    this.remember(request, seed);
   }
 
   lament([failure]) {
     if (failure) throw new Problem({ title: "The flow did not arrive.", detail: failure.detail || failure.reason });
   }
 
-  remember({ tolerance, first_index = 0, ...request }, seed) {
+  remember({ tolerance, first_index = 0, model, ...request }, seed) {
     this.seed = seed;
     const atoms = textOf(request);
-    const state = { seed, index: first_index, tolerance, ...(atoms && { atoms }) };
+    const state = { seed, index: first_index, tolerance, ...(model && { model }), ...(atoms && { atoms }) };
     history.replaceState(null, "", `#flow?${new URLSearchParams(state)}`);
   }
 
@@ -130,7 +143,8 @@ export class Flow {
   async measure(options, signal) {
     const { molecule } = this.path;
     this.job.restart("Measuring the log-density along the path");
-    for await (const [, score] of scores([molecule], { ...options, seed: this.seed }, signal)) {
+    const how = isParticles(molecule) ? EXACT : options; // of a few particles it costs little
+    for await (const [, score] of scores([molecule], { ...how, model: this.model, seed: this.seed }, signal)) {
       Object.assign(molecule, { nll: score.nll, std_error: score.std_error, parts: score.parts, percentile: score.percentile });
       this.density = score.path;
       this.draw();
@@ -157,8 +171,9 @@ export class Flow {
     byId("flow-t").textContent = number(t, 2);
     byId("flow-nfe").textContent = Math.round(valueAt(path.cost, t));
     byId("flow-density").textContent = this.density ? number(valueAt(this.density, t)) : "–";
-    byId("flow-formula").replaceChildren(formula(formulaOf(frame.atomic_numbers)));
-    byId("flow-legend").replaceChildren(...legend(frame.atomic_numbers));
+    const numbers = frame.atomic_numbers; // particles have none
+    byId("flow-formula").replaceChildren(numbers ? formula(formulaOf(numbers)) : headline({ kind: "particles", n_particles: frame.positions.length }));
+    byId("flow-legend").replaceChildren(...legend(numbers ?? []));
   }
 
   play() {

@@ -11,7 +11,10 @@ const SORTS = [
   ["valid", "valid first"],
   ["small", "small first"],
   ["large", "large first"],
+  ["energy", "low energy first"],
 ];
+const MOLECULAR = ["valid", "small", "large"]; // orders that mean nothing among particles, as energy means nothing among molecules
+
 const SHOWS = [
   ["all", "all"],
   ["valid", "valid"],
@@ -42,13 +45,14 @@ export class Gallery {
     this.sorts = choice("Sort", SORTS, (value) => this.arrange(value, this.filter));
     this.shows = choice("Show", SHOWS, (show) => this.arrange(this.sort, { ...this.filter, show }));
     this.bounds = { from: this.bound("from", "Atoms at least"), to: this.bound("to", "Atoms at most"), below: this.bound("below", "NLL at most", "any") };
+    this.shows.label.classList.add("molecular");
     const ranges = [
-      h("span", { class: "inline" }, "Atoms", this.bounds.from, "to", this.bounds.to),
+      h("span", { class: "inline molecular" }, "Atoms", this.bounds.from, "to", this.bounds.to),
       h("span", { class: "inline" }, "NLL ≤", this.bounds.below),
     ];
     this.all = button("Select all", () => this.chooseAll(), { class: "small" });
     this.counter = h("span", { class: "quiet grow" });
-    const saves = ["sdf", "xyz", "zip"].map((kind) => button(kind.toUpperCase(), () => this.saveChosen(kind), { class: "small", "aria-label": `Download as ${kind.toUpperCase()}` }));
+    const saves = ["sdf", "xyz", "zip"].map((kind) => button(kind.toUpperCase(), () => this.saveChosen(kind), { class: kind === "sdf" ? "small molecular" : "small", "aria-label": `Download as ${kind.toUpperCase()}` }));
     return h("div", { class: "bar" }, this.sorts.label, this.shows.label, ranges, this.all, this.counter, h("span", { class: "row" }, h("span", { class: "quiet" }, "Download"), saves));
   }
 
@@ -70,6 +74,14 @@ export class Gallery {
     const bound = (name) => (Number.isFinite(parseFloat(parameters.get(name))) ? parseFloat(parameters.get(name)) : null);
     const known = (options, name) => options.find(([value]) => value === parameters.get(name))?.[0] ?? options[0][0];
     this.arrange(known(SORTS, "sort"), { show: known(SHOWS, "show"), from: bound("from"), to: bound("to"), below: bound("below") });
+  }
+
+  /** What the cards will show: molecules or particles. */
+  set kind(kind) {
+    this.element.dataset.kind = kind;
+    for (const option of this.sorts.select.options) option.hidden = option.disabled = (kind === "particles" ? MOLECULAR : ["energy"]).includes(option.value);
+    if (this.sorts.select.selectedOptions[0]?.disabled) this.arrange("index", this.filter);
+    if (kind === "particles") this.arrange(this.sort, { ...EVERYTHING, below: this.filter.below });
   }
 
   clear() {
@@ -98,6 +110,11 @@ export class Gallery {
   score(index, score) {
     this.card(index).score(score);
     this.arrange(this.sort, this.filter);
+  }
+
+  /** Another model's likelihood of a molecule that is already here. */
+  compare(index, score) {
+    this.card(index).compare(score);
   }
 
   /** Removes cards that will not be filled. */

@@ -1,16 +1,17 @@
 // Generate: ask for molecules, watch them arrive, keep what is worth keeping.
 import { announce, byId, copy, number } from "./dom.js";
 import { events } from "./api.js";
+import { Chooser } from "./chooser.js";
 import { Gallery } from "./gallery.js";
 import { Job } from "./job.js";
-import { ESTIMATE, scores } from "./likelihood.js";
+import { ESTIMATE, EXACT, scores } from "./likelihood.js";
 import { asCurl, asPython } from "./snippet.js";
 import { limits } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
 
 const FRAMES = 24; // enough to replay a card smoothly: the page interpolates between them
 const LIVE_LIMIT = 32; // with more molecules on the way, their pictures come when they are done
-const FIELDS = ["count", "atoms", "seed", "tolerance", "only", "nll"];
+const FIELDS = ["count", "formula", "seed", "tolerance", "only", "nll"];
 
 export class Generate {
   /** ways: {open(molecule), watch(molecule)} */
@@ -19,30 +20,43 @@ export class Generate {
     this.job = new Job("generate");
     this.gallery = new Gallery(ways, () => this.remember());
     byId("generate-results").append(this.gallery.element);
+    this.chooser = new Chooser(this.form, () => this.offer());
+    this.form.elements.formula.addEventListener("input", () => this.offer());
     this.form.addEventListener("submit", (event) => (event.preventDefault(), this.run()));
     const way = (name, text) => byId(`copy-${name}`).addEventListener("click", ({ target }) => copy(text(), target));
-    way("curl", () => asCurl(this.shown, this.estimating));
-    way("python", () => asPython(this.shown, this.estimating));
+    way("curl", () => asCurl(this.shown, this.estimating, this.scorer));
+    way("python", () => asPython(this.shown, this.estimating, this.scorer));
     way("link", () => location.href);
     limits().then(({ max_molecules }) => (this.form.elements.count.max = max_molecules));
   }
 
+  /** Shows what can be asked of the chosen model: a formula says the number of atoms. */
+  offer() {
+    const { formula, atoms } = this.form.elements;
+    formula.closest("label").hidden = !this.chooser.formulas && !formula.value;
+    atoms.disabled = Boolean(formula.value);
+  }
+
   /** The request the form describes. */
   get request() {
-    const { count, atoms, seed, tolerance, only, nll } = this.form.elements;
-    return {
-      n_molecules: Number(count.value),
-      ...sizeOf(atoms.value),
-      seed: seed.value === "" ? null : Number(seed.value),
-      tolerance: tolerance.value,
-      only: only.value,
-      with_nll: nll.value === "exact",
-    };
+    const { count, atoms, formula, seed, tolerance, only, nll } = this.form.elements;
+    const { name, particles } = this.chooser;
+    const asked = { n_molecules: Number(count.value), seed: seed.value === "" ? null : Number(seed.value), tolerance: tolerance.value };
+    // Of a few particles the exact density costs little.
+    if (particles) return { ...asked, model: name, with_nll: nll.value !== "none" };
+    const size = formula.value ? { formula: formula.value } : sizeOf(atoms.value);
+    return { ...asked, ...(name && { model: name }), ...size, only: only.value, with_nll: nll.value === "exact" };
   }
 
   /** Takes a link's parameters into the form; runs at once where they name a seed. */
-  restore(parameters) {
-    for (const name of FIELDS) if (parameters.has(name)) this.form.elements[name].value = parameters.get(name);
+  async restore(parameters) {
+    await this.chooser.ready;
+    const { elements } = this.form;
+    for (const name of FIELDS) if (parameters.has(name)) elements[name].value = parameters.get(name);
+    const { formula = "", n_atoms } = sizeOf(parameters.get("atoms") ?? ""); // older links have a formula there
+    if (formula) elements.formula.value = formula;
+    else if (parameters.has("atoms")) elements.atoms.value = textOf({ n_atoms }) ?? "";
+    this.chooser.choose(parameters.get("model"));
     this.gallery.restore(parameters);
     if (parameters.has("seed")) this.run();
   }
@@ -50,9 +64,10 @@ export class Generate {
   /** Puts what is shown into the address, so that the address reproduces it. */
   remember() {
     if (!this.shown) return;
-    const { n_molecules, seed, tolerance, only } = this.shown;
-    const atoms = textOf(this.shown);
-    const state = { count: n_molecules, seed, tolerance, ...(atoms && { atoms }), ...(only !== "any" && { only }), ...this.gallery.state };
+    const { n_molecules, seed, tolerance, only, model, formula, n_atoms } = this.shown;
+    const atoms = textOf({ n_atoms });
+    const what = { ...(model && { model }), ...(formula && { formula }), ...(atoms && { atoms }), ...(this.picky && { only }) };
+    const state = { count: n_molecules, seed, tolerance, ...what, ...this.gallery.state };
     if (this.nll !== "estimate") state.nll = this.nll;
     history.replaceState(null, "", `#generate?${new URLSearchParams(state)}`);
   }
@@ -73,15 +88,25 @@ export class Generate {
     const frames = this.awaited && request.n_molecules <= LIVE_LIMIT ? FRAMES : 0;
     for await (const event of events("/sample", { ...request, frames }, signal)) this.take(event);
     if (this.estimating) await this.estimate(signal);
+    if (request.formula && this.nll !== "none") await this.compare(signal);
   }
 
   /** Whether every molecule under way will stay; with `only`, attempts that fail leave again and get no card. */
   get awaited() {
-    return this.asked.only === "any";
+    return !this.picky;
+  }
+
+  get picky() {
+    return (this.asked.only ?? "any") !== "any";
   }
 
   get estimating() {
-    return this.nll === "estimate";
+    return this.nll === "estimate" && !this.asked.with_nll;
+  }
+
+  /** The model to name where what was made is scored: it need not be where the first one made it. */
+  get scorer() {
+    return this.asked.model || this.asked.formula ? { model: this.model } : {};
   }
 
   begin(request) {
@@ -90,13 +115,14 @@ export class Generate {
     this.started = performance.now();
     this.moving = new Map();
     this.gallery.clear();
+    this.gallery.kind = this.form.dataset.kind;
     byId("generate-empty").hidden = true;
     byId("generate-share").hidden = true;
     announce(`Generating ${request.n_molecules} molecules`);
   }
 
   take(event) {
-    if (event.event === "start") this.shown = { ...this.asked, seed: event.seed };
+    if (event.event === "start") Object.assign(this, { shown: { ...this.asked, seed: event.seed }, model: event.model.name });
     else if (event.event === "progress") this.progress(event);
     else if (event.event === "frame") this.gallery.card(event.index).frame(event.frame);
     else if (event.event === "molecule") this.arrive(event.molecule);
@@ -115,7 +141,7 @@ export class Generate {
 
   arrive(molecule) {
     this.moving.delete(molecule.index);
-    this.gallery.add(molecule);
+    this.gallery.add({ ...molecule, model: this.model, given: Boolean(this.asked.formula) });
     this.progress();
     const [done, total] = [this.gallery.molecules.length, this.asked.n_molecules];
     if (done < total && done % Math.ceil(total / 4) === 0) announce(`${done} of ${total} molecules`);
@@ -136,16 +162,27 @@ export class Generate {
     this.job.restart(`${molecules.length} molecules are here; estimating how likely they are`);
     const { seed } = this.shown;
     let done = 0;
-    for await (const [{ index }, score] of scores(molecules, { ...ESTIMATE, seed }, signal)) {
+    for await (const [{ index }, score] of scores(molecules, { ...ESTIMATE, ...this.scorer, seed }, signal)) {
       this.gallery.score(index, score);
       this.job.progress({ done: ++done, total: molecules.length, noun: "likelihoods estimated" });
     }
+  }
+
+  /** The joint model's likelihoods beside those of the one that was given the formula. */
+  async compare(signal) {
+    const { molecules } = this.gallery;
+    if (!molecules.length) return;
+    this.job.restart("Asking the joint model how likely they are");
+    const how = this.asked.with_nll ? EXACT : ESTIMATE;
+    for await (const [{ index }, score] of scores(molecules, { ...how, seed: this.shown.seed }, signal)) this.gallery.compare(index, score);
   }
 
   sumUp() {
     const { molecules } = this.gallery;
     const count = (name) => molecules.filter((molecule) => molecule[name]).length;
     const extra = this.awaited ? "" : `, ${this.tried} tried`;
-    this.job.say(`${molecules.length} molecules in ${number(this.seconds)} s, ${count("valid")} valid, ${count("stable")} stable${extra} · seed ${this.shown.seed}`);
+    const made = this.gallery.element.dataset.kind === "particles" ? `${molecules.length} samples of ${this.model}` : `${molecules.length} molecules`;
+    const verdicts = molecules.some(({ valid }) => valid !== undefined) ? `, ${count("valid")} valid, ${count("stable")} stable` : "";
+    this.job.say(`${made} in ${number(this.seconds)} s${verdicts}${extra} · seed ${this.shown.seed}`);
   }
 }

@@ -7,6 +7,7 @@ import { Flow } from "./flow.js";
 import { Generate } from "./generate.js";
 import { showHero } from "./hero.js";
 import { Model } from "./model.js";
+import { isParticles } from "./molecule.js";
 import { beginPulse } from "./pulse.js";
 import { Score } from "./score.js";
 import { repaint } from "./view.js";
@@ -39,9 +40,8 @@ const replayable = (molecule) => Number.isFinite(molecule.seed) && molecule.dist
 const onward = (molecule) =>
   [
     replayable(molecule) && ["Watch it flow", watch],
-    ["Score it", (each) => (go("score"), view("score").put(each.xyz))],
-    ["Explore as A", (each) => (view("explore").from(each, "A"), go("explore"))],
-    ["Explore as B", (each) => (view("explore").from(each, "B"), go("explore"))],
+    ["Score it", (each) => (go("score"), view("score").put(each.xyz, each.model))],
+    ...(isParticles(molecule) ? [] : ["A", "B"]).map((slot) => [`Explore as ${slot}`, (each) => (view("explore").from(each, slot), go("explore"))]),
   ].filter(Boolean);
 
 const open = (molecule) => showDetail(molecule, onward);

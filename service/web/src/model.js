@@ -56,7 +56,7 @@ const results = (cards) =>
     {},
     h("caption", {}, "Generated molecules of QM9 size, beside published results"),
     h("thead", {}, h("tr", {}, COLUMNS.map((text) => (text ? h("th", { scope: "col" }, text) : h("td"))))),
-    h("tbody", {}, cards.filter(({ metrics }) => metrics).map((card) => line(ours(card), true)), PUBLISHED.map((row) => line(row))),
+    h("tbody", {}, cards.filter(({ metrics, kind }) => metrics && kind !== "particles").map((card) => line(ours(card), true)), PUBLISHED.map((row) => line(row))),
   );
 
 const METRICS = [
@@ -68,6 +68,20 @@ const METRICS = [
   ["solver tolerance", ({ tolerance }) => tolerance],
 ];
 
+// Of particle systems, whose entropy is known: no model can have a smaller NLL.
+const PARTICLE_METRICS = [
+  ["test NLL", ({ test_nll, test_nll_se }) => Number.isFinite(test_nll) && `${number(test_nll, 2)} ± ${number(test_nll_se, 2)} nats`],
+  ["entropy, the floor", ({ entropy_floor, entropy_floor_se }) => Number.isFinite(entropy_floor) && `${number(entropy_floor, 2)} ± ${number(entropy_floor_se, 2)} nats`],
+  ["effective sample size", ({ ess }) => Number.isFinite(ess) && percent(ess)],
+  ["trained on", ({ train_samples }) => train_samples && `${train_samples} samples`],
+];
+
+/** What a model is of, in one line. */
+const what = ({ kind, n_particles, n_dims, elements, max_atoms, takes_formulas }) =>
+  kind === "particles"
+    ? `${n_particles} particles in ${n_dims} dimensions`
+    : elements && `molecules of ${elements.join(", ")}, up to ${max_atoms} atoms${takes_formulas ? ", given their formula" : ""}`;
+
 const day = (text) => new Date(text).toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
 
 /** A part of the network in one line; the whole card says the rest. */
@@ -78,16 +92,16 @@ function about(card) {
   const { metrics, dataset, config = {} } = card;
   const parts = Object.entries(config).filter(([, value]) => value?.kind);
   const entries = [
-    ["Weights", card.name],
+    ["Of", what(card)],
     ["SHA-256", card.weights_sha256 && h("code", {}, card.weights_sha256)],
     ["Trained on", dataset && `${dataset.name}${dataset.split ? `, ${dataset.split}` : ""}`],
     ["Created", card.created && day(card.created)],
     ["Licence", card.licence],
     ...parts.map(([name, value]) => [name[0].toUpperCase() + name.slice(1), part(value)]),
-    ...(metrics?.samples ? METRICS.map(([label, of]) => [label, of(metrics)]) : []),
+    ...(metrics?.samples ? METRICS : card.kind === "particles" ? PARTICLE_METRICS : []).map(([label, of]) => [label, of(metrics)]),
   ];
   const whole = h("details", {}, h("summary", {}, "The whole card"), h("pre", { class: "excerpt", tabindex: 0 }, JSON.stringify(card, null, 2)));
-  return [h("dl", { class: "facts" }, rows(entries)), whole];
+  return [h("h3", {}, card.name), h("dl", { class: "facts" }, rows(entries)), whole];
 }
 
 const rows = (entries) =>

@@ -11,6 +11,22 @@ export const nllText = (molecule) => {
   return `${number(nll)}${Number.isFinite(error) && error >= 0.05 ? ` ± ${number(error)}` : ""}`;
 };
 
+/** Whether it is a sample of a particle system: positions with an energy, without elements, bonds or a verdict. */
+export const isParticles = ({ kind }) => kind === "particles";
+
+/** What it is, in a word. */
+export const title = (molecule) => (isParticles(molecule) ? `${molecule.n_particles} particles` : molecule.formula);
+
+/** The same as an element. */
+export const headline = (molecule) => (isParticles(molecule) ? h("span", { class: "formula" }, title(molecule)) : formula(molecule.formula));
+
+const sizeOf = ({ n_atoms, n_particles }) => n_atoms ?? n_particles;
+
+export const energyText = ({ energy }) => (Number.isFinite(energy) ? `${number(energy, 2)} kT` : null);
+
+/** The part of an NLL that is the geometry's where the formula is given: of the path, without types and sizes. */
+export const geometryNll = ({ parts }) => (parts ? parts.base + parts.divergence : null);
+
 /** C2H6O with the digits lowered. */
 export const formula = (text) =>
   h("span", { class: "formula" }, (text ?? "").split(/(\d+)/).map((part) => (/^\d+$/.test(part) ? h("sub", {}, part) : part)));
@@ -41,15 +57,18 @@ function unstable(molecule) {
 
 export const sentence = (molecule) => {
   const nll = nllText(molecule);
-  return [molecule.formula, verdict(molecule)[0], nll && `NLL ${nll} nats`].filter(Boolean).join(", ");
+  const energy = energyText(molecule);
+  const what = isParticles(molecule) ? energy && `energy ${energy}` : verdict(molecule)[0];
+  return [title(molecule), what, nll && `NLL ${nll} nats`].filter(Boolean).join(", ");
 };
 
 export const ORDERS = {
   index: (a, b) => a.index - b.index,
   likely: (a, b) => (nllOf(a) ?? Infinity) - (nllOf(b) ?? Infinity) || a.index - b.index,
   unlikely: (a, b) => (nllOf(b) ?? -Infinity) - (nllOf(a) ?? -Infinity) || a.index - b.index,
-  small: (a, b) => a.n_atoms - b.n_atoms || a.index - b.index,
-  large: (a, b) => b.n_atoms - a.n_atoms || a.index - b.index,
+  small: (a, b) => sizeOf(a) - sizeOf(b) || a.index - b.index,
+  large: (a, b) => sizeOf(b) - sizeOf(a) || a.index - b.index,
+  energy: (a, b) => (a.energy ?? Infinity) - (b.energy ?? Infinity) || a.index - b.index,
   valid: (a, b) => Number(b.valid) + Number(b.stable) - Number(a.valid) - Number(a.stable) || a.index - b.index,
 };
 
@@ -63,8 +82,8 @@ export const FILTERS = {
 /** Whether a molecule passes {show, from, to, below}: validity, its number of atoms, its NLL; null lets everything pass. */
 export const passes = (molecule, { show, from, to, below }) =>
   FILTERS[show](molecule) &&
-  molecule.n_atoms >= (from ?? 0) &&
-  molecule.n_atoms <= (to ?? Infinity) &&
+  sizeOf(molecule) >= (from ?? 0) &&
+  sizeOf(molecule) <= (to ?? Infinity) &&
   (below === null || (nllOf(molecule) ?? Infinity) <= below);
 
 const withEnd = (text) => (text.endsWith("\n") ? text : `${text}\n`);
@@ -76,11 +95,13 @@ export const asXyz = (molecules) => molecules.map(({ xyz }) => withEnd(xyz)).joi
 export const asSdf = (molecules) => molecules.filter(({ sdf }) => sdf).map(({ sdf }) => record(sdf)).join("");
 
 /** A file name that says where the molecule comes from. */
-export const nameOf = (molecule) => `enflow-${molecule.seed ?? "x"}-${molecule.index}-${molecule.formula}`;
+export const nameOf = (molecule) => `enflow-${molecule.seed ?? "x"}-${molecule.index}-${isParticles(molecule) ? molecule.model : molecule.formula}`;
 
 /** The files of a zip: each molecule in both formats, and a table of all. */
 export function asFiles(molecules) {
-  const columns = ["index", "seed", "formula", "smiles", "n_atoms", "valid", "stable", "nll", "std_error"];
+  const columns = molecules.some(isParticles)
+    ? ["index", "seed", "n_particles", "energy", "nll", "std_error"]
+    : ["index", "seed", "formula", "smiles", "n_atoms", "valid", "stable", "nll", "std_error"];
   const row = (molecule) => columns.map((name) => (name === "nll" ? nllOf(molecule) : molecule[name]) ?? "").join(",");
   const files = molecules.flatMap((molecule) => [
     [`${nameOf(molecule)}.xyz`, asXyz([molecule])],

@@ -1,5 +1,5 @@
 // A molecule's way from noise to structure: frames over t, and the states between them.
-import { structureOf, structureOfFrame } from "./structure.js";
+import { inSpace, structureOf, structureOfFrame } from "./structure.js";
 import { extent } from "./orientation.js";
 
 const ORIGIN = [0, 0, 0]; // the flow keeps the centre of mass there
@@ -11,8 +11,9 @@ export class Path {
   }
 
   add(frame) {
-    this.frames.push(frame);
-    this.reach = Math.max(this.reach ?? 0, extent(frame.positions, ORIGIN));
+    const positions = frame.positions.map(inSpace);
+    this.frames.push({ ...frame, positions });
+    this.reach = Math.max(this.reach ?? 0, extent(positions, ORIGIN));
   }
 
   get end() {
@@ -48,7 +49,7 @@ export class Path {
       t,
       atomic_numbers: (share < 0.5 ? a : b).atomic_numbers,
       positions: a.positions.map((p, i) => p.map((value, k) => between(value, b.positions[i][k]))),
-      certainty: a.certainty.map((value, i) => between(value, b.certainty[i])),
+      certainty: a.certainty?.map((value, i) => between(value, b.certainty[i])),
     };
   }
 

@@ -1,12 +1,13 @@
 // Score: how likely the model finds structures that people bring.
 import { announce, button, byId, h, number } from "./dom.js";
 import { Problem, events } from "./api.js";
+import { Chooser } from "./chooser.js";
 import { EXAMPLES } from "./examples.js";
 import { Job } from "./job.js";
 import { ESTIMATE, EXACT } from "./likelihood.js";
 import { View } from "./view.js";
 import { acceptFiles, formatOf } from "./upload.js";
-import { formula, nllText } from "./molecule.js";
+import { energyText, headline, isParticles, nllText, title } from "./molecule.js";
 import { structureOf } from "./structure.js";
 import { mix, theme } from "./elements.js";
 import { partsChart, percentileChart } from "./chart.js";
@@ -22,6 +23,7 @@ export class Score {
     this.job = new Job("score");
     this.list = byId("score-results");
     this.files = [];
+    this.chooser = new Chooser(this.form);
     this.form.addEventListener("submit", (event) => (event.preventDefault(), this.run()));
     this.form.elements.divergence.addEventListener("change", () => this.offer());
     acceptFiles(byId("score-drop"), byId("score-file"), (files) => this.take(files));
@@ -35,8 +37,10 @@ export class Score {
     probes.disabled = divergence.value === "exact";
   }
 
-  /** Puts one text into the box and scores it. */
-  put(text) {
+  /** Puts one text into the box and has a model score it. */
+  async put(text, model = null) {
+    await this.chooser.ready;
+    this.chooser.choose(model);
     this.files = [];
     this.form.elements.text.value = text;
     this.run();
@@ -57,7 +61,8 @@ export class Score {
   get options() {
     const { divergence, probes, draws, seed } = this.form.elements;
     const how = divergence.value === "exact" ? EXACT : { ...ESTIMATE, probes: Number(probes.value) };
-    return { ...how, draws: Number(draws.value), seed: Number(seed.value || 0) };
+    const { name, particles } = this.chooser;
+    return { ...how, ...(name && { model: name }), ...(particles ? {} : { draws: Number(draws.value) }), seed: Number(seed.value || 0) };
   }
 
   async run() {
@@ -122,7 +127,7 @@ export class Score {
       showProblem(place, { detail, errors, retryAfter, title: `${name}:` }, upload.data);
       return h("li", { class: "score bad" }, place);
     }
-    const view = new View({ label: `${result.formula}. Arrow keys turn it.`, zoomable: true });
+    const view = new View({ label: `${title(result)}. Arrow keys turn it.`, zoomable: true });
     view.show(heated(structureOf(result), result.atom_base));
     return h("li", { class: "score" }, view.element, h("div", { class: "score-body" }, words(result, name)));
   }
@@ -143,13 +148,21 @@ const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 function words(result, name) {
   const how = result.divergence === "exact" ? "exact divergence" : `divergence by ${plural(result.probes, "probe")}`;
+  const colours = `The balls are coloured by how far out in the noise each ${isParticles(result) ? "particle comes from." : "atom comes from; the sticks show the elements."}`;
   return [
-    h("p", { class: "headline" }, formula(result.formula), h("span", { class: "quiet" }, name)),
-    h("p", { class: "nll" }, h("b", {}, nllText(result)), " nats", h("span", { class: "quiet" }, ` · ${number(result.nll_per_atom, 2)} per atom`)),
-    percentileChart(result.percentile) ?? h("p", { class: "quiet" }, `No percentile: too few held-out QM9 molecules have ${result.n_atoms} atoms.`),
+    h("p", { class: "headline" }, headline(result), h("span", { class: "quiet" }, name)),
+    h("p", { class: "nll" }, h("b", {}, nllText(result)), " nats", aside(result)),
+    isParticles(result) ? null : (percentileChart(result.percentile) ?? h("p", { class: "quiet" }, `No percentile: too few held-out QM9 molecules have ${result.n_atoms} atoms.`)),
     partsChart(result.parts, result),
     result.atom_base?.length && h("p", { class: "key" }, "likely", h("span", { class: "ramp", "aria-hidden": "true" }), "unlikely"),
-    result.atom_base?.length && h("p", { class: "quiet" }, "The balls are coloured by how far out in the noise each atom comes from; the sticks show the elements."),
-    h("p", { class: "quiet" }, `${how}, ${plural(result.draws, "draw")}, ${result.nfe} evaluations`),
+    result.atom_base?.length && h("p", { class: "quiet" }, colours),
+    h("p", { class: "quiet" }, [how, !isParticles(result) && plural(result.draws, "draw"), `${result.nfe} evaluations`].filter(Boolean).join(", ")),
   ];
+}
+
+/** What stands beside the NLL. */
+function aside(result) {
+  const energy = energyText(result);
+  if (isParticles(result)) return energy && h("span", { class: "quiet" }, ` · energy ${energy}`);
+  return h("span", { class: "quiet" }, ` · ${number(result.nll_per_atom, 2)} per atom`);
 }

@@ -6,25 +6,25 @@ const TYPES = { xyz: "chemical/x-xyz", json: "application/json" };
 // JSON and Python differ in three words, and none of them occurs inside the values of these requests.
 const literal = (body) => JSON.stringify(body, null, 4).replace(/\bnull\b/g, "None").replace(/\btrue\b/g, "True").replace(/\bfalse\b/g, "False");
 
-const estimateOf = ({ seed }) => ({ ...ESTIMATE, seed });
+const estimateOf = ({ seed }, scorer) => ({ ...ESTIMATE, ...scorer, seed });
 
-/** The request for molecules; with `estimate` they are saved and scored by a second one. */
-export function asCurl(body, estimate) {
+/** The request for molecules; with `estimate` they are saved and scored by a second one, of the model that `scorer` names. */
+export function asCurl(body, estimate, scorer = {}) {
   const sample = `curl -s ${location.origin}/sample -H 'Content-Type: ${TYPES.json}' -d '${JSON.stringify(body)}'`;
   if (!estimate) return sample;
-  const score = `'${location.origin}/likelihood?${new URLSearchParams(estimateOf(body))}'`;
+  const score = `'${location.origin}/likelihood?${new URLSearchParams(estimateOf(body, scorer))}'`;
   return `${sample} -H 'Accept: ${TYPES.xyz}' -o molecules.xyz\ncurl -s ${score} -H 'Content-Type: ${TYPES.xyz}' --data-binary @molecules.xyz`;
 }
 
-export function asPython(body, estimate) {
+export function asPython(body, estimate, scorer = {}) {
   const head = `import httpx
 
 answer = httpx.post("${location.origin}/sample", json=${literal(body)}, timeout=None)
 molecules = answer.raise_for_status().json()["molecules"]
 `;
-  if (!estimate) return `${head}for molecule in molecules:\n    print(molecule["formula"], molecule["smiles"], molecule["valid"], molecule.get("nll"))\n`;
+  if (!estimate) return `${head}for molecule in molecules:\n    print(molecule.get("formula"), molecule.get("smiles"), molecule.get("energy"), molecule.get("nll"))\n`;
   return `${head}structures = [{"format": "xyz", "data": molecule["xyz"]} for molecule in molecules]
-options = ${literal(estimateOf(body))}
+options = ${literal(estimateOf(body, scorer))}
 answer = httpx.post("${location.origin}/likelihood", json={"structures": structures, **options}, timeout=None)
 for molecule, score in zip(molecules, answer.raise_for_status().json()["results"]):
     print(molecule["formula"], molecule["smiles"], molecule["valid"], score.get("nll"), score.get("std_error"))

@@ -3,6 +3,14 @@ import { elementOf, numberOf } from "./elements.js";
 
 const atom = (z, position, certainty = 1) => ({ z, position, certainty });
 
+const PARTICLE = 18;
+
+/** Particles of a plane stand in space at z = 0. */
+export const inSpace = ([x, y, z = 0]) => [x, y, z];
+
+/** Particles have neither elements nor bonds. */
+const fromPositions = (positions) => ({ atoms: positions.map((position) => atom(PARTICLE, inSpace(position))), bonds: [] });
+
 /** Bonds by distance alone, for structures that come without: closer than 1.2 times the sum of the covalent radii. */
 export function nearBonds(atoms) {
   const bonds = [];
@@ -67,11 +75,13 @@ export function fromXyz(text) {
 
 /** The structure of a molecule as the service returns it: with its bonds where they could be inferred. */
 export function structureOf(molecule) {
+  if (molecule.kind === "particles") return fromPositions(molecule.positions);
   return molecule.sdf ? fromSdf(molecule.sdf) : fromXyz(molecule.xyz ?? "");
 }
 
 /** A frame of the flow. Early features are noise, whose largest leads by chance: a type counts the more the later it is. */
 export function structureOfFrame({ t, atomic_numbers, positions, certainty }) {
+  if (!atomic_numbers) return fromPositions(positions);
   const settled = certainty.map((lead) => Math.min(1, 1.5 * lead) * t ** 2);
   const structure = fromNumbers(atomic_numbers, positions, settled);
   // In the noise neighbours are an accident: a bond is drawn once both its ends know what they are.
