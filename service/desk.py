@@ -182,11 +182,12 @@ class Desk:
         self.telemetry.queue_seconds.observe(done.queue_ms / 1000)
 
     def queue(self) -> dict[str, Any]:
-        """How many molecules wait and run, and how long the queue will take."""
-        stats = self.client.stats()
+        """How many molecules wait and run, how long the queue will take, and why the engine is not ready yet."""
+        stats, health = self.client.stats(), self.client.health()
         return {
             "queue": {"ahead": stats.waiting, "running": stats.running},
             "eta_s": round(stats.queue_seconds, 2),
+            **({} if health.ready else {"engine": health.reason}),
         }
 
     def check_size(self, sizes: Sequence[int | None], frames: int = 0) -> None:

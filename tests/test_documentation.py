@@ -101,7 +101,7 @@ def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_pa
     ]
     assert not wrong
     found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(found) == {"two.xyz", "three.sdf", "gallery.html", "molecules.zip"}
+    assert set(found) == {"two.xyz", "three.sdf", "gallery.html", "molecules.zip", "dw4.xyz"}
     assert found["three.sdf"].count(b"V3000") == 3
     printed = [text for _, text in answers if text]
     assert [json.loads(text)["attempts"]["found"] for text in printed[:4]] == [4, 3, 2, 1]
@@ -109,7 +109,11 @@ def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_pa
     scored = [json.loads(text)["results"] for text in printed[5:8]]
     assert [len(results) for results in scored] == [2, 5, 1]
     assert not any("error" in entry for results in scored for entry in results)
-    walks = [json.loads(text)["molecules"] for text in printed[8:10]]
+    clusters, exact = json.loads(printed[8])["molecules"], json.loads(printed[9])["results"]
+    assert [len(each["positions"]) for each in clusters] + [len(each["positions"]) for each in exact] == [13] * 2 + [
+        4
+    ] * 3
+    walks = [json.loads(text)["molecules"] for text in printed[12:14]]
     assert [len(walk) for walk in walks] == [5, 4]
     assert max(walks[0][0]["distance"], walks[0][-1]["distance_to_end"]) < 0.1  # from one parent to the other
 

@@ -25,6 +25,11 @@ export class Chooser {
 
   heed() {
     this.form.dataset.kind = this.card?.kind ?? "molecules";
+    // Of a few particles the exact density costs little: no estimate is offered.
+    for (const option of this.form.querySelectorAll("option[value=estimate]")) {
+      option.textContent = this.particles ? "exact" : "estimate";
+      option.parentElement.querySelector("[value=exact]").hidden = this.particles;
+    }
     this.changed(this.card);
   }
 

@@ -84,6 +84,10 @@ export class Gallery {
     if (kind === "particles") this.arrange(this.sort, { ...EVERYTHING, below: this.filter.below });
   }
 
+  get particles() {
+    return this.element.dataset.kind === "particles";
+  }
+
   clear() {
     this.cards.clear();
     this.list.replaceChildren();

@@ -42,8 +42,7 @@ export class Generate {
     const { count, atoms, formula, seed, tolerance, only, nll } = this.form.elements;
     const { name, particles } = this.chooser;
     const asked = { n_molecules: Number(count.value), seed: seed.value === "" ? null : Number(seed.value), tolerance: tolerance.value };
-    // Of a few particles the exact density costs little.
-    if (particles) return { ...asked, model: name, with_nll: nll.value !== "none" };
+    if (particles) return { ...asked, model: name };
     const size = formula.value ? { formula: formula.value } : sizeOf(atoms.value);
     return { ...asked, ...(name && { model: name }), ...size, only: only.value, with_nll: nll.value === "exact" };
   }
@@ -101,11 +100,12 @@ export class Generate {
   }
 
   get estimating() {
-    return this.nll === "estimate" && !this.asked.with_nll;
+    return this.nll === "estimate" || (this.nll === "exact" && this.gallery.particles);
   }
 
-  /** The model to name where what was made is scored: it need not be where the first one made it. */
+  /** What is to be said where what was made is scored: which model made it, unless that is the first; of particles the density is exact. */
   get scorer() {
+    if (this.gallery.particles) return { model: this.model, ...EXACT, tolerance: this.asked.tolerance };
     return this.asked.model || this.asked.formula ? { model: this.model } : {};
   }
 
@@ -159,12 +159,12 @@ export class Generate {
   async estimate(signal) {
     const { molecules } = this.gallery;
     if (!molecules.length) return;
-    this.job.restart(`${molecules.length} molecules are here; estimating how likely they are`);
+    this.job.restart(`${molecules.length} ${this.gallery.particles ? "samples" : "molecules"} are here; finding how likely they are`);
     const { seed } = this.shown;
     let done = 0;
     for await (const [{ index }, score] of scores(molecules, { ...ESTIMATE, ...this.scorer, seed }, signal)) {
       this.gallery.score(index, score);
-      this.job.progress({ done: ++done, total: molecules.length, noun: "likelihoods estimated" });
+      this.job.progress({ done: ++done, total: molecules.length, noun: "likelihoods" });
     }
   }
 
@@ -181,7 +181,7 @@ export class Generate {
     const { molecules } = this.gallery;
     const count = (name) => molecules.filter((molecule) => molecule[name]).length;
     const extra = this.awaited ? "" : `, ${this.tried} tried`;
-    const made = this.gallery.element.dataset.kind === "particles" ? `${molecules.length} samples of ${this.model}` : `${molecules.length} molecules`;
+    const made = this.gallery.particles ? `${molecules.length} samples of ${this.model}` : `${molecules.length} molecules`;
     const verdicts = molecules.some(({ valid }) => valid !== undefined) ? `, ${count("valid")} valid, ${count("stable")} stable` : "";
     this.job.say(`${made} in ${number(this.seconds)} s${verdicts}${extra} · seed ${this.shown.seed}`);
   }

@@ -45,8 +45,8 @@ export class Job {
   }
 
   /** Tells how far it is. done: finished; under: shares of those under way; noun: what is counted; event: what the service said. */
-  progress({ done, under = 0, total, noun }, { queue, eta_s } = {}) {
-    if (!done && !under) return this.wait(queue, eta_s, total);
+  progress({ done, under = 0, total, noun }, { queue, eta_s, engine } = {}) {
+    if (!done && !under) return engine ? this.words(`The first answer takes a moment longer: ${engine}`) : this.wait(queue, eta_s, total);
     this.meter.max = total;
     this.meter.value = done + under;
     const left = this.left(done + under, total);
