@@ -120,9 +120,11 @@ def test_its_own_health_check_passes(container: Container) -> None:
     assert container.inside(*check["Test"][1:]).returncode == 0
 
 
-def test_it_samples(container: Container) -> None:
-    answer = container.post("/sample", {"n_molecules": 2, "n_atoms": 9, "seed": 1, "tolerance": "draft"})
-    assert [molecule["n_atoms"] for molecule in answer["molecules"]] == [9, 9]
+@pytest.mark.parametrize("asked", [{"n_atoms": 9}, {"model": "lj13"}, {"model": "dw4"}])
+def test_it_samples(container: Container, asked: dict[str, object]) -> None:
+    answer = container.post("/sample", {"n_molecules": 2, "seed": 1, "tolerance": "draft", **asked})
+    sizes = [len(molecule["xyz"].splitlines()) - 2 for molecule in answer["molecules"]]
+    assert sizes == {"lj13": [13, 13], "dw4": [4, 4]}.get(str(asked.get("model")), [9, 9])
 
 
 def test_it_serves_the_page(container: Container) -> None:
