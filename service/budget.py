@@ -15,8 +15,8 @@ DOUBLE = 3.0
 OVERHEAD = 1 / 3
 """The part of a brief step that goes to launching it."""
 
-EXACT, PROBE = 1.5, 3.0
-"""Evaluations that a direction of the exact trace, and a probe, cost (measured: 206 for 141; 2.5 to 4.7)."""
+EXACT, PROBE = 0.7, 3.0
+"""Evaluations that a direction of the exact trace, and a probe, cost (measured: 78 for 141; 2.5 to 4.7)."""
 
 
 @dataclass

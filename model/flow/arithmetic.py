@@ -25,8 +25,11 @@ def plain() -> bool:
 
 def linear_in(layer: nn.Linear, inputs: Tensor) -> Tensor:
     """The layer applied, in the dtype of its inputs; a new tensor."""
-    weight = layer.weight
-    bias: Tensor | None = layer.bias
+    return product(inputs, layer.weight, layer.bias)
+
+
+def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """inputs @ weight.T + bias, in the dtype of the inputs; a new tensor."""
     if _ONEDNN and plain() and inputs.numel() >= LARGE and len(weight) > 1 and _single(inputs, weight):
         return _onednn(inputs, weight, bias)
     return linear(inputs, weight.to(inputs.dtype), bias if bias is None else bias.to(inputs.dtype))

@@ -32,16 +32,16 @@ def exact(
     """The trace of the Jacobian, tr d(dx, dh)/d(x, h), by one Jacobian-vector product per dimension; differentiable.
 
     Args:
-        velocity: a dynamics without drift: dx has zero mean over the real atoms. One that knows its divergence in
-            closed form, as a method of that name, is asked for it; one whose features stand still saves theirs.
+        velocity: a dynamics without drift: dx has zero mean over the real atoms. One that knows its divergence, as a
+            method of that name, is asked for it, also through a flow whose method the velocity is.
         t, x, h, mask: times and states; the real atoms of a row come first.
-        chunk: directions per product; None chooses by the size of the cache.
+        chunk: directions per product, where there are any; None chooses by the size of the cache.
 
     Returns:
         (B,), the trace over S (n - 1) + F n dimensions for a row of n atoms.
     """
-    if closed_form := getattr(velocity, "divergence", None):
-        found: Tensor = closed_form(t, x, h, mask)
+    if known := getattr(getattr(velocity, "__self__", velocity), "divergence", None):
+        found: Tensor = known(t, x, h, mask)
         return found
     y, real, n_dims = pack(x, h), mask[..., None], x.shape[-1]
     n_rows, n_atoms, width = y.shape
@@ -63,16 +63,9 @@ def exact(
 
     # The positions of the first atom, the first n_dims, only ever move against another's.
     directions = torch.eye(n_atoms * width, dtype=y.dtype, device=y.device)[n_dims:].reshape(-1, n_atoms, width)
-    if _leaves_features(velocity):
-        directions = directions[axes.repeat(n_atoms)[n_dims:]]
     chunk = chunk or max(1, PAIRS // (n_rows * n_atoms**2))
     entries: Tensor = vmap(entry, chunk_size=chunk)(directions)
     return entries.sum(0)
-
-
-def _leaves_features(velocity: Velocity) -> bool:
-    """Whether a dynamics, or the flow whose method the velocity is, says that its features stand still."""
-    return getattr(getattr(velocity, "__self__", velocity), "features_stand_still", False)
 
 
 def hutchinson(

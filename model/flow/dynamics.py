@@ -12,6 +12,7 @@ from model.flow.central import KernelStrength, NetworkStrength
 from model.flow.geometry import centre, pair_mask, squared_distances
 from model.flow.gnn import GNN
 from model.flow.networks import DISTANCE_EPS, EGNN, time_features
+from model.flow.traces import trace
 from model.flow.vector_networks import VectorEGNN
 
 REGISTRY: dict[str, Callable[[Any], nn.Module]] = {}
@@ -60,7 +61,7 @@ class NetworkDynamics(nn.Module):
         n_inputs = config.n_features + 1 + 2 * config.n_frequencies + int(config.size_input)
         self.features_stand_still = config.output == "still"
         n_outputs = 0 if self.features_stand_still else config.n_features
-        self.network: nn.Module = network(config, n_inputs, n_outputs)  # type: ignore[arg-type]
+        self.network = network(config, n_inputs, n_outputs)  # type: ignore[arg-type]
         self.pair_dtype: torch.dtype | None = None  # products in bfloat16 while training; None: as the positions
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,6 +69,14 @@ class NetworkDynamics(nn.Module):
         real = mask.unsqueeze(-1).to(x.dtype)
         outputs, x_out = self.network(self._inputs(t, h, real), x, pair_mask(mask).to(x.dtype), self.pair_dtype)
         return centre(x_out - x, mask), self._features_velocity(t, h, outputs) * real
+
+    def divergence(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> Tensor:
+        """The trace of the velocity's Jacobian, (B,)."""
+        inputs = self._inputs(t, h, mask.unsqueeze(-1).to(x.dtype))
+        moving = h[..., :0] if self.features_stand_still else h
+        return trace(
+            self.network, inputs, x, moving, mask, lambda rows, h, outputs: self._features_velocity(t[rows], h, outputs)
+        )
 
     def _inputs(self, t: Tensor, h: Tensor, real: Tensor) -> Tensor:
         context = time_features(t, self.config.n_frequencies)
@@ -100,6 +109,10 @@ class EGNNDynamics(NetworkDynamics):
             return super().forward(t, x, h, mask)
         dx, dh = super().forward(1.0 - t, x, h, mask)
         return -dx, -dh
+
+    def divergence(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> Tensor:
+        """The trace of the velocity's Jacobian, (B,)."""
+        return -super().divergence(1.0 - t, x, h, mask) if self.reverse else super().divergence(t, x, h, mask)
 
 
 @register

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -78,6 +78,11 @@ class MoleculeFlow(nn.Module):
         """(dx, dh) / dt in flow space; t = 0 is the base, t = 1 data."""
         dx, dh = self.dynamics(t, x, h, mask)
         return dx, dh
+
+    @property
+    def divergence(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+        """The trace of the velocity's Jacobian (t, x, h, mask) -> (B,), where the dynamics knows it."""
+        return getattr(self.dynamics, "divergence", None)
 
     def in_double(self) -> "MoleculeFlow":
         """A copy that computes in float64, for tolerances that float32 cannot meet."""

@@ -21,7 +21,7 @@ def run(integrand: Callable[[float], float], t0: float, t1: float, tolerance: fl
     return one, nodes
 
 
-@pytest.mark.parametrize(("weights", "degree"), [(GAUSS_WEIGHTS, 13), (KRONROD_WEIGHTS, 23)])
+@pytest.mark.parametrize(("weights", "degree"), [(GAUSS_WEIGHTS, 5), (KRONROD_WEIGHTS, 11)])
 def test_rules_are_exact_to_their_degree_and_no_further(weights: "list[float]", degree: int) -> None:
     for power in range(0, degree + 1, 2):
         assert math.isclose(weights @ NODES**power, 2 / (power + 1), rel_tol=1e-14)
@@ -62,9 +62,29 @@ def test_closed_integrals_in_both_directions_within_the_tolerance(
 def test_more_nodes_only_where_they_are_needed() -> None:
     smooth, few = run(math.exp, 0.0, 1.0, 1e-6)
     kink, many = run(lambda t: abs(t - 0.3), 0.0, 1.0, 1e-4)
-    assert (few, len(smooth.known)) == (15, 1)
-    assert many > 15
+    assert (few, len(smooth.known)) == (7, 1)
+    assert many > 7
     assert abs(kink.value - (0.3**2 + 0.7**2) / 2) < 1e-4
+
+
+def test_nodes_are_dense_where_the_steps_are() -> None:
+    # A spike that seven nodes over all would not see: the solver saw it, and made steps as short as it is wide.
+    away = [0.005 * 1.3**i for i in range(15)]
+    steps = [0.73 + a for a in away if a < 0.27] + [0.73 - a for a in away if a < 0.73]
+
+    def spike(t: float) -> float:
+        return math.exp(-(((t - 0.73) / 0.005) ** 2))
+
+    integral = -0.005 * math.sqrt(math.pi)
+    blind = Quadrature.between(1.0, 0.0, 1e-5)
+    guided = Quadrature.between(1.0, 0.0, 1e-5, steps)
+    assert [len(one.times) for one in (blind, guided)] == [7, 35]
+    while blind.times:
+        blind = blind.told([spike(t) for t in blind.times])
+    while guided.times:
+        guided = guided.told([spike(t) for t in guided.times])
+    assert blind.error < 1e-5 < 1e-3 < abs(blind.value - integral)
+    assert math.isclose(guided.value, integral, abs_tol=1e-5)
 
 
 def test_stretches_are_cut_where_half_of_the_steps_are_made() -> None:
@@ -106,4 +126,4 @@ def test_along_a_path_each_row_has_its_own_integral() -> None:
     found = integrate(Trajectory(pieces), integrand, 1.0, 0.0, 1e-8)
     expected = [3 * (n - 1) * math.sin(3) / 3 for n in sizes]  # tr J = -3 (n - 1) cos(3 t)
     torch.testing.assert_close(found.value, torch.tensor(expected).double(), rtol=0, atol=1e-7)
-    assert found.nodes.tolist() == [15, 15]
+    assert all(nodes >= 21 for nodes in found.nodes.tolist())  # both paths are of many steps
