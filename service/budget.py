@@ -12,7 +12,7 @@ ATTEMPT = 6
 DOUBLE = 3.0
 """Evaluations in single precision that one in double costs: half the numbers to a register, and MKL's product."""
 
-OVERHEAD = 1 / 3
+OVERHEAD = 1 / 4
 """The part of a brief step that goes to launching it."""
 
 EXACT, PROBE = 0.7, 3.0
@@ -42,7 +42,7 @@ class Budget:
         return self.rows(group.size) if group.moves else max(1, self.values(group) // len(NODES))
 
     def brief(self, group: Group) -> int:
-        """How many rows a step may take that others wait for: as few as waste no more than a third of it."""
+        """How many rows a step may take that others wait for: as few as waste no more than a quarter of it."""
         return min(self.room(group), self.costs.rows(group.size, OVERHEAD)) if group.moves else self.room(group)
 
     def rows(self, size: int) -> int:
