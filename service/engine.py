@@ -21,8 +21,8 @@ from service.fleet import Fleet
 from service.jobs import Group, Job, Journey, Lane, Molecule
 from service.likelihood import Score, evaluate
 from service.pool import Flight, Start
+from service.register import Register
 from service.scheduler import Scheduler
-from service.tally import Tally
 from service.translator import End, Translator
 from service.work import (
     Done,
@@ -97,9 +97,7 @@ class Engine:
             LANES, budget.room, slots, head_start * budget.cost(middle), budget.brief
         )
         self._clock, self._slots = clock, slots
-        self._jobs: dict[str, Job] = {}
-        self._events: list[Event] = []
-        self._tally = Tally()
+        self._register = Register()
 
     def add(self, work: Work, answered: Collection[int] = ()) -> None:
         """Take a work, but for the molecules already answered.
@@ -107,14 +105,10 @@ class Engine:
         Raises:
             ValueError: a work of that id is here.
         """
-        if work.id in self._jobs:
-            raise ValueError(f"found work {work.id!r} twice, expected each id once")
-        job = self._jobs[work.id] = Job(work, time.perf_counter())
-        indices = range(work.first_index, work.first_index + len(work))
-        job.molecules = {index: Molecule(index) for index in indices if index not in answered}
+        job = self._register.enter(work, answered)
         for molecule in list(job.molecules.values()):
             self._enlist(job, molecule)
-        self._close_if_done(job)
+        self._register.close_if_done(job)
 
     def step(self) -> list[Event]:
         """Sweep deadlines, let one batch of rows step, and tell what has happened since the last call."""
@@ -129,9 +123,8 @@ class Engine:
             for rows, flight in self._fleet.landed(all_of_them=not batch):
                 self._land(rows, flight)
         if batch:
-            self._tally.step(len(batch), time.perf_counter() - started, expected)
-        events, self._events = self._events, []
-        return events
+            self._register.tally.step(len(batch), time.perf_counter() - started, expected)
+        return self._register.told()
 
     def abort(self, work: str) -> None:
         """Stop a work wherever it stands: its molecules fail as cancelled; nothing happens if it has just ended."""
@@ -140,7 +133,7 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Nothing to step and nothing to tell."""
-        return not (self._jobs or self._events)
+        return self._register.idle
 
     @property
     def device(self) -> torch.device:
@@ -150,7 +143,7 @@ class Engine:
     @property
     def rate(self) -> float:
         """Pairs of atoms times evaluations in a second, as measured at the start and of late."""
-        return self._budget.costs.rate * self._tally.pace
+        return self._budget.costs.rate * self._register.tally.pace
 
     def check(self) -> bool:
         """Whether the device still computes a known answer."""
@@ -162,8 +155,7 @@ class Engine:
             for rows, flight in self._fleet.landed(all_of_them=True):  # frames are taken when a step lands
                 self._land(rows, flight)
             half_way = [row for row in self._scheduler.rows() if row.score is None]
-            works = tuple((job.work, _answered(job)) for job in self._jobs.values())
-            return Snapshot(works, self._fleet.save(half_way))
+            return Snapshot(tuple(self._register.works), self._fleet.save(half_way))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take the works of a snapshot and go on where it stood."""
@@ -174,17 +166,17 @@ class Engine:
 
     def stats(self) -> Stats:
         """What is going on, and what has been done since the start."""
-        return self._tally.stats(
+        return self._register.tally.stats(
             waiting=self._scheduler.waiting,
             running=self._scheduler.running,
             slots=self._slots,
-            works=len(self._jobs),
+            works=len(self._register),
             device=self._translator.device,
         )
 
     def close(self) -> None:
         """Forget all work and let go of the device's memory."""
-        self._jobs.clear()
+        self._register.clear()
         del self._fleet
 
     # Coming
@@ -269,7 +261,7 @@ class Engine:
         for t in due:
             row.frames.append(self._translator.frame(flight.step.interpolant, i, t, row))
         if row.job.work.progress:
-            self._events.append(Progress(row.work, row.index, row.t, row.nfe, row.frames[-1] if due else None))
+            self._register.tell(Progress(row.work, row.index, row.t, row.nfe, row.frames[-1] if due else None))
 
     # Arriving
 
@@ -331,31 +323,20 @@ class Engine:
     # Leaving
 
     def _answer(self, job: Job, molecule: Molecule, event: Sampled | Scored | Encoded | Failed) -> None:
-        self._events.append(event)
-        self._tally.answer(event, molecule.nfe)
-        job.nfe += molecule.nfe
-        del job.molecules[molecule.index]
         for row in molecule.rows:
             self._fleet.vacate(row)
             if row.state != "finished":
                 self._scheduler.finish(row)
-        self._close_if_done(job)
+        self._register.answer(job, molecule, event)
 
     def _fail(self, job: Job, molecule: Molecule, reason: Reason, detail: str) -> None:
         # A molecule that stands, but could not be scored, is an answer.
         self._answer(job, molecule, molecule.sampled or Failed(job.work.id, molecule.index, reason, detail))
 
     def _end(self, work: str, reason: Reason, detail: str) -> None:
-        if job := self._jobs.get(work):
+        if job := self._register.job(work):
             for molecule in list(job.molecules.values()):
                 self._fail(job, molecule, reason, detail)
-
-    def _close_if_done(self, job: Job) -> None:
-        if job.molecules or self._jobs.pop(job.work.id, None) is None:
-            return
-        now = time.perf_counter()
-        began = job.began or now
-        self._events.append(Done(job.work.id, 1e3 * (began - job.came), 1e3 * (now - began), job.nfe))
 
 
 def from_weights(weights: str, device: str = "auto", threads: int | None = None) -> Engine:
@@ -379,11 +360,6 @@ def run(engine: Engine, work: Work) -> Iterator[Event]:
                 yield event
                 if isinstance(event, Done):
                     return
-
-
-def _answered(job: Job) -> frozenset[int]:
-    first = job.work.first_index
-    return frozenset(range(first, first + len(job.work))) - job.molecules.keys()
 
 
 def _trouble(launch: Callable[[list[Journey]], None], batch: list[Journey]) -> tuple[Reason, str] | None:

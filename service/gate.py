@@ -42,7 +42,7 @@ def _scoring(options: LikelihoodOptions, n_atoms: int) -> float:
     # 8 dimensions an atom at seven tenths of an evaluation each, or three for a probe.
     value = 5.6 * n_atoms if options.divergence == "exact" else 3 * options.probes
     nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
-    return options.draws * (_way(options.rtol / 3000) + nodes * value)  # its path is solved so much more tightly
+    return float(options.draws * (_way(options.rtol / 3000) + nodes * value))  # its path is solved so much more tightly
 
 
 @dataclass

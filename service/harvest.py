@@ -195,7 +195,7 @@ def _harvest(engine: Engine, wanted: work.SampleWork, only: Only, report: Report
 
 
 def _score(engine: Engine, harvest: Harvest, wanted: work.SampleWork, report: Report) -> None:
-    """Score what was kept, and nothing else: a likelihood costs thirty times a sample."""
+    """Score what was kept, and nothing else: an exact likelihood costs some seventy times a sample."""
     options = work.LikelihoodOptions(rtol=wanted.rtol, atol=wanted.atol)
     works = [
         work.LikelihoodWork(

@@ -314,7 +314,7 @@ def test_a_snapshot_goes_on_elsewhere_to_the_same_molecules(steps: int, lag: int
         first.add(work)
     before = [event for _ in range(steps) for event in first.step()]
     second.restore(first.snapshot())
-    before += first._events  # what the snapshot itself had still to tell
+    before += first._register.told()  # what the snapshot itself had still to tell
     after = drain(second)
     found = sampled(before) | sampled(after)
     assert len(sampled(before)) + len(sampled(after)) == len(expected)
