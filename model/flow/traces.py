@@ -18,6 +18,9 @@ PAIRS = 1 << 14
 ATOMS = 2500
 """Atoms times directions of the molecules that go together."""
 
+WIDER = 64
+"""How many times as much a GPU takes at once; that is not measured yet."""
+
 
 def trace(
     network: EGNN | VectorEGNN, inputs: Tensor, x: Tensor, h: Tensor, mask: Tensor, output: Callable[..., Tensor]
@@ -30,7 +33,7 @@ def trace(
         output: (rows, h, outputs) -> the features' velocity of these rows, atom by atom.
     """
     n_atoms, width = x.shape[1], x.shape[2] + h.shape[2]
-    at_once = max(1, ATOMS // (n_atoms**2 * width))
+    at_once = max(1, _room(x, ATOMS) // (n_atoms**2 * width))
     rows = [slice(start, start + at_once) for start in range(0, len(x), at_once)]
     return torch.cat([_trace(network, inputs[r], x[r], h[r], mask[r], lambda *of, r=r: output(r, *of)) for r in rows])
 
@@ -62,6 +65,10 @@ def _trace(
     return entries + (vmap(entry, in_dims=(0, 2))(directions, moves) * mask).sum((0, 2))
 
 
+def _room(x: Tensor, amount: int) -> int:
+    return amount if x.device.type == "cpu" else WIDER * amount
+
+
 def _own(values: Tensor, skip: int = 0) -> Tensor:
     """(B, N, F) -> the directions of each value but the first `skip`, (1, N, N F - skip, F)."""
     n_atoms, width = values.shape[1:]
@@ -78,7 +85,7 @@ def _through(
     still_x, still_h = dx.new_zeros(b, n, dh.shape[2], dx.shape[3]), dh.new_zeros(b, n, n_moves, dh.shape[3])
     dx = torch.cat([dx, still_x], 2)
     ds = torch.cat([still_h, dh], 2) @ network.embed.weight[:, : dh.shape[3]].mT
-    at_once, parts = max(1, PAIRS // (b * n * n)), []
+    at_once, parts = max(1, _room(x, PAIRS) // (b * n * n)), []
     layer_of: Callable[..., tuple[State, Push]] = egnn_layer if isinstance(network, EGNN) else vector_layer
     for part_s, part_x in zip(torch.split(ds, at_once, 2), torch.split(dx, at_once, 2), strict=True):
         parts.append((part_s, part_x, *_no_vectors(network, part_x.mT), part_x))
