@@ -96,7 +96,7 @@ class Scheduler(Generic[R]):
     Args:
         weights: the lanes and their shares of the device while all have work.
         room: how many rows of a group one step may take; at least 1.
-        slots: how many rows of a group may be running, that is have a state on the device; at least its room.
+        slots: how many rows of a lane's group may be running, that is have a state on the device; at least its room.
         head_start: service, in units of cost, that a new work may have before the others of its lane go on.
         brief: the room of a step while one of several works is new and small; None = as ever.
     """
@@ -113,7 +113,7 @@ class Scheduler(Generic[R]):
         self._room, self._brief = room, brief or room
         self._slots, self._head_start = slots, head_start
         self._entries: dict[str, _Entry[R]] = {}
-        self._running: dict[Group, int] = {}
+        self._running: dict[tuple[str, Group], int] = {}
         self._arrivals = 0
         self._present = 0.0
 
@@ -141,7 +141,7 @@ class Scheduler(Generic[R]):
             return []
         first = min(lane.flows.values(), key=_precedence)
         self._present = lane.time
-        rows = self._fill(lane, first.head().group)
+        rows = self._fill(lane, first.head())
         # The present goes on with everybody's service, so that no stream of new works stays ahead of an old one.
         lane.present += AGEING * sum(row.cost for row in rows) / len(lane.flows)
         for row in rows:
@@ -200,11 +200,12 @@ class Scheduler(Generic[R]):
         """Works with rows here."""
         return len(self._entries)
 
-    def _fill(self, lane: _Lane[R], group: Group) -> list[R]:
+    def _fill(self, lane: _Lane[R], head: R) -> list[R]:
+        group = head.group
         few = self._brief(group) / SMALL
         hurried = [flow for flow in lane.flows.values() if flow.hurries(few)] if len(lane.flows) > 1 else []
         flows = [flow for flow in lane.flows.values() if group in flow.groups]
-        free = _Free(self._slots - self._running.get(group, 0))
+        free = _Free(self._slots - self._running.get((head.lane, group), 0))
         taken = _fairly(flows, group, (self._brief if hurried else self._room)(group), free)
         # Those in a hurry step with everybody, however many there are.
         waiting = (row for flow in hurried for row in flow.groups.get(group, {}).values() if row not in taken)
@@ -214,7 +215,7 @@ class Scheduler(Generic[R]):
     def _start(self, row: R) -> None:
         if row.state == "waiting":
             row.state = "running"
-            self._running[row.group] = self._running.get(row.group, 0) + 1
+            self._running[row.lane, row.group] = self._running.get((row.lane, row.group), 0) + 1
 
     def _enter(self, row: R) -> None:
         lane = self._lanes[row.lane]
@@ -230,7 +231,7 @@ class Scheduler(Generic[R]):
 
     def _leave(self, row: R) -> None:
         if row.state == "running":
-            self._running[row.group] -= 1
+            self._running[row.lane, row.group] -= 1
         flows = self._lanes[row.lane].flows
         flow = flows[row.work]
         del flow.groups[row.group][row.key]
