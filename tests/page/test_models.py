@@ -118,3 +118,4 @@ def test_the_model_view_shows_every_card(visit: Open, api: httpx.Client) -> None
     for card in cards:
         expect(page.locator("#model-card")).to_contain_text(card["weights_sha256"])
     expect(page.locator("#model-card")).to_contain_text("13 particles in 3 dimensions")
+    expect(page.locator("#model-health")).to_contain_text("tiny: ready")

@@ -22,11 +22,12 @@ import numpy as np
 import pytest
 import yaml
 
+from model.checkpoint import load_particles
 from model.chem.elements import SYMBOLS
 from service.engine import from_weights, run
 from service.replicas import Pulse
 from service.work import Sampled, SampleWork
-from tests.service.serving import tiny_formula_weights, tiny_weights
+from tests.service.serving import tiny_formula_weights, tiny_particle_weights, tiny_weights
 
 pytestmark = [
     pytest.mark.ray,
@@ -42,6 +43,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("ray", reason="Ray is not installed: make test-ray installs it")
     place = tmp_path_factory.mktemp("weights") / "tiny"
     tiny_formula_weights(place.with_name("tiny-formula"))
+    tiny_particle_weights(place.with_name("dw4"), "dw4")
     return tiny_weights(place)
 
 
@@ -189,10 +191,14 @@ def test_a_caller_who_leaves_frees_the_engines(cluster: Cluster) -> None:
     until(lambda: not running(), "the engines are free")
 
 
-def test_the_application_is_the_same(cluster: Cluster) -> None:
-    assert [card["name"] for card in cluster.http.get("/models").json()["models"]] == ["tiny", "tiny-formula"]
+def test_the_application_is_the_same(cluster: Cluster, weights: Path) -> None:
+    cards = cluster.http.get("/models").json()["models"]
+    assert [card["name"] for card in cards] == ["tiny", "tiny-formula", "dw4"]
     found = cluster.http.post("/sample", json={"formula": "CH4O", "seed": 4}).json()
     assert [found["model"]["name"], found["molecules"][0]["formula"]] == ["tiny-formula", "CH4O"]
+    particles = cluster.http.post("/sample", json={"model": "dw4", "seed": 4}).json()["molecules"]
+    flow = load_particles(weights.with_name("dw4"))
+    np.testing.assert_allclose(particles[0]["positions"], flow.draw(1, seed=4)[0].numpy(), atol=0.01)
     problem = cluster.http.post("/sample", json={"n_molecules": -1})
     assert (problem.status_code, problem.headers["content-type"]) == (422, "application/problem+json")
     assert "/likelihood" in cluster.http.get("/openapi.json").json()["paths"]

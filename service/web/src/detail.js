@@ -1,7 +1,7 @@
 // One molecule, large: its picture, everything known about it, and the ways on from here.
 import { button, byId, copy, download, h, number } from "./dom.js";
 import { View } from "./view.js";
-import { asSdf, asXyz, energyText, headline, isParticles, nameOf, nllText, sentence, verdict } from "./molecule.js";
+import { asSdf, asXyz, energyText, geometryNll, headline, isParticles, nameOf, nllText, sentence, verdict } from "./molecule.js";
 import { partsChart, percentileChart } from "./chart.js";
 import { structureOf } from "./structure.js";
 
@@ -22,6 +22,8 @@ function table(molecule) {
     row("SMILES", molecule.smiles && h("code", {}, molecule.smiles)),
     row("Atoms", molecule.n_atoms),
     row("NLL", nll && `${nll} nats`),
+    row("NLL p(geometry | formula)", nll && molecule.given && `${number(geometryNll(molecule))} nats`),
+    row("NLL, joint model", molecule.joint && `${nllText(molecule.joint)} nats`),
     row("Bonds", bonds && [bonds.method ?? bonds.status, bonds.reason].filter(Boolean).join(": ")),
     row("Solver", molecule.nfe && `${molecule.nfe} evaluations`),
     row("Seed, index", Number.isFinite(molecule.seed) && `${molecule.seed}, ${molecule.index}`),

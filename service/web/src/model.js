@@ -24,6 +24,7 @@ const HEALTH = [
   ["molecules waiting", ({ queue }) => queue?.waiting],
   ["last step", ({ step_age_s }) => Number.isFinite(step_age_s) && `${number(step_age_s, 1)} s ago`],
   ["state", ({ reason }) => reason],
+  ["engines", ({ models = {} }) => Object.keys(models).length > 1 && Object.entries(models).map(([name, state]) => h("div", {}, `${name}: ${state}`))],
 ];
 
 const cell = (share) => h("td", {}, h("span", {}, percent(share)), Number.isFinite(share) ? shareBar(share) : null);
