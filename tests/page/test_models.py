@@ -7,7 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.page.test_page import Open, download, finished, formulas, numbers
+from tests.page.acting import Open, download, finished, formulas, numbers
 
 SCORED = {"divergence": "hutchinson", "probes": 4, "seed": 1, "tolerance": "draft"}
 

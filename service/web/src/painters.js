@@ -52,7 +52,8 @@ class Camera {
     document.body.append(element);
     // Smooth edges come from drawing finer and copying smaller: a card of 236 pixels then takes a GPU in software
     // (SwiftShader) 17 ms; with 3Dmol's own antialias, which does that and more, 43.
-    this.viewer = new Viewer(element, { backgroundAlpha: 0, nomouse: true, disableFog: true, antialias: false });
+    // The ground is clear, but its colour shines through at the edges: black ones belong to a ball, white ones glare in the dark.
+    this.viewer = new Viewer(element, { backgroundColor: "black", backgroundAlpha: 0, nomouse: true, disableFog: true, antialias: false });
     this.canvas = element.querySelector("canvas");
   }
 

@@ -1,0 +1,66 @@
+"""What people do on the page, and what they read off it: shared by the tests of the page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+from rdkit import Chem
+
+from tests.page.conftest import PATIENCE_MS
+
+Open = Callable[..., Page]
+expect.set_options(timeout=PATIENCE_MS)
+
+SECTIONS = ("generate", "flow", "score", "explore", "model")
+ETHANOL_FORMULA = "C2H6O"
+WATER = "3\nwater\nO 0 0 0.12\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n"
+BROKEN = "3\n<img src=x onerror=document.title='owned'>\nO 0 0 0.12\nH 0 zero -0.47\nH 0 -0.76 -0.47\n"
+
+
+def generate(page: Page, *, count: int = 3, atoms: str = "5", seed: int = 1, nll: str = "none") -> None:
+    form = page.locator("#generate-form")
+    form.get_by_label("Molecules").fill(str(count))
+    form.get_by_label("Atoms").fill(atoms)
+    form.get_by_label("Seed").fill(str(seed))
+    form.get_by_label("Tolerance").select_option("draft")
+    form.get_by_label("NLL").select_option(nll)
+    form.get_by_role("button", name="Generate").click()
+    finished(page)
+
+
+def finished(page: Page, section: str = "generate") -> None:
+    """Wait for the whole answer, likelihoods included."""
+    if section == "generate":
+        expect(page.locator("#generate-share")).to_be_visible()
+    expect(page.locator(f"#{section}-form")).to_have_attribute("aria-busy", "false")
+
+
+def download(page: Page, name: str, section: str = "generate") -> bytes:
+    with page.expect_download() as started:
+        page.locator(f"#{section}").get_by_role("button", name=name, exact=True).click()
+    return Path(started.value.path()).read_bytes()
+
+
+def formulas(page: Page) -> list[str]:
+    return page.locator("#generate .card:not([hidden]) .formula").all_text_contents()
+
+
+def numbers(page: Page, selector: str) -> list[float]:
+    found = (text.replace("−", "-").split(" ")[0] for text in page.locator(selector).all_text_contents())
+    return [float(text) for text in found]
+
+
+def structures(xyz: str) -> list[Chem.Mol]:
+    """Every frame of an XYZ file, read by RDKit."""
+    lines, found = xyz.splitlines(), []
+    while lines:
+        n_lines = int(lines[0]) + 2
+        # RDKit reads the four plain columns.
+        block = "\n".join([lines[0], "", *(" ".join(line.split()[:4]) for line in lines[2:n_lines])])
+        found.append(Chem.MolFromXYZBlock(block + "\n"))
+        lines = lines[n_lines:]
+    return found
+
+
+def elements(mol: Chem.Mol) -> list[int]:
+    return [atom.GetAtomicNum() for atom in mol.GetAtoms()]

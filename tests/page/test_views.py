@@ -1,0 +1,190 @@
+"""What each view promises beyond the way through it: while one waits, what is said, and where it comes from."""
+
+import re
+from collections import Counter
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.page.acting import WATER, Open, finished, formulas, generate, numbers
+
+HOTTEST = "#d1495b"
+"""Of an atom that is far from likely, in the light theme."""
+
+COLOURS = "new Set([...document.querySelectorAll('#flow .stage circle')].map((ball) => ball.getAttribute('fill'))).size"
+
+LISTEN = """
+window.said = {};
+new MutationObserver(() => {
+  for (const id of ["announcer", "generate-note"]) {
+    const text = document.getElementById(id)?.textContent;
+    if (text) (window.said[id] ??= new Set()).add(text);
+  }
+}).observe(document, { subtree: true, childList: true, characterData: true });
+"""
+
+
+def said(page: Page, place: str) -> list[str]:
+    """Everything that has stood in this place."""
+    texts: list[str] = page.evaluate("(place) => [...(said[place] ?? [])]", place)
+    return texts
+
+
+def fills(page: Page, section: str) -> Counter[str]:
+    colours = page.locator(f"#{section} .stage circle").evaluate_all(
+        "all => all.map((one) => one.getAttribute('fill'))"
+    )
+    return Counter(colours)
+
+
+# Generate
+
+
+def test_molecules_come_one_by_one_and_progress_is_said(visit: Open) -> None:
+    page = visit(script=LISTEN)
+    form = page.locator("#generate-form")
+    form.get_by_label("Atoms").fill("1, 29, 29, 29")
+    form.get_by_label("Tolerance").select_option("precise")
+    form.get_by_label("NLL").select_option("none")
+    form.get_by_role("button", name="Generate").click()
+    page.wait_for_function("() => document.querySelector('.card .formula') && document.querySelector('.card.pending')")
+    assert page.locator("#generate-meter").is_visible()
+    finished(page)
+    assert any(re.fullmatch(r"\d of 4 molecules, .* left", text) for text in said(page, "generate-note"))
+    heard = said(page, "announcer")
+    assert "Generating 4 molecules" in heard
+    assert any(re.match(r"4 molecules in [\d.]+ s, ", text) for text in heard)
+
+
+def test_keeps_only_what_is_valid(visit: Open, api: httpx.Client) -> None:
+    page = visit()
+    page.locator("#generate-form").get_by_label("Keep").select_option("valid")
+    generate(page, count=2, atoms="2")
+    asked = {"n_molecules": 2, "n_atoms": 2, "seed": 1, "tolerance": "draft", "only": "valid"}
+    expected = api.post("/sample", json=asked).json()
+    assert formulas(page) == [molecule["formula"] for molecule in expected["molecules"]]
+    expect(page.locator("#generate-note")).to_contain_text(f"{expected['attempts']['tried']} tried")
+    assert page.locator("#generate .chip.bad").count() == 0
+
+
+def test_a_card_says_why_a_molecule_is_none(visit: Open, api: httpx.Client) -> None:
+    page = visit()
+    generate(page, atoms="4, 6, 5")
+    asked = {"n_molecules": 3, "n_atoms": [4, 6, 5], "seed": 1, "tolerance": "draft"}
+    expected = api.post("/sample", json=asked).json()["molecules"]
+    reasons = [molecule["bonds"]["reason"] for molecule in expected]
+    assert all(reasons)
+    assert page.locator("#generate .reason").all_text_contents() == reasons
+    page.get_by_label("Sort").first.select_option("large")
+    assert page.locator("#generate .pick").all_text_contents() == ["2", "3", "1"]
+
+
+def test_the_link_that_is_copied_is_the_address(visit: Open) -> None:
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    generate(page, seed=5)
+    page.get_by_role("button", name="Copy link").click()
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == page.url
+    assert "seed=5" in link
+
+
+# Watch
+
+
+def test_the_flow_is_live_and_takes_its_colours_on_the_way(visit: Open, api: httpx.Client) -> None:
+    page = visit("#flow", reduced_motion="reduce")
+    form = page.locator("#flow-form")
+    form.get_by_label("Atoms").fill("20")
+    form.get_by_label("Seed").fill("3")
+    form.get_by_label("Tolerance").select_option("precise")
+    form.get_by_label("Log-density").select_option("none")
+    form.get_by_role("button", name="Let it flow").click()
+    page.wait_for_function(
+        """() => {
+          const t = Number(document.getElementById("flow-t").textContent);
+          return document.getElementById("flow-controls").disabled && t > 0 && t < 1;
+        }"""
+    )
+    finished(page, "flow")
+    page.locator("#flow-slider").press("Home")
+    expect(page.locator("#flow-t")).to_have_text("0.00")
+    page.wait_for_function(f"() => {COLOURS} === 1")
+    page.locator("#flow-slider").press("End")
+    molecule = api.post("/sample", json={"n_atoms": 20, "seed": 3, "tolerance": "precise"}).json()["molecules"][0]
+    counts = sorted(int(n or 1) for n in re.findall(r"[A-Z][a-z]?(\d*)", molecule["formula"]))
+    expect(page.locator("#flow-formula")).to_have_text(molecule["formula"])
+    page.wait_for_function(f"() => {COLOURS} > 1")
+    assert sorted(fills(page, "flow").values()) == counts
+
+    again = visit(page.url[page.url.index("#") :], reduced_motion="reduce")
+    expect(again.locator("#flow-formula")).to_have_text(molecule["formula"])
+
+
+# Score
+
+
+def test_scores_what_is_pasted_and_what_is_dropped(visit: Open) -> None:
+    page = visit("#score")
+    page.locator("#score-form textarea").fill(WATER)
+    page.get_by_role("button", name="Score", exact=True).click()
+    finished(page, "score")
+    pasted = numbers(page, "#score-results .nll b")
+    files = page.evaluate_handle(
+        """(text) => {
+          const files = new DataTransfer();
+          for (const name of ["one.xyz", "two.xyz"]) files.items.add(new File([text], name));
+          return files;
+        }""",
+        WATER,
+    )
+    page.dispatch_event("#score-drop", "drop", {"dataTransfer": files})
+    expect(page.locator("#score-note")).to_have_text("2 structures scored")
+    assert numbers(page, "#score-results .nll b") == pasted * 2
+    assert "two.xyz" in page.locator("#score-results > li").nth(1).inner_text()
+
+
+def test_shows_the_percentile_and_where_a_molecule_is_unlikely(visit: Open, api: httpx.Client) -> None:
+    astray = WATER.replace("0 -0.76 -0.47", "0 -30 -0.47")
+    body = {"divergence": "hutchinson", "probes": 4, "draws": 4, "seed": 0, "tolerance": "draft"}
+    both = [{"format": "xyz", "data": text} for text in (WATER, astray)]
+    well, ill = api.post("/likelihood", json={"structures": both, **body}).json()["results"]
+    assert max(ill["atom_base"]) > sorted(ill["atom_base"])[1] + 10
+
+    page = visit("#score", color_scheme="light")
+    page.locator("#score-form textarea").fill(WATER)
+    page.get_by_role("button", name="Score", exact=True).click()
+    percentile = page.locator("#score-results .percentile svg")
+    expect(percentile).to_have_attribute(
+        "aria-label", re.compile(rf"^{round(well['percentile'])}\w\w percentile among held-out")
+    )
+    expect(page.locator("#score-results .stage circle")).to_have_count(3)
+    assert fills(page, "score")[HOTTEST] == 0
+
+    page.locator("#score-form textarea").fill(astray)
+    page.get_by_role("button", name="Score", exact=True).click()
+    expect(page.locator(f"#score-results .stage circle[fill='{HOTTEST}']")).to_have_count(1)
+    expect(page.locator("#score-results .key")).to_contain_text("unlikely")
+
+
+# Explore and Model
+
+
+def test_the_knob_says_how_far_variations_go(visit: Open) -> None:
+    page = visit("#explore")
+    form = page.locator("#variations-form")
+    form.get_by_label("Variations of A").fill("2")
+    form.get_by_label("Distance").fill("0.75")
+    expect(form.locator("output")).to_have_text("0.75")
+    with page.expect_request("**/variations") as asked:
+        form.get_by_role("button", name="Vary").click()
+    assert asked.value.post_data_json["scale"] == pytest.approx(0.75)
+    expect(page.locator("#explore-note")).to_contain_text("0.75 of the way into fresh noise")
+
+
+def test_results_stand_beside_the_published_ones(visit: Open) -> None:
+    page = visit("#model")
+    row = page.locator("#model-results tr", has=page.get_by_role("rowheader", name="E-NF (2021)"))
+    expect(row).to_contain_text("4.9 %")  # stable molecules, from the paper
+    expect(page.locator("#model-health")).to_contain_text("molecules running")
+    expect(page.locator("#model-load svg")).to_have_attribute("aria-label", re.compile("now 0"))
