@@ -1,7 +1,5 @@
 """The divergence of fields whose Jacobian is written down."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from model.flow import divergence, dynamics
 from model.flow.noise import generator
 from tests.flow.fields import states
-from tests.flow.networks import configs, shaken, small_flow
+from tests.flow.networks import configs, shaken
 
 MATRIX = torch.randn(5, 5, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
@@ -87,14 +85,3 @@ def test_the_trace_has_right_gradients_of_parameters_and_state(config: object) -
                 parameter.add_(step * direction)
             values.append(trace().item())
     assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5)
-
-
-@pytest.mark.parametrize("config", configs())
-def test_a_flow_knows_the_trace_that_its_velocity_has_by_products(config: object) -> None:
-    flow = small_flow(config)
-    x, h, mask = states([4, 2], config.n_features)
-    t = torch.tensor([0.4, 0.7]).double()
-    with torch.no_grad():
-        known = divergence.exact(flow.velocity, t, x, h, mask)
-        products = divergence.exact(partial(flow.velocity), t, x, h, mask)
-    torch.testing.assert_close(known, products, rtol=1e-10, atol=1e-10)
