@@ -64,6 +64,10 @@ def assert_same(molecules: list[dict[str, Any]], wanted: dict[int, Sampled]) -> 
         np.testing.assert_allclose([[float(x) for x in atom[1:4]] for atom in atoms], one.positions, atol=1e-3)
 
 
+CROWD = 12
+"""Callers of a thousand molecules each, far more than two engines do in the seconds that they are to have waiting."""
+
+
 def until(true: Callable[[], Any], what: str, seconds: float = 120) -> Any:
     late = time.monotonic() + seconds
     while not (found := true()):
@@ -111,7 +115,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The config file, with two engines on CPUs."""
+    """The config file, with two engines on CPUs, and room for a third."""
     os.environ[MARK] = "cluster"
     from service import ray_app
 
@@ -124,7 +128,8 @@ def cluster(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     api, engine = application["deployments"]
     api |= {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0}}
     engine["ray_actor_options"] = {"num_cpus": 0}
-    engine["autoscaling_config"] |= {"min_replicas": 2, "max_replicas": 2}
+    quick = {"look_back_period_s": 2, "upscale_delay_s": 1, "downscale_delay_s": 10, "metrics_interval_s": 1}
+    engine["autoscaling_config"] |= {"min_replicas": 2, "max_replicas": 3, **quick}
     place = tmp_path_factory.mktemp("serve") / "serve.yml"
     place.write_text(yaml.safe_dump(config))
     with ray_app.ray_cluster() as address:
@@ -176,6 +181,26 @@ def test_a_killed_engine_loses_nothing(cluster: Cluster, weights: Path) -> None:
 def metric(http: httpx.Client, name: str) -> float:
     lines = http.get("/metrics").text.splitlines()
     return float(next(line for line in lines if line.startswith(f'{name}{{model="tiny"}} ')).split()[1])
+
+
+def test_an_engine_more_comes_under_load_and_helps(cluster: Cluster) -> None:
+    before = cluster.pulses()
+    assert len(before) == 2
+    asked = {"n_molecules": 1000, "n_atoms": 29, "seed": 9, "tolerance": 1e-7}
+    headers = {"Accept": "application/x-ndjson"}
+    with contextlib.ExitStack() as crowd:
+        for _ in range(CROWD):
+            answer = crowd.enter_context(cluster.http.stream("POST", "/sample", json=asked, headers=headers))
+            assert answer.status_code == 200
+        three = until(lambda: len(now := cluster.pulses()) == 3 and now, "a third engine", 240)
+        (new,) = three.keys() - before.keys()
+
+        def helps() -> bool:
+            cluster.http.post("/sample", json={"n_molecules": 48, "n_atoms": 3, "seed": 1, "tolerance": "draft"})
+            return cluster.pulses()[new].stats.steps > 0
+
+        until(helps, "it works")
+    until(lambda: len(cluster.pulses()) == 2, "it leaves when the load is gone", 240)
 
 
 def test_a_caller_who_leaves_frees_the_engines(cluster: Cluster) -> None:
