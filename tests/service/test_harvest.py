@@ -17,7 +17,7 @@ class Few:
 
     def __init__(self, *sound: int) -> None:
         self.sound = sound
-        self.card = Card({"name": "few", "weights_sha256": "0"}, {})
+        self.card = Card({"name": "few", "weights_sha256": "0", "config": {"vocabulary": [1, 6], "max_atoms": 5}}, {})
         self.tried: list[int] = []
 
     def answers(self, *works: work.SampleWork | work.LikelihoodWork) -> Iterator[work.Event]:
