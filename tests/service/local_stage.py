@@ -10,19 +10,21 @@ from service.worker import Care, EngineSpec, InProcessClient
 
 
 class LocalStage:
-    """Engines in this process; a portion goes to the one with fewest open."""
+    """Engines in this process; a portion goes to the one with fewest open, of several to who was asked least."""
 
     def __init__(self, count: int, spec: EngineSpec, care: Care) -> None:
         self.engines = {f"replica {i}": InProcessClient(spec, care) for i in range(count)}
         self.open: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.lost: set[str] = set()
         self.poison = 0
 
     async def run(self, work: Work, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
-        name = min(self.engines.keys() - self.lost, key=lambda each: self.open[each])
+        name = min(sorted(self.engines.keys() - self.lost), key=lambda each: (self.open[each], self.asked[each]))
         engine, attempt = self.engines[name], replace(work, id=f"{name}: {work.id}")
         self.open[name] += 1
+        self.asked[name] += 1
         try:
             if self.poison and self.poison in getattr(work, "n_atoms", ()):
                 raise ReplicaLost("poisoned")
