@@ -191,6 +191,8 @@ def test_an_engine_more_comes_under_load_and_helps(cluster: Cluster) -> None:
     with contextlib.ExitStack() as crowd:
         for _ in range(CROWD):
             answer = crowd.enter_context(cluster.http.stream("POST", "/sample", json=asked, headers=headers))
+            if answer.status_code == 429:  # as much as one client may have waiting
+                break
             assert answer.status_code == 200
         three = until(lambda: len(now := cluster.pulses()) == 3 and now, "a third engine", 240)
         (new,) = three.keys() - before.keys()
