@@ -37,7 +37,7 @@ OVERLOAD = 2.5
 """Arrivals over what one engine does: more than two do."""
 
 TYPICAL, EVALUATIONS = 18, 46
-"""Atoms and evaluations of a molecule of QM9 at the standard tolerance (the weights' card)."""
+"""Atoms and evaluations of a molecule of QM9 at the standard tolerance, rounded up (weights/qm9: 43 evaluations)."""
 
 SUSTAINED = 10e12
 """Floating-point operations a second of a GPU that the table on paper assumes: a sixth of an H100's float32 peak."""
