@@ -26,7 +26,7 @@ from model.errors import ConfigError
 from service.lazy import further_clients
 from service.replicas import Pulse, ReplicaLost, Replicas
 from service.settings import Settings, read_settings
-from service.work import Event, Overloaded, Work
+from service.work import Event, Overloaded, Unavailable, Work
 from service.worker import Care, engine_client
 
 APPLICATION = "enflow"
@@ -39,6 +39,10 @@ WORK_S = 30.0
 
 PACE_S = 0.05
 """Seconds between two bundles of events: each costs Ray milliseconds, and a small step takes no longer."""
+
+REFUSAL_S = 1.0
+"""Seconds for which an engine that takes no work holds on to what it was asked: Serve sends the next to where less is
+open, and a replica that refuses at once would have nothing open ever."""
 
 UNREADY_S = 60.0
 """An engine that has not been ready for so long will not be: its replica is replaced."""
@@ -67,6 +71,9 @@ class Engine:
                 break
             except Overloaded as busy:  # several applications may share this engine
                 await asyncio.sleep(min(busy.retry_after, 1.0))
+            except Unavailable:
+                await asyncio.sleep(REFUSAL_S)
+                raise
         try:
             async for bundle in bundled(client.events(work.id)):
                 yield bundle
@@ -135,6 +142,8 @@ class RayStage:
             ended = True
         except (RayError, RayServeException) as error:
             ended = True
+            if isinstance(cause := getattr(error, "cause", None), Unavailable):
+                raise cause from None
             raise ReplicaLost(type(error).__name__) from None
         finally:
             if not ended:  # nobody listens any more: the rows leave the device

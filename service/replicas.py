@@ -39,6 +39,10 @@ at one), more of them keep a replica that has just come from helping."""
 LOSSES = 5
 """Replicas in a row that a portion may cost without one molecule answered: then it is the portion that kills them."""
 
+PATIENCE = 120.0
+"""Seconds that a portion waits while whatever is asked refuses it: longer than it takes to replace a replica that
+refuses."""
+
 PULSE, STALE = 1.0, 45.0
 """Seconds between looks at the replicas, and after which one that says nothing does not count any more; the cluster
 itself takes up to half a minute to notice that a machine is gone."""
@@ -70,6 +74,7 @@ class Stage(Protocol):
 
         Raises:
             ReplicaLost: before its end.
+            Unavailable: the replica takes no work now.
         """
 
     async def pulses(self) -> Sequence[Pulse]:
@@ -225,19 +230,33 @@ class Replicas:
 
     async def _bring(self, name: str, portion: _Portion, room: asyncio.Semaphore) -> None:
         async with room:
+            taken = time.monotonic()
             while portion.missing:
                 before = len(portion.answered)
-                error = await self._attempt(name, portion)
-                portion.losses = portion.losses + 1 if len(portion.answered) == before else 0
+                try:
+                    error = await self._attempt(name, portion)
+                    portion.losses = portion.losses + 1 if len(portion.answered) == before else 0
+                    taken = time.monotonic()
+                except Unavailable as refusal:  # nothing is lost by it
+                    error = str(refusal)
                 if portion.losses == LOSSES:
-                    for index in portion.missing:
-                        self._tell(Failed(name, index, Reason.ENGINE, f"{LOSSES} replicas were lost: {error}"))
-                    return
-                if portion.missing:
+                    self._give_up(name, portion, f"{LOSSES} replicas were lost: {error}")
+                elif time.monotonic() - taken > PATIENCE:
+                    self._give_up(name, portion, f"no replica took it for {PATIENCE:g} s: {error}")
+                elif portion.missing:
                     await asyncio.sleep(0.1 * 2**portion.losses)
 
+    def _give_up(self, name: str, portion: _Portion, why: str) -> None:
+        for index in portion.missing:
+            self._tell(Failed(name, index, Reason.ENGINE, why))
+            portion.answered.add(index)
+
     async def _attempt(self, name: str, portion: _Portion) -> str:
-        """Hear what one replica has to say of a portion; why it did not say all."""
+        """Hear what one replica has to say of a portion; why it did not say all.
+
+        Raises:
+            Unavailable: the replica takes no work now.
+        """
         error = "it did not say why"
         # A name of its own: the replica may not know yet that an earlier attempt is over.
         work = replace(portion.work, id=f"{name}.{next(self._names)}")

@@ -1,5 +1,6 @@
 """What each view promises beyond the way through it: while one waits, what is said, and where it comes from."""
 
+import json
 import re
 from collections import Counter
 
@@ -64,6 +65,19 @@ def test_molecules_come_one_by_one_and_progress_is_said(visit: Open) -> None:
     heard = said(page, "announcer")
     assert "Generating 4 molecules" in heard
     assert any(re.match(r"4 molecules in [\d.]+ s, ", text) for text in heard)
+
+
+def test_who_waits_is_told_how_many_are_ahead(visit: Open) -> None:
+    """Of 30 that wait 12 are one's own. How long it lasts is chance in a real queue, so this one is made up."""
+    page = visit(script=LISTEN)
+    waiting = {"event": "progress", "running": [], "queue": {"ahead": 30, "running": 64}, "eta_s": 42.0}
+    told = [{"event": "start", "model": {"name": "tiny"}, "seed": 1, "n_molecules": 12}, waiting]
+    body = "".join(json.dumps(event) + "\n" for event in told)
+    page.route("**/sample", lambda route: route.fulfill(body=body, content_type="application/x-ndjson"))
+    page.locator("#generate-form").get_by_label("Molecules").fill("12")
+    page.locator("#generate-form").get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("alert")).to_contain_text("The connection ended early")
+    assert "In the queue, 18 molecules ahead, about 42 s" in said(page, "generate-note")
 
 
 def test_keeps_only_what_is_valid(visit: Open, api: httpx.Client) -> None:

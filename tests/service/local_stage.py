@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from service.replicas import Pulse, ReplicaLost, Replicas
-from service.work import Event, Progress, Unavailable, Work
+from service.work import Event, Progress, Work
 from service.worker import Care, EngineSpec, InProcessClient
 
 
@@ -28,10 +28,7 @@ class LocalStage:
         try:
             if self.poison and self.poison in getattr(work, "n_atoms", ()):
                 raise ReplicaLost("poisoned")
-            try:
-                await engine.submit(attempt, answered)
-            except Unavailable as error:
-                raise ReplicaLost(str(error)) from None
+            await engine.submit(attempt, answered)
             async for event in engine.events(attempt.id):
                 if name in self.lost:
                     raise ReplicaLost(f"{name} was killed")

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -109,8 +110,9 @@ def test_a_killed_replica_loses_nothing_doubles_nothing_changes_nothing() -> Non
         assert_complete(work, [event for event in events if not isinstance(event, Progress)])
 
 
-def test_a_broken_engine_is_no_answer_the_other_replica_gives_it() -> None:
-    work = sample("a", (5,) * 40)  # small: the other is to be free before this one has refused too often
+def test_a_broken_engine_is_no_answer_the_other_replica_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.replicas.LOSSES", 2)  # a refusal is no loss, however often it comes
+    work = sample("a", (5,) * 80)
 
     async def talk(client: TwoReplicas) -> list[Event]:
         listening = asyncio.create_task(asked(client, work))
@@ -120,6 +122,22 @@ def test_a_broken_engine_is_no_answer_the_other_replica_gives_it() -> None:
         return await listening
 
     assert_complete(work, converse(talk, pause=0.002))
+
+
+def test_what_no_replica_takes_fails_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.replicas.PATIENCE", 0.3)
+
+    async def talk(client: TwoReplicas) -> list[Event]:
+        for engine in client.stage.engines.values():
+            await engine.close()
+        return await asked(client, sample("a", (5, 5)))
+
+    first, second, end = converse(talk)
+    assert [first.index, second.index] == [0, 1]
+    for event in (first, second):
+        assert event.reason == Reason.ENGINE
+        assert re.fullmatch(r"no replica took it for 0\.3 s: the engine .*", event.detail)
+    assert isinstance(end, Done)
 
 
 def test_what_kills_every_replica_fails_alone() -> None:
