@@ -101,7 +101,7 @@ def qm9_positional(document: dict[str, Any]) -> str:
         c = cell["cell"]
         name = "-".join(map(str, (c["system"], c["model"], c["samples"], c["seed"])))
         jsd = document["evaluated"].get(name, {}).get("distance_jsd")
-        published = document["table"][c["model"]][str(c["samples"])]["published"]
+        published = document["table"].get(c["model"], {}).get(str(c["samples"]), {}).get("published")
         lines.append(
             f"| {NAMES[c['model']]} | {cell['nll']:.1f} ± {cell['nll_error']:.1f} | "
             f"{'-' if published is None else published} | {'-' if jsd is None else f'{jsd:.4f}'} | {cell['steps']:,} |"

@@ -22,7 +22,9 @@ Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 @particles_app.command()
 def table(
     system: Name,
-    models: Annotated[list[str] | None, typer.Option("--model", help="One of the six [default: all].")] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="One of the paper's six [default: all], or vector.")
+    ] = None,
     sizes: Annotated[
         list[int] | None, typer.Option("--samples", help="Training samples [default: the paper's].")
     ] = None,

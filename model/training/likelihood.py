@@ -39,6 +39,11 @@ class LikelihoodConfig:
         if self.tolerance <= 0:
             raise ConfigError(f"tolerance is {self.tolerance}; expected more than 0")
 
+    @property
+    def regularised(self) -> bool:
+        """Something beside the likelihood has a weight."""
+        return bool(self.kinetic or self.jacobian)
+
 
 class Noise(NamedTuple):
     """All that is random in one evaluation, from one generator per molecule; float64 on the CPU."""
@@ -79,6 +84,6 @@ def likelihood_terms(flow: MoleculeFlow, batch: MoleculeBatch, noise: Noise, con
     probe = None if noise.probe is None else noise.probe.to(x)
     adjoint = list(flow.dynamics.parameters()) if config.adjoint else None
     tolerance = config.tolerance
-    end = solve(flow.velocity, x, h, mask, 1.0, 0.0, probe, rtol=tolerance, atol=tolerance, adjoint=adjoint)
+    end = solve(flow.velocity, x, h, mask, 1.0, 0.0, probe, tolerance, tolerance, adjoint, config.regularised)
     log_prob = log_prob + end.ladj + flow.log_prob_base(end.x, end.h, mask)
     return Terms(-log_prob, end.kinetic, end.frobenius)

@@ -10,11 +10,27 @@ from typing import Any
 import numpy as np
 
 from model.training.charts import Point, Series, chart, standalone
-from model.training.particle_table import MODELS, OBJECTIVES, PUBLISHED, SIZES, Cell, Result, cells, read_results
+from model.training.particle_table import (
+    MODELS,
+    OBJECTIVES,
+    PUBLISHED,
+    SIZES,
+    VECTOR,
+    Cell,
+    Result,
+    cells,
+    read_results,
+)
 from model.training.particles import Particles
 
 SHOWN = {"enf": "E-NF", "gnn": "GNN", "gnn_att_aug": "GNN, attention, augmentation"}
-NAMES = {**SHOWN, "gnn_att": "GNN, attention", "simple": "Simple dynamics", "kernel": "Kernel dynamics"}
+NAMES = {
+    **SHOWN,
+    "gnn_att": "GNN, attention",
+    "simple": "Simple dynamics",
+    "kernel": "Kernel dynamics",
+    VECTOR: "EGNN with vectors, not of the paper",
+}
 SEEDS = 3
 MATCHING = OBJECTIVES[0]
 

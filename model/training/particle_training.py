@@ -162,8 +162,8 @@ class ParticleTrainer:
             sources = [generator(seed, row, "probe") for row in range(len(x))]
             probe = rademacher(sources, mask, 0, x.shape[-1]).to(x)
         adjoint = list(self.flow.dynamics.parameters()) if config.adjoint else None
-        tolerance = config.tolerance
-        end = solve(self.flow.dynamics, x, x[..., :0], mask, 1.0, 0.0, probe, tolerance, tolerance, adjoint)
+        rules = config.tolerance, config.tolerance, adjoint, config.regularised
+        end = solve(self.flow.dynamics, x, x[..., :0], mask, 1.0, 0.0, probe, *rules)
         nll = -(end.ladj + self.flow.base.log_prob(end.x, mask))
         return nll + config.kinetic * end.kinetic + config.jacobian * end.frobenius
 

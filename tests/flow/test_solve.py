@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torchdiffeq import odeint
 
 from model.flow.divergence import rademacher
 from model.flow.noise import generator
@@ -46,3 +47,29 @@ def test_gradients_of_all_that_is_gathered(with_adjoint: bool, with_probe: bool)
     for which, step in ((0, (1e-4, 0.0)), (1, (0.0, 1e-4))):
         above, below = (loss(Linear(A + s * step[0], B + s * step[1])).item() for s in (1, -1))
         assert math.isclose(field.rates.grad[which].item(), (above - below) / 2e-4, rel_tol=1e-4, abs_tol=1e-4)
+
+
+def test_only_what_is_gathered_shortens_the_steps() -> None:
+    (x, h, mask), rate = states([3, 4], 0), 6.0
+
+    def evaluations(squares: bool) -> int:
+        nfe = 0
+
+        def field(_: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            nonlocal nfe
+            nfe += 1
+            v = rate * state[0]
+            return (v, 3.0 * rate * (mask.sum(1).double() - 1.0), *([v.square().sum((1, 2))] if squares else []))
+
+        start = (x, *([x.new_zeros(2)] * (2 if squares else 1)))
+        odeint(field, start, torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=1e-6, atol=1e-6)
+        return nfe
+
+    found = [
+        solve(Linear(rate, 0.0), x, h, mask, 0.0, 1.0, rtol=1e-6, atol=1e-6, regularised=squares)
+        for squares in (False, True)
+    ]
+    assert [each.nfe for each in found] == [evaluations(squares=False), evaluations(squares=True)]
+    assert found[0].nfe < found[1].nfe
+    assert [each.kinetic.all().item() for each in found] == [False, True]
+    torch.testing.assert_close(found[0].ladj, found[1].ladj, rtol=1e-6, atol=1e-6)

@@ -12,19 +12,19 @@ from model.flow.particle_flow import ParticleFlow
 from model.training import particle_measures, particle_table
 from model.training.particle_figure import likelihood, publish
 from model.training.particle_figure import text as told
-from model.training.particle_table import MODELS, PUBLISHED, SIZES, Cell, Effort, Result
+from model.training.particle_table import MODELS, PUBLISHED, SIZES, VECTOR, Cell, Effort, Result
 from tests.training.test_particle_measures import springs
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, VECTOR])
 @pytest.mark.parametrize("system", SIZES)
 def test_every_model_of_every_system_can_be_built(system: str, model: str) -> None:
     config = particle_table.configuration(Cell(system, model, 10, 0), Effort(5, 0, 4, 2))
     flow = ParticleFlow(config.flow)
-    assert flow.dynamics.equivariant == (model in ("enf", "simple", "kernel"))
+    assert flow.dynamics.equivariant == (model in ("enf", "simple", "kernel", VECTOR))
     assert config.augment == (model == "gnn_att_aug")
     assert [(stage.objective, stage.steps) for stage in config.stages] == [("flow_matching", 5)]
-    assert len(PUBLISHED[system][model]) == len(SIZES[system])
+    assert len(PUBLISHED[system].get(model, SIZES[system])) == len(SIZES[system])
 
 
 def test_an_unknown_model_is_an_error() -> None:
