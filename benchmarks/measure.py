@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def by_turns(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, NDArray[np.float64]]:
@@ -61,3 +63,12 @@ def tell(name: str, title: str, columns: list[str], rows: list[list[str]], facts
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(line + "\n")
     print(line)
+
+
+def put(page: Path, name: str, section: str) -> None:
+    """Markdown put where a page has a place for it: between `<!-- name -->` and `<!-- end -->`."""
+    whole = page.read_text()
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not pattern.search(whole):
+        raise SystemExit(f"{page} has no place for {name!r}; expected <!-- {name} --> and <!-- end -->")
+    page.write_text(pattern.sub(lambda match: f"{match[1]}{section}\n{match[2]}", whole))

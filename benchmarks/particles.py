@@ -5,21 +5,19 @@ says otherwise). Nothing is measured here; figures of weights are those of their
 """
 
 import json
-import re
 import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import RESULTS
+from benchmarks.measure import DOCS, RESULTS, put
 from model.checkpoint import read_card
 from model.training.data import data_file
 from model.training.particle_figure import NAMES, publish, text
 from model.training.particle_table import SIZES
 from model.training.particles import SYSTEMS, facts_of, load
 
-DOCS = Path(__file__).parents[1] / "docs"
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
@@ -123,14 +121,8 @@ def sections(documents: dict[str, dict[str, Any]]) -> dict[str, str]:
 def main(folder: Path) -> None:
     systems = [system for system in SIZES if any(folder.glob(f"{system}-*.json"))]
     documents = {system: gather(folder, system) for system in systems}
-    page = DOCS / "particles.md"
-    whole = page.read_text()
     for name, section in sections(documents).items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(whole):
-            raise SystemExit(f"{page} has no place for {name!r}; expected <!-- {name} --> and <!-- end -->")
-        whole = pattern.sub(lambda match, section=section: f"{match[1]}{section}\n{match[2]}", whole)
-    page.write_text(whole)
+        put(DOCS / "particles.md", name, section)
 
 
 def _with_error(values: dict[str, float], name: str) -> str:

@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from benchmarks import particles
+from benchmarks import ablation, nll_moves, particles
 from model.training.summary import readme_row
 from service.__main__ import main
 
@@ -178,3 +179,14 @@ def test_the_page_of_the_particles_shows_what_was_measured():
     page = (REPOSITORY / "docs" / "particles.md").read_text()
     for name, section in particles.sections(documents).items():
         assert f"<!-- {name} -->\n{section}\n<!-- end -->" in page, "python -m benchmarks.particles"
+
+
+def results(name: str) -> dict[str, Any]:
+    return json.loads((REPOSITORY / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def test_the_tables_of_the_training_show_what_was_measured():
+    page, trained, moved = (REPOSITORY / "docs" / "science.md").read_text(), results("ablation"), results("nll_moves")
+    table = ablation.section(trained["passes"], trained["variants"])
+    assert f"<!-- ablation -->\n{table}\n<!-- end -->" in page, "python -m benchmarks.ablation 48000 base"
+    assert f"<!-- nll moves -->\n{nll_moves.section(moved['moves'])}\n<!-- end -->" in page

@@ -100,10 +100,10 @@ def evaluate(
         how |= {"draws": settings.draws} if settings.draws > 1 else {}
         what |= {"data_sha256": test.sha256}
         scores = Journal(folder / "scores.jsonl", what | how, Scored)
-        _score(flow, settings, scores, test, rows, report)
+        score(flow, settings, scores, test, rows, report)
         if settings.divergence == "hutchinson":
             repeated = Journal(folder / "noise.jsonl", what | how | {"probes": REPEATS}, Scored)
-            _score(flow, replace(settings, probes=REPEATS), repeated, test, rows[:NOISE], report)
+            score(flow, replace(settings, probes=REPEATS), repeated, test, rows[:NOISE], report)
             found.noise = _noise([repeated.entries[row] for row in rows[:NOISE]], REPEATS / settings.probes)
         found.scored = [scores.entries[row] for row in rows]
         metrics, drawn = likelihood_metrics(found.scored)
@@ -168,9 +168,19 @@ def _generate(flow: MoleculeFlow, settings: Evaluation, journal: Journal[Generat
     collect(found, sizes, journal, settings.samples, report)
 
 
-def _score(
+def score(
     flow: MoleculeFlow, settings: Evaluation, journal: Journal[Scored], test: Molecules, rows: list[int], report: Report
 ) -> None:
+    """Enter the scores of test molecules that a journal lacks, each as soon as it is known.
+
+    Args:
+        flow: the model.
+        settings: how to score.
+        journal: of what is known.
+        test: the test split.
+        rows: of the molecules in it, which also seed their noise.
+        report: told of progress, under the journal's name.
+    """
     todo = [row for row in rows if row not in journal.entries]
     molecules = dict(zip(todo, molecules_of(test, flow.config.vocabulary, todo), strict=True))
     report(journal.path.stem, len(rows) - len(todo), len(rows))

@@ -303,8 +303,11 @@ class Meter:
 
 
 def _held_out(data: Molecules, trainer: Trainer) -> list[Any]:
-    """Fixed draws: the first eight batches of the held-out molecules in an order of their own."""
-    picks = itertools.islice(batches(data.n_atoms, 64, seed=1, first_step=0), 8)
+    """Fixed draws: the first eight batches of the held-out molecules in an order of their own.
+
+    As large as those of the training: where a solver makes a step slow, it makes looking slow too.
+    """
+    picks = itertools.islice(batches(data.n_atoms, trainer.config.batch_size, seed=1, first_step=0), 8)
     return [trainer.draw(data, rows, 2**40 + i) for i, rows in enumerate(picks)]
 
 

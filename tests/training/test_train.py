@@ -80,6 +80,14 @@ def test_training_lowers_the_validation_error_and_annealing_leaves_the_run_as_it
     assert lines == records + annealed
 
 
+def test_what_validates_comes_in_batches_as_large_as_the_training_s(qm9):
+    from model.training.train import _held_out
+
+    drawn = _held_out(load_qm9(qm9, "valid"), Trainer(replace(TINY, batch_size=3)))
+    assert {len(pairs.x0) for pairs, _ in drawn} <= {1, 2, 3}
+    assert len(drawn) == 8
+
+
 def validation(trainer, path):
     from model.training.train import _held_out
 

@@ -1,0 +1,93 @@
+"""How far the bound on the NLL moves: by more draws under the logarithm, by weights trained on from the bundled ones.
+
+`python -m benchmarks.nll_moves [NAME=WEIGHTS ...]` scores the same test molecules with the same probes by weights/qm9
+and by the weights of each name, and compares molecule by molecule. Every score is kept in runs/nll-moves, so that it
+goes on where it stopped. The table goes to results/ and docs/science.md.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import DOCS, put, tell
+from model.checkpoint import load, read_card
+from model.terminal import progress
+from model.training.data import data_file, load_qm9
+from model.training.evaluate import Evaluation, chosen, score
+from model.training.results import Journal, Scored
+
+BUNDLED = Path(__file__).parents[1] / "weights" / "qm9"
+FOLDER = Path("runs") / "nll-moves"
+PAIRED = Evaluation(samples=0, molecules=64)
+WEIGHTED = Evaluation(samples=0, molecules=4, divergence="exact", draws=8)
+"""Some ten seconds a draw: fewer molecules, of which each tells its own gain to a fraction of a nat."""
+
+
+def scores(name: str, weights: Path, settings: Evaluation) -> list[Scored]:
+    """The first test molecules of the evaluation's order, by some weights."""
+    flow, data = load(weights), data_file()
+    test = load_qm9(data, "test", flow.config.vocabulary)
+    rows = chosen(len(test), settings).tolist()
+    settled = {key: value for key, value in asdict(settings).items() if key != "molecules"}
+    header = {"weights_sha256": read_card(weights).weights_sha256, "data_sha256": test.sha256, **settled}
+    journal = Journal(FOLDER / f"{name}.jsonl", header, Scored)
+    with progress() as report:
+        score(flow, settings, journal, test, rows, report)
+    return [journal.entries[row] for row in rows]
+
+
+def move(before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
+    """Means of both, of their difference, and its standard error, nats."""
+    first, second = np.array(before), np.array(after)
+    change = second - first
+    error = float(change.std(ddof=1) / np.sqrt(len(change)))
+    return {
+        "molecules": len(change),
+        "before": round(float(first.mean()), 2),
+        "after": round(float(second.mean()), 2),
+        "moved": round(float(change.mean()), 2),
+        "error": round(error, 2),
+    }
+
+
+def by_draws() -> dict[str, float]:
+    """From the mean of the draws' own bounds to the one that weighs them by importance."""
+    found = [one for one in scores("draws", BUNDLED, WEIGHTED) if one.nll is not None]
+    means = [float(one.nll or 0.0) for one in found]
+    return move(means, [mean - one.gain for mean, one in zip(means, found, strict=True)])
+
+
+def by_weights(name: str, weights: Path) -> dict[str, float]:
+    """From the bundled weights to others, where both paths reached their ends."""
+    pairs = zip(scores("bundled", BUNDLED, PAIRED), scores(name, weights, PAIRED), strict=True)
+    reached = [(a.nll, b.nll) for a, b in pairs if a.nll is not None and b.nll is not None]
+    return move([a for a, _ in reached], [b for _, b in reached])
+
+
+def section(moves: dict[str, dict[str, float]]) -> str:
+    """The table in Markdown."""
+    lines = ["| | molecules | NLL before | NLL after | moved by |", "|---|---|---|---|---|"]
+    for name, one in moves.items():
+        figures = f"{one['before']:.1f} | {one['after']:.1f} | {one['moved']:+.2f} ± {one['error']:.2f}"
+        lines.append(f"| {name} | {one['molecules']} | {figures} |")
+    return "\n".join(lines)
+
+
+def main(others: dict[str, Path]) -> None:
+    torch.set_num_threads(1)
+    moves = {name: by_weights(name, weights) for name, weights in others.items()}
+    moves = {f"{WEIGHTED.draws} draws, weighted by importance": by_draws(), **moves}
+    facts: dict[str, Any] = {"weights_sha256": read_card(BUNDLED).weights_sha256, "moves": moves}
+    columns = ["", "molecules", "NLL before", "after", "moved by", "error"]
+    rows = [[name, *map(str, one.values())] for name, one in moves.items()]
+    tell("nll_moves", "How far the NLL moves, nats", columns, rows, facts)
+    put(DOCS / "science.md", "nll moves", section(moves))
+
+
+if __name__ == "__main__":
+    main({name: Path(weights) for name, _, weights in (each.partition("=") for each in sys.argv[1:])})
