@@ -190,7 +190,7 @@ def configuration(cell: Cell, effort: Effort) -> ParticleTraining:
         stage = Stage("flow_matching", effort.steps, effort.batch_size, checks, optimizer=brisk)
     else:
         checks = max(1, effort.likelihood_steps // 10)
-        rates = gentle if cell.objective == "both" else brisk
+        rates = gentle if cell.objective == "both" else replace(brisk, warmup_steps=5)  # its steps are few
         stage = Stage("likelihood", effort.likelihood_steps, effort.batch_size, checks, 6, 200, rates)
     augment = cell.model == "gnn_att_aug"
     return ParticleTraining(cell.system, cell.samples, flow, augment, (stage,), time_power=1.0, seed=cell.seed)
