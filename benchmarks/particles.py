@@ -69,7 +69,8 @@ def effort(document: dict[str, Any]) -> str:
     low, middle, high = errors[0], errors[len(errors) // 2], errors[-1]
     others = [cell for cell in document["cells"] if cell not in cells]
     fine = {(c["effort"]["likelihood_steps"], c["effort"]["batch_size"]) for c in others}
-    by_likelihood = "".join(f" By likelihood: at most {s} steps of {b} samples." for s, b in sorted(fine))
+    fines = " or ".join(f"{s} steps of {b} samples" for s, b in sorted(fine))
+    by_likelihood = f" By likelihood: at most {fines}." if fine else ""
     return (
         f"{document['system'].upper()}: {len(cells)} of {total} cells, {efforts}; error of an entry {low:.2f} to "
         f"{high:.2f} nats, median {middle:.2f}; training took {minutes:.0f} minutes of one core.{by_likelihood}"
