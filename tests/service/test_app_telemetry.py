@@ -1,6 +1,7 @@
 """Logs and metrics: they tell what happened and hold nothing that was uploaded."""
 
 import contextlib
+import io
 import json
 import logging
 import re
@@ -43,20 +44,21 @@ def test_metrics_count_requests_molecules_and_the_engine(api: Api) -> None:
 
 
 @contextlib.contextmanager
-def logging_as_in_service() -> Iterator[None]:
-    """Inside the test, not in a fixture: between the two pytest closes the standard error it gave."""
+def logging_as_in_service() -> Iterator[io.StringIO]:
+    """What goes to standard error, in memory: pytest's own file may be written to while it is read and emptied."""
     kept, level = logging.getLogger().handlers[:], logging.getLogger().level
-    configure_logs("debug")
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        configure_logs("debug")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # the caller's log is its own
-    yield
+    yield told
     logging.getLogger().handlers[:] = kept
     logging.getLogger().setLevel(level)
 
 
-def test_logs_are_json_lines_without_a_word_of_the_upload(api: Api, capfd: pytest.CaptureFixture[str]) -> None:
+def test_logs_are_json_lines_without_a_word_of_the_upload(api: Api) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     headers = {"X-Request-ID": "mine-8", "Traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
-    with logging_as_in_service():
+    with logging_as_in_service() as told:
         api.http.post(
             "/likelihood",
             content=f"1\n{SECRET}\n{SECRET} 0 0 0\n",
@@ -66,7 +68,7 @@ def test_logs_are_json_lines_without_a_word_of_the_upload(api: Api, capfd: pytes
         api.client.refuse = RuntimeError(SECRET)
         api.http.post("/sample", json={}, headers=headers)
         api.http.get("/health/live")  # an answer goes out before its line is written, the next is later than both
-    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    lines = [json.loads(line) for line in told.getvalue().splitlines()]
     assert SECRET not in str(lines)
     requests = [line for line in lines if line["event"] == "request" and line["request_id"] == "mine-8"]
     assert [each["status"] for each in requests] == [200, 404, 500]
@@ -99,12 +101,12 @@ def test_a_trace_is_kept_where_it_is_well_formed(traceparent: str, kept: bool) -
     assert re.fullmatch("[0-9a-f]{32}", trace)
 
 
-def test_the_logs_of_libraries_are_json_without_messages_of_exceptions(capfd: pytest.CaptureFixture[str]) -> None:
-    with logging_as_in_service():
+def test_the_logs_of_libraries_are_json_without_messages_of_exceptions() -> None:
+    with logging_as_in_service() as told:
         try:
             raise ValueError(SECRET)
         except ValueError:
             logging.getLogger("a.library").exception("it failed")
-    (line,) = [json.loads(each) for each in capfd.readouterr().err.splitlines()]
+    (line,) = [json.loads(each) for each in told.getvalue().splitlines()]
     assert line["event"] == "it failed"
     assert line["exception"] == "ValueError"
