@@ -216,35 +216,36 @@ class Replicas:
     # A work's way
 
     async def _carry_out(self, work: Work) -> None:
-        # As many portions at a time as there are replicas: the rest wait here, for whichever is done first, and to an
-        # engine's scheduler a large request stays one work among others.
-        began, width = time.monotonic(), max(1, len(self._present))
-        dealt = [_Portion(each) for each in portions(work, width)]
-        room = asyncio.Semaphore(width)
+        # As many portions at a time as there are replicas, those included that come later: the rest wait here, for
+        # whichever is done first, and to an engine's scheduler a large request stays one work among others.
+        began = time.monotonic()
+        dealt = [_Portion(each) for each in portions(work, max(1, len(self._present)))]
+        brought: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
             for portion in dealt:
-                group.create_task(self._bring(work.id, portion, room))
+                while len(brought) >= max(1, len(self._present)):
+                    _, brought = await asyncio.wait(brought, timeout=PULSE, return_when=asyncio.FIRST_COMPLETED)
+                brought.add(group.create_task(self._bring(work.id, portion)))
         queue_ms = min((portion.queue_ms for portion in dealt), default=0.0)
         integrate_ms = max(0.0, 1e3 * (time.monotonic() - began) - queue_ms)
         self._tell(Done(work.id, queue_ms, integrate_ms, sum(portion.nfe for portion in dealt)))
 
-    async def _bring(self, name: str, portion: _Portion, room: asyncio.Semaphore) -> None:
-        async with room:
-            taken = time.monotonic()
-            while portion.missing:
-                before = len(portion.answered)
-                try:
-                    error = await self._attempt(name, portion)
-                    portion.losses = portion.losses + 1 if len(portion.answered) == before else 0
-                    taken = time.monotonic()
-                except Unavailable as refusal:  # nothing is lost by it
-                    error = str(refusal)
-                if portion.losses == LOSSES:
-                    self._give_up(name, portion, f"{LOSSES} replicas were lost: {error}")
-                elif time.monotonic() - taken > PATIENCE:
-                    self._give_up(name, portion, f"no replica took it for {PATIENCE:g} s: {error}")
-                elif portion.missing:
-                    await asyncio.sleep(0.1 * 2**portion.losses)
+    async def _bring(self, name: str, portion: _Portion) -> None:
+        taken = time.monotonic()
+        while portion.missing:
+            before = len(portion.answered)
+            try:
+                error = await self._attempt(name, portion)
+                portion.losses = portion.losses + 1 if len(portion.answered) == before else 0
+                taken = time.monotonic()
+            except Unavailable as refusal:  # nothing is lost by it
+                error = str(refusal)
+            if portion.losses == LOSSES:
+                self._give_up(name, portion, f"{LOSSES} replicas were lost: {error}")
+            elif time.monotonic() - taken > PATIENCE:
+                self._give_up(name, portion, f"no replica took it for {PATIENCE:g} s: {error}")
+            elif portion.missing:
+                await asyncio.sleep(0.1 * 2**portion.losses)
 
     def _give_up(self, name: str, portion: _Portion, why: str) -> None:
         for index in portion.missing:

@@ -88,6 +88,27 @@ def test_a_large_request_is_done_by_all_replicas() -> None:
     assert served == {"replica 0": 41, "replica 1": 41}  # forty molecules and Done each
 
 
+def test_a_replica_that_comes_later_takes_its_part_of_what_waits() -> None:
+    work = sample("large", (5,) * 600)
+
+    async def talk(client: TwoReplicas) -> tuple[list[Event], Counter[str]]:
+        client.stage.lost = {"replica 0"}
+        while len(client.replicas) == 2:
+            await asyncio.sleep(0.02)
+        listening = asyncio.create_task(asked(client, work))
+        while not client.stage.open["replica 1"]:
+            await asyncio.sleep(0)
+        client.stage.lost = set()
+        while not all(client.stage.open[name] for name in client.stage.engines):
+            assert not listening.done(), "one portion after the other, as when it came"
+            await asyncio.sleep(0.005)
+        return await listening, client.stage.served
+
+    events, served = converse(talk, pause=0.002, pairs=600)
+    assert_complete(work, events)
+    assert all(served[name] > 80 for name in ("replica 0", "replica 1"))  # of portions of 256, 256 and 88
+
+
 def test_a_killed_replica_loses_nothing_doubles_nothing_changes_nothing() -> None:
     works = [sample(f"work {i}", (5 + i, 8) * 20, frames=2, progress=i == 0) for i in range(3)]
     chance = random.Random(3)
