@@ -36,6 +36,8 @@ class EGNNConfig:
             types that are given (the dequantizer is "given" too).
         feature_scale, feature_sigma: for "centre": dequantized features are feature_scale * one-hot plus noise of
             standard deviation feature_sigma.
+        odd_types: for "centre": types with an odd number of electrons, of which every molecule has an even number: what
+            the network says of an atom's type is conditioned on that (see `flow.parity`). Empty: it is not.
         reverse: the network was trained with time running from data to base: velocity = -network(1 - t).
     """
 
@@ -54,12 +56,14 @@ class EGNNConfig:
     output: str = "centre"
     feature_scale: float = 0.25
     feature_sigma: float = 0.05
+    odd_types: tuple[int, ...] = ()
     reverse: bool = False
 
     def __post_init__(self) -> None:
         _expect_at_least(0, self, "n_features")
         _expect_at_least(1, self, "node_dim", "edge_dim", "n_layers")
         _expect_output(self.output)
+        _expect_types(self.odd_types, self.n_features, self.output)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class VectorEGNNConfig:
     Attributes:
         n_vectors: vectors per atom, K.
         kind, n_features, node_dim, edge_dim, n_layers, n_radial, message_scale, n_frequencies, size_input, output,
-            feature_scale, feature_sigma: as of `EGNNConfig`.
+            feature_scale, feature_sigma, odd_types: as of `EGNNConfig`.
     """
 
     kind: str = "vector_egnn"
@@ -85,11 +89,13 @@ class VectorEGNNConfig:
     output: str = "centre"
     feature_scale: float = 0.25
     feature_sigma: float = 0.05
+    odd_types: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _expect_at_least(0, self, "n_features")
         _expect_at_least(1, self, "node_dim", "edge_dim", "n_vectors", "n_layers")
         _expect_output(self.output)
+        _expect_types(self.odd_types, self.n_features, self.output)
 
 
 @dataclass(frozen=True)
@@ -281,6 +287,16 @@ def _alternative(hints: tuple[Any, ...], value: Any, where: str) -> Any:
 def _expect_output(output: str) -> None:
     if output not in ("velocity", "centre", "still"):
         raise ConfigError(f'output is {output!r}; expected "velocity", "centre" or "still"')
+
+
+def _expect_types(odd_types: tuple[int, ...], n_features: int, output: str) -> None:
+    if not odd_types:
+        return
+    if output != "centre" or not 0 < len(set(odd_types) & set(range(n_features))) == len(odd_types) < n_features:
+        raise ConfigError(
+            f"odd_types is {list(odd_types)}; expected some, not all, of the types 0 to {n_features - 1}, each once, "
+            f'and output "centre"'
+        )
 
 
 def _expect_at_least(least: int, config: Any, *names: str) -> None:

@@ -12,6 +12,7 @@ from model.flow.central import KernelStrength, NetworkStrength
 from model.flow.geometry import centre, pair_mask, squared_distances
 from model.flow.gnn import GNN
 from model.flow.networks import DISTANCE_EPS, EGNN, time_features
+from model.flow.parity import given_parity
 from model.flow.traces import trace
 from model.flow.vector_networks import VectorEGNN
 
@@ -62,20 +63,29 @@ class NetworkDynamics(nn.Module):
         self.features_stand_still = config.output == "still"
         n_outputs = 0 if self.features_stand_still else config.n_features
         self.network = network(config, n_inputs, n_outputs)  # type: ignore[arg-type]
+        self.odd: Tensor
+        odd = [kind in config.odd_types for kind in range(config.n_features)]
+        self.register_buffer("odd", torch.tensor(odd, dtype=torch.bool), persistent=False)
         self.pair_dtype: torch.dtype | None = None  # products in bfloat16 while training; None: as the positions
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Velocity (dx (B, N, D), dh (B, N, F)) at times t (B,), positions x, features h and mask (B, N)."""
         real = mask.unsqueeze(-1).to(x.dtype)
         outputs, x_out = self.network(self._inputs(t, h, real), x, pair_mask(mask).to(x.dtype), self.pair_dtype)
-        return centre(x_out - x, mask), self._features_velocity(t, h, outputs) * real
+        return centre(x_out - x, mask), self._features_velocity(t, h, self._together(outputs, mask)) * real
 
     def divergence(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> Tensor:
         """The trace of the velocity's Jacobian, (B,)."""
         inputs = self._inputs(t, h, mask.unsqueeze(-1).to(x.dtype))
         moving = h[..., :0] if self.features_stand_still else h
         return trace(
-            self.network, inputs, x, moving, mask, lambda rows, h, outputs: self._features_velocity(t[rows], h, outputs)
+            self.network,
+            inputs,
+            x,
+            moving,
+            mask,
+            lambda rows, h, outputs: self._features_velocity(t[rows], h, outputs),
+            self._together if self.config.odd_types else None,
         )
 
     def _inputs(self, t: Tensor, h: Tensor, real: Tensor) -> Tensor:
@@ -83,6 +93,10 @@ class NetworkDynamics(nn.Module):
         if self.config.size_input:
             context = torch.cat([context, real.sum((-2, -1)).unsqueeze(-1) / 20.0], -1)
         return torch.cat([h, context.unsqueeze(-2).expand(*h.shape[:-1], -1)], -1)
+
+    def _together(self, outputs: Tensor, mask: Tensor) -> Tensor:
+        """The outputs of all atoms of a molecule, as far as they say something of each other."""
+        return given_parity(outputs, mask, self.odd) if self.config.odd_types else outputs
 
     def _features_velocity(self, t: Tensor, h: Tensor, outputs: Tensor) -> Tensor:
         if self.config.output == "velocity":

@@ -22,8 +22,17 @@ WIDER = 64
 """How many times as much a GPU takes at once; that is not measured yet."""
 
 
+Together = Callable[[Tensor, Tensor], Tensor]
+
+
 def trace(
-    network: EGNN | VectorEGNN, inputs: Tensor, x: Tensor, h: Tensor, mask: Tensor, output: Callable[..., Tensor]
+    network: EGNN | VectorEGNN,
+    inputs: Tensor,
+    x: Tensor,
+    h: Tensor,
+    mask: Tensor,
+    output: Callable[..., Tensor],
+    together: Together | None = None,
 ) -> Tensor:
     """The trace of the Jacobian of (centre(x_out - x), output(h, outputs)) over its space, (B,).
 
@@ -31,15 +40,24 @@ def trace(
         network: (inputs (B, N, I), x, pairs) -> (outputs, x_out); the first inputs are the features.
         x, h, mask: (B, N, D), (B, N, F), (B, N); the real atoms come first. Of features that stand still give none.
         output: (rows, h, outputs) -> the features' velocity of these rows, atom by atom.
+        together: (outputs, mask) -> outputs, what is done to those of all atoms before; None: nothing.
     """
     n_atoms, width = x.shape[1], x.shape[2] + h.shape[2]
     at_once = max(1, _room(x, ATOMS) // (n_atoms**2 * width))
     rows = [slice(start, start + at_once) for start in range(0, len(x), at_once)]
-    return torch.cat([_trace(network, inputs[r], x[r], h[r], mask[r], lambda *of, r=r: output(r, *of)) for r in rows])
+    return torch.cat(
+        [_trace(network, inputs[r], x[r], h[r], mask[r], lambda *of, r=r: output(r, *of), together) for r in rows]
+    )
 
 
 def _trace(
-    network: EGNN | VectorEGNN, inputs: Tensor, x: Tensor, h: Tensor, mask: Tensor, output: Callable[..., Tensor]
+    network: EGNN | VectorEGNN,
+    inputs: Tensor,
+    x: Tensor,
+    h: Tensor,
+    mask: Tensor,
+    output: Callable[..., Tensor],
+    together: Together | None,
 ) -> Tensor:
     # Every atom but the first moves against the first, as in `divergence.exact`.
     real = mask.to(x.dtype)[..., None, None]
@@ -52,17 +70,27 @@ def _trace(
     entries = (dv * own_x).sum((1, 2, 3))
     if not h.shape[-1]:
         return entries
-    b, n, n_features = h.shape
-    ds = ds.view(b, n, n, n_features, -1).diagonal(dim1=1, dim2=2).permute(0, 3, 1, 2)  # (B, N, F, S)
+    n_features = h.shape[2]
     assert network.readout is not None, "features that move are read out"
+    if together is None:  # an atom's outputs matter to that atom alone
+        ds = _diagonal(ds, n_features)
     outputs, directions = network.readout(network.norm(s)), torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
     moves = through_norm(network.norm, s)(ds) @ network.readout.weight.mT
+    if together is not None:
+        moves = vmap(lambda move: jvp(lambda o: together(o, mask), (outputs,), (move,))[1], 2, 2)(moves)
+        outputs, moves = together(outputs, mask), _diagonal(moves, n_features)
 
     def entry(direction: Tensor, move: Tensor) -> Tensor:
         velocity: Tensor = jvp(output, (h, outputs), (direction.expand_as(h), move))[1]
         return velocity @ direction
 
     return entries + (vmap(entry, in_dims=(0, 2))(directions, moves) * mask).sum((0, 2))
+
+
+def _diagonal(moves: Tensor, n_features: int) -> Tensor:
+    """Of what moves by each feature of each atom, (B, N, N F, S), what moves by the atom's own: (B, N, F, S)."""
+    b, n = moves.shape[:2]
+    return moves.view(b, n, n, n_features, -1).diagonal(dim1=1, dim2=2).permute(0, 3, 1, 2)
 
 
 def _room(x: Tensor, amount: int) -> int:

@@ -1,5 +1,6 @@
 """What training minimises, behind one interface: flow matching of the velocity, or the likelihood of the whole flow."""
 
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.batch import MoleculeBatch
-from model.config import FlowConfig
+from model.config import EGNNConfig, FlowConfig, VectorEGNNConfig
 from model.flow.dequantize import Learned
 from model.flow.distributions import AtomCountPrior
 from model.flow.dynamics import build
@@ -63,8 +64,11 @@ class FlowMatching:
         self.sigma = None if config.dequantizer.kind == "given" else config.dequantizer.sigma
 
     def build(self) -> nn.Module:
-        """A fresh velocity."""
-        return build(self.config.dynamics).to(self.device)
+        """A fresh velocity; each atom's type is learnt for itself, whatever is made of all of them later."""
+        dynamics = self.config.dynamics
+        if isinstance(dynamics, EGNNConfig | VectorEGNNConfig):
+            dynamics = replace(dynamics, odd_types=())
+        return build(dynamics).to(self.device)
 
     def begin(self, network: nn.Module, data: Molecules) -> None:
         """Nothing: a velocity knows no sizes."""

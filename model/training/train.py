@@ -199,8 +199,9 @@ def _starting_flow(config: TrainConfig, start: str) -> MoleculeFlow:
     if config.objective == "dequantizer":
         expected = replace(expected, dequantizer=flow.config.dequantizer)
     elif expected.dequantizer.kind == "given" and isinstance(expected.dynamics, EGNNConfig | VectorEGNNConfig):
-        output = getattr(flow.config.dynamics, "output", "still")
-        dynamics = replace(expected.dynamics, output=output)
+        found, dynamics = flow.config.dynamics, expected.dynamics
+        if isinstance(found, EGNNConfig | VectorEGNNConfig):  # what becomes of types is of no matter where they stay
+            dynamics = replace(dynamics, output=found.output, odd_types=found.odd_types)
         expected = replace(expected, dynamics=dynamics, dequantizer=flow.config.dequantizer)
     if flow.config != expected:
         raise ConfigError(f"{start} holds another model than the configuration's flow; expected the same")

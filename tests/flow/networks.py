@@ -26,8 +26,19 @@ PARTICLES = replace(OURS, n_features=0, output="velocity")
 VECTORS = VectorEGNNConfig(node_dim=12, edge_dim=6, n_vectors=3, n_layers=2, n_radial=4, n_frequencies=2)
 GRAPH = GNNConfig(node_dim=12, n_layers=2)
 CONFIGS: dict[str, list[DynamicsConfig]] = {
-    "egnn": [OURS, replace(OURS, output="velocity", gate=False, tanh_range=None), ORIGINAL, PARTICLES],
-    "vector_egnn": [VECTORS, replace(VECTORS, output="still"), replace(VECTORS, n_features=0, output="velocity")],
+    "egnn": [
+        OURS,
+        replace(OURS, odd_types=(0, 2, 4)),
+        replace(OURS, output="velocity", gate=False, tanh_range=None),
+        ORIGINAL,
+        PARTICLES,
+    ],
+    "vector_egnn": [
+        VECTORS,
+        replace(VECTORS, odd_types=(0, 2, 4)),
+        replace(VECTORS, output="still"),
+        replace(VECTORS, n_features=0, output="velocity"),
+    ],
     "gnn": [GRAPH, replace(GRAPH, gate=False), replace(GRAPH, n_features=5)],
     "kernel": [KernelConfig(n_radial=12, n_times=4)],
 }

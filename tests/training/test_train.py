@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.checkpoint import load
 from model.config import DequantizerConfig, EGNNConfig, FlowConfig
 from model.errors import ConfigError, DataError
 from model.training.data import SETTING, batch_plan, batches, load_qm9
@@ -136,8 +137,25 @@ def test_training_starts_from_weights_of_the_same_model(qm9, tmp_path, config):
         Trainer(other).begin(data)
 
 
+def test_each_atom_learns_its_type_for_itself_and_the_flow_knows_of_all(qm9, tmp_path):
+    flow = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, odd_types=(0, 2, 4)))
+    data, alone, knowing = load_qm9(qm9, "train"), Trainer(TINY), Trainer(replace(TINY, flow=flow))
+    for trainer in (alone, knowing):
+        trainer.begin(data)
+        trainer.update(trainer.network, trainer.draw(data, np.arange(8), step=0), 8)
+    for mine, theirs in zip(knowing.network.parameters(), alone.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    export(knowing, data, tmp_path / "weights")
+    assert load(tmp_path / "weights").config.dynamics.odd_types == (0, 2, 4)
+    t, x, h, mask = torch.full((1,), 0.9), torch.randn(1, 5, 3), torch.randn(1, 5, 5), torch.ones(1, 5).bool()
+    first, second = (flow_of(trainer, data).velocity(t, x, h, mask) for trainer in (alone, knowing))
+    assert torch.equal(first[0], second[0])
+    assert (first[1] - second[1]).abs().max() > 1e-4
+
+
 def test_with_types_given_training_starts_from_a_model_that_draws_them(qm9, tmp_path):
-    data, drawing = load_qm9(qm9, "train"), Trainer(TINY)
+    flow = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, odd_types=(0, 2, 4)))
+    data, drawing = load_qm9(qm9, "train"), Trainer(replace(TINY, flow=flow))
     drawing.begin(data)
     export(drawing, data, tmp_path / "weights")
     still = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, output="still"), dequantizer=GIVEN)

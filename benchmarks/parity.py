@@ -1,0 +1,68 @@
+"""What it is worth to know that electrons are even in number: the same weights and noise, with and without.
+
+    python -m benchmarks.parity [MOLECULES [WEIGHTS]]
+
+Default: 1,000 molecules of weights/qm9, tolerance 1e-3, seed 0; weights trained without the condition may be asked.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import model
+from benchmarks.measure import DOCS, put, tell
+from model.checkpoint import load, read_card
+from model.chem.metrics import Share, stability, validity
+from model.config import FlowConfig, VectorEGNNConfig
+from model.flow.molecule_flow import MoleculeFlow
+
+BUNDLED = Path(model.__file__).parents[1] / "weights" / "qm9"
+
+
+def told(weights: Path, knows: bool) -> MoleculeFlow:
+    """The flow of these weights, whose types know of the parity or do not."""
+    flow = load(weights)
+    dynamics = flow.config.dynamics
+    assert isinstance(dynamics, VectorEGNNConfig)
+    odd = tuple(i for i, number in enumerate(flow.config.vocabulary) if number % 2) if knows else ()
+    changed = MoleculeFlow(replace(flow.config, dynamics=replace(dynamics, odd_types=odd)))
+    changed.load_state_dict(flow.state_dict())
+    return changed.requires_grad_(False).eval()
+
+
+def measured(flow: MoleculeFlow, count: int) -> dict[str, Any]:
+    """Shares, with their intervals, of so many samples."""
+    found = list(flow.samples([None] * count, seed=0))
+    molecules = [one.molecule for one in found if one.molecule]
+    even = Share(sum(int(m.atomic_numbers.sum()) % 2 == 0 for m in molecules), count)
+    stable, valid = stability(molecules), validity(molecules, "EDM")
+    shares = {"even electrons": even, "stable": stable.molecules, "valid": valid.validity}
+    intervals = {name: (share.value, share.interval.low, share.interval.high) for name, share in shares.items()}
+    return intervals | {"atoms": stable.atom_stability, "evaluations": sum(one.nfe for one in found) / count}
+
+
+def main(count: int, weights: Path) -> None:
+    torch.set_num_threads(1)
+    card = read_card(weights)
+    assert isinstance(card.config, FlowConfig)
+    found = {name: measured(told(weights, name == "with"), count) for name in ("without", "with")}
+    columns = ["", "even number of electrons %", "molecules stable %", "valid %", "atoms stable %", "evaluations"]
+    rows = []
+    for name, one in found.items():
+        shares = [one[key] for key in ("even electrons", "stable", "valid")]
+        cells = [f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})" for value, low, high in shares]
+        rows.append([f"{name} the condition", *cells, f"{100 * one['atoms']:.1f}", f"{one['evaluations']:.1f}"])
+    facts = {"weights": card.name, "weights_sha256": card.weights_sha256, "molecules": count, "found": found}
+    tell("parity", f"{count} molecules of {card.name}", columns, rows, facts)
+    if weights == BUNDLED:
+        lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
+        lines.insert(1, "|---" * len(columns) + "|")
+        put(DOCS / "science.md", "parity", "\n".join([f"{count:,} molecules, with 95 % intervals:", "", *lines]))
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    main(int(arguments[0]) if arguments else 1000, Path(arguments[1]) if arguments[1:] else BUNDLED)
