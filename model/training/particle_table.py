@@ -168,7 +168,7 @@ def dynamics_of(model: str, n_dims: int) -> DynamicsConfig:
             return KernelConfig()
         case "vector":
             return VectorEGNNConfig(
-                n_features=0, node_dim=64, edge_dim=32, n_vectors=16, n_layers=4, n_radial=24, size_input=False,
+                n_features=0, node_dim=192, edge_dim=48, n_vectors=16, n_layers=8, n_radial=31, size_input=False,
                 output="velocity",
             )  # fmt: skip
     raise ConfigError(f"found model {model!r}; expected one of {', '.join((*MODELS, VECTOR))}")
@@ -184,16 +184,21 @@ def configuration(cell: Cell, effort: Effort) -> ParticleTraining:
         dynamics=dynamics_of(cell.model, n_dims),
     )
     brisk = OptimizerConfig(muon_rate=0.01, adam_rate=0.003, warmup_steps=50, clip=20.0, ema=0.98)
+    if cell.model == VECTOR:  # as it is trained on QM9
+        brisk = OptimizerConfig(muon_rate=0.012, muon_decay=0.02, adam_rate=0.0012, clip=20.0, ema=0.995)
     gentle = OptimizerConfig(muon_rate=0.001, adam_rate=0.0005, warmup_steps=5, clip=10.0, ema=0.9)
     if cell.objective == "flow_matching":
-        checks = max(1, effort.steps // 100)
+        checks = min(60, max(1, effort.steps // 100))
         stage = Stage("flow_matching", effort.steps, effort.batch_size, checks, optimizer=brisk)
     else:
         checks = max(1, effort.likelihood_steps // 10)
         rates = gentle if cell.objective == "both" else replace(brisk, warmup_steps=5)  # its steps are few
         stage = Stage("likelihood", effort.likelihood_steps, effort.batch_size, checks, 6, 200, rates)
     augment = cell.model == "gnn_att_aug"
-    return ParticleTraining(cell.system, cell.samples, flow, augment, (stage,), time_power=1.0, seed=cell.seed)
+    large = cell.model == VECTOR and cell.objective == "flow_matching"
+    return ParticleTraining(
+        cell.system, cell.samples, flow, augment, (stage,), time_power=1.0, seed=cell.seed, compile=large
+    )
 
 
 def fill(

@@ -1,8 +1,10 @@
 """Training of a ParticleFlow: by flow matching, by likelihood, or by the one after the other; validated on the way."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +65,8 @@ class ParticleTraining:
         stages: one after the other.
         likelihood: how the likelihood is estimated in stages of that objective.
         time_power: for flow matching: density of times proportional to t^time_power.
+        compile: compile the layers, and let messages have bfloat16, while training by flow matching: a minute to start,
+            then faster where the network is large.
     """
 
     system: str
@@ -73,6 +77,7 @@ class ParticleTraining:
     likelihood: LikelihoodConfig = field(default_factory=lambda: LikelihoodConfig(kinetic=0.0, adjoint=False))
     time_power: float = 0.0
     seed: int = 0
+    compile: bool = False
 
 
 def couple_particles(x1: Positions, turn: bool, rng: np.random.Generator) -> Positions:
@@ -110,6 +115,7 @@ class ParticleTrainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.flow = (flow or ParticleFlow(config.flow)).float()
+        self.network = _compiled(self.flow.dynamics) if config.compile else self.flow.dynamics
         self.train = _normal(data.train[: config.samples], config.flow.scale)
         self.valid = _normal(data.valid, config.flow.scale)
 
@@ -119,7 +125,7 @@ class ParticleTrainer:
             yield from self._stage(number, stage)
 
     def _stage(self, number: int, stage: Stage) -> Iterator[tuple[int, int, float, float]]:
-        network = self.flow.dynamics
+        network = self.network
         average = [p.detach().clone() for p in network.parameters()]
         optimizer = Optimizer(network, stage.optimizer)
         every = max(1, stage.steps // stage.checks)
@@ -141,6 +147,7 @@ class ParticleTrainer:
                 if step - best_step >= stage.patience * every:
                     break
         _put(network, best_average)
+        _put(self.flow.dynamics, best_average)
 
     def _batch(self, size: int, rng: np.random.Generator) -> Positions:
         x = self.train[rng.integers(len(self.train), size=size)]
@@ -152,7 +159,7 @@ class ParticleTrainer:
         turn = bool(self.flow.dynamics.equivariant) or self.config.augment
         x0, x1 = torch.from_numpy(couple_particles(x, turn, rng)), torch.from_numpy(x)
         t = torch.from_numpy(rng.random(len(x), dtype=np.float32) ** (1.0 / (self.config.time_power + 1.0)))
-        return velocity_error(self.flow.dynamics, x0, x1, t)
+        return velocity_error(self.network, x0, x1, t)
 
     def _likelihood(self, x: Tensor, seed: int) -> Tensor:
         config = self.config.likelihood
@@ -161,21 +168,21 @@ class ParticleTrainer:
         if config.probe != "exact":
             sources = [generator(seed, row, "probe") for row in range(len(x))]
             probe = rademacher(sources, mask, 0, x.shape[-1]).to(x)
-        adjoint = list(self.flow.dynamics.parameters()) if config.adjoint else None
+        adjoint = list(self.network.parameters()) if config.adjoint else None
         rules = config.tolerance, config.tolerance, adjoint, config.regularised
-        end = solve(self.flow.dynamics, x, x[..., :0], mask, 1.0, 0.0, probe, *rules)
+        end = solve(self.network, x, x[..., :0], mask, 1.0, 0.0, probe, *rules)
         nll = -(end.ladj + self.flow.base.log_prob(end.x, mask))
         return nll + config.kinetic * end.kinetic + config.jacobian * end.frobenius
 
     @torch.no_grad()
     def _validate(self, stage: Stage, average: list[Tensor]) -> float:
-        mine = [p.detach().clone() for p in self.flow.dynamics.parameters()]
-        _put(self.flow.dynamics, average)
+        mine = [p.detach().clone() for p in self.network.parameters()]
+        _put(self.network, average)
         rng = np.random.default_rng([7, stage.steps])  # the same noise at every check
         valid = self.valid[: stage.valid_samples]
         parts = np.array_split(valid, math.ceil(len(valid) / max(256, stage.batch_size)))
         losses = [float(self._losses(stage, part, rng).sum()) for part in parts]
-        _put(self.flow.dynamics, mine)
+        _put(self.network, mine)
         return sum(losses) / len(valid)
 
 
@@ -191,6 +198,15 @@ def _normal(x: Positions, scale: float) -> Positions:
     """Centred, in units of the flow."""
     centred: Positions = ((x - x.mean(1, keepdims=True)) / scale).astype(np.float32)
     return centred
+
+
+def _compiled(network: Any) -> Any:
+    """A copy that trains faster: its layers compiled one by one, messages in bfloat16."""
+    network = copy.deepcopy(network)
+    network.pair_dtype = torch.bfloat16
+    for layer in network.network.layers:
+        layer.compile(dynamic=True)
+    return network
 
 
 @torch.no_grad()
