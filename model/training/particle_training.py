@@ -79,6 +79,10 @@ class ParticleTraining:
     seed: int = 0
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        if self.compile and any(stage.objective != "flow_matching" for stage in self.stages):
+            raise ConfigError('compile is true; expected stages of "flow_matching" alone: a solver needs float32')
+
 
 def couple_particles(x1: Positions, turn: bool, rng: np.random.Generator) -> Positions:
     """Noise for samples (B, N, D) of zero mean, brought near them: its particles reordered, and turned (O(D)) if asked.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import EGNNConfig, KernelConfig, ParticleConfig
+from model.config import EGNNConfig, KernelConfig, ParticleConfig, VectorEGNNConfig
 from model.errors import ConfigError
 from model.training.likelihood import LikelihoodConfig
 from model.training.optimizer import OptimizerConfig
@@ -70,6 +70,28 @@ def run(stage: Stage, samples: int = 600, kernel: bool = True) -> tuple[float, l
     told = list(trainer.run())
     nll = -trainer.flow.log_prob(torch.from_numpy(data.test)).mean().item()
     return nll - entropy(data), told
+
+
+def test_what_a_compiled_copy_learns_is_the_flow_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # a minute, and the same numbers
+    dynamics = VectorEGNNConfig(
+        n_features=0, node_dim=8, edge_dim=8, n_vectors=2, n_layers=1, n_radial=4, size_input=False, output="velocity"
+    )
+    stage = Stage(steps=40, batch_size=32, checks=2)
+    flow = ParticleConfig(n_particles=3, n_dims=3, dynamics=dynamics)
+    trainer = ParticleTrainer(
+        ParticleTraining("springs", 100, flow, stages=(stage,), compile=True), gaussian(100, n_dims=3)
+    )
+    before = [p.clone() for p in trainer.flow.dynamics.parameters()]
+    told = list(trainer.run())
+    after = list(trainer.flow.dynamics.parameters())
+    for mine, theirs in zip(after, trainer.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert any(not torch.equal(now, then) for now, then in zip(after, before, strict=True))
+    assert told[-1][3] < told[0][3]
+    assert trainer.flow.dynamics.pair_dtype is None
+    with pytest.raises(ConfigError, match='expected stages of "flow_matching" alone'):
+        ParticleTraining("springs", 100, flow, stages=(Stage("likelihood"),), compile=True)
 
 
 def test_flow_matching_reaches_the_entropy_of_a_gaussian() -> None:
