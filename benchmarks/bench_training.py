@@ -112,7 +112,8 @@ class PlainLoop:
     def update(self, rows: np.ndarray) -> float:
         rng = np.random.default_rng([self.config.seed, self.step, 1])
         d = self.config.flow.dequantizer
-        pairs = couple(*self.data.stack(rows), len(self.config.flow.vocabulary), d.scale, d.sigma, rng)
+        corners = (d.scale * np.eye(len(self.config.flow.vocabulary))).astype(np.float32)
+        pairs = couple(*self.data.stack(rows), corners, d.sigma, rng)
         t = torch.from_numpy(rng.random(len(rows), dtype=np.float32) ** (1.0 / (self.config.matching.time_power + 1.0)))
         s = t[:, None, None]
         h = torch.lerp(pairs.h0, pairs.h1, s)

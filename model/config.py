@@ -72,6 +72,8 @@ class VectorEGNNConfig:
 
     Attributes:
         n_vectors: vectors per atom, K.
+        move_scale: multiplies the moves of each layer. Muon's steps have one length for every matrix; with a small
+            scale those of the matrices that place atoms are fine.
         kind, n_features, node_dim, edge_dim, n_layers, n_radial, message_scale, n_frequencies, size_input, output,
             feature_scale, feature_sigma, odd_types: as of `EGNNConfig`.
     """
@@ -84,6 +86,7 @@ class VectorEGNNConfig:
     n_layers: int = 8
     n_radial: int = 24
     message_scale: float = 5.0
+    move_scale: float = 1.0
     n_frequencies: int = 4
     size_input: bool = True
     output: str = "centre"

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -18,3 +19,9 @@ def shared() -> Path:
     if not place.is_dir():
         pytest.skip(f"reference data not found at {place}: set ENFLOW_SHARED to the directory that holds it")
     return place
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Networks that a test or its fixtures make have the same weights each time, whatever ran before."""
+    torch.manual_seed(0)

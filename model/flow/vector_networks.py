@@ -26,8 +26,8 @@ class VectorEGNNLayer(nn.Module):
     """One layer of message passing with K vectors V_i on every atom, which turn with the molecule.
 
     With u_ij = (x_i - x_j) / (d_ij + 1), m_ij = gate(m) phi_e(s_i, s_j, d_ij, d0_ij, V_i . u_ij, V_j . u_ij):
-    V_i += sum_j W m_ij u_ij;  s_i += phi_h(s_i, sum_j m_ij, |V_i|);  x_i += sum_k a_k(s_i) V_ik;  V_ik *= b_k(s_i);
-    vectors and moves are bounded.
+    V_i += sum_j W m_ij u_ij;  s_i += phi_h(s_i, sum_j m_ij, |V_i|);  x_i += c sum_k a_k(s_i) V_ik;  V_ik *= b_k(s_i);
+    vectors and moves are bounded, and c is the configuration's `move_scale`.
     The EGNN (Satorras et al. 2021) with the vector channels of PaiNN (Schütt et al. 2021): a message sees angles, which
     distances alone give only after several layers. The positions move along the vectors, so that one sum over the pairs
     serves both.
@@ -49,7 +49,7 @@ class VectorEGNNLayer(nn.Module):
         self.node_out = nn.Linear(node, node)
         self.scales = nn.Linear(node, vectors)
         self.moves = nn.Linear(node, vectors)
-        self.message_scale = config.message_scale
+        self.message_scale, self.move_scale = config.message_scale, config.move_scale
         nn.init.uniform_(self.moves.weight, -0.1 * node**-0.5, 0.1 * node**-0.5)
 
     def forward(
@@ -73,7 +73,7 @@ class VectorEGNNLayer(nn.Module):
         messages = m.sum(-2, dtype=x.dtype) / self.message_scale
         hidden = activated(linear_in(self.node_in, torch.cat([s_in, messages.to(dtype), lengths.to(dtype)], -1)))
         s = s + linear_in(self.node_out, hidden).to(x.dtype)
-        move = vectors @ linear_in(self.moves, hidden).to(x.dtype).unsqueeze(-1)
+        move = vectors @ (self.move_scale * linear_in(self.moves, hidden).to(x.dtype)).unsqueeze(-1)
         x = x + bounded(move, FARTHEST).squeeze(-1)
         scales = 2.0 * torch.sigmoid(linear_in(self.scales, hidden).to(x.dtype))
         return s, x, vectors * scales.unsqueeze(-2)

@@ -48,8 +48,7 @@ class Pairs:
 def couple(
     atom_types: NDArray[np.int64],
     positions: NDArray[np.float32],
-    n_types: int,
-    scale: float,
+    corners: NDArray[np.float32],
     sigma: float,
     rng: np.random.Generator,
     rounds: int = 1,
@@ -64,14 +63,16 @@ def couple(
     Args:
         atom_types: (B, N) indices into the vocabulary.
         positions: (B, N, 3) angstrom, centred.
+        corners: (K, F) features of each type, without noise.
+        sigma: of the noise of the features.
         rounds: how often both are done, each with the other's last answer; 0 couples independently.
     """
     b, n = atom_types.shape
-    centres = (scale * np.eye(n_types, dtype=np.float32))[atom_types]
-    h1 = centres + sigma * rng.standard_normal((b, n, n_types), dtype=np.float32)
+    centres = corners[atom_types]
+    h1 = centres + sigma * rng.standard_normal(centres.shape, dtype=np.float32)
     x0 = rng.standard_normal((b, n, 3), dtype=np.float32)
     x0 -= x0.mean(1, keepdims=True)
-    h0 = rng.standard_normal((b, n, n_types), dtype=np.float32)
+    h0 = rng.standard_normal(centres.shape, dtype=np.float32)
     for _ in range(rounds):
         source, target = np.concatenate([x0, h0], -1), np.concatenate([positions, h1], -1)
         cost = -target @ source.transpose(0, 2, 1)  # squared distance up to terms that no permutation changes

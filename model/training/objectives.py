@@ -63,6 +63,14 @@ class FlowMatching:
         self.config, self.matching, self.device = config, matching, device
         self.sigma = None if config.dequantizer.kind == "given" else config.dequantizer.sigma
 
+    @property
+    def corners(self) -> NDArray[np.float32]:
+        """The features of each type without noise, (K, F)."""
+        corners: NDArray[np.float32] = self.config.dequantizer.scale * np.eye(
+            len(self.config.vocabulary), dtype=np.float32
+        )
+        return corners
+
     def build(self) -> nn.Module:
         """A fresh velocity; each atom's type is learnt for itself, whatever is made of all of them later."""
         dynamics = self.config.dynamics
@@ -93,11 +101,11 @@ class FlowMatching:
     ) -> tuple[Pairs, Tensor]:
         """Coupled pairs and times."""
         rng = np.random.default_rng([seed, step, 1])
-        n_types, scale, rounds = len(self.config.vocabulary), self.config.dequantizer.scale, self.matching.transport
+        rounds = self.matching.transport
         if self.sigma is None:
-            pairs = couple_given(*data.stack(rows), n_types, rng, rounds)
+            pairs = couple_given(*data.stack(rows), len(self.config.vocabulary), rng, rounds)
         else:
-            pairs = couple(*data.stack(rows), n_types, scale, self.sigma, rng, rounds)
+            pairs = couple(*data.stack(rows), self.corners, self.sigma, rng, rounds)
         t = rng.random(len(rows), dtype=np.float32) ** (1.0 / (self.matching.time_power + 1.0))
         return pairs.to(self.device), torch.from_numpy(t).to(self.device)
 

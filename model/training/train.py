@@ -88,13 +88,17 @@ def read_config(path: Path) -> TrainConfig:
 
 
 class Trainer:
-    """The state of a run: network, its average, optimizer, step and molecules seen."""
+    """The state of a run: network, its average, optimizer, step and molecules seen.
 
-    def __init__(self, config: TrainConfig, device: str = "cpu") -> None:
+    Args:
+        objective: None = the one that the configuration names.
+    """
+
+    def __init__(self, config: TrainConfig, device: str = "cpu", objective: Objective | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = device
-        self.objective = objective_of(config, device)
+        self.objective = objective or objective_of(config, device)
         self.network = self.objective.build()
         self.average = [p.detach().clone() for p in self.network.parameters()]
         self.optimizer = Optimizer(self.network, config.optimizer)

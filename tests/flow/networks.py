@@ -35,7 +35,7 @@ CONFIGS: dict[str, list[DynamicsConfig]] = {
     ],
     "vector_egnn": [
         VECTORS,
-        replace(VECTORS, odd_types=(0, 2, 4)),
+        replace(VECTORS, odd_types=(0, 2, 4), move_scale=0.3),
         replace(VECTORS, output="still"),
         replace(VECTORS, n_features=0, output="velocity"),
     ],

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from model.flow.dynamics import centre_velocity
 from model.training.losses import couple, couple_given, flow_matching_loss, rotate_onto
 
+EYE = np.eye(5, dtype=np.float32)
 SCALE, SIGMA = 0.25, 0.05
 
 
@@ -36,7 +37,7 @@ def test_kabsch_agrees_with_scipy_on_noise():
 def test_the_assignment_is_the_cheapest_of_all_permutations():
     rng = np.random.default_rng(2)
     types, x = molecules(rng, b=1)
-    pairs = couple(types, x, 5, SCALE, SIGMA, np.random.default_rng(3))
+    pairs = couple(types, x, SCALE * EYE, SIGMA, np.random.default_rng(3))
     again = np.random.default_rng(3)  # the same draws, in the order that the coupling makes them
     h1 = np.eye(5, dtype=np.float32)[types] * SCALE + SIGMA * again.standard_normal((1, 4, 5), dtype=np.float32)
     x0 = again.standard_normal((1, 4, 3), dtype=np.float32)
@@ -54,7 +55,7 @@ def test_the_assignment_is_the_cheapest_of_all_permutations():
 def test_the_coupled_noise_is_centred_and_keeps_its_variance():
     rng = np.random.default_rng(4)
     types, x = molecules(rng, b=2000, n=5)
-    pairs = couple(types, x, 5, SCALE, SIGMA, rng)
+    pairs = couple(types, x, SCALE * EYE, SIGMA, rng)
     assert pairs.x0.mean(1).abs().max() < 1e-5
     np.testing.assert_allclose(pairs.x0.square().sum((1, 2)).mean(), 3 * (5 - 1), rtol=0.03)
     np.testing.assert_allclose(pairs.h0.square().mean(), 1.0, rtol=0.03)
@@ -72,7 +73,7 @@ def test_the_features_target_is_the_conditional_mean_of_a_joint_gaussian():
 
 def test_the_loss_vanishes_at_the_true_velocity_and_counts_a_known_error():
     rng = np.random.default_rng(5)
-    pairs = couple(*molecules(rng), 5, SCALE, SIGMA, rng)
+    pairs = couple(*molecules(rng), SCALE * EYE, SIGMA, rng)
 
     def velocity(t, x, h, mask):
         return pairs.x1 - pairs.x0, centre_velocity(t, h, pairs.centres, SIGMA)
@@ -107,5 +108,5 @@ def test_given_types_leave_the_noise_of_each_element_normal():
     types = np.repeat([[1, 0, 0, 0, 0]], 4000, 0)
     width = couple_given(types, x, 5, np.random.default_rng(0)).x0.square().sum(-1).mean(0)
     np.testing.assert_allclose(width, 3 * (1 - 1 / 5), rtol=0.05)
-    pooled = couple(np.zeros_like(types), x, 5, 0.0, SIGMA, np.random.default_rng(0)).x0.square().sum(-1).mean(0)
+    pooled = couple(np.zeros_like(types), x, 0.0 * EYE, SIGMA, np.random.default_rng(0)).x0.square().sum(-1).mean(0)
     assert pooled[0] < 0.7 * pooled[1:].min()  # what the docstring warns of
