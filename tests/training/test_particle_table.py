@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint import load_particles
+from model.config import SimpleConfig
 from model.errors import ConfigError
 from model.flow.particle_flow import ParticleFlow
 from model.training import particle_measures, particle_table
 from model.training.particle_figure import likelihood, publish
 from model.training.particle_figure import text as told
 from model.training.particle_table import MODELS, PUBLISHED, SIZES, VECTOR, Cell, Effort, Result
+from model.training.particle_training import ParticleTrainer
 from tests.training.test_particle_measures import springs
 
 
@@ -38,6 +40,25 @@ def test_a_cell_is_trained_scored_and_kept(tmp_path: Path) -> None:
     assert result.nll == pytest.approx(particle_measures.score(flow, data, 10, 1e-3)[0])
     particle_table.write_result(tmp_path, result)
     assert particle_table.read_results(tmp_path) == [result]
+
+
+def test_of_few_samples_the_depth_that_validates_better_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, effort, data, seen = Cell("dw4", "simple", 20, 0), Effort(5, 0, 8, 10, 1e-3), springs(), []
+    dynamics = [config.flow.dynamics for config in particle_table.candidates(cell, effort)]
+    assert dynamics == [SimpleConfig(), SimpleConfig(n_layers=1)]
+    for other in (replace(cell, samples=101), replace(cell, model="kernel"), replace(cell, objective="likelihood")):
+        assert len(particle_table.candidates(other, effort)) == 1
+    for first, second in ((3.0, 2.0), (2.0, 3.0)):
+        losses = iter([first, second])
+
+        def run(trainer: ParticleTrainer) -> list[tuple[int, int, float, float]]:
+            seen.append(trainer.flow)
+            return [(0, 5, 1.0, next(losses))]  # noqa: B023
+
+        monkeypatch.setattr(ParticleTrainer, "run", run)
+        result, flow = particle_table.fill(cell, effort, data, lambda *_: None)
+        assert flow is seen[-1 if second < first else -2]
+        assert result.parameters == sum(p.numel() for p in flow.parameters())
 
 
 def test_likelihood_goes_on_from_flow_matching_and_leaves_its_cell_alone(tmp_path: Path) -> None:
