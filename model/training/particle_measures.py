@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,13 +20,17 @@ BINS, REACH = 100, 13.0
 """Of pair distances, those of E-NF's table of QM9 positional; the last bin is open."""
 
 
-def score(flow: ParticleFlow, data: Particles, n: int, tolerance: float) -> tuple[float, float]:
-    """Mean NLL of n test samples, evenly spread over the split, nats, and its standard error.
+def score(
+    flow: ParticleFlow, data: Particles, n: int, tolerance: float, split: Literal["valid", "test"] = "test"
+) -> tuple[float, float]:
+    """Mean NLL of n samples of a split, evenly spread over it, nats, and its standard error.
 
     Where the energy is known: mean(-log q - E) + E's mean over all samples. The expectation is that of -log q, its
     error far smaller, since both rise and fall together between samples.
     """
-    x = torch.from_numpy(data.test[np.linspace(0, len(data.test) - 1, min(n, len(data.test))).round().astype(int)])
+    held_out = data.valid if split == "valid" else data.test
+    rows = np.linspace(0, len(held_out) - 1, min(n, len(held_out))).round().astype(int)
+    x = torch.from_numpy(held_out[rows])
     nll = -flow.log_prob(x, tolerance, tolerance).double()
     if data.potential is not None and data.mean_energy is not None:
         nll = nll - data.potential.energy(x.double()) + data.mean_energy

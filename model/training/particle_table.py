@@ -46,9 +46,9 @@ SCALES = {"dw4": 2.12, "lj13": 0.85, "qm9_positional": 1.6}
 N_DIMS = {"dw4": 2, "lj13": 3, "qm9_positional": 3}
 N_PARTICLES = {"dw4": 4, "lj13": 13, "qm9_positional": 19}
 
-FEW = 100
-"""Training samples up to which a network of one layer is tried as well, and whichever validates better is kept: three
-layers learn so few by heart."""
+FEW = 10
+"""Training samples up to which a network of one layer is tried as well, and whichever has the better NLL of validation
+samples is kept: three layers learn so few by heart."""
 
 PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
     "dw4": {
@@ -208,7 +208,7 @@ def configuration(cell: Cell, effort: Effort) -> ParticleTraining:
 
 
 def candidates(cell: Cell, effort: Effort) -> list[ParticleTraining]:
-    """Ways to train a cell, of which the validation chooses: of few samples also with a single layer."""
+    """Ways to train a cell, of which the NLL of validation samples chooses: of few also with a single layer."""
     config = configuration(cell, effort)
     dynamics = config.flow.dynamics
     if cell.samples > FEW or cell.objective != "flow_matching" or isinstance(dynamics, KernelConfig):
@@ -221,14 +221,16 @@ def fill(
 ) -> tuple[Result, ParticleFlow]:
     """Train and score one cell; from a flow that is trained already where it goes on by likelihood."""
     began, best, trained, taken = time.process_time(), math.inf, None, 0
-    for config in [configuration(cell, effort)] if flow else candidates(cell, effort):
+    ways = [configuration(cell, effort)] if flow else candidates(cell, effort)
+    for config in ways:
         (stage,) = config.stages
-        trainer, checks = ParticleTrainer(config, data, flow), []
+        trainer, step = ParticleTrainer(config, data, flow), 0
         for _, step, loss, valid in trainer.run():
-            checks.append(valid)
             report(f"{cell.name} {stage.objective}", step, stage.steps, f"loss {loss:.3f}, valid {valid:.3f}")
-        if min(checks) < best or trained is None:
-            best, trained, taken = min(checks), trainer.flow.eval(), step
+        tried = trainer.flow.eval()
+        validated = score(tried, data, effort.test_samples, effort.tolerance, "valid")[0] if len(ways) > 1 else 0.0
+        if trained is None or validated < best:
+            best, trained, taken = validated, tried, step
     seconds = time.process_time() - began
     assert trained is not None, "there is at least one candidate"
     nll, error = score(trained, data, effort.test_samples, effort.tolerance)

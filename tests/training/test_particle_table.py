@@ -14,7 +14,6 @@ from model.training import particle_measures, particle_table
 from model.training.particle_figure import likelihood, publish
 from model.training.particle_figure import text as told
 from model.training.particle_table import MODELS, PUBLISHED, SIZES, VECTOR, Cell, Effort, Result
-from model.training.particle_training import ParticleTrainer
 from tests.training.test_particle_measures import springs
 
 
@@ -43,21 +42,23 @@ def test_a_cell_is_trained_scored_and_kept(tmp_path: Path) -> None:
 
 
 def test_of_few_samples_the_depth_that_validates_better_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    cell, effort, data, seen = Cell("dw4", "simple", 20, 0), Effort(5, 0, 8, 10, 1e-3), springs(), []
+    cell, effort, data = Cell("dw4", "simple", 10, 0), Effort(5, 0, 8, 10, 1e-3), springs()
     dynamics = [config.flow.dynamics for config in particle_table.candidates(cell, effort)]
     assert dynamics == [SimpleConfig(), SimpleConfig(n_layers=1)]
-    for other in (replace(cell, samples=101), replace(cell, model="kernel"), replace(cell, objective="likelihood")):
+    for other in (replace(cell, samples=11), replace(cell, model="kernel"), replace(cell, objective="likelihood")):
         assert len(particle_table.candidates(other, effort)) == 1
-    for first, second in ((3.0, 2.0), (2.0, 3.0)):
-        losses = iter([first, second])
+    for validated, layers in (((3.0, 2.0), 1), ((2.0, 3.0), 2)):
+        answers = iter([("valid", validated[0]), ("valid", validated[1]), ("test", 7.0)])
 
-        def run(trainer: ParticleTrainer) -> list[tuple[int, int, float, float]]:
-            seen.append(trainer.flow)
-            return [(0, 5, 1.0, next(losses))]  # noqa: B023
+        def score(*arguments: object) -> tuple[float, float]:
+            split, nll = next(answers)  # noqa: B023
+            assert ("valid" if len(arguments) == 5 else "test") == split, "the test samples choose nothing"
+            return nll, 0.1
 
-        monkeypatch.setattr(ParticleTrainer, "run", run)
+        monkeypatch.setattr(particle_table, "score", score)
         result, flow = particle_table.fill(cell, effort, data, lambda *_: None)
-        assert flow is seen[-1 if second < first else -2]
+        assert flow.config.dynamics == SimpleConfig(n_layers=layers)
+        assert result.nll == 7.0
         assert result.parameters == sum(p.numel() for p in flow.parameters())
 
 
