@@ -69,7 +69,7 @@ def effort(document: dict[str, Any]) -> str:
     low, middle, high = errors[0], errors[len(errors) // 2], errors[-1]
     others = [cell for cell in document["cells"] if cell not in cells]
     fine = {(c["effort"]["likelihood_steps"], c["effort"]["batch_size"]) for c in others}
-    fines = " or ".join(f"{s} steps of {b} samples" for s, b in sorted(fine))
+    fines = " or ".join(f"{s:,} steps of {b} samples" for s, b in sorted(fine))
     by_likelihood = f" By likelihood: at most {fines}." if fine else ""
     return (
         f"{document['system'].upper()}: {len(cells)} of {total} cells, {efforts}; error of an entry {low:.2f} to "

@@ -4,7 +4,6 @@ A cell is trained, scored on test samples with the exact divergence, and kept on
 """
 
 import json
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -140,7 +139,7 @@ class Result:
         above_floor: nll less the entropy of the distribution; None where that is not known.
         parameters: of the network that was kept (see `candidates`).
         steps: that it took.
-        seconds: processor time of all training.
+        seconds: processor time of all training, and of the choice.
         effort: what was meant to be spent.
     """
 
@@ -220,19 +219,15 @@ def fill(
     cell: Cell, effort: Effort, data: Particles, report: Report, flow: ParticleFlow | None = None
 ) -> tuple[Result, ParticleFlow]:
     """Train and score one cell; from a flow that is trained already where it goes on by likelihood."""
-    began, best, trained, taken = time.process_time(), math.inf, None, 0
+    began = time.process_time()
     ways = [configuration(cell, effort)] if flow else candidates(cell, effort)
-    for config in ways:
-        (stage,) = config.stages
-        trainer, step = ParticleTrainer(config, data, flow), 0
-        for _, step, loss, valid in trainer.run():
-            report(f"{cell.name} {stage.objective}", step, stage.steps, f"loss {loss:.3f}, valid {valid:.3f}")
-        tried = trainer.flow.eval()
-        validated = score(tried, data, effort.test_samples, effort.tolerance, "valid")[0] if len(ways) > 1 else 0.0
-        if trained is None or validated < best:
-            best, trained, taken = validated, tried, step
+    runs = [_train(cell, config, data, report, flow) for config in ways]
+    trained, taken = runs[0]
+    if len(runs) > 1:
+        trained, taken = min(
+            runs, key=lambda run: score(run[0], data, effort.test_samples, effort.tolerance, "valid")[0]
+        )
     seconds = time.process_time() - began
-    assert trained is not None, "there is at least one candidate"
     nll, error = score(trained, data, effort.test_samples, effort.tolerance)
     result = Result(
         cell=cell,
@@ -245,6 +240,17 @@ def fill(
         effort=effort,
     )
     return result, trained
+
+
+def _train(
+    cell: Cell, config: ParticleTraining, data: Particles, report: Report, flow: ParticleFlow | None
+) -> tuple[ParticleFlow, int]:
+    """The flow that comes of it, and the steps it took."""
+    (stage,) = config.stages
+    trainer, taken = ParticleTrainer(config, data, flow), 0
+    for _, taken, loss, valid in trainer.run():
+        report(f"{cell.name} {stage.objective}", taken, stage.steps, f"loss {loss:.3f}, valid {valid:.3f}")
+    return trainer.flow.eval(), taken
 
 
 def fill_all(
