@@ -21,16 +21,16 @@ from torch import Tensor, nn
 
 import model
 from benchmarks.measure import DOCS, RESULTS, put, tell
-from model.chem.metrics import stability
-from model.config import EGNNConfig, VectorEGNNConfig
-from model.flow.distributions import FeatureGaussian
-from model.flow.dynamics import VectorEGNNDynamics, centre_velocity
-from model.flow.molecule_flow import MoleculeFlow
-from model.training.data import Molecules, batches, data_file, load_qm9
-from model.training.export import flow_of
-from model.training.losses import couple, flow_matching_loss
-from model.training.objectives import FlowMatching
-from model.training.train import TrainConfig, Trainer, compiled, read_config
+from enflow.model.chem.analysis.metrics import stability
+from enflow.model.config import EGNNConfig, VectorEGNNConfig
+from enflow.model.flow.distributions import FeatureGaussian
+from enflow.model.flow.dynamics import VectorEGNNDynamics, centre_velocity
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.training.data.qm9 import Molecules, batches, data_file, load_qm9
+from enflow.model.training.export import flow_of
+from enflow.model.training.flow_matching import couple, flow_matching_loss
+from enflow.model.training.objectives import FlowMatching
+from enflow.model.training.trainer import TrainConfig, Trainer, compiled, read_config
 
 CONFIG = Path(model.__file__).parent / "training" / "configs" / "qm9.json"
 TIMES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)

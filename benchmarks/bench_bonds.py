@@ -14,8 +14,8 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
 from benchmarks.measure import tell
-from model.chem.bonds import Bonds, infer_bonds, to_mol
-from model.chem.molecule import Molecule
+from enflow.model.chem.bonds import Bonds, infer_bonds, to_mol
+from enflow.model.chem.molecule import Molecule
 
 SHARED = Path(os.environ.get("ENFLOW_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 TARGET = 0.995

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from benchmarks.measure import RESULTS, tell
-from model.checkpoint import load
-from model.training.charts import Series, chart
-from service.engine import Engine
-from service.settings import BUNDLED_WEIGHTS
-from service.work import SampleWork
+from enflow.model.checkpoint import load
+from enflow.model.training.svg_charts import Series, chart
+from enflow.service.engine.core import Engine
+from enflow.service.settings import BUNDLED_WEIGHTS
+from enflow.service.protocol.requests import SampleWork
 
 SLOTS = (1, 4, 16, 64, 256)
 ATOMS = (3, 9, 18, 29)

@@ -9,10 +9,10 @@ import numpy as np
 
 from benchmarks.bench_bonds import SHARED, held_out
 from benchmarks.measure import tell
-from model.checkpoint import load
-from model.chem.molecule import Molecule
-from model.flow.molecule_flow import MoleculeFlow
-from service.settings import BUNDLED_WEIGHTS
+from enflow.model.checkpoint import load
+from enflow.model.chem.molecule import Molecule
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.service.settings import BUNDLED_WEIGHTS
 
 TARGET = 1e-3
 """Angstrom, of every coordinate."""

@@ -22,14 +22,14 @@ from torch import Tensor
 
 from benchmarks.bench_sampling import WEIGHTS, loosest
 from benchmarks.measure import by_turns, ratio, tell
-from model.checkpoint import load
-from model.en_flows import import_en_flows
-from model.flow.ensemble import Start, travel
-from model.flow.likelihood import divergence_along, path_tolerance, quadrature_tolerance
-from model.flow.molecule_flow import MoleculeFlow
-from model.flow.solve import solve
-from model.flow.stepper import arithmetic
-from model.flow.velocity import Velocity
+from enflow.model.checkpoint import load
+from enflow.model.en_flows import import_en_flows
+from enflow.model.flow.ode.batched_solver import Start, travel
+from enflow.model.flow.likelihood import divergence_along, path_tolerance, quadrature_tolerance
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.flow.ode.dopri5 import arithmetic
+from enflow.model.flow.velocity import Velocity
 
 WITHIN = 0.1
 LADDER = [float(f"{10 ** (-exponent / 4):.2g}") for exponent in range(8, 27)]

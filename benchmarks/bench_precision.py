@@ -14,15 +14,15 @@ import numpy as np
 import torch
 
 from benchmarks.measure import tell
-from model.checkpoint import load
-from model.chem.molecule import Molecule
-from model.config import TOLERANCES
-from model.flow.molecule_flow import MoleculeFlow
-from model.flow.solve import solve
-from model.training.data import data_file, load_qm9
-from service.engine import Engine, run
-from service.settings import BUNDLED_WEIGHTS
-from service.work import LikelihoodOptions, LikelihoodWork, Scored, Structure
+from enflow.model.checkpoint import load
+from enflow.model.chem.molecule import Molecule
+from enflow.model.config import TOLERANCES
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.training.data.qm9 import data_file, load_qm9
+from enflow.service.engine.core import Engine, run
+from enflow.service.settings import BUNDLED_WEIGHTS
+from enflow.service.protocol.requests import LikelihoodOptions, LikelihoodWork, Scored, Structure
 
 SIZES = [7, 8, 9, 11]
 PROMISED = {"standard": 0.5, "precise": 0.02}

@@ -22,12 +22,12 @@ from torchdiffeq import odeint
 
 from benchmarks.bench_velocity import Original
 from benchmarks.measure import by_turns, ratio, tell
-from model.checkpoint import load
-from model.en_flows import MOLECULES_BY_SIZE, import_en_flows
-from model.flow.ensemble import Start, travel
-from model.flow.molecule_flow import MoleculeFlow
-from model.flow.points import Latent
-from model.flow.velocity import Velocity
+from enflow.model.checkpoint import load
+from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
+from enflow.model.flow.ode.batched_solver import Start, travel
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.points import Latent
+from enflow.model.flow.velocity import Velocity
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "qm9"
 LADDER = [float(f"{10 ** (-exponent / 8):.2g}") for exponent in range(24, 57)]

@@ -25,12 +25,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import tell
-from model.checkpoint import load
-from service.app import create_app
-from service.replicas import Replicas
-from service.settings import BUNDLED_WEIGHTS, Settings
-from service.telemetry import configure_logs
-from service.worker import EngineClient, engine_client
+from enflow.model.checkpoint import load
+from enflow.service.api.app import create_app
+from enflow.service.client.replica_client import Replicas
+from enflow.service.settings import BUNDLED_WEIGHTS, Settings
+from enflow.service.telemetry import configure_logs
+from enflow.service.client.process_client import EngineClient, engine_client
 
 MOLECULES, ATOMS, TOLERANCE = 16, 9, "draft"
 OVERLOAD = 2.5
@@ -135,7 +135,7 @@ async def measure(count: int) -> dict[str, Any]:
     """Everything that needs a running service."""
     from ray import serve  # the benchmark stands outside the package whose one home of Ray is ray_app
 
-    from service import ray_app
+    from enflow.service import ray_app
 
     settings = Settings(device="cpu", threads=1, requests_per_minute=10**6, chemistry={"processes": 1})
     stage = ray_app.RayStage(await asyncio.to_thread(ray_app.started, settings, 1), str(settings.weights))
@@ -166,7 +166,7 @@ def main() -> None:
     if not importlib.util.find_spec("ray"):
         print("bench_scale: Ray is not installed (make test-ray installs it)")
         return
-    from service import ray_app
+    from enflow.service import ray_app
 
     configure_logs("error")
     torch.set_num_threads(1)

@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.measure import tell
-from model.checkpoint import load
-from model.config import TOLERANCES
-from service.engine import Engine, run
-from service.settings import BUNDLED_WEIGHTS
-from service.work import Done, SampleWork
+from enflow.model.checkpoint import load
+from enflow.model.config import TOLERANCES
+from enflow.service.engine.core import Engine, run
+from enflow.service.settings import BUNDLED_WEIGHTS
+from enflow.service.protocol.requests import Done, SampleWork
 
 LOAD = 0.7
 CROWD, TURNS = 20, 3

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from benchmarks.measure import by_turns, ratio, tell
-from model.config import EGNNConfig, FlowConfig
-from model.flow.dynamics import centre_velocity
-from model.flow.networks import EGNN, time_features
-from model.training.data import Molecules, data_file, load_qm9
-from model.training.losses import couple
-from model.training.optimizer import split_parameters, update_average
-from model.training.train import TrainConfig, Trainer, compiled, read_config
+from enflow.model.config import EGNNConfig, FlowConfig
+from enflow.model.flow.dynamics import centre_velocity
+from enflow.model.flow.networks.egnn import EGNN, time_features
+from enflow.model.training.data.qm9 import Molecules, data_file, load_qm9
+from enflow.model.training.flow_matching import couple
+from enflow.model.training.optimizer import split_parameters, update_average
+from enflow.model.training.trainer import TrainConfig, Trainer, compiled, read_config
 
 SHIPPED = Path(__file__).parents[1] / "model" / "training" / "configs" / "qm9.json"
 N_ATOMS, BATCH, STEPS = 18, 64, 4

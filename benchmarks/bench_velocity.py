@@ -18,12 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.measure import by_turns, ratio, tell
-from model.config import EGNNConfig
-from model.en_flows import MOLECULES_BY_SIZE, import_en_flows
-from model.flow.dynamics import build
-from model.flow.geometry import centre
-from model.flow.size_classes import by_size
-from model.flow.velocity import Velocity
+from enflow.model.config import EGNNConfig
+from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
+from enflow.model.flow.dynamics import build
+from enflow.model.flow.geometry import centre
+from enflow.model.flow.ode.size_buckets import by_size
+from enflow.model.flow.velocity import Velocity
 
 ROWS = 50
 REQUIRED, GOAL = 2.5, 4.0

@@ -16,13 +16,13 @@ import torch
 
 from benchmarks.ablation import CONFIG
 from benchmarks.measure import RESULTS, tell
-from model.config import TOLERANCES
-from model.terminal import progress
-from model.training.charts import Point, Series, chart, standalone
-from model.training.curve import curve
-from model.training.data import Molecules, data_file, load_qm9
-from model.training.export import flow_of
-from model.training.train import Trainer, read_config
+from enflow.model.config import TOLERANCES
+from enflow.model.progress import progress
+from enflow.model.training.svg_charts import Point, Series, chart, standalone
+from enflow.model.training.evaluation.solver_curve import curve
+from enflow.model.training.data.qm9 import Molecules, data_file, load_qm9
+from enflow.model.training.export import flow_of
+from enflow.model.training.trainer import Trainer, read_config
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "learning.svg"
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from benchmarks.measure import DOCS, put, tell
-from model.checkpoint import load, read_card
-from model.terminal import progress
-from model.training.data import data_file, load_qm9
-from model.training.evaluate import Evaluation, chosen, score
-from model.training.results import Journal, Scored
+from enflow.model.checkpoint import load, read_card
+from enflow.model.progress import progress
+from enflow.model.training.data.qm9 import data_file, load_qm9
+from enflow.model.training.evaluation.evaluate import Evaluation, chosen, score
+from enflow.model.training.evaluation.journal import Journal, Scored
 
 BUNDLED = Path(__file__).parents[1] / "weights" / "qm9"
 FOLDER = Path("runs") / "nll-moves"

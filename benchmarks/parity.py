@@ -14,10 +14,10 @@ import torch
 
 import model
 from benchmarks.measure import DOCS, put, tell
-from model.checkpoint import load, read_card
-from model.chem.metrics import Share, stability, validity
-from model.config import FlowConfig, VectorEGNNConfig
-from model.flow.molecule_flow import MoleculeFlow
+from enflow.model.checkpoint import load, read_card
+from enflow.model.chem.analysis.metrics import Share, stability, validity
+from enflow.model.config import FlowConfig, VectorEGNNConfig
+from enflow.model.flow.molecule_flow import MoleculeFlow
 
 BUNDLED = Path(model.__file__).parents[1] / "weights" / "qm9"
 

@@ -5,8 +5,8 @@ python -m benchmarks.picture
 
 from pathlib import Path
 
-from model.checkpoint import load
-from model.chem.viewer import drawing
+from enflow.model.checkpoint import load
+from enflow.model.chem.viewer import drawing
 
 REPOSITORY = Path(__file__).parents[1]
 SEED, COLUMNS, ROWS, SIDE = 0, 6, 2, 160

@@ -27,12 +27,12 @@ import httpx
 import numpy as np
 
 from benchmarks.measure import tell
-from service.app import create_app
-from service.engine import Engine, from_weights
-from service.server import Server
-from service.settings import BUNDLED_WEIGHTS, Settings
-from service.work import Event
-from service.worker import Care, EngineSpec, ProcessClient
+from enflow.service.api.app import create_app
+from enflow.service.engine.core import Engine, from_weights
+from enflow.service.api.server import Server
+from enflow.service.settings import BUNDLED_WEIGHTS, Settings
+from enflow.service.protocol.requests import Event
+from enflow.service.client.process_client import Care, EngineSpec, ProcessClient
 
 CALLERS, KILLED = 5, 2
 """Callers that end by themselves, and such as are killed while they read, again and again."""
@@ -220,7 +220,7 @@ def main() -> None:
     if arguments.stream:
         stream(arguments.stream, arguments.seed)
     weights = {"weights": str(BUNDLED_WEIGHTS)}
-    honest = EngineSpec("service.engine:from_weights", {**weights, "device": "cpu", "threads": 1})
+    honest = EngineSpec("enflow.service.engine.core:from_weights", {**weights, "device": "cpu", "threads": 1})
     leaking, minutes = EngineSpec("benchmarks.soak:leaky", weights), arguments.minutes
     seen = {
         "engine": asyncio.run(soak(honest, minutes)),

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from model.errors import ConfigError, EnflowError
-from model.particle_commands import particles_app
-from model.terminal import progress
+from enflow.model.errors import ConfigError, EnflowError
+from enflow.model.cli.particles import particles_app
+from enflow.model.progress import progress
 
 app = typer.Typer(
     name="enflow",
@@ -91,8 +91,8 @@ def qm9(
     called again. Removes the 3,054 uncharacterized molecules and splits the rest like EGNN, E-NF and EDM: 100,000 to
     train, 17,748 to validate, 13,083 to test.
     """
-    from model.training.data import SETTING
-    from model.training.qm9 import prepare
+    from enflow.model.training.data.qm9 import SETTING
+    from enflow.model.training.data.qm9_prepare import prepare
 
     with progress() as report:
         path = prepare(out or Path(os.environ.get(SETTING, "data")), report, files)
@@ -111,8 +111,8 @@ def particles(
     Writes dw4.npz and lj13.npz with the training, validation and test samples, split by chain, and beside each a JSON
     file with virial, split-R-hat, effective sample sizes, log Z and entropy. Some minutes on one core.
     """
-    from model.training.data import SETTING
-    from model.training.particles import SYSTEMS, make
+    from enflow.model.training.data.qm9 import SETTING
+    from enflow.model.training.data.particles import SYSTEMS, make
 
     folder = out or Path(os.environ.get(SETTING, "data"))
     with progress() as report:
@@ -139,9 +139,9 @@ def train(
     Needs the data that `enflow data` prepares. Stop it with Ctrl-C whenever you like: --resume goes on at the last
     state written, with the same molecules and the same noise as if it had never stopped.
     """
-    from model.training.export import export_state
-    from model.training.train import read_config
-    from model.training.train import train as records
+    from enflow.model.training.export import export_state
+    from enflow.model.training.trainer import read_config
+    from enflow.model.training.trainer import train as records
 
     settings = read_config(config)
     folder = run or Path("runs") / settings.name
@@ -186,13 +186,13 @@ def evaluate(
     """
     import torch
 
-    from model.checkpoint import load, read_card
-    from model.config import TOLERANCES
-    from model.training import evaluate as measure
-    from model.training.curve import curve as trace
-    from model.training.data import data_file
-    from model.training.publish import publish, publish_card
-    from model.training.summary import table
+    from enflow.model.checkpoint import load, read_card
+    from enflow.model.config import TOLERANCES
+    from enflow.model.training.evaluation import evaluate as measure
+    from enflow.model.training.evaluation.solver_curve import curve as trace
+    from enflow.model.training.data.qm9 import data_file
+    from enflow.model.training.evaluation.publish import publish, publish_card
+    from enflow.model.training.evaluation.summary import table
 
     torch.set_num_threads(threads)
     card = read_card(weights)
@@ -221,7 +221,7 @@ def import_en_flows(
 
     Reads tensors only; the pickle beside them is never opened.
     """
-    from model import checkpoint
+    from enflow.model import checkpoint
 
     flow = checkpoint.import_en_flows(directory)
     card = checkpoint.Card(

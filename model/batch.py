@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from model.chem.elements import SYMBOLS, Vocabulary
-from model.chem.molecule import Molecule, check_vocabulary
+from enflow.model.chem.elements import SYMBOLS, Vocabulary
+from enflow.model.chem.molecule import Molecule, check_vocabulary
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from model.config import FlowConfig, ParticleConfig, from_json, to_json
-from model.en_flows import import_en_flows
-from model.errors import ConfigError, WeightsError
-from model.flow.cluster_flow import ClusterFlow
-from model.flow.molecule_flow import MoleculeFlow
-from model.flow.particle_flow import ParticleFlow
+from enflow.model.config import FlowConfig, ParticleConfig, from_json, to_json
+from enflow.model.en_flows import import_en_flows
+from enflow.model.errors import ConfigError, WeightsError
+from enflow.model.flow.particle_adapter import ClusterFlow
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.particle_flow import ParticleFlow
 
 __all__ = [
     "Card",

@@ -4,7 +4,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from model.errors import ConfigError
+from enflow.model.errors import ConfigError
 
 TOLERANCES = {"draft": 1e-2, "standard": 1e-3, "precise": 1e-5}
 """Named tolerances of the adaptive solver: rtol = atol, per molecule."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from model.config import DequantizerConfig, EGNNConfig, FlowConfig
-from model.errors import WeightsError
-from model.flow.molecule_flow import MoleculeFlow
+from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
+from enflow.model.errors import WeightsError
+from enflow.model.flow.molecule_flow import MoleculeFlow
 
 COORDINATE_RANGE = 15.0
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.__main__ import app, main
-from model.errors import ConfigError
-from service.harvest import sample
-from service.scoresheet import likelihood
-from service.settings import Settings, read_settings
+from enflow.model.__main__ import app, main
+from enflow.model.errors import ConfigError
+from enflow.service.cli.sample import sample
+from enflow.service.cli.likelihood import likelihood
+from enflow.service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from service.replicas import Replicas
-    from service.worker import EngineClient
+    from enflow.service.client.replica_client import Replicas
+    from enflow.service.client.process_client import EngineClient
 
 app.command()(sample)
 app.command()(likelihood)
@@ -50,7 +50,7 @@ def serve(
     if replicas and not ray:
         raise ConfigError("--replicas needs --ray: without Ray there is one engine")
     # Each process that spawns from here reads this module again: what is heavy is read by the one that serves.
-    from service.telemetry import configure_logs
+    from enflow.service.telemetry import configure_logs
 
     configure_logs(settings.log_level)
     with _engines(settings, replicas) if ray else nullcontext((None, None)) as clients:
@@ -58,8 +58,8 @@ def serve(
 
 
 def _serve(settings: Settings, client: "EngineClient | None", further: "Mapping[Path, EngineClient] | None") -> None:
-    from service.app import create_app
-    from service.server import Server
+    from enflow.service.api.app import create_app
+    from enflow.service.api.server import Server
 
     server = Server(create_app(settings, client, further), settings)
     try:
@@ -74,7 +74,7 @@ def _engines(
     settings: Settings, replicas: int | None
 ) -> "AbstractContextManager[tuple[Replicas, dict[Path, Replicas]]]":
     try:
-        from service.ray_app import engines
+        from enflow.service.ray_app import engines
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise

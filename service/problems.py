@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from model.errors import EnflowError, StructureError, VocabularyError
+from enflow.model.errors import EnflowError, StructureError, VocabularyError
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 20

@@ -22,12 +22,12 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
-from model.errors import ConfigError
-from service.lazy import further_clients
-from service.replicas import Pulse, ReplicaLost, Replicas
-from service.settings import Settings, read_settings
-from service.work import Event, Overloaded, Unavailable, Work
-from service.worker import Care, engine_client
+from enflow.model.errors import ConfigError
+from enflow.service.client.lazy_client import further_clients
+from enflow.service.client.replica_client import Pulse, ReplicaLost, Replicas
+from enflow.service.settings import Settings, read_settings
+from enflow.service.protocol.requests import Event, Overloaded, Unavailable, Work
+from enflow.service.client.process_client import Care, engine_client
 
 APPLICATION = "enflow"
 
@@ -115,7 +115,7 @@ class Api:
         self._settings, self._engines = settings, engines
 
     def __serve_build_asgi_app__(self) -> Any:
-        from service.app import create_app
+        from enflow.service.api.app import create_app
 
         return create_app(self._settings, *clients(self._settings, self._engines))
 

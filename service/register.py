@@ -3,9 +3,9 @@
 import time
 from collections.abc import Collection, Iterator
 
-from service.jobs import Job, Molecule
-from service.tally import Tally
-from service.work import Done, Encoded, Event, Failed, Sampled, Scored, Work
+from enflow.service.engine.requests import Job, Molecule
+from enflow.service.engine.stats import Tally
+from enflow.service.protocol.requests import Done, Encoded, Event, Failed, Sampled, Scored, Work
 
 
 class Register:

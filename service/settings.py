@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from model.errors import ConfigError
+from enflow.model.errors import ConfigError
 
 BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "qm9"
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from model.chem.molecule import Molecule
-from model.flow import divergence
-from model.flow.molecule_flow import MoleculeFlow
-from model.flow.particle_flow import ParticleFlow
-from model.flow.velocity import Velocity, packed
-from tests.flow.fields import states
+from enflow.model.chem.molecule import Molecule
+from enflow.model.flow import divergence
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.particle_flow import ParticleFlow
+from enflow.model.flow.velocity import Velocity, packed
+from tests.model.flow.fields import states
 
 Dynamics = Callable[..., tuple[Tensor, Tensor]]
 

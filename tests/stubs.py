@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.config import DequantizerConfig, EGNNConfig, FlowConfig, ParticleConfig
-from model.flow.cluster_flow import ClusterFlow
-from model.flow.geometry import centre
-from model.flow.molecule_flow import MoleculeFlow
-from model.flow.particle_flow import ParticleFlow
-from service.engine import Engine
+from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig, ParticleConfig
+from enflow.model.flow.particle_adapter import ClusterFlow
+from enflow.model.flow.geometry import centre
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.particle_flow import ParticleFlow
+from enflow.service.engine.core import Engine
 
 RATE = 0.5
 """Growth of positions over the whole way is exp(RATE), of features exp(-RATE)."""

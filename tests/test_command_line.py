@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.__main__ import main
+from enflow.service.__main__ import main
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_no_command_shows_the_help(enflow):
 
 
 def test_the_original_model_is_imported_and_loads(enflow, shared, tmp_path):
-    from model.checkpoint import load
+    from enflow.model.checkpoint import load
 
     code, out, _ = enflow("import-en-flows", str(shared / "reference/en_flows_qm9"), str(tmp_path / "w"), "--json")
     assert code == 0

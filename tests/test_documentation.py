@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from benchmarks import ablation, nll_moves, particles
-from model.training.summary import readme_row
-from service.__main__ import main
+from enflow.model.training.evaluation.summary import readme_row
+from enflow.service.__main__ import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

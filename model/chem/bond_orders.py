@@ -9,7 +9,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
-from model.chem.elements import STABILITY_TABLE, SYMBOLS
+from enflow.model.chem.elements import STABILITY_TABLE, SYMBOLS
 
 
 class State(NamedTuple):

@@ -9,9 +9,9 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
-from model.chem.bond_orders import STATES, assign_orders, charge_cost
-from model.chem.elements import STABILITY_TABLE, VALENCES
-from model.chem.molecule import Molecule
+from enflow.model.chem.bond_orders import STATES, assign_orders, charge_cost
+from enflow.model.chem.elements import STABILITY_TABLE, VALENCES
+from enflow.model.chem.molecule import Molecule
 
 COVALENT_FACTOR = 1.15
 """Two atoms are joined when nearer than the sum of their covalent radii times this.

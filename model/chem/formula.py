@@ -2,8 +2,8 @@
 
 import re
 
-from model.chem.elements import SYMBOLS, Vocabulary
-from model.errors import StructureError, VocabularyError
+from enflow.model.chem.elements import SYMBOLS, Vocabulary
+from enflow.model.errors import StructureError, VocabularyError
 
 PART = re.compile(r"([A-Z][a-z]?)([1-9][0-9]{0,3})?")
 

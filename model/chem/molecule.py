@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from model.chem.elements import SYMBOLS, Vocabulary
-from model.chem.viewer import drawing, library_address, view
-from model.errors import StructureError, VocabularyError
+from enflow.model.chem.elements import SYMBOLS, Vocabulary
+from enflow.model.chem.viewer import drawing, library_address, view
+from enflow.model.errors import StructureError, VocabularyError
 
 NEAREST_ATOMS = 0.1
 """Angstrom; atoms nearer than this stand at one point. The closest pair of QM9 is 0.959 angstrom apart."""

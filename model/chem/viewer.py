@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from model.chem.elements import STABILITY_TABLE, SYMBOLS
+from enflow.model.chem.elements import STABILITY_TABLE, SYMBOLS
 
 LIBRARY = Path(__file__).parents[2] / "service" / "web" / "dist" / "3Dmol-min.js"
 """3Dmol.js as `make page` fetches it through npm; with it every page and notebook works offline."""

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from model.errors import VocabularyError
-from model.flow.geometry import centre
-from model.flow.noise import padded_normal
+from enflow.model.errors import VocabularyError
+from enflow.model.flow.geometry import centre
+from enflow.model.flow.noise import padded_normal
 
 LOG_2PI = math.log(2.0 * math.pi)
 

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 from torch.func import jvp, vjp, vmap
 
-from model.flow.noise import padded_normal
-from model.flow.velocity import Velocity, pack, packed
+from enflow.model.flow.noise import padded_normal
+from enflow.model.flow.velocity import Velocity, pack, packed
 
 PAIRS = 1 << 16
 """Pairs of atoms in flight at once, 200 directions of a molecule of 18 atoms: with 16 each costs twice as much, since

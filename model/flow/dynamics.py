@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.config import EGNNConfig, GNNConfig, KernelConfig, SimpleConfig, VectorEGNNConfig
-from model.errors import ConfigError
-from model.flow.central import KernelStrength, NetworkStrength
-from model.flow.geometry import centre, pair_mask, squared_distances
-from model.flow.gnn import GNN
-from model.flow.networks import DISTANCE_EPS, EGNN, time_features
-from model.flow.parity import given_parity
-from model.flow.traces import trace
-from model.flow.vector_networks import VectorEGNN
+from enflow.model.config import EGNNConfig, GNNConfig, KernelConfig, SimpleConfig, VectorEGNNConfig
+from enflow.model.errors import ConfigError
+from enflow.model.flow.networks.central_forces import KernelStrength, NetworkStrength
+from enflow.model.flow.geometry import centre, pair_mask, squared_distances
+from enflow.model.flow.networks.gnn import GNN
+from enflow.model.flow.networks.egnn import DISTANCE_EPS, EGNN, time_features
+from enflow.model.flow.networks.parity import given_parity
+from enflow.model.flow.exact_trace.trace import trace
+from enflow.model.flow.networks.vector_egnn import VectorEGNN
 
 REGISTRY: dict[str, Callable[[Any], nn.Module]] = {}
 

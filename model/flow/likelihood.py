@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from model.flow import divergence
-from model.flow.interpolant import Interpolant, Trajectory
-from model.flow.quadrature import Integral, integrate
-from model.flow.stepper import Status
-from model.flow.velocity import Velocity, unpack
+from enflow.model.flow import divergence
+from enflow.model.flow.ode.dense_output import Interpolant, Trajectory
+from enflow.model.flow.ode.quadrature import Integral, integrate
+from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.velocity import Velocity, unpack
 
 HUTCHINSON_PAIRS = 1 << 14
 """Pairs of atoms in one vector-Jacobian product, whose every intermediate value is kept."""

@@ -9,22 +9,29 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from model.batch import MoleculeBatch, collate, split
-from model.chem.elements import QM9, Vocabulary
-from model.chem.formula import parse_formula
-from model.chem.molecule import Molecule
-from model.config import TOLERANCES, FlowConfig
-from model.errors import ConfigError, StructureError
-from model.flow import dequantize, dynamics
-from model.flow.act_norm import ActNorm
-from model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, Untouched
-from model.flow.divergence import rademacher
-from model.flow.ensemble import Arrival, Start, travel
-from model.flow.likelihood import Draw, Likelihood, combine, divergence_along, path_tolerance, quadrature_tolerance
-from model.flow.noise import generator
-from model.flow.points import Latent, Lifted
-from model.flow.samples import Sample, Wanted, check, in_order
-from model.flow.stepper import Status, arithmetic
+from enflow.model.batch import MoleculeBatch, collate, split
+from enflow.model.chem.elements import QM9, Vocabulary
+from enflow.model.chem.formula import parse_formula
+from enflow.model.chem.molecule import Molecule
+from enflow.model.config import TOLERANCES, FlowConfig
+from enflow.model.errors import ConfigError, StructureError
+from enflow.model.flow import dequantization, dynamics
+from enflow.model.flow.act_norm import ActNorm
+from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, Untouched
+from enflow.model.flow.divergence import rademacher
+from enflow.model.flow.ode.batched_solver import Arrival, Start, travel
+from enflow.model.flow.likelihood import (
+    Draw,
+    Likelihood,
+    combine,
+    divergence_along,
+    path_tolerance,
+    quadrature_tolerance,
+)
+from enflow.model.flow.noise import generator
+from enflow.model.flow.points import Latent, Lifted
+from enflow.model.flow.states import Sample, Wanted, check, in_order
+from enflow.model.flow.ode.dopri5 import Status, arithmetic
 
 BLOCK = 64
 """Molecules that are dequantized together."""
@@ -52,7 +59,7 @@ class MoleculeFlow(nn.Module):
         self.vocabulary = _vocabulary(config)
         self.dynamics = dynamics.build(config.dynamics)
         self.act_norm = ActNorm(n_features) if config.act_norm else None
-        self.dequantizer = dequantize.build(config.dequantizer, config.vocabulary)
+        self.dequantizer = dequantization.build(config.dequantizer, config.vocabulary)
         self.n_atoms = AtomCountPrior.from_counts([0] + [1] * config.max_atoms)
         self.base_positions = CenteredGaussian()
         self.base_features = Untouched() if self.features_stand_still else FeatureGaussian(n_features)
@@ -70,7 +77,7 @@ class MoleculeFlow(nn.Module):
     @property
     def features_stand_still(self) -> bool:
         """Whether the types are given, and no features flow."""
-        return isinstance(self.dequantizer, dequantize.Given)
+        return isinstance(self.dequantizer, dequantization.Given)
 
     def velocity(
         self, t: Float[Tensor, " B"], x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
@@ -100,7 +107,7 @@ class MoleculeFlow(nn.Module):
         """
         mask, source = torch.ones(1, n_atoms, dtype=torch.bool), [generator(seed, index, "latent")]
         x = self.base_positions.sample(mask, source)[0]
-        if isinstance(self.dequantizer, dequantize.Given):
+        if isinstance(self.dequantizer, dequantization.Given):
             drawn = self.dequantizer.compositions.sample(n_atoms, generator(seed, index, "composition"))
             return Latent(x, self.dequantizer.latent(parse_formula(formula, self.vocabulary) if formula else drawn))
         if formula is not None:

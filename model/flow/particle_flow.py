@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from model.config import TOLERANCES, ParticleConfig
-from model.errors import SolverError
-from model.flow import dynamics
-from model.flow.distributions import CenteredGaussian
-from model.flow.geometry import centre
-from model.flow.interpolant import Trajectory
-from model.flow.likelihood import divergence_of, quadrature_tolerance
-from model.flow.noise import generator
-from model.flow.stepper import State, Status, Step, solve_rows
+from enflow.model.config import TOLERANCES, ParticleConfig
+from enflow.model.errors import SolverError
+from enflow.model.flow import dynamics
+from enflow.model.flow.distributions import CenteredGaussian
+from enflow.model.flow.geometry import centre
+from enflow.model.flow.ode.dense_output import Trajectory
+from enflow.model.flow.likelihood import divergence_of, quadrature_tolerance
+from enflow.model.flow.noise import generator
+from enflow.model.flow.ode.dopri5 import State, Status, Step, solve_rows
 
 PAIRS = 8192
 """Pairs of particles that travel together: of four particles 512 rows, of thirteen 48."""

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from model.checkpoint import Card, Dataset, save
-from model.flow.dequantize import Given
-from model.flow.molecule_flow import MoleculeFlow
-from model.training.commit import commit
-from model.training.data import Molecules, data_file, load_qm9
-from model.training.objectives import compositions, sizes
-from model.training.train import TrainConfig, Trainer
+from enflow.model.checkpoint import Card, Dataset, save
+from enflow.model.flow.dequantization import Given
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.training.provenance import commit
+from enflow.model.training.data.qm9 import Molecules, data_file, load_qm9
+from enflow.model.training.objectives import compositions, sizes
+from enflow.model.training.trainer import TrainConfig, Trainer
 
 LICENCE = "MIT"
 SPLIT = "train 100,000, valid 17,748, test 13,083 of EGNN, E-NF and EDM, as far as the file at hand holds them"

@@ -8,16 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.batch import MoleculeBatch
-from model.config import EGNNConfig, FlowConfig, VectorEGNNConfig
-from model.flow.dequantize import Learned
-from model.flow.distributions import AtomCountPrior
-from model.flow.dynamics import build
-from model.flow.molecule_flow import MoleculeFlow
-from model.flow.noise import generator
-from model.training.data import Molecules
-from model.training.likelihood import LikelihoodConfig, Noise, draw_noise, likelihood_terms
-from model.training.losses import MatchingConfig, Pairs, couple, couple_given, flow_matching_loss
+from enflow.model.batch import MoleculeBatch
+from enflow.model.config import EGNNConfig, FlowConfig, VectorEGNNConfig
+from enflow.model.flow.dequantization import Learned
+from enflow.model.flow.distributions import AtomCountPrior
+from enflow.model.flow.dynamics import build
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.noise import generator
+from enflow.model.training.data.qm9 import Molecules
+from enflow.model.training.max_likelihood import LikelihoodConfig, Noise, draw_noise, likelihood_terms
+from enflow.model.training.flow_matching import MatchingConfig, Pairs, couple, couple_given, flow_matching_loss
 
 EMBEDDING = "network.embed.weight"
 """Columns: the features, then the context."""

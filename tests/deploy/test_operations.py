@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from service.settings import Settings
+from enflow.service.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[2] / "README.md"
 

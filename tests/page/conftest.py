@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
-from service.settings import PARTICLES
+from enflow.service.settings import PARTICLES
 from tests.page.serving import browsing, missing, serving
 from tests.service.serving import tiny_formula_weights, tiny_particle_weights
 
@@ -26,10 +26,10 @@ def tiny_weights(directory: Path) -> Path:
     """Weights with the shape of a real model that has learnt nothing: every path through the service, in no time."""
     import torch
 
-    from model.checkpoint import Card, Dataset, save
-    from model.config import EGNNConfig, FlowConfig
-    from model.flow.distributions import AtomCountPrior
-    from model.flow.molecule_flow import MoleculeFlow
+    from enflow.model.checkpoint import Card, Dataset, save
+    from enflow.model.config import EGNNConfig, FlowConfig
+    from enflow.model.flow.distributions import AtomCountPrior
+    from enflow.model.flow.molecule_flow import MoleculeFlow
 
     torch.manual_seed(0)
     config = FlowConfig(dynamics=EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="velocity"))

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, Page
 
-from model.chem.bonds import infer_bonds
-from model.chem.gallery import write_gallery
-from model.chem.molecule import Molecule, Molecules
+from enflow.model.chem.bonds import infer_bonds
+from enflow.model.chem.io.gallery import write_gallery
+from enflow.model.chem.molecule import Molecule, Molecules
 from tests.page.conftest import PATIENCE_MS, Visit
 
 WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.1], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]], "water")

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import structlog
 
-from service.settings import Settings
+from enflow.service.settings import Settings
 from tests.service.obedient import Obedient
 from tests.service.serving import one_worker, serving, weights_with_card
 

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
-from service.replicas import Pulse, ReplicaLost, Replicas
-from service.work import Event, Progress, Work
-from service.worker import Care, EngineSpec, InProcessClient
+from enflow.service.client.replica_client import Pulse, ReplicaLost, Replicas
+from enflow.service.protocol.requests import Event, Progress, Work
+from enflow.service.client.process_client import Care, EngineSpec, InProcessClient
 
 
 class LocalStage:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service import work
+from enflow.service.protocol import requests
 
-METHANE = work.Structure(
+METHANE = requests.Structure(
     np.array([6, 1, 1, 1, 1]),
     0.63 * np.array([[0.0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]),
 )
-TORN = work.Structure(METHANE.atomic_numbers, 3 * METHANE.positions)
+TORN = requests.Structure(METHANE.atomic_numbers, 3 * METHANE.positions)
 """The same atoms too far apart for any bond."""
 
 
@@ -24,13 +24,13 @@ class Obedient:
     tolerance; at a tolerance below `finest` nothing is encoded.
     """
 
-    molecule: Callable[[int], work.Structure] = lambda _: METHANE
+    molecule: Callable[[int], requests.Structure] = lambda _: METHANE
     steps: int = 1
     pause: float = 0.0
     error: float = 0.0
     finest: float = 0.0
     refuse: Exception | None = None
-    submitted: list[work.Work] = field(default_factory=list)
+    submitted: list[requests.Work] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     ready: bool = True
@@ -41,7 +41,7 @@ class Obedient:
 
     async def drain(self, timeout: float) -> None: ...
 
-    async def submit(self, wanted: work.Work) -> None:
+    async def submit(self, wanted: requests.Work) -> None:
         if self.refuse:
             raise self.refuse
         self.submitted.append(wanted)
@@ -49,52 +49,52 @@ class Obedient:
     async def abort(self, work_id: str) -> None:
         self.aborted.append(work_id)
 
-    async def events(self, work_id: str) -> AsyncIterator[work.Event]:
+    async def events(self, work_id: str) -> AsyncIterator[requests.Event]:
         wanted = next(each for each in self.submitted if each.id == work_id)
         for step in range(self.steps):
             await asyncio.sleep(self.pause)
-            yield work.Progress(work_id, wanted.first_index, step / self.steps, 6 * step)
+            yield requests.Progress(work_id, wanted.first_index, step / self.steps, 6 * step)
         for event in self._answers(wanted):
             await asyncio.sleep(0)
             yield event
         self.finished.append(work_id)
-        yield work.Done(work_id, 1.0, 2.0, 60)
+        yield requests.Done(work_id, 1.0, 2.0, 60)
 
-    def _answers(self, wanted: work.Work) -> list[work.Event]:
+    def _answers(self, wanted: requests.Work) -> list[requests.Event]:
         match wanted:
-            case work.SampleWork():
+            case requests.SampleWork():
                 indices = range(wanted.first_index, wanted.first_index + len(wanted.n_atoms))
                 score = (lambda i: self._scored(wanted.id, i)) if wanted.nll else (lambda _: None)
-                return [work.Sampled(wanted.id, i, *self.molecule(i), 60, "success", (), score(i)) for i in indices]
-            case work.LikelihoodWork():
+                return [requests.Sampled(wanted.id, i, *self.molecule(i), 60, "success", (), score(i)) for i in indices]
+            case requests.LikelihoodWork():
                 indices = range(wanted.first_index, wanted.first_index + len(wanted.molecules))
                 return [self._scored(wanted.id, i) for i in indices]
-            case work.EncodeWork():
+            case requests.EncodeWork():
                 if wanted.rtol < self.finest:
-                    return [work.Failed(wanted.id, i, work.Reason.MIN_STEP) for i in range(len(wanted.molecules))]
+                    return [requests.Failed(wanted.id, i, requests.Reason.MIN_STEP) for i in range(len(wanted.molecules))]
                 latents = [_encoded(each) for each in wanted.molecules]
-                return [work.Encoded(wanted.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
-            case work.DecodeWork():
+                return [requests.Encoded(wanted.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
+            case requests.DecodeWork():
                 molecules = [_decoded(latent, self.error * wanted.rtol) for latent in wanted.latents]
-                return [work.Sampled(wanted.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
+                return [requests.Sampled(wanted.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
 
-    def _scored(self, work_id: str, index: int) -> work.Scored:
+    def _scored(self, work_id: str, index: int) -> requests.Scored:
         parts = {"base": 1.0, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
-        return work.Scored(work_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
+        return requests.Scored(work_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
 
-    def stats(self) -> work.Stats:
-        return work.Stats(device="none")
+    def stats(self) -> requests.Stats:
+        return requests.Stats(device="none")
 
-    def health(self) -> work.Health:
-        return work.Health(True, self.ready, "ok" if self.ready else "the device answers nonsense", 0.1)
+    def health(self) -> requests.Health:
+        return requests.Health(True, self.ready, "ok" if self.ready else "the device answers nonsense", 0.1)
 
 
-def _encoded(structure: work.Structure) -> work.Latent:
+def _encoded(structure: requests.Structure) -> requests.Latent:
     """The structure itself, its elements as features."""
-    return work.Latent(structure.positions, np.repeat(structure.atomic_numbers[:, None], 5, axis=1).astype(float))
+    return requests.Latent(structure.positions, np.repeat(structure.atomic_numbers[:, None], 5, axis=1).astype(float))
 
 
-def _decoded(latent: work.Latent, error: float) -> work.Structure:
+def _decoded(latent: requests.Latent, error: float) -> requests.Structure:
     """Methane for five atoms, else what was encoded, its first atom off by the error; a latent holds a structure."""
     moved = latent.x + error * np.eye(len(latent.x), 3)[:, :1] * [1, 0, 0]
-    return METHANE if len(latent.x) == 5 else work.Structure(latent.h[:, 0].round().astype(np.int64), moved)
+    return METHANE if len(latent.x) == 5 else requests.Structure(latent.h[:, 0].round().astype(np.int64), moved)

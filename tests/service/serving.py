@@ -11,14 +11,14 @@ from pathlib import Path
 import httpx
 import torch
 
-from model import checkpoint
-from model.config import DequantizerConfig, EGNNConfig, FlowConfig, ParticleConfig
-from model.flow.molecule_flow import MoleculeFlow
-from model.flow.particle_flow import ParticleFlow
-from service.app import create_app
-from service.server import Server
-from service.settings import ChemistrySettings, Settings
-from service.worker import EngineClient
+from enflow.model import checkpoint
+from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig, ParticleConfig
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.particle_flow import ParticleFlow
+from enflow.service.api.app import create_app
+from enflow.service.api.server import Server
+from enflow.service.settings import ChemistrySettings, Settings
+from enflow.service.client.process_client import EngineClient
 
 CARD = {
     "name": "tiny",

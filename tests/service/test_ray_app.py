@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 import yaml
 
-from model.checkpoint import load_particles
-from model.chem.elements import SYMBOLS
-from service.engine import from_weights, run
-from service.replicas import Pulse
-from service.work import Sampled, SampleWork
+from enflow.model.checkpoint import load_particles
+from enflow.model.chem.elements import SYMBOLS
+from enflow.service.engine.core import from_weights, run
+from enflow.service.client.replica_client import Pulse
+from enflow.service.protocol.requests import Sampled, SampleWork
 from tests.service.serving import tiny_formula_weights, tiny_particle_weights, tiny_weights
 
 pytestmark = [
@@ -124,7 +124,7 @@ def cluster(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The config file, with two engines on CPUs, and room for a third."""
     os.environ[MARK] = "cluster"
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")  # of 5: tests may share the machine
-    from service import ray_app
+    from enflow.service import ray_app
 
     config = yaml.safe_load((REPOSITORY / "deploy/serve.yml").read_text())
     port = free_port()
@@ -241,7 +241,7 @@ def test_the_application_is_the_same(cluster: Cluster, weights: Path) -> None:
 def test_replicas_follow_the_work_in_the_queues(weights: Path) -> None:
     from ray.serve.config import AutoscalingContext
 
-    from service.ray_app import WORK_S, replicas_wanted
+    from enflow.service.ray_app import WORK_S, replicas_wanted
 
     def wanted(seconds: dict[str, float]) -> float:
         given = dict.fromkeys(inspect.signature(AutoscalingContext.__init__).parameters)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import ConfigError
-from service.settings import OTHERS, Settings, names, read_settings
+from enflow.model.errors import ConfigError
+from enflow.service.settings import OTHERS, Settings, names, read_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

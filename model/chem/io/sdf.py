@@ -1,0 +1,198 @@
+"""SDF, V2000 and V3000: counts and atoms checked by line before RDKit sees a record; written with bonds by RDKit."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float64
+from rdkit import Chem, rdBase
+
+from enflow.model.chem.bonds import Bonds, to_mol
+from enflow.model.chem.molecule import Molecule, check_apart
+from enflow.model.chem.io.text import Limits, Line, Lines, Token, atom_count, atomic_number, coordinate, integer
+from enflow.model.errors import StructureError
+
+MAX_LINES = 50_000
+"""Of a record; a file of nothing but line ends would otherwise become objects of a hundred times its size."""
+
+
+def read_sdf(text: str, limits: Limits) -> Iterator[Molecule | StructureError]:
+    """The structures of an SDF text in order, each a molecule or what is wrong with it; bonds are not kept.
+
+    Data items become properties, the title the name. A single molfile is an SDF of one record.
+
+    Raises:
+        StructureError: more records than the limit.
+    """
+    for index, record in enumerate(_records(Lines(text))):
+        if index == limits.max_records:
+            raise record[0].error(f"found more than {limits.max_records} structures, expected at most so many")
+        try:
+            outcome: Molecule | StructureError = _molecule(record, limits)
+        except StructureError as error:
+            line = record[0].number if error.line is None else error.line
+            outcome = StructureError(error.message, line=line, column=error.column, index=index)
+        yield outcome
+
+
+def _records(lines: Lines) -> Iterator[list[Line]]:
+    record: list[Line] = []
+    for line in lines:
+        if line.text.startswith("$$$$"):
+            yield record or [line]
+            record = []
+        elif len(record) <= MAX_LINES:
+            record.append(line)
+    if any(line.text.strip() for line in record):
+        yield record
+
+
+def _molecule(record: list[Line], limits: Limits) -> Molecule:
+    if len(record) > MAX_LINES:
+        raise record[0].error(f"found more than {MAX_LINES} lines, expected at most so many in a record")
+    if len(record) < 4:
+        raise record[-1].error(f"found {len(record)} lines, expected three header lines and a counts line")
+    end = next((i for i, line in enumerate(record) if i > 3 and line.text.startswith("M  END")), None)
+    if end is None:
+        raise record[-1].error("found no 'M  END', expected it after the atoms and bonds")
+    n_atoms = _check_atoms(record[: end + 1], limits)
+    with rdBase.BlockLogs():
+        block = "\n".join(line.text for line in record[: end + 1])
+        mol: Chem.Mol | None = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False, strictParsing=True)
+    if mol is None or mol.GetNumAtoms() != n_atoms:
+        raise record[3].error("found bonds or property lines that RDKit cannot read, expected a valid molfile")
+    numbers = [mol.GetAtomWithIdx(i).GetAtomicNum() for i in range(n_atoms)]
+    positions = mol.GetConformer().GetPositions()
+    _check_solid(mol, positions, record[1])
+    _check_hydrogens(mol, numbers, record[3])
+    molecule = Molecule(numbers, positions, record[0].text.strip(), _data_items(record[end + 1 :]))
+    check_apart(molecule)
+    return molecule
+
+
+def _check_atoms(block: list[Line], limits: Limits) -> int:
+    counts = block[3]
+    version = counts.field(33, 39)
+    if version.text == "V2000":
+        return _check_v2000(block, limits)
+    if version.text == "V3000":
+        return _check_v3000(block, limits)
+    raise version.error("V2000 or V3000 at the end of the counts line")
+
+
+def _check_v2000(block: list[Line], limits: Limits) -> int:
+    n_atoms = atom_count(block[3].field(0, 3), limits)
+    n_bonds = integer(block[3].field(3, 6), "a number of bonds")
+    if len(block) - 5 < n_atoms + n_bonds:
+        raise block[-1].error(f"found 'M  END' early, expected {n_atoms} atoms and {n_bonds} bonds before it")
+    for line in block[4 : 4 + n_atoms]:
+        for start in (0, 10, 20):
+            coordinate(line.field(start, start + 10))
+        atomic_number(line.field(31, 34))
+    return n_atoms
+
+
+def _check_v3000(block: list[Line], limits: Limits) -> int:
+    counts: Token | None = None
+    n_atoms = 0
+    inside, atoms = False, list[Line]()
+    for before, line in pairwise(block[3:]):
+        words = [word.text for word in line.tokens()]
+        if words[:3] == ["M", "V30", "COUNTS"] and counts is None:
+            counts = [*line.tokens(), line.field(len(line.text), len(line.text))][3]
+            n_atoms = atom_count(counts, limits)
+        elif words == ["M", "V30", "BEGIN", "ATOM"]:
+            inside = True
+        elif words == ["M", "V30", "END", "ATOM"]:
+            break
+        elif inside and not before.text.endswith("-"):  # a line after a hyphen goes on with the one before
+            atoms.append(line)
+    if counts is None:
+        raise block[3].error("found no COUNTS line, expected it in a V3000 molfile")
+    if len(atoms) != n_atoms:
+        raise counts.error(f"{len(atoms)} atoms, as many as the ATOM block has lines")
+    for line in atoms:
+        _check_v3000_atom(line)
+    return n_atoms
+
+
+def _check_v3000_atom(line: Line) -> None:
+    words = line.tokens()
+    if len(words) < 7:
+        raise line.error(f"found {len(words)} words, expected M, V30, index, element, x, y and z")
+    atomic_number(words[3])
+    for word in words[4:7]:
+        coordinate(word)
+
+
+def _check_solid(mol: Chem.Mol, positions: Float64[np.ndarray, "N 3"], header: Line) -> None:
+    """Flat coordinates are a drawing if the header says so or an atom has four neighbours, which no plane holds."""
+    degrees = [mol.GetAtomWithIdx(i).GetDegree() for i in range(len(positions))]
+    if len(positions) > 1 and not positions[:, 2].any() and (max(degrees) > 3 or header.text[20:22] == "2D"):
+        raise header.error("found a drawing in two dimensions, expected coordinates in three")
+
+
+def _check_hydrogens(mol: Chem.Mol, numbers: list[int], counts: Line) -> None:
+    """A molecule without a single hydrogen whose bonds ask for some was stripped of them, and is another one."""
+    if 1 in numbers or not mol.GetNumBonds():
+        return
+    mol.UpdatePropertyCache(strict=False)
+    missing = sum(mol.GetAtomWithIdx(i).GetNumImplicitHs() for i in range(len(numbers)))
+    if missing:
+        raise counts.error(
+            f"found no hydrogen atoms where the bonds ask for {missing}, expected every hydrogen as an atom"
+        )
+
+
+def _data_items(lines: list[Line]) -> dict[str, object]:
+    items: dict[str, list[str]] = {}
+    name = None
+    for line in lines:
+        if header := re.match(r">[^<]*<([^>]+)>", line.text):
+            name = header[1]
+            items[name] = []
+        elif not line.text.strip():
+            name = None
+        elif name is not None:
+            items[name].append(line.text)
+    return {name: "\n".join(values) for name, values in items.items()}
+
+
+def write_sdf(molecules: Sequence[Molecule], bonds: Sequence[Bonds], *, v3000: bool = False) -> str:
+    """SDF with bonds, one record per molecule; its properties and what became of its bonds are data items.
+
+    A molecule whose bonds failed is written as bare atoms with the reason. V2000 keeps four decimals of a coordinate.
+
+    Args:
+        molecules: what to write.
+        bonds: of each molecule.
+        v3000: the newer format; records over 999 atoms or bonds use it in any case.
+    """
+    return "".join(_record(molecule, found, v3000) for molecule, found in zip(molecules, bonds, strict=True))
+
+
+def _record(molecule: Molecule, bonds: Bonds, v3000: bool) -> str:
+    mol = to_mol(molecule, bonds)
+    mol.SetProp("_Name", _one_line(molecule.name)[:80])
+    items = {
+        **molecule.properties,
+        "bond_status": bonds.status,
+        "bond_method": bonds.method,
+        "bond_reason": bonds.reason,
+        "smiles": bonds.smiles,
+        "rdkit": bonds.rdkit,
+    }
+    said = (
+        f">  <{_one_line(k).translate(_NO_BRACKETS)}>\n{_one_line(v)}\n\n" for k, v in items.items() if v is not None
+    )
+    return f"{Chem.MolToMolBlock(mol, forceV3000=v3000)}{''.join(said)}$$$$\n"
+
+
+_NO_BRACKETS = str.maketrans("<>", "()")
+
+
+def _one_line(value: object) -> str:
+    """The value as a line that can neither end a record nor begin an item."""
+    line = " ".join(str(value).split())
+    return f" {line}" if line.startswith(("$$$$", ">")) else line

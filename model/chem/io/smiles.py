@@ -1,0 +1,53 @@
+"""SMILES: molecules without a geometry, given one by RDKit."""
+
+from collections.abc import Iterator
+
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+from enflow.model.chem.molecule import Molecule
+from enflow.model.chem.io.text import Limits, Line, Lines
+from enflow.model.errors import StructureError
+
+MAX_ATOMS = 100
+"""Of one molecule; distance geometry takes seconds beyond."""
+
+SEED = 0xE2F
+"""Of the embedding: the same SMILES gives the same geometry."""
+
+
+def read_smiles(text: str, limits: Limits) -> Iterator[Molecule | StructureError]:
+    """The molecules of a text with a SMILES in each line, and perhaps a name after it.
+
+    Hydrogen atoms are added; the geometry is the first one of ETKDG (Riniker and Landrum, J. Chem. Inf. Model. 55,
+    2562 (2015)), relaxed by MMFF94: near that of QM9, whose molecules were relaxed by B3LYP, but not the same.
+
+    Raises:
+        StructureError: more records than the limit.
+    """
+    lines = (line for line in Lines(text) if line.text.strip())
+    for index, line in enumerate(lines):
+        if index == limits.max_records:
+            raise line.error(f"found more than {limits.max_records} structures, expected at most so many")
+        try:
+            with rdBase.BlockLogs():
+                yield _embedded(line, min(limits.max_atoms, MAX_ATOMS))
+        except StructureError as error:
+            yield StructureError(error.message, line=line.number, column=error.column, index=index)
+
+
+def _embedded(line: Line, most: int) -> Molecule:
+    smiles, *name = line.tokens()
+    # Every atom takes at least a character: a longer text need not be parsed to be too large.
+    mol = Chem.MolFromSmiles(smiles.text) if len(smiles.text) <= 20 * most else None
+    if mol is None:
+        raise smiles.error("a SMILES that RDKit can read")
+    whole = Chem.AddHs(mol)
+    if not 1 <= whole.GetNumAtoms() <= most:
+        raise line.error(f"found {whole.GetNumAtoms()} atoms with hydrogen, expected 1 to {most}")
+    if rdDistGeom.EmbedMolecule(whole, maxAttempts=50, randomSeed=SEED, ETversion=2) != 0:
+        raise line.error("found no geometry for this SMILES; send the structure as XYZ or SDF")
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(whole):
+        rdForceFieldHelpers.MMFFOptimizeMolecule(whole, maxIters=2000)
+    numbers = [atom.GetAtomicNum() for atom in whole.GetAtoms()]
+    return Molecule(numbers, whole.GetConformer().GetPositions(), " ".join(token.text for token in name))

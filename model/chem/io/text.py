@@ -1,0 +1,211 @@
+"""The text of structure files: limits, decoding, lines, tokens and numbers, each knowing its place."""
+
+import codecs
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from enflow.model.chem.elements import ATOMIC_NUMBERS, SYMBOLS
+from enflow.model.chem.molecule import FARTHEST_COORDINATE
+from enflow.model.errors import StructureError
+
+MAX_LINE = 20_000
+"""Characters; extended XYZ keeps whole dictionaries in a comment."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask for; checked before anything of that size is made."""
+
+    max_bytes: int = 16_000_000
+    max_records: int = 10_000
+    max_atoms: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word of a line and where it stands; lines and columns count from 1."""
+
+    text: str
+    line: int
+    column: int
+
+    def error(self, expected: str) -> StructureError:
+        """The error that this was found where something else was expected."""
+        return StructureError(f"found {shown(self.text)}, expected {expected}", line=self.line, column=self.column)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line without its end, and its number from 1."""
+
+    text: str
+    number: int
+
+    def checked(self) -> str:
+        """The text, if it is no longer than any program writes.
+
+        Raises:
+            StructureError: it is; millions of words in a line would become a gigabyte of tokens.
+        """
+        if len(self.text) > MAX_LINE:
+            raise self.error(f"found a line of {len(self.text)} characters, expected at most {MAX_LINE}")
+        return self.text
+
+    def tokens(self) -> list[Token]:
+        """The words between blanks and tabs; no other white space separates.
+
+        Raises:
+            StructureError: the line is too long.
+        """
+        return [Token(m[0], self.number, m.start() + 1) for m in _WORD.finditer(self.checked())]
+
+    def field(self, start: int, stop: int) -> Token:
+        """What stands in a fixed range of columns, counted from 0, without the blanks around it."""
+        text = self.text[start:stop]
+        return Token(text.strip(" \t"), self.number, start + len(text) - len(text.lstrip(" \t")) + 1)
+
+    def error(self, message: str) -> StructureError:
+        """An error about the whole line."""
+        return StructureError(message, line=self.number)
+
+
+class Lines:
+    """The lines of a text one after another, with a look at the next one; ends by LF, CRLF or CR."""
+
+    def __init__(self, text: str) -> None:
+        self._source = (Line(m[1] or "", number) for number, m in enumerate(_LINE.finditer(text), start=1))
+        self.next: Line | None = next(self._source, None)
+
+    def take(self) -> Line | None:
+        """The next line, or None at the end of the text."""
+        taken, self.next = self.next, next(self._source, None)
+        return taken
+
+    def skip_blank(self) -> None:
+        """Go to the next line with anything on it, or to the end."""
+        while self.next and not self.next.text.strip():
+            self.take()
+
+    def __iter__(self) -> Iterator[Line]:
+        while line := self.take():
+            yield line
+
+
+_LINE = re.compile(r"([^\r\n]+)(?:\r\n|\r|\n)?|\r\n|\r|\n")
+_WORD = re.compile(r"[^ \t]+")
+# No part can match in two ways, so that a long token costs linear time. Fortran writes D, Mathematica (raw QM9) `*^`.
+_NUMBER = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))(?:(?:[eEdD]|\*\^)([+-]?\d{1,4}))?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
+_HYDROGENS = {"D": 1, "T": 1}
+_SHOWN = 16
+
+
+def shown(text: str) -> str:
+    """A quotation short enough for a message, in printable ASCII: an upload is never echoed."""
+    return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…").replace("\\u2026", "…")
+
+
+def decode(data: str | bytes, limits: Limits) -> str:
+    """The text of a file, its byte order mark removed.
+
+    Raises:
+        StructureError: too many bytes, or nothing but white space.
+    """
+    size = len(data)  # characters of a str; every character is at least a byte
+    if size > limits.max_bytes:
+        raise StructureError(f"found {size} bytes, expected at most {limits.max_bytes}")
+    text = data if isinstance(data, str) else _decode_bytes(data)
+    text = text.removeprefix("\ufeff")
+    if not text.strip():
+        raise StructureError("found an empty file, expected at least one structure")
+    return text
+
+
+def number(token: Token) -> float:
+    """A decimal number as files of programs in many languages write it: 1.5, -.5, 1e-3, 1D-3, 1*^-3.
+
+    Raises:
+        StructureError: anything else; a comma, NaN and infinities included.
+    """
+    match = _NUMBER.fullmatch(token.text) if len(token.text) <= 64 else None
+    if not match:
+        hint = " with a decimal point" if "," in token.text else ""
+        raise token.error(f"a finite number{hint}")
+    return float(f"{match[1]}e{match[2] or 0}")
+
+
+def coordinate(token: Token) -> float:
+    """A number that can be a coordinate in angstrom.
+
+    Raises:
+        StructureError: not a number, or beyond any molecule.
+    """
+    value = number(token)
+    if not math.fabs(value) <= FARTHEST_COORDINATE:
+        raise token.error(f"a finite number within {FARTHEST_COORDINATE:g} angstrom")
+    return value
+
+
+def integer(token: Token, expected: str = "an integer") -> int:
+    """A decimal integer of at most nine digits.
+
+    Raises:
+        StructureError: anything else.
+    """
+    if not _INTEGER.fullmatch(token.text):
+        raise token.error(expected)
+    return int(token.text)
+
+
+def atomic_number(token: Token) -> int:
+    """The atomic number of a symbol in any case; D and T are hydrogen.
+
+    Raises:
+        StructureError: no element has that symbol.
+    """
+    symbol = token.text[:4].capitalize()
+    if not token.text.isascii() or symbol.lower() != token.text.lower():
+        raise token.error("an element")
+    if symbol in _HYDROGENS:
+        return _HYDROGENS[symbol]
+    if symbol not in ATOMIC_NUMBERS:
+        raise token.error("an element")
+    return ATOMIC_NUMBERS[symbol]
+
+
+def atom_count(token: Token, limits: Limits) -> int:
+    """How many atoms a record announces.
+
+    Raises:
+        StructureError: not a number of atoms from 1 to the limit.
+    """
+    count = integer(token, "a number of atoms")
+    if not 1 <= count <= limits.max_atoms:
+        raise token.error(f"a number of atoms from 1 to {limits.max_atoms}")
+    return count
+
+
+def element(token: Token) -> int:
+    """The atomic number of a symbol or of an atomic number.
+
+    Raises:
+        StructureError: there is no such element.
+    """
+    if not token.text.isascii() or not token.text.isdigit():
+        return atomic_number(token)
+    z = integer(token)
+    if not 1 <= z <= len(SYMBOLS):
+        raise token.error(f"an element symbol or an atomic number from 1 to {len(SYMBOLS)}")
+    return z
+
+
+def _decode_bytes(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell's `>` writes
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        # A comment may say Å in any code page; elements and numbers are ASCII and checked as such.
+        return data.decode("latin-1")

@@ -1,0 +1,104 @@
+"""Command line of the particle systems: `enflow particles table` and `enflow particles evaluate`."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from enflow.model.progress import progress
+
+particles_app = typer.Typer(
+    help="The particle systems of the paper: six models, their likelihoods and their samples.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[Literal["dw4", "lj13", "qm9_positional"], typer.Argument(help="dw4, lj13 or qm9_positional.")]
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+@particles_app.command()
+def table(
+    system: Name,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="One of the paper's six [default: all], or vector.")
+    ] = None,
+    sizes: Annotated[
+        list[int] | None, typer.Option("--samples", help="Training samples [default: the paper's].")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each cell, the first of all before the second of any.")] = 3,
+    steps: Annotated[int, typer.Option(min=0, help="Of flow matching, at most; 0 = likelihood alone.")] = 4000,
+    likelihood_steps: Annotated[int, typer.Option(min=0, help="Of likelihood, at most, after flow matching.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 256,
+    test_samples: Annotated[int, typer.Option("--test", min=2, help="Test samples to score, exactly.")] = 1000,
+    tolerance: Annotated[float, typer.Option(min=1e-9, help="Of the solver.")] = 1e-5,
+    folder: Annotated[Path, typer.Option(help="Of the finished cells, with their weights.")] = Path("runs/particles"),
+    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Fill the table of a system: test NLL by model and number of training samples.
+
+    Finished cells are kept and not done again: the same command goes on where an earlier one stopped. Ends in
+    SYSTEM.json and SYSTEM.svg in the folder, with the entropy, the floor of any model, and the published figures.
+    """
+    import torch
+
+    from enflow.model.training.experiments import particle_report, particle_benchmark
+    from enflow.model.training.data.particles import load
+
+    torch.set_num_threads(threads)
+    data = load(system)
+    effort = particle_benchmark.Effort(steps, likelihood_steps, batch_size, test_samples, tolerance)
+    chosen = models or particle_benchmark.MODELS, sizes or particle_benchmark.SIZES[system]
+    wanted = particle_benchmark.cells(system, *chosen, seeds, effort.objective)
+    with progress() as report:
+        report(f"cells of {system}", 0, len(wanted))
+        for done, _ in enumerate(particle_benchmark.fill_all(wanted, effort, data, folder, report), start=1):
+            report(f"cells of {system}", done, len(wanted))
+    written = particle_report.publish(folder, data)
+    typer.echo(json.dumps(written) if as_json else particle_report.text(written))
+
+
+@particles_app.command()
+def evaluate(
+    weights: Annotated[Path, typer.Argument(help="Folder with weights.safetensors and card.json.")],
+    samples: Annotated[int, typer.Option(min=2, help="To generate, for the effective sample size.")] = 10_000,
+    test_samples: Annotated[
+        int, typer.Option("--test", min=0, help="Test samples to score, exactly; 0 leaves the card's NLL as it is.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    tolerance: Annotated[float, typer.Option(min=1e-9, help="Of the solver.")] = 1e-5,
+    out: Annotated[
+        Path | None, typer.Option(help="Write weights and card, with these metrics, to this folder.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Measure a model of particles: test NLL beside its floor, distances, effective size of reweighted samples.
+
+    Needs the samples that `enflow data particles` makes. No weight is clipped.
+    """
+    import torch
+
+    from enflow.model.checkpoint import load_particles, read_card, save
+    from enflow.model.training.evaluation import particle_metrics
+    from enflow.model.training.data.particles import load
+
+    torch.set_num_threads(threads)
+    card, flow = read_card(weights), load_particles(weights)
+    data = load(card.dataset.name)
+    metrics: dict[str, float | None] = {"entropy_floor": data.entropy, "entropy_floor_se": data.entropy_error}
+    if test_samples:
+        nll, error = particle_metrics.score(flow, data, test_samples, tolerance)
+        metrics |= {"test_nll": nll, "test_nll_se": error, "test_samples": test_samples, "tolerance": tolerance}
+    metrics["distance_jsd"] = particle_metrics.distance_jsd(flow, data, samples, seed, tolerance)
+    if data.potential is not None:
+        with progress() as report:
+            ess = particle_metrics.reweighted(flow, data.potential, samples, seed, tolerance, report)
+        metrics |= asdict(ess)
+    card = replace(card, metrics=card.metrics | metrics)
+    if out is not None:
+        save(flow, out, replace(card, name=out.name))
+    typer.echo(json.dumps(card.metrics) if as_json else "\n".join(f"{k:20} {v}" for k, v in card.metrics.items()))

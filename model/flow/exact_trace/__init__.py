@@ -1,0 +1,1 @@
+"""The package model.flow.exact_trace."""

@@ -1,0 +1,95 @@
+"""The solve of a whole trajectory with its log-density: for training by likelihood, and as the independent check.
+
+d/dt (y, ladj, kinetic, frobenius) = (v, div v, |v|^2, |J^T e|^2): the change of density of Chen et al. (2018) with the
+estimate of Grathwohl et al. (2019), and what Finlay et al. (2020) regularise. Only here lives torchdiffeq; it keeps one
+step size and one error norm for a whole batch.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torchdiffeq import odeint, odeint_adjoint
+
+from enflow.model.flow.divergence import exact, pulled_back
+from enflow.model.flow.velocity import Velocity, pack, packed, unpack
+
+
+class Solution(NamedTuple):
+    """The state at t1 and what was gathered on the way from t0, per row."""
+
+    x: Float[Tensor, "B N S"]
+    h: Float[Tensor, "B N F"]
+    ladj: Float[Tensor, " B"]
+    """Integral of the divergence from t0 to t1: log |det d(x, h)(t1) / d(x, h)(t0)|, nats."""
+    kinetic: Float[Tensor, " B"]
+    """Integral of |v|^2 over the time that passed."""
+    frobenius: Float[Tensor, " B"]
+    """Integral of |J^T e|^2, the estimate of the Jacobian's squared norm; 0 without a probe."""
+    nfe: int
+
+
+def solve(
+    velocity: Velocity,
+    x: Float[Tensor, "B N S"],
+    h: Float[Tensor, "B N F"],
+    mask: Bool[Tensor, "B N"],
+    t0: float,
+    t1: float,
+    probe: Float[Tensor, "B N D"] | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    adjoint: Iterable[Tensor] | None = None,
+    regularised: bool = True,
+) -> Solution:
+    """Solve the augmented ODE by adaptive Dormand-Prince 5(4); differentiable.
+
+    Args:
+        velocity, x, h, mask: the dynamics and the states at t0.
+        t0, t1: in either direction.
+        probe: Hutchinson's noise; None = the exact trace.
+        rtol, atol: tolerances of the whole batch.
+        adjoint: the velocity's parameters, whose gradients are then found by a solve backwards in constant memory;
+            None = through the solver's steps.
+        regularised: gather `kinetic` and `frobenius`, whose errors then shorten the steps; otherwise both are zero.
+    """
+    way = 1.0 if t1 >= t0 else -1.0
+    nfe, n_dims = 0, x.shape[-1]
+
+    def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal nfe
+        nfe += 1
+        y, times = state[0], t.to(x).expand(len(x))
+        if probe is None:
+            value = packed(velocity, times, y, mask, n_dims)
+            divergence, frobenius = exact(velocity, times, *unpack(y, n_dims), mask), torch.zeros_like(state[1])
+        else:
+            value, pulled = pulled_back(velocity, times, *unpack(y, n_dims), mask, probe)
+            divergence, frobenius = (pulled * probe).sum((1, 2)), pulled.square().sum((1, 2))
+        return value, divergence, *([way * value.square().sum((1, 2)), way * frobenius] if regularised else [])
+
+    nothing = x.new_zeros(len(x))
+    squares = (nothing, nothing) if regularised else ()
+    start, times = (pack(x, h), nothing, *squares), x.new_tensor([t0, t1])
+    if adjoint is None:
+        path = odeint(augmented, start, times, rtol=rtol, atol=atol)
+    else:
+        path = odeint_adjoint(augmented, start, times, rtol=rtol, atol=atol, adjoint_params=tuple(adjoint))
+    y, ladj, *others = (field[-1] for field in path)
+    kinetic, frobenius = others or (nothing, nothing)
+    return Solution(*unpack(y, n_dims), ladj, kinetic, frobenius, nfe)
+
+
+def march(
+    velocity: Velocity, x: Float[Tensor, "B N S"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"], steps: int
+) -> tuple[Float[Tensor, "B N S"], Float[Tensor, "B N F"]]:
+    """The state at t = 1 from that at 0 by equal steps of Heun's method, with two evaluations each."""
+    n_dims = x.shape[-1]
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return packed(velocity, t.to(x).expand(len(x)), y, mask, n_dims)
+
+    times = torch.linspace(0.0, 1.0, steps + 1, dtype=x.dtype, device=x.device)
+    return unpack(odeint(field, pack(x, h), times, method="heun2")[-1], n_dims)

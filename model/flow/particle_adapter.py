@@ -1,0 +1,89 @@
+"""ClusterFlow: a ParticleFlow as a flow of molecules of one element, so that whatever serves molecules serves it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+from enflow.model.chem.molecule import Molecule
+from enflow.model.chem.particle_systems import System
+from enflow.model.config import DequantizerConfig, FlowConfig
+from enflow.model.flow.act_norm import ActNorm
+from enflow.model.flow.dequantization import Dequantized, Dequantizer
+from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.particle_flow import ParticleFlow
+from enflow.model.flow.points import Lifted
+
+SPACE = 3
+"""Dimensions of molecules; what a system has not is zero, as are its velocity and its part of a trace."""
+
+
+class ClusterFlow(MoleculeFlow):
+    """The same density: (seed, index) draws the same sample; a likelihood is exact, its terms of types and size zero.
+
+    Args:
+        flow: of particles.
+        name, data: of the model, and of what it was trained on.
+    """
+
+    def __init__(self, flow: ParticleFlow, name: str = "particles", data: str = "") -> None:
+        n_particles, n_dims = flow.config.n_particles, flow.config.n_dims
+        self.system = System(name, n_particles, n_dims, data)
+        known = self.system.vocabulary
+        super().__init__(FlowConfig(known.atomic_numbers, known.max_atoms, flow.config.dynamics))
+        self.vocabulary = known
+        self.dynamics = flow.dynamics if n_dims == SPACE else _Flat(flow.dynamics, n_dims)
+        self.dequantizer = _Alike(known.atomic_numbers)
+        self.n_atoms = AtomCountPrior.from_counts([0] * n_particles + [1], pseudocount=0.0)
+        self.base_positions = _FlatGaussian(n_dims)
+        self.act_norm = ActNorm(0, n_dims)
+        nn.init.constant_(self.act_norm.x_log_scale, math.log(flow.config.scale))
+        like = next(flow.parameters())
+        self.to(like.device, like.dtype).eval()
+
+    def lift(self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int], draw: int = 0) -> Lifted:
+        """Particles to flow space; there is no noise.
+
+        Raises:
+            VocabularyError: another number of particles, or another space.
+        """
+        return super().lift([self.system.taken(each) for each in molecules], seed, indices, draw)
+
+
+class _Flat(nn.Module):
+    """A dynamics of fewer dimensions in space."""
+
+    def __init__(self, dynamics: nn.Module, n_dims: int) -> None:
+        super().__init__()
+        self.dynamics, self.n_dims = dynamics, n_dims
+
+    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        dx, dh = self.dynamics(t, x[..., : self.n_dims], h, mask)
+        return F.pad(dx, (0, SPACE - self.n_dims)), dh
+
+
+class _FlatGaussian(CenteredGaussian):
+    """A Gaussian of fewer dimensions in space."""
+
+    def sample(self, mask: Bool[Tensor, "B N"], generators: Sequence[Generator]) -> Float[Tensor, "B N 3"]:
+        """See `CenteredGaussian.sample`."""
+        return F.pad(super().sample(mask, generators), (0, SPACE - self.n_dims))
+
+
+class _Alike(Dequantizer):
+    """One type, without any feature."""
+
+    def __init__(self, atomic_numbers: Sequence[int]) -> None:
+        super().__init__(DequantizerConfig(), atomic_numbers, n_features=0)
+
+    def dequantize(self, atom_types: Tensor, x: Tensor, mask: Tensor, noise: Tensor) -> Dequantized:  # noqa: ARG002
+        """See `Dequantizer.dequantize`."""
+        return Dequantized(x[..., :0], x.new_zeros(len(x)))
+
+    def quantize(self, h: Tensor, mask: Bool[Tensor, "B N"]) -> Int[Tensor, "B N"]:  # noqa: ARG002
+        """See `Dequantizer.quantize`."""
+        return torch.zeros_like(mask, dtype=torch.int64)

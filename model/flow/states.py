@@ -1,0 +1,47 @@
+"""What comes of molecules that are generated, one by one and all together."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from enflow.model.chem.molecule import Molecule, Molecules
+from enflow.model.errors import SolverError
+from enflow.model.flow.ode.dopri5 import Status
+
+Wanted = int | str | None
+"""Of a molecule to generate: its size, its formula, or neither."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What came of one molecule; `molecule` is None where an atom flew beyond all bounds."""
+
+    index: int
+    molecule: Molecule | None
+    status: Status
+    nfe: int
+
+
+def in_order(samples: Iterable[Sample]) -> Molecules:
+    """The molecules by index, 0 to their number.
+
+    Raises:
+        SolverError: one of them is none.
+    """
+    found = {}
+    for one in samples:
+        if one.molecule is None:
+            raise SolverError(f"an atom of molecule {one.index} flew beyond all bounds (solver: {one.status.name})")
+        found[one.index] = one.molecule
+    return Molecules(found[index] for index in range(len(found)))
+
+
+def check(index: int, status: Status) -> None:
+    """Raise where a path did not reach its end.
+
+    Raises:
+        SolverError: it did not.
+    """
+    if status != Status.SUCCESS:
+        raise SolverError(
+            f"molecule {index}: the solver stopped with {status.name}, expected SUCCESS; try other tolerances"
+        )

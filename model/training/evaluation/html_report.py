@@ -1,0 +1,122 @@
+"""The page of an evaluation: its figures and plots in one HTML file that needs no network."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from enflow.model.chem.elements import SYMBOLS
+from enflow.model.training.svg_charts import Series, chart, histogram
+from enflow.model.training.evaluation.summary import lines
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 92rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: 1.5rem; }
+figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; font-size: 11px; fill: #444; }
+.grid { stroke: #e3e3e3; fill: none; } table { border-collapse: collapse; margin: 1rem 0 2rem; }
+td, th { text-align: right; padding: .1rem .8rem; border-bottom: 1px solid #e3e3e3; font-weight: 400; }
+td:first-child, th:first-child { text-align: left; } code { font-size: 12px; overflow-wrap: anywhere; }
+"""
+
+HISTOGRAMS = {
+    "distances": ("Distances of all pairs", "angstrom", 0.13),
+    "bond_lengths": ("Bond lengths", "angstrom", 0.01),
+    "angles": ("Bond angles", "degrees", 2.0),
+    "sizes": ("Sizes", "atoms", 1.0),
+    "strain": ("Strain (MMFF94)", "kcal/mol, last bin open", 4.0),
+    "nfe": ("Evaluations of the velocity", "per sample", 6.0),
+}
+"""Name in the record -> title, label of the axis, width of a bin."""
+
+CURVES = {"atom_stability": "atoms stable", "molecule_stability": "molecules stable", "validity": "valid"}
+
+
+def page(name: str, record: Mapping[str, Any]) -> str:
+    """The page of evaluation.json.
+
+    Args:
+        name: of the weights.
+        record: what the file holds: weights_sha256, made, metrics, plots, curve.
+    """
+    title = f"{escape(name)}: what it generates, and what it says of molecules it never saw"
+    made = "".join(
+        f"<p>{escape(what)}: <code>{escape(how['command'])}</code>, commit <code>{escape(how['git_commit'])}</code>, "
+        f"{escape(how['created'])}</p>"
+        for what, how in record.get("made", {}).items()
+    )
+    metrics = record.get("metrics", {})
+    weights = escape(record.get("weights_sha256", ""))
+    plots, points = record.get("plots", {}), record.get("curve", {}).get("points", [])
+    figures = [*_histograms(plots), _elements(plots), _nll(plots), _parts(metrics), _curve(points)]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><h1>{title}</h1>'
+        f"<p>Weights <code>{weights}</code></p>{made}{_table(metrics)}{_points(points)}"
+        f"<main>{''.join(figures)}</main></body></html>\n"
+    )
+
+
+def _table(metrics: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(value)}</td><td>{escape(spread)}</td></tr>"
+        for name, value, spread in lines(metrics)
+    )
+    return f"<table><tr><th>figure</th><th>value</th><th>95 % interval or error</th></tr>{rows}</table>" if rows else ""
+
+
+def _histograms(plots: Mapping[str, Any]) -> list[str]:
+    return [
+        histogram(title, label, plots[key], width) for key, (title, label, width) in HISTOGRAMS.items() if key in plots
+    ]
+
+
+def _elements(plots: Mapping[str, Any]) -> str:
+    """Shares of the elements as a table: five bars on a logarithmic scale would say less."""
+    counts = plots.get("elements")
+    if counts is None:
+        return ""
+    rows = "".join(
+        f"<tr><td>{SYMBOLS[z - 1]}</td>"
+        + "".join(f"<td>{values[z] / sum(values):.4f}</td>" for values in counts.values())
+        for z in range(1, len(counts["samples"]))
+        if any(values[z] for values in counts.values())
+    )
+    heads = "".join(f"<th>{escape(each)}</th>" for each in counts)
+    return f"<figure><figcaption>Elements</figcaption><table><tr><th></th>{heads}</tr>{rows}</table></figure>"
+
+
+def _nll(plots: Mapping[str, Any]) -> str:
+    points = [(float(n), mean, spread) for n, mean, spread in plots.get("nll", [])]
+    return chart("NLL of test molecules by size", "atoms", "nats, two standard errors", [Series("NLL", points, "dots")])
+
+
+def _parts(metrics: Mapping[str, Any]) -> str:
+    parts = metrics.get("test_nll_parts")
+    if not parts:
+        return ""
+    rows = "".join(f"<tr><td>{escape(part)}</td><td>{value:.1f}</td></tr>" for part, value in parts.items())
+    return f"<figure><figcaption>NLL in parts, nats</figcaption><table>{rows}</table></figure>"
+
+
+def _curve(points: list[Mapping[str, Any]]) -> str:
+    """Quality over evaluations: lines for Heun's fixed steps, dots for the tolerances."""
+    series = []
+    for key, label in CURVES.items():
+        heun = [(p["nfe_mean"], 100 * p[key]) for p in points if p["method"] == "heun"]
+        series.append(Series(f"{label}, Heun", sorted(heun)))
+    adaptive = [(p["nfe_mean"], 100 * p[key]) for p in points if p["method"] == "adaptive" for key in CURVES]
+    series.append(Series("draft, standard, precise", adaptive, "dots"))
+    return chart("Quality against evaluations", "evaluations per sample", "%", series)
+
+
+def _points(points: list[Mapping[str, Any]]) -> str:
+    if not points:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(p['name'])}</td><td>{p['nfe_mean']:.1f}</td>"
+        + "".join(f"<td>{100 * p[key]:.1f}</td>" for key in CURVES)
+        + f"<td>{p['points_behind_precise']:+.1f} ± {p['points_behind_precise_se']:.1f}</td></tr>"
+        for p in points
+    )
+    heads = "".join(f"<th>{label} %</th>" for label in CURVES.values())
+    heads = f"<th>solver</th><th>evaluations</th>{heads}<th>molecules stable, points behind precise</th>"
+    return f"<table><tr>{heads}</tr>{rows}</table>"

@@ -1,0 +1,85 @@
+"""A page of molecules needs nothing but itself, and no text from outside becomes part of it."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enflow.model.chem import viewer
+from enflow.model.chem.bonds import infer_bonds
+from enflow.model.chem.io.formats import write
+from enflow.model.chem.io.gallery import write_gallery
+from enflow.model.chem.molecule import MOST_VIEWS, Molecule, Molecules
+from enflow.model.chem.viewer import drawing
+
+WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.1], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]], "water", {"nll": -12.3456})
+SPITEFUL = Molecule(
+    WATER.atomic_numbers,
+    WATER.positions,
+    name="</script><script>alert(1)</script>",
+    properties={'<img src=x onerror="alert(2)">': "</dl><script>alert(3)</script>"},
+)
+
+
+@pytest.fixture(params=[True, False], ids=["with 3Dmol.js", "without"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[bool]:
+    place = tmp_path / "3Dmol-min.js"
+    if request.param:
+        place.write_text("var $3Dmol = 'a </script> b';", encoding="utf-8")
+    monkeypatch.setattr(viewer, "LIBRARY", place)
+    viewer.library.cache_clear()
+    yield bool(request.param)
+    viewer.library.cache_clear()
+
+
+def test_page_loads_nothing(library: bool) -> None:
+    molecules = [WATER, WATER]
+    page = write_gallery(molecules, [infer_bonds(m) for m in molecules])
+    assert page.count("<figure>") == page.count("<svg") == 2
+    assert "-12.35" in page
+    sources = re.findall(r"(?:src|href|loadScriptAsync)\s*[=(]\s*['\"]([^'\"]*)", page)
+    assert [source for source in sources if source] == []
+    assert ("$3Dmol.createViewer" in page) == library
+    assert page.count("</script>") == (3 if library else 0)  # the library and two views
+    assert "failed to load" not in page
+    assert len(set(re.findall(r'id="(3dmolviewer_\w+)"', page))) == (2 if library else 0)
+
+
+def test_text_from_outside_stays_text(library: bool) -> None:
+    page = write([SPITEFUL], [infer_bonds(SPITEFUL)], "html")
+    assert "alert(1)" in page  # shown, as text
+    assert "<script>alert" not in page
+    assert "<img" not in page
+
+
+def test_notebook(library: bool) -> None:
+    html = SPITEFUL._repr_html_()
+    assert "<svg" in html
+    assert "alert" not in html
+    assert ("data:text/javascript;base64," in html) == library
+    assert "failed to load" not in html
+
+
+def test_a_list_in_a_notebook_brings_its_library_once(library: bool) -> None:
+    html = Molecules([WATER] * (MOST_VIEWS + 2))._repr_html_()
+    assert html.count("<svg") == MOST_VIEWS + 2
+    assert html.count("createViewer(") == MOST_VIEWS
+    assert html.count("data:text/javascript;base64,") == (1 if library else 0)
+    assert len(set(re.findall(r'id="(3dmolviewer_\w+)"', html))) == MOST_VIEWS
+    assert Molecules()._repr_html_().count("<svg") == 0
+
+
+def test_drawing_shows_every_atom_and_bond_within_its_frame() -> None:
+    rng = np.random.default_rng(2)
+    for n_atoms in (1, 2, 29):
+        numbers, positions = rng.choice([1, 6, 7, 8, 9, 16], n_atoms), rng.normal(size=(n_atoms, 3))
+        picture = ET.fromstring(drawing(numbers, positions, size=100, label='a "b" <c>'))
+        circles = [element.attrib for element in picture if element.tag.endswith("circle")]
+        assert len(circles) == n_atoms
+        assert all(0 <= float(c[axis]) <= 100 for c in circles for axis in ("cx", "cy"))
+        assert picture.attrib["aria-label"] == 'a "b" <c>'
+    water = ET.fromstring(drawing(WATER.atomic_numbers, WATER.positions))
+    assert sum(element.tag.endswith("line") for element in water) == 2

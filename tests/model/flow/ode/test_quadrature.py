@@ -1,0 +1,130 @@
+"""Gauss-Kronrod against integrals in closed form, and along a recorded path against one."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from enflow.model.flow import divergence
+from enflow.model.flow.ode import dopri5
+from enflow.model.flow.ode.dense_output import Trajectory
+from enflow.model.flow.ode.quadrature import GAUSS_WEIGHTS, KRONROD_WEIGHTS, MAX_PANELS, NODES, Quadrature, integrate
+from enflow.model.flow.velocity import unpack
+from tests.model.flow.fields import states, turning
+
+
+def run(integrand: Callable[[float], float], t0: float, t1: float, tolerance: float) -> tuple[Quadrature, int]:
+    one, nodes = Quadrature.between(t0, t1, tolerance), 0
+    while one.times:
+        nodes += len(one.times)
+        one = one.told([integrand(t) for t in one.times])
+    return one, nodes
+
+
+@pytest.mark.parametrize(("weights", "degree"), [(GAUSS_WEIGHTS, 5), (KRONROD_WEIGHTS, 11)])
+def test_rules_are_exact_to_their_degree_and_no_further(weights: "list[float]", degree: int) -> None:
+    for power in range(0, degree + 1, 2):
+        assert math.isclose(weights @ NODES**power, 2 / (power + 1), rel_tol=1e-14)
+    beyond = degree + 1
+    assert not math.isclose(weights @ NODES**beyond, 2 / (beyond + 1), rel_tol=1e-11)
+
+
+@pytest.mark.parametrize(("t0", "t1"), [(1.0, 0.0), (0.0, 1.0)])
+def test_grows_to_its_closed_form_at_every_node(t0: float, t1: float) -> None:
+    one, _ = run(lambda t: 1 / (1.05 - t), t0, t1, 1e-3)
+    assert len(one.known) > 1
+    times = [t for t, _ in one.path]
+    assert times == sorted(times, reverse=t0 > t1)
+    for t, grown in one.path:
+        assert math.isclose(grown, math.log((1.05 - t0) / (1.05 - t)), abs_tol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("integrand", "integral"),
+    [
+        (lambda t: math.exp(3 * t), (math.exp(3) - 1) / 3),
+        (lambda t: 1 / (1.05 - t), math.log(21)),
+        (lambda t: math.cos(60 * t), math.sin(60) / 60),
+    ],
+    ids=["exponential", "peak at the data", "waves"],
+)
+def test_closed_integrals_in_both_directions_within_the_tolerance(
+    integrand: Callable[[float], float], integral: float
+) -> None:
+    for tolerance in (1e-1, 1e-6):
+        forth, _ = run(integrand, 0.0, 1.0, tolerance)
+        back, _ = run(integrand, 1.0, 0.0, tolerance)
+        assert abs(forth.value - integral) <= tolerance
+        assert math.isclose(forth.value, -back.value, rel_tol=1e-9)
+        assert forth.error <= tolerance
+
+
+def test_more_nodes_only_where_they_are_needed() -> None:
+    smooth, few = run(math.exp, 0.0, 1.0, 1e-6)
+    kink, many = run(lambda t: abs(t - 0.3), 0.0, 1.0, 1e-4)
+    assert (few, len(smooth.known)) == (7, 1)
+    assert many > 7
+    assert abs(kink.value - (0.3**2 + 0.7**2) / 2) < 1e-4
+
+
+def test_nodes_are_dense_where_the_steps_are() -> None:
+    # A spike that seven nodes over all would not see: the solver saw it, and made steps as short as it is wide.
+    away = [0.005 * 1.3**i for i in range(15)]
+    steps = [0.73 + a for a in away if a < 0.27] + [0.73 - a for a in away if a < 0.73]
+
+    def spike(t: float) -> float:
+        return math.exp(-(((t - 0.73) / 0.005) ** 2))
+
+    integral = -0.005 * math.sqrt(math.pi)
+    blind = Quadrature.between(1.0, 0.0, 1e-5)
+    guided = Quadrature.between(1.0, 0.0, 1e-5, steps)
+    assert [len(one.times) for one in (blind, guided)] == [7, 35]
+    while blind.times:
+        blind = blind.told([spike(t) for t in blind.times])
+    while guided.times:
+        guided = guided.told([spike(t) for t in guided.times])
+    assert blind.error < 1e-5 < 1e-3 < abs(blind.value - integral)
+    assert math.isclose(guided.value, integral, abs_tol=1e-5)
+
+
+def test_stretches_are_cut_where_half_of_the_steps_are_made() -> None:
+    # A step function: the cut falls on its edge, where steps are dense, and no node is wasted around it.
+    steps = [0.9, 0.73, 0.705, 0.7, 0.695, 0.68, 0.3]
+
+    def edge(t: float) -> float:
+        return float(t > 0.7)
+
+    plain = Quadrature.between(1.0, 0.0, 1e-6)
+    guided = Quadrature.between(1.0, 0.0, 1e-6, steps)
+    while guided.times:
+        guided = guided.told([edge(t) for t in guided.times])
+    while plain.times:
+        plain = plain.told([edge(t) for t in plain.times])
+    assert math.isclose(guided.value, -0.3, abs_tol=1e-6)
+    assert len(guided.known) == 2
+    assert len(plain.known) > 10
+
+
+def test_what_cannot_be_integrated_says_so_and_ends() -> None:
+    rough, _ = run(lambda t: math.sin(1e6 * t), 0.0, 1.0, 1e-9)
+    assert rough.error > 1e-9
+    assert len(rough.known) >= MAX_PANELS
+    assert math.isnan(run(lambda t: t * math.nan, 0.0, 1.0, 1e-3)[0].value)
+
+
+def test_along_a_path_each_row_has_its_own_integral() -> None:
+    sizes = [4, 2]
+    x, h, mask = states(sizes, 2)
+    pieces = []
+    dopri5.solve_rows(
+        turning, x, h, mask, 1.0, 0.0, 1e-8, 1e-8, observe=lambda step: pieces.append((step.accepted, step.interpolant))
+    )
+
+    def integrand(rows: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return divergence.exact(turning, t, *unpack(y), mask[rows])
+
+    found = integrate(Trajectory(pieces), integrand, 1.0, 0.0, 1e-8)
+    expected = [3 * (n - 1) * math.sin(3) / 3 for n in sizes]  # tr J = -3 (n - 1) cos(3 t)
+    torch.testing.assert_close(found.value, torch.tensor(expected).double(), rtol=0, atol=1e-7)
+    assert all(nodes >= 21 for nodes in found.nodes.tolist())  # both paths are of many steps

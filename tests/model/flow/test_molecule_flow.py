@@ -1,0 +1,172 @@
+"""MoleculeFlow where everything about its density is known, and what it promises of seeds and failures."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from enflow.model.chem.molecule import Molecule
+from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
+from enflow.model.errors import ConfigError, SolverError, VocabularyError
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from tests.model.flow.fields import Linear
+from tests.model.flow.networks import small_flow
+
+A, B = 0.3, -0.2
+WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
+HYDROGEN = Molecule([1, 1], [[0.0, 0.0, 0.4], [0.0, 0.0, -0.4]])
+
+
+def gaussian_flow(act_norm: bool = False) -> MoleculeFlow:
+    """x(1) = exp(A) z, h(1) = exp(B) z: positions and features are Gaussian, and each type has probability 1/5."""
+    wide = DequantizerConfig("truncated", scale=0.6, sigma=0.6)
+    flow = MoleculeFlow(
+        FlowConfig(dynamics=EGNNConfig(node_dim=4, edge_dim=4, n_layers=1), dequantizer=wide, act_norm=act_norm)
+    )
+    flow.dynamics = Linear(A, B)
+    return flow.double().requires_grad_(False).eval()
+
+
+def log_normal(values: torch.Tensor, log_scale: float, dimensions: int) -> float:
+    squares = float(values.square().sum()) * math.exp(-2 * log_scale)
+    return -0.5 * squares - dimensions * (0.5 * math.log(2 * math.pi) + log_scale)
+
+
+def test_log_prob_is_that_of_the_gaussian_it_is() -> None:
+    flow, seed = gaussian_flow(), 4
+    found = flow.log_prob([HYDROGEN, WATER], seed=seed, rtol=1e-6, atol=1e-6)
+    lifted = flow.lift([HYDROGEN, WATER], seed, [0, 1])
+    for row, n in enumerate((2, 3)):
+        x, h = lifted.x[row, :n], lifted.h[row, :n]
+        density = log_normal(x, A, 3 * (n - 1)) + log_normal(h, B, 5 * n)
+        assert math.isclose(found[row].log_prob, density - float(lifted.log_q[row]) - math.log(29), abs_tol=1e-4)
+        assert math.isclose(found[row].parts["divergence"], 3 * (n - 1) * A + 5 * n * B, abs_tol=1e-5)
+        assert math.isclose(found[row].parts["n_atoms"], math.log(29))
+
+
+def test_act_norm_changes_the_density_by_its_scale() -> None:
+    flow = gaussian_flow(act_norm=True)
+    flow.act_norm.x_log_scale.fill_(0.4)
+    (found,) = flow.log_prob([WATER], rtol=1e-6, atol=1e-6)
+    lifted = flow.lift([WATER], 0, [0])
+    angstrom = torch.tensor(WATER.centred().positions)
+    density = log_normal(angstrom, A + 0.4, 6) + log_normal(lifted.h[0], B, 15)
+    assert math.isclose(found.log_prob, density - float(lifted.log_q[0]) - math.log(29), abs_tol=1e-4)
+
+
+def test_draws_tighten_the_bound_up_to_the_probability_itself() -> None:
+    flow = gaussian_flow()
+    # The types' probability is 1/5 each, whatever the dequantizer: features are alike in every channel.
+    truth = log_normal(torch.tensor(HYDROGEN.positions), A, 3) + 2 * math.log(1 / 5) - math.log(29)
+    one = np.mean([flow.log_prob([HYDROGEN], seed=seed)[0].log_prob for seed in range(12)])
+    (many,) = flow.log_prob([HYDROGEN], draws=80)
+    assert one < truth - 0.1
+    assert abs(many.log_prob - truth) < 4 * many.std_error
+    assert many.std_error < 0.2
+
+
+def test_probes_scatter_around_the_exact_divergence() -> None:
+    flow = small_flow()
+    (exact,) = flow.log_prob([WATER], rtol=1e-4, atol=1e-4)
+    (estimate,) = flow.log_prob([WATER], divergence="hutchinson", probes=60, rtol=1e-4, atol=1e-4)
+    assert estimate.parts["base"] == exact.parts["base"]
+    assert estimate.std_error > 0.0
+    assert abs(estimate.log_prob - exact.log_prob) < 4 * estimate.std_error
+
+
+def test_a_molecule_is_the_same_alone_in_company_and_in_single_precision() -> None:
+    flow = small_flow()
+    company = flow.sample([4, 9, None, 6], seed=11)
+    latent = flow.draw_latent(6, seed=11, index=3)
+    (alone,) = flow.decode([latent], rtol=1e-3, atol=1e-3)
+    assert np.abs(alone.positions - company[3].positions).max() < 1e-12
+    assert alone.atomic_numbers.tolist() == company[3].atomic_numbers.tolist()
+    assert company[3].properties["status"] == "SUCCESS"
+    assert company[2].n_atoms == flow.draw_n_atoms(seed=11, index=2)
+    single = flow.float().sample([4, 9], seed=11)
+    assert np.abs(single[1].positions - company[1].positions).max() < 1e-3
+
+
+def test_tolerances_beyond_single_precision_are_kept() -> None:
+    flow = gaussian_flow().float()
+    latent = flow.draw_latent(5, seed=2, index=0)
+    (molecule,) = flow.decode([latent], rtol=1e-10, atol=1e-10)
+    growth = math.exp(float(np.float32(A)))  # as the weights have it
+    assert np.abs(molecule.positions - growth * latent.x.numpy()).max() < 1e-8
+    (encoded,) = flow.encode([molecule])
+    assert np.abs(encoded.x.numpy() - latent.x.numpy()).max() < 1e-6  # angstroms enter in the model's own precision
+    assert flow.dtype == torch.float32
+
+
+def test_samples_of_a_gaussian_have_its_width() -> None:
+    spread = [one.positions for one in gaussian_flow().sample([8] * 60, seed=1)]
+    assert math.isclose(np.mean(np.square(spread)) * 8 / 7, math.exp(2 * A), rel_tol=0.1)  # 1260 dimensions: 4 %
+
+
+def test_failures_are_named() -> None:
+    flow = gaussian_flow()
+    flow.dynamics.rates.fill_(17.0)
+    with pytest.raises(SolverError, match="molecule 0 flew beyond all bounds"):
+        flow.sample([3])
+    (lost,) = flow.samples([3])
+    assert lost.molecule is None
+    flow.dynamics.rates.fill_(torch.nan)
+    with pytest.raises(SolverError, match="NON_FINITE"):
+        flow.encode([WATER])
+    (failed,) = flow.log_prob([WATER])
+    assert math.isnan(failed.log_prob)
+    assert failed.status.name == "NON_FINITE"
+
+
+def test_bad_arguments_say_what_is_wrong() -> None:
+    flow = gaussian_flow()
+    with pytest.raises(VocabularyError, match="found 30 atoms, expected 1 to 29"):
+        flow.sample([3, 30])
+    with pytest.raises(VocabularyError, match="S"):
+        flow.log_prob([Molecule([16], [[0.0, 0.0, 0.0]])])
+    with pytest.raises(ConfigError, match="exact"):
+        flow.log_prob([WATER], divergence="approximate")
+    with pytest.raises(ConfigError, match="0 probes"):
+        flow.log_prob([WATER], divergence="hutchinson", probes=0)
+
+
+# A model to which the types are given
+
+
+def formula_flow() -> MoleculeFlow:
+    """x(1) = exp(A) z whatever the types, and three water for one methane among what was counted."""
+    config = EGNNConfig(node_dim=4, edge_dim=4, n_layers=1, output="still")
+    flow = MoleculeFlow(FlowConfig(dynamics=config, dequantizer=DequantizerConfig("given")))
+    flow.dynamics = Linear(A, 0.0)
+    flow.dequantizer.compositions.count(torch.tensor([[2, 0, 0, 1, 0]] * 3 + [[4, 1, 0, 0, 0]]))
+    return flow.double().requires_grad_(False).eval()
+
+
+def test_the_likelihood_of_a_formula_s_molecule_is_exact() -> None:
+    flow = formula_flow()
+    (found,) = flow.log_prob([WATER], rtol=1e-7, atol=1e-7)
+    x = torch.tensor(WATER.centred().positions)
+    possible = math.comb(7, 4)
+    log_types = math.log((3 + 1 / possible) / (3 + 1)) - math.log(3)  # of three places the oxygen may have
+    expected = log_normal(x, A, 6) + log_types - math.log(29)
+    assert found.log_prob == pytest.approx(expected, abs=1e-5)
+    assert found.parts["dequantizer"] == pytest.approx(-log_types, abs=1e-6)
+    assert not flow.draw_probes(3, 0, 0, 0, 2)[..., 3:].any()  # what stands still adds no noise to an estimate
+
+
+def test_a_formula_is_what_comes_out() -> None:
+    flow = formula_flow()
+    molecules = flow.sample(["C2H6O", "CH4", None, 3], seed=5)
+    assert [m.formula for m in molecules[:2]] == ["C2H6O", "CH4"]
+    assert molecules[3].n_atoms == 3
+    again = flow.sample(["C2H6O"], seed=5)[0]
+    np.testing.assert_array_equal(again.positions, molecules[0].positions)
+    assert np.abs(flow.sample("C2H6O", seed=6)[0].positions - again.positions).max() > 0.1
+
+
+def test_a_formula_is_refused_by_a_model_that_draws_the_elements() -> None:
+    with pytest.raises(ConfigError, match="found formula CH4, but this model draws the elements itself"):
+        gaussian_flow().sample("CH4")
+    with pytest.raises(ConfigError, match="together, or none"):
+        FlowConfig(dynamics=EGNNConfig(output="still"))

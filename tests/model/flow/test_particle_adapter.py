@@ -1,0 +1,62 @@
+"""ClusterFlow beside the ParticleFlow that it is: the same samples and densities, by the way of molecules."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from enflow.model.chem.molecule import Molecule
+from enflow.model.config import GNNConfig, ParticleConfig
+from enflow.model.errors import VocabularyError
+from enflow.model.flow.particle_adapter import ClusterFlow
+from enflow.model.flow.particle_flow import ParticleFlow
+from tests.model.flow.networks import GRAPH, PARTICLES, shaken
+
+PLANE = ParticleConfig(n_particles=4, n_dims=2, scale=2.1, dynamics=PARTICLES)
+SPACE = ParticleConfig(n_particles=5, n_dims=3, scale=0.8, dynamics=PARTICLES)
+SEEING_AXES = ParticleConfig(n_particles=3, n_dims=2, scale=1.3, dynamics=replace(GRAPH, n_features=0, n_dims=2))
+assert isinstance(SEEING_AXES.dynamics, GNNConfig)
+
+
+def both(config: ParticleConfig) -> tuple[ParticleFlow, ClusterFlow]:
+    torch.manual_seed(0)
+    flow = ParticleFlow(config).double()
+    shaken(flow)
+    return flow, ClusterFlow(flow, "small")
+
+
+@pytest.mark.parametrize("config", [PLANE, SPACE, SEEING_AXES], ids=["plane", "space", "axes"])
+def test_samples_and_densities_are_those_of_the_particles(config: ParticleConfig) -> None:
+    flow, cluster = both(config)
+    x, log_prob = flow.sample(3, seed=5, rtol=1e-7, atol=1e-7)
+    molecules = cluster.sample([None] * 3, seed=5, rtol=1e-7, atol=1e-7)
+    found = np.stack([cluster.system.coordinates(each.positions) for each in molecules])
+    np.testing.assert_allclose(found, x.numpy(), atol=1e-5)
+    assert all(not each.positions[:, config.n_dims :].any() for each in molecules)
+    scores = cluster.log_prob(molecules, rtol=1e-6, atol=1e-6)
+    assert [score.log_prob for score in scores] == pytest.approx(log_prob.tolist(), abs=1e-3)
+    assert [score.parts["dequantizer"] for score in scores] == pytest.approx([0.0] * 3, abs=1e-9)
+    assert [score.parts["n_atoms"] for score in scores] == [0.0] * 3
+
+
+def test_probes_estimate_the_same_density() -> None:
+    flow, cluster = both(PLANE)
+    (molecule,) = cluster.sample(None, seed=2)
+    x = torch.tensor(cluster.system.coordinates(molecule.positions))[None]
+    (score,) = cluster.log_prob([molecule], divergence="hutchinson", probes=400)
+    assert score.std_error is not None
+    assert score.log_prob == pytest.approx(float(flow.log_prob(x)), abs=4 * score.std_error)
+
+
+def test_there_and_back() -> None:
+    _, cluster = both(PLANE)
+    (molecule,) = cluster.sample(None, seed=1)
+    (back,) = cluster.decode(cluster.encode([molecule]))
+    np.testing.assert_allclose(back.positions, molecule.centred().positions, atol=1e-6)
+
+
+def test_another_number_of_particles_is_refused() -> None:
+    _, cluster = both(PLANE)
+    with pytest.raises(VocabularyError, match="found 2 particles, expected 4"):
+        cluster.log_prob([Molecule([18, 18], [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])])

@@ -1,0 +1,109 @@
+"""The truth: a run that was never interrupted, and the bound of one draw."""
+
+import numpy as np
+import pytest
+import torch
+
+from enflow.model.chem.molecule import Molecule
+from enflow.model.config import EGNNConfig, FlowConfig
+from enflow.model.errors import DataError
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.training.evaluation.evaluate import Evaluation, chosen, evaluate
+
+METHANE = Molecule(
+    [6, 1, 1, 1, 1],
+    [[0, 0, 0], [0.63, 0.63, 0.63], [-0.63, -0.63, 0.63], [-0.63, 0.63, -0.63], [0.63, -0.63, -0.63]],
+)
+WATER = Molecule([8, 1, 1], [[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]])
+
+
+def test_more_molecules_contain_the_fewer():
+    few, many = (chosen(100, Evaluation(molecules=n)).tolist() for n in (10, 40))
+    assert many[:10] == few
+    assert len(set(many)) == 40
+    with pytest.raises(DataError, match="has 100 molecules; found a request for 101"):
+        chosen(100, Evaluation(molecules=101))
+
+
+class Counting(MoleculeFlow):
+    """Counts what it is asked for, and breaks after a given number of molecules."""
+
+    asked, left = 0, 10**9
+
+    def samples(self, *args, **kwargs):
+        for one in super().samples(*args, **kwargs):
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.asked, self.left = self.asked + 1, self.left - 1
+            yield one
+
+
+@pytest.fixture
+def flow() -> Counting:
+    torch.manual_seed(0)
+    flow = Counting(FlowConfig(dynamics=EGNNConfig(node_dim=4, edge_dim=4, n_layers=1, n_radial=4)))
+    return flow.eval()
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A prepared file of twelve molecules, eight of them for the test."""
+    molecules = [METHANE, WATER] * 6
+    np.savez(
+        tmp_path / "qm9.npz",
+        num_atoms=np.array([m.n_atoms for m in molecules], np.uint8),
+        atomic_numbers=np.concatenate([m.atomic_numbers for m in molecules]).astype(np.uint8),
+        positions=np.concatenate([m.positions for m in molecules]).astype(np.float32),
+        split=np.array([0, 0, 0, 1] + [2] * 8, np.uint8),
+    )
+    return tmp_path / "qm9.npz"
+
+
+def silent(what, done, total, note=""):
+    pass
+
+
+def test_an_interrupted_evaluation_goes_on_and_ends_the_same(flow, data, tmp_path):
+    settings = Evaluation(samples=6, molecules=3, tolerance=0.05, probes=1)
+    whole = evaluate(flow, "ab", data, tmp_path / "whole", settings, silent)
+    assert flow.asked == 6
+    flow.asked, flow.left = 0, 2
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(flow, "ab", data, tmp_path / "parts", settings, silent)
+    with (tmp_path / "parts" / "samples.jsonl").open("a") as file:
+        file.write('{"index": 5, "n_at')  # what a power cut leaves
+    flow.left = 10**9
+    again = evaluate(flow, "ab", data, tmp_path / "parts", settings, silent)
+    assert flow.asked == 6
+    assert again == whole
+    more = Evaluation(samples=7, molecules=3, tolerance=0.05, probes=1)
+    evaluate(flow, "ab", data, tmp_path / "parts", more, silent)
+    assert flow.asked == 7
+    evaluate(flow, "cd", data, tmp_path / "parts", settings, silent)  # other weights: nothing of it holds
+    assert flow.asked == 13
+
+
+def test_several_draws_report_the_gain_over_their_own_mean(flow, data, tmp_path):
+    """Jensen: weighted by importance a bound never falls below the mean of its draws' own."""
+    settings = Evaluation(samples=0, molecules=3, tolerance=0.05, divergence="exact", draws=3)
+    found = evaluate(flow, "ab", data, tmp_path, settings, silent)
+    molecules = {row: METHANE if one.n_atoms == 5 else WATER for one in found.scored for row in [one.index]}
+    for one in found.scored:
+        together = flow.likelihoods([molecules[one.index]], 0, "exact", 1, 3, 0.05, 0.05, indices=[one.index])
+        ((_, likelihood),) = together
+        assert one.nll - one.gain == pytest.approx(likelihood.nll, abs=1e-3)
+        assert sum(one.parts.values()) == pytest.approx(one.nll, abs=1e-3)
+    weighted = found.metrics["importance_weighted"]
+    assert weighted["gain"] > 0
+    assert weighted["test_nll"] == pytest.approx(found.metrics["test_nll"] - weighted["gain"])
+
+
+def test_the_error_of_one_probe_is_told_beside_the_scores(flow, data, tmp_path):
+    """As sixty-four probes of the same molecules know it."""
+    settings = Evaluation(samples=0, molecules=8, tolerance=0.01, probes=1)
+    found = evaluate(flow, "ab", data, tmp_path, settings, silent)
+    molecules = [METHANE if one.n_atoms == 5 else WATER for one in found.scored]
+    known = [one.std_error for one in flow.log_prob(molecules, 1, "hutchinson", probes=64, rtol=0.01, atol=0.01)]
+    assert found.noise == pytest.approx(8 * np.sqrt(np.mean(np.square(known))), rel=0.4)  # 32 values: 0.13 is likely
+    exact = Evaluation(samples=0, molecules=3, tolerance=0.05, divergence="exact")
+    assert evaluate(flow, "ab", data, tmp_path / "exact", exact, silent).noise == 0

@@ -1,0 +1,81 @@
+"""Two commands, one record and one page: what each found stands in both, and nothing of other weights."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from enflow.model.checkpoint import Card, Dataset, read_card, save
+from enflow.model.config import EGNNConfig, FlowConfig
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.training.evaluation.evaluate import Findings
+from enflow.model.training.evaluation.publish import publish, publish_card
+from enflow.model.training.evaluation.journal import Scored
+
+SHARES = {"atom_stability": 0.9, "molecule_stability": 0.5, "validity": 0.7}
+SAMPLES = Findings({"samples": 10, **SHARES}, {"sizes": {"samples": [0, 3, 7], "data": [0, 5, 5]}})
+SCORES = Findings(
+    {"test_nll": -1.5, "test_nll_se": 0.1}, {"nll": [[5, -2.0, 0.3]]}, [Scored(0, 5, False, -2.0, {}, 9, "SUCCESS")]
+)
+POINTS = [
+    {"name": name, "method": method, "nfe_mean": nfe, "points_behind_precise": 2.0, "points_behind_precise_se": 1.0}
+    | SHARES
+    for name, method, nfe in [("heun-8", "heun", 16.0), ("draft", "adaptive", 20.0)]
+]
+
+
+@pytest.fixture
+def weights(tmp_path):
+    flow = MoleculeFlow(FlowConfig(dynamics=EGNNConfig(node_dim=4, edge_dim=4, n_layers=1, n_radial=4)))
+    card = Card("<tiny>", "now", "abc", flow.config, Dataset("QM9", "00", "none"), 0, "MIT", {"training_passes": 7})
+    return tmp_path, save(flow, tmp_path, card)
+
+
+class Page(HTMLParser):
+    """What a browser would load, and how often each tag opens."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.opened, self.loads = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.opened.append(tag)
+        self.loads += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_halves_of_an_evaluation_come_together(weights):
+    folder, card = weights
+    publish(folder, card, "enflow evaluate a", SAMPLES, [])
+    publish(folder, card, "enflow evaluate b", SCORES, POINTS)
+    record = json.loads((folder / "evaluation.json").read_text())
+    assert record["metrics"] == SAMPLES.metrics | SCORES.metrics
+    assert {part: made["command"] for part, made in record["made"].items()} == {
+        "samples": "enflow evaluate a",
+        "likelihood": "enflow evaluate b",
+        "curve": "enflow evaluate b",
+    }
+    text = (folder / "evaluation.html").read_text()
+    page = Page(text)
+    assert page.opened.count("svg") == 3  # sizes, NLL by size, curve
+    assert not page.loads  # opens without a network
+    assert "&lt;tiny&gt;" in text
+    assert "<tiny>" not in text
+
+
+def test_other_weights_begin_anew(weights):
+    folder, card = weights
+    publish(folder, card, "enflow evaluate", SAMPLES, [])
+    other = save(MoleculeFlow(card.config), folder, card)
+    assert other.weights_sha256 != card.weights_sha256
+    publish(folder, other, "enflow evaluate", SCORES, [])
+    assert json.loads((folder / "evaluation.json").read_text())["metrics"] == SCORES.metrics
+
+
+def test_the_card_keeps_what_it_knew(weights):
+    folder, _ = weights
+    publish_card(folder, SAMPLES)
+    assert not (folder / "percentiles.json").exists()
+    publish_card(folder, SCORES)
+    assert read_card(folder).metrics == {"training_passes": 7} | SAMPLES.metrics | SCORES.metrics
+    assert json.loads((folder / "percentiles.json").read_text())["nll"] == {"5": [-2.0]}

@@ -1,0 +1,27 @@
+"""What is shown of metrics: each once, beside what tells how sure it is."""
+
+from enflow.model.training.evaluation.summary import lines, readme_row, table
+
+METRICS = {
+    "samples": 10,
+    "validity": 0.5,
+    "intervals_95": {"validity": [0.2, 0.8]},
+    "en_flows": {"validity": 1.0, "validity_interval_95": [0.7, 1.0]},
+    "test_nll": -100.25,
+    "test_nll_se": 1.5,
+}
+
+
+def test_each_figure_stands_once_with_its_spread():
+    assert lines(METRICS) == [
+        ("samples", "10", ""),
+        ("validity", "0.5", "0.2 to 0.8"),
+        ("en_flows validity", "1", ""),
+        ("en_flows validity_interval_95", "0.7 to 1", ""),
+        ("test_nll", "-100.25", "± 1.5"),
+    ]
+    assert table(METRICS).count("\n") == 4
+
+
+def test_the_readme_row_has_a_dash_for_what_was_not_measured():
+    assert readme_row(METRICS) == "| **Enflow**, `weights/qm9` | - | - | 50.0 | - | - | - | -100.2 ± 1.5 | - | - |"

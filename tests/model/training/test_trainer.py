@@ -1,0 +1,238 @@
+"""A training run: exact resuming, annealing, batches, and that it learns."""
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from enflow.model.checkpoint import load
+from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
+from enflow.model.errors import ConfigError, DataError
+from enflow.model.training.data.qm9 import SETTING, batch_plan, batches, load_qm9
+from enflow.model.training.export import export, flow_of
+from enflow.model.training.max_likelihood import LikelihoodConfig
+from enflow.model.training.optimizer import OptimizerConfig, rate_at, split_parameters
+from enflow.model.training.trainer import TrainConfig, Trainer, read_config, train
+
+TINY = TrainConfig(
+    flow=FlowConfig(dynamics=EGNNConfig(node_dim=16, edge_dim=8, n_layers=2, n_radial=4)),
+    optimizer=OptimizerConfig(warmup_steps=4),
+    passes=240,
+    batch_size=8,
+)
+GIVEN = DequantizerConfig("given")
+
+
+@pytest.fixture
+def qm9(tmp_path, monkeypatch):
+    """A small data set in the format of qm9.npz: squares of carbon with a random fifth atom."""
+    rng = np.random.default_rng(0)
+    counts = np.array([5] * 40 + [4] * 20, np.uint8)
+    square = np.array([[0, 0, 0], [1.5, 0, 0], [0, 1.5, 0], [1.5, 1.5, 0], [0.7, 0.7, 1.2]], np.float32)
+    positions = np.concatenate([square[:n] + 0.05 * rng.standard_normal((n, 3)) for n in counts])
+    numbers = np.concatenate([[6, 6, 6, 6, rng.choice([1, 8])][:n] for n in counts]).astype(np.uint8)
+    split = np.arange(60) % 3
+    np.savez(
+        tmp_path / "qm9.npz",
+        num_atoms=counts,
+        atomic_numbers=numbers,
+        positions=positions.astype(np.float32),
+        split=np.where(split == 1, 1, 0).astype(np.uint8),
+    )
+    monkeypatch.setenv(SETTING, str(tmp_path))
+    return tmp_path / "qm9.npz"
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(qm9, tmp_path):
+    data = load_qm9(qm9, "train")
+
+    def steps(trainer, n):
+        for rows in itertools.islice(batches(data.n_atoms, 8, 0, trainer.step), n):
+            trainer.update(trainer.network, trainer.draw(data, rows, trainer.step), len(rows))
+        return trainer
+
+    straight = steps(Trainer(TINY), 9)
+    steps(Trainer(TINY), 4).save(tmp_path / "state.pt")
+    resumed = Trainer(TINY)
+    resumed.load(tmp_path / "state.pt")
+    steps(resumed, 5)
+    assert resumed.passes == straight.passes
+    for mine, theirs in zip(resumed.network.parameters(), straight.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for mine, theirs in zip(resumed.average, straight.average, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_training_lowers_the_validation_error_and_annealing_leaves_the_run_as_it_was(qm9, tmp_path):
+    run = tmp_path / "run"
+    first = validation(Trainer(TINY), qm9)
+    records = list(train(TINY, run, resume=False))
+    assert sum(records[-1]["valid"]["x"]) < 0.9 * first
+    before = (run / "state.pt").read_bytes()
+    annealed = list(train(TINY, run, resume=False, anneal=80))
+    assert annealed[-1]["step"] == records[-1]["step"] + 10
+    assert (run / "state.pt").read_bytes() == before
+    assert (run / "annealed.pt").exists()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines == records + annealed
+
+
+def test_what_validates_comes_in_batches_as_large_as_the_training_s(qm9):
+    from enflow.model.training.trainer import _held_out
+
+    drawn = _held_out(load_qm9(qm9, "valid"), Trainer(replace(TINY, batch_size=3)))
+    assert {len(pairs.x0) for pairs, _ in drawn} <= {1, 2, 3}
+    assert len(drawn) == 8
+
+
+def validation(trainer, path):
+    from enflow.model.training.trainer import _held_out
+
+    return sum(trainer.validate(_held_out(load_qm9(path, "valid"), trainer))["x"])
+
+
+LIKELIHOOD = TrainConfig(
+    objective="likelihood",
+    flow=FlowConfig(
+        dynamics=EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=3, output="velocity"), act_norm=True
+    ),
+    likelihood=LikelihoodConfig(tolerance=0.05, adjoint=False),
+    optimizer=OptimizerConfig(warmup_steps=1, muon_rate=0.05, adam_rate=0.02, ema=0.5),
+    passes=32,
+    batch_size=8,
+)
+
+
+def test_training_by_likelihood_lowers_the_validation_nll_and_makes_a_flow(qm9, tmp_path):
+    from enflow.model.training.trainer import _held_out
+
+    data, trainer = load_qm9(qm9, "train"), Trainer(LIKELIHOOD)
+    trainer.begin(data)
+    first = trainer.validate(_held_out(load_qm9(qm9, "valid"), trainer))
+    *_, last = train(LIKELIHOOD, tmp_path / "run", resume=False)
+    assert last["valid"]["nll"] < first["nll"] - 1.0
+    trainer.load(tmp_path / "run" / "state.pt")
+    flow = flow_of(trainer, data)
+    assert flow.n_atoms.log_prob(torch.tensor([5])).exp().item() == pytest.approx((data.n_atoms == 5).mean(), abs=0.2)
+    (molecule,) = flow.sample(5, rtol=0.1, atol=0.1)
+    assert molecule.n_atoms == 5
+
+
+@pytest.mark.parametrize("config", [TINY, LIKELIHOOD], ids=["flow matching", "likelihood"])
+def test_training_starts_from_weights_of_the_same_model(qm9, tmp_path, config):
+    data, first = load_qm9(qm9, "train"), Trainer(replace(config, seed=1))
+    first.begin(data)
+    export(first, data, tmp_path / "weights")
+    second = Trainer(replace(config, start=str(tmp_path / "weights")))
+    second.begin(data)
+    for parameters in (second.network.parameters(), second.average):
+        for mine, theirs in zip(parameters, first.network.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    other = replace(config, start=second.config.start, flow=replace(config.flow, max_atoms=30))
+    with pytest.raises(ConfigError, match="weights holds another model"):
+        Trainer(other).begin(data)
+
+
+def test_each_atom_learns_its_type_for_itself_and_the_flow_knows_of_all(qm9, tmp_path):
+    flow = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, odd_types=(0, 2, 4)))
+    data, alone, knowing = load_qm9(qm9, "train"), Trainer(TINY), Trainer(replace(TINY, flow=flow))
+    for trainer in (alone, knowing):
+        trainer.begin(data)
+        trainer.update(trainer.network, trainer.draw(data, np.arange(8), step=0), 8)
+    for mine, theirs in zip(knowing.network.parameters(), alone.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    export(knowing, data, tmp_path / "weights")
+    assert load(tmp_path / "weights").config.dynamics.odd_types == (0, 2, 4)
+    t, x, h, mask = torch.full((1,), 0.9), torch.randn(1, 5, 3), torch.randn(1, 5, 5), torch.ones(1, 5).bool()
+    first, second = (flow_of(trainer, data).velocity(t, x, h, mask) for trainer in (alone, knowing))
+    assert torch.equal(first[0], second[0])
+    assert (first[1] - second[1]).abs().max() > 1e-4
+
+
+def test_with_types_given_training_starts_from_a_model_that_draws_them(qm9, tmp_path):
+    flow = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, odd_types=(0, 2, 4)))
+    data, drawing = load_qm9(qm9, "train"), Trainer(replace(TINY, flow=flow))
+    drawing.begin(data)
+    export(drawing, data, tmp_path / "weights")
+    still = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, output="still"), dequantizer=GIVEN)
+    given = Trainer(replace(TINY, flow=still, start=str(tmp_path / "weights")))
+    given.begin(data)
+    pairs, _ = given.draw(data, np.flatnonzero(data.n_atoms == 5)[:4], step=0)
+    t, scale = torch.full((4,), 0.7), TINY.flow.dequantizer.scale
+    mine, still_types = given.network(t, pairs.x0, pairs.h1, pairs.mask)
+    theirs, _ = drawing.network(t, pairs.x0, scale * pairs.h1, pairs.mask)
+    torch.testing.assert_close(mine, theirs)
+    assert not still_types.any()
+    assert theirs.abs().max() > 1e-4
+    deeper = replace(still, dynamics=replace(still.dynamics, n_layers=3))
+    with pytest.raises(ConfigError, match="weights holds another model"):
+        Trainer(replace(given.config, flow=deeper)).begin(data)
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(qm9, tmp_path):
+    with pytest.raises(DataError, match="to go on from"):
+        list(train(TINY, tmp_path / "run", resume=True))
+    list(train(TINY, tmp_path / "run", resume=False))
+    with pytest.raises(DataError, match="go on with --resume"):
+        list(train(TINY, tmp_path / "run", resume=False))
+
+
+def test_a_damaged_state_is_named(qm9, tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(DataError, match="not a training state"):
+        Trainer(TINY).load(tmp_path / "state.pt")
+
+
+def test_an_epoch_shows_every_molecule_once_in_batches_of_one_size():
+    n_atoms = np.random.default_rng(0).integers(3, 8, 100)
+    plan = batch_plan(n_atoms, 8, seed=3, epoch=0)
+    assert sorted(np.concatenate(plan)) == list(range(100))
+    assert all(len(set(n_atoms[rows])) == 1 for rows in plan)
+    later = [next(batches(n_atoms, 8, 3, step)) for step in range(len(plan) + 2)]
+    expected = plan + batch_plan(n_atoms, 8, seed=3, epoch=1)[:2]
+    assert all(np.array_equal(a, b) for a, b in zip(later, expected, strict=True))
+
+
+def test_muon_gets_the_hidden_matrices_and_adam_all_else():
+    network = Trainer(TINY).network
+    hidden, rest = split_parameters(network)
+    assert {p.ndim for p in hidden} == {2}
+    assert len(hidden) == 2 * 7
+    assert sum(p.numel() for p in hidden + rest) == sum(p.numel() for p in network.parameters())
+
+
+def test_the_rate_warms_up_stays_and_anneals_to_zero():
+    assert [rate_at(s, 4, None) for s in (0, 1, 3, 99)] == [0.25, 0.5, 1.0, 1.0]
+    assert [rate_at(s, 4, (100, 12)) for s in (100, 104, 106, 112, 113)] == pytest.approx([1.0, 0.75, 0.5, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"speed": 1}', "unknown key 'speed' in bad.json"),
+        ('{"flow": {"dynamics": {"width": 3}}}', "unknown key 'width' in bad.json.flow.dynamics"),
+        ('{"batch_size": "64"}', "bad.json.batch_size is '64'; expected int"),
+        ('{"pair_dtype": "float8"}', "expected one of float32, bfloat16"),
+        ('{"objective": "score"}', "objective is 'score'; expected one of flow_matching, likelihood, dequantizer"),
+        ('{"objective": "likelihood", "compile": true}', 'needs pair_dtype "float32" and no compile'),
+        ('{"likelihood": {"probe": "cauchy"}}', "probe is 'cauchy'; expected"),
+        ("{", "is no JSON"),
+    ],
+)
+def test_a_wrong_configuration_is_named(tmp_path, text, message):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(path)
+
+
+def test_every_shipped_configuration_can_be_read():
+    import model.training
+
+    folder = Path(model.training.__file__).parent / "configs"
+    found = {path.name: read_config(path) for path in folder.glob("*.json")}
+    assert {config.objective for config in found.values()} == {"flow_matching", "likelihood", "dequantizer"}

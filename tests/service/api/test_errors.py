@@ -1,0 +1,215 @@
+"""Whatever comes in, the answer is a problem with a place and without an echo."""
+
+import contextlib
+import json
+import socket
+import time
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from enflow.service.protocol import requests
+from tests.service.conftest import Api, eventually
+
+JSON = {"Content-Type": "application/json"}
+SECRET = "surely-nobody-else-writes-this"
+
+
+def assert_problem(response: httpx.Response, status: int) -> dict[str, object]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert set(problem) == {"type", "title", "status", "detail", "instance", "errors"}
+    assert problem["status"] == status
+    assert problem["instance"] == f"urn:enflow:request:{response.headers['x-request-id']}"
+    assert SECRET not in response.text
+    assert "Traceback" not in response.text
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "at"),
+    [
+        (b'{"deadline_s": NaN}', 422, "/deadline_s"),
+        (b'{"deadline_s": Infinity}', 422, "/deadline_s"),
+        (b'{"tolerance": 1e999}', 422, "/tolerance"),
+        (b'{"n_molecules": true}', 422, "/n_molecules"),
+        (b'{"n_molecules": "5"}', 422, "/n_molecules"),
+        (b'{"n_molecules": 1.0}', 422, "/n_molecules"),
+        (b'{"n_molecules": 0}', 422, "/n_molecules"),
+        (b'{"n_molecules": 21}', 422, "/n_molecules"),
+        (b'{"n_molecules": null}', 422, "/n_molecules"),
+        (b'{"n_atoms": 30}', 422, "/n_atoms"),
+        (b'{"n_atoms": []}', 422, "/n_atoms"),
+        (b'{"n_atoms": [5, "6"]}', 422, "/n_atoms/1"),
+        (b'{"n_atoms": [5, 6], "n_molecules": 3}', 422, ""),
+        (b'{"seed": -1}', 422, "/seed"),
+        (b'{"seed": ' + b"9" * 4000 + b"}", 422, "/seed"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", 400, ""),
+        (b'{"only": "\\ud800"}', 400, ""),
+        (b'{"only": "\xed\xa0\x80"}', 400, ""),
+        (b'{"only": "' + SECRET.encode() * 5000 + b'"}', 422, "/only"),
+        (b'{"' + SECRET.encode() * 100 + b'": 1}', 422, ""),
+        (b'{"n_molecules": 1' + b" " * 2_000_000 + b"}", 413, None),
+        (b"[" * 100_000, 400, ""),
+        (b'{"n_atoms": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, ""),
+        (b'{"a":' * 100_000, 400, ""),
+        (b"", 400, ""),
+        (b"\xff\xfe", 400, ""),
+        (b"[]", 422, ""),
+        (b"null", 422, ""),
+        (b'"' + SECRET.encode() + b'"', 422, ""),
+    ],
+)
+def test_a_bad_body_is_a_problem_with_its_place(api: Api, body: bytes, status: int, at: str | None) -> None:
+    problem = assert_problem(api.http.post("/sample", content=body, headers=JSON), status)
+    places = [each["at"] for each in problem["errors"]]  # type: ignore[attr-defined]
+    assert places == [] if at is None else at in places
+    assert not api.client.submitted
+
+
+def test_a_byte_order_mark_before_json_is_forgiven(api: Api) -> None:
+    assert api.http.post("/sample", content=b"\xef\xbb\xbf{}", headers=JSON).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", f"/{SECRET}", 404), ("GET", "/sample", 405), ("DELETE", "/limits", 405), ("BREW", "/sample", 405)],
+)
+def test_wrong_paths_and_methods(api: Api, method: str, path: str, status: int) -> None:
+    response = api.http.request(method, path)
+    assert_problem(response, status)
+    assert status != 405 or response.headers["allow"]
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "text/html", "x"])
+def test_json_must_be_declared(api: Api, content_type: str | None) -> None:
+    """A foreign page can make a browser send these without asking first."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    problem = assert_problem(api.http.post("/sample", content=b"{}", headers=headers), 415)
+    assert "application/json" in str(problem["detail"])
+
+
+def test_a_claim_of_a_gigabyte_is_refused_unread(api: Api) -> None:
+    answer = _raw(api, b"POST /sample HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n", length=10**9)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"application/problem+json" in answer
+
+
+def test_a_chunked_body_cannot_outgrow_the_limit(api: Api) -> None:
+    def chunks() -> object:
+        for _ in range(40):
+            yield b" " * 100_000
+
+    response = api.http.post("/sample", content=chunks(), headers=JSON)  # type: ignore[arg-type]
+    assert_problem(response, 413)
+
+
+def test_an_xyz_that_claims_a_hundred_million_atoms_costs_nothing(api: Api) -> None:
+    response = api.http.post(
+        "/likelihood", content=b"100000000\n\nC 0 0 0\n", headers={"Content-Type": "chemical/x-xyz"}
+    )
+    assert response.status_code == 200
+    error = response.json()["results"][0]["error"]
+    assert error["status"] == 422
+    assert error["errors"][0]["at"] == "structure 0, line 1, column 1"
+
+
+def test_a_body_that_pauses_is_given_up(api: Api) -> None:
+    answer = _raw(api, b"POST /sample HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n", length=10, body=b"{")
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"application/problem+json" in answer
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nG"]
+)
+def test_headers_that_do_not_come_are_given_up(api: Api, start: bytes) -> None:
+    with _connected(api) as connection:
+        connection.sendall(start)
+        _all_of(connection)  # returns when the server closes
+
+
+def test_dripping_headers_are_given_up(api: Api) -> None:
+    with _connected(api) as connection, contextlib.suppress(OSError):  # the server closed
+        for _ in range(400):
+            connection.sendall(b"G")
+            time.sleep(0.05)
+        pytest.fail("dripped for twenty seconds")
+
+
+def test_an_answer_that_nobody_reads_is_given_up(api: Api) -> None:
+    """Twenty times a megabyte is more than the buffers of any socket; the caller takes none of it."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(60)
+        connection.connect((api.http.base_url.host, api.http.base_url.port))
+        connection.sendall(20 * b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
+        eventually(lambda: _in_flight(api) == 2)  # this one, and the one that asks
+        eventually(lambda: _in_flight(api) == 1)
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            found = _all_of(connection)
+    assert found.count(b"HTTP/1.1 200") < 20
+
+
+def _in_flight(api: Api) -> float:
+    text = api.http.get("/metrics").text
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith("enflow_requests_in_flight "))
+
+
+def test_what_is_no_http_is_a_problem_too(api: Api) -> None:
+    with _connected(api) as connection:
+        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = _all_of(connection)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["title"]
+
+
+def test_an_engine_that_is_not_ready_is_alive(api: Api) -> None:
+    api.client.ready = False
+    problem = assert_problem(api.http.get("/health/ready"), 503)
+    assert problem["detail"] == "the device answers nonsense"
+    assert api.http.get("/health/live").json()["status"] == "ok"
+
+
+def test_a_defect_is_a_500_that_tells_nothing(api: Api) -> None:
+    api.client.refuse = RuntimeError(SECRET)
+    assert_problem(api.http.post("/sample", json={}), 500)
+
+
+def test_a_number_that_is_none_is_no_silent_null(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine gives up what is not finite; were one to pass, it would be a defect and look like one."""
+    parts = {"base": float("nan"), "divergence": 0.0, "dequantizer": 0.0, "n_atoms": 0.0}
+    scored = requests.Scored("", 0, float("nan"), None, parts, 60, "success", 0.01)
+    monkeypatch.setattr(api.client, "_scored", lambda work_id, index: replace(scored, id=work_id, index=index))
+    assert_problem(api.http.post("/sample", json={"with_nll": True}), 500)
+
+
+def test_request_ids_and_security_headers(api: Api) -> None:
+    given = api.http.get("/limits", headers={"X-Request-ID": "mine-7", "Traceparent": "x"})
+    assert given.headers["x-request-id"] == "mine-7"
+    made = api.http.get("/limits", headers={"X-Request-ID": "<script>"})
+    assert made.headers["x-request-id"] != "<script>"
+    assert made.headers["content-security-policy"].startswith("default-src 'none'")
+    assert made.headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in api.http.get("/limits", headers={"Origin": "https://a.test"}).headers
+
+
+def _connected(api: Api) -> socket.socket:
+    url = api.http.base_url
+    return socket.create_connection((url.host, url.port), timeout=60)
+
+
+def _all_of(connection: socket.socket) -> bytes:
+    found = b""
+    while more := connection.recv(65536):
+        found += more
+    return found
+
+
+def _raw(api: Api, head: bytes, length: int, body: bytes = b"") -> bytes:
+    with _connected(api) as connection:
+        connection.sendall(head + f"Content-Length: {length}\r\n\r\n".encode() + body)
+        return _all_of(connection)

@@ -1,0 +1,191 @@
+"""POST /sample: what is asked for is done, in every format, and everything is accounted for."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from enflow.model.chem.io.formats import read
+from enflow.model.chem.molecule import Molecule
+from enflow.service.protocol import requests
+from enflow.service.schemas.responses import SampleResponse
+from tests.service.conftest import Api
+from tests.service.obedient import METHANE, TORN
+from tests.service.api.test_errors import assert_problem
+
+OPEN_SHELL = "no bonds give every atom a closed shell at total charge 0"
+WILD = requests.Structure(METHANE.atomic_numbers, METHANE.positions * 1e9)
+"""Atoms as far apart as houses: no structure at all."""
+
+
+def test_the_answer_is_what_its_description_says(api: Api) -> None:
+    answer = api.http.post("/sample", json={"n_molecules": 2, "seed": 3, "with_nll": True})
+    found = SampleResponse.model_validate_json(answer.content)
+    assert found.seed == 3
+    assert [each.index for each in found.molecules] == [0, 1]
+    first = found.molecules[0]
+    assert (first.formula, first.smiles, first.valid, first.stable, first.atom_stability) == (
+        "CH4",
+        "C",
+        True,
+        True,
+        1.0,
+    )
+    assert first.bonds.charge == 0
+    assert first.sdf is not None
+    assert (found.attempts.tried, found.attempts.found, found.attempts.rejected) == (2, 2, {})
+
+
+def test_the_work_says_what_the_request_said(api: Api) -> None:
+    body = {"n_atoms": [5, 9], "seed": 7, "tolerance": "precise", "frames": 4, "first_index": 10, "with_nll": True}
+    assert api.http.post("/sample", json=body).status_code == 200
+    (wanted,) = api.client.submitted
+    assert isinstance(wanted, requests.SampleWork)
+    assert (wanted.n_atoms, wanted.seed, wanted.first_index, wanted.frames) == ((5, 9), 7, 10, 4)
+    assert wanted.rtol == wanted.atol == 1e-5
+    assert wanted.nll == requests.LikelihoodOptions(rtol=1e-5, atol=1e-5)
+    assert wanted.deadline is not None
+
+
+def test_a_seed_is_drawn_and_told(api: Api) -> None:
+    seeds = {api.http.post("/sample", json={}).json()["seed"] for _ in range(5)}
+    assert len(seeds) == 5
+    assert {each.seed for each in api.client.submitted if isinstance(each, requests.SampleWork)} == seeds
+
+
+def test_a_molecule_without_bonds_is_returned_with_the_reason(api: Api) -> None:
+    api.client.molecule = lambda _: TORN
+    (molecule,) = api.http.post("/sample", json={}).json()["molecules"]
+    assert molecule["sdf"] is None
+    assert molecule["smiles"] is None
+    assert molecule["valid"] is False
+    assert molecule["bonds"]["status"] == "failed"
+    assert molecule["bonds"]["reason"]
+    assert Molecule(METHANE.atomic_numbers, TORN.positions) == read(molecule["xyz"], "xyz")[0]
+
+
+def test_only_valid_tries_on_and_says_so(api: Api) -> None:
+    """Molecule j tries the indices j, j + n, ...: here 0 and 2 of two molecules fail, 4 and 1 pass."""
+    api.client.molecule = lambda index: TORN if index in (0, 2) else METHANE
+    answer = api.http.post("/sample", json={"n_molecules": 2, "only": "valid", "seed": 1}).json()
+    assert [each["index"] for each in answer["molecules"]] == [1, 4]
+    assert answer["attempts"] == {"tried": 4, "found": 2, "rejected": {"not valid": 2}, "reasons": {OPEN_SHELL: 2}}
+    assert answer["failed"] == []
+    tried = [
+        (each.first_index, len(each.n_atoms)) for each in api.client.submitted if isinstance(each, requests.SampleWork)
+    ]
+    assert sorted(tried) == [(0, 2), (2, 1), (4, 1)]
+
+
+def test_only_stable_says_how_much_was_wrong(api: Api) -> None:
+    """Torn apart, no atom of methane has its valence; with one hydrogen off it lacks the carbon's and its own."""
+    one_off = METHANE.positions.copy()
+    one_off[1] *= 3
+    molecules = [TORN, requests.Structure(METHANE.atomic_numbers, one_off), TORN, METHANE]
+    api.client.molecule = lambda index: dict(enumerate(molecules)).get(index, METHANE)
+    answer = api.http.post("/sample", json={"n_molecules": 2, "only": "stable", "seed": 1}).json()
+    lacking = "atoms without their valence by the distance table"
+    expected = {"rejected": {"not stable": 3}, "reasons": {f"{lacking}: 5": 2, f"{lacking}: 2": 1}}
+    assert answer["attempts"] == {"tried": 5, "found": 2, **expected}
+
+
+def test_further_attempts_keep_the_size_that_was_asked_for(api: Api) -> None:
+    api.client.molecule = lambda index: TORN if index < 3 else METHANE
+    api.http.post("/sample", json={"n_atoms": [5, 6, 7], "only": "stable", "seed": 1})
+    again = {each.first_index: each.n_atoms for each in api.client.submitted[1:] if isinstance(each, requests.SampleWork)}
+    assert again == {3: (5,), 4: (6,), 5: (7,)}
+
+
+def test_the_limit_of_attempts_ends_the_search(api: Api) -> None:
+    api.client.molecule = lambda index: TORN if index % 2 == 0 else METHANE
+    answer = api.http.post("/sample", json={"n_molecules": 2, "only": "valid", "seed": 1}).json()
+    assert [each["index"] for each in answer["molecules"]] == [1]
+    assert answer["attempts"] == {"tried": 4, "found": 1, "rejected": {"not valid": 3}, "reasons": {OPEN_SHELL: 3}}
+    assert answer["failed"] == [{"index": 4, "reason": "attempts", "detail": "none of 3 attempts was valid"}]
+
+
+def test_rejected_molecules_are_not_scored(api: Api) -> None:
+    """A score costs thirty times a sample."""
+    api.client.molecule = lambda index: TORN if index == 0 else METHANE
+    answer = api.http.post("/sample", json={"n_molecules": 2, "only": "valid", "with_nll": True, "seed": 1}).json()
+    assert [each["nll"] for each in answer["molecules"]] == [-0.5, -0.5]
+    scored = [each for each in api.client.submitted if isinstance(each, requests.LikelihoodWork)]
+    assert sorted((each.first_index, each.seed) for each in scored) == [(1, 1), (2, 1)]
+
+
+def test_what_is_no_structure_is_answered_for(api: Api) -> None:
+    api.client.molecule = lambda index: WILD if index == 0 else METHANE
+    answer = api.http.post("/sample", json={"n_molecules": 2}).json()
+    assert [each["index"] for each in answer["molecules"]] == [1]
+    (failed,) = answer["failed"]
+    assert (failed["index"], failed["reason"]) == (0, "structure")
+
+
+def test_too_many_frames_in_all(api: Api) -> None:
+    api.client.molecule = lambda _: METHANE
+    assert_problem(api.http.post("/sample", json={"n_molecules": 20, "frames": 201}), 422)
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("*/*", "application/json"),
+        ("application/*;q=0.5, chemical/x-xyz;q=0.6", "chemical/x-xyz"),
+        ("chemical/*", "chemical/x-xyz"),
+        ("chemical/x-mdl-sdfile", "chemical/x-mdl-sdfile"),
+        ("application/json;q=0, */*", "chemical/x-xyz"),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+        ("application/zip, application/json;q=0.9", "application/zip"),
+        ("nonsense, application/json", "application/json"),
+        ("application/x-ndjson", "application/x-ndjson"),
+        ("Text/Event-Stream", "text/event-stream"),
+    ],
+)
+def test_the_format_follows_accept(api: Api, accept: str, expected: str) -> None:
+    answer = api.http.post("/sample", json={"seed": 5}, headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].split(";")[0] == expected
+    assert answer.headers["vary"] == "Accept"
+
+
+@pytest.mark.parametrize("accept", ["image/png", "application/json;q=0", "chemical/x-xyz;q=2", "application"])
+def test_a_format_that_is_not_there(api: Api, accept: str) -> None:
+    assert_problem(api.http.post("/sample", json={}, headers={"Accept": accept}), 406)
+    assert not api.client.submitted
+
+
+def test_xyz_carries_provenance(api: Api) -> None:
+    answer = api.http.post("/sample", json={"n_molecules": 2, "seed": 5}, headers={"Accept": "chemical/x-xyz"})
+    first, second = read(answer.content, "xyz")
+    assert isinstance(first, Molecule)
+    assert isinstance(second, Molecule)
+    assert np.array_equal(first.positions, METHANE.positions)
+    assert {
+        "seed": 5,
+        "index": 1,
+        "model": "tiny",
+        "tolerance": 1e-3,
+        "solver_status": "success",
+    }.items() <= second.properties.items()
+
+
+@pytest.mark.parametrize(("parameter", "version"), [("", "V2000"), ("; version=V3000", "V3000")])
+def test_sdf_carries_bonds_and_data_items(api: Api, parameter: str, version: str) -> None:
+    api.client.molecule = lambda index: TORN if index else METHANE
+    headers = {"Accept": f"chemical/x-mdl-sdfile{parameter}"}
+    text = api.http.post("/sample", json={"n_molecules": 2, "seed": 5, "with_nll": True}, headers=headers).text
+    assert text.count("$$$$") == 2
+    assert text.count(version) == 2
+    assert len(read(text, "sdf")) == 2
+    for item in ("seed", "index", "sha256", "tolerance", "nll", "solver_status", "bond_status"):
+        assert text.count(f"<{item}>") == 2
+
+
+def test_a_zip_has_every_format(api: Api) -> None:
+    answer = api.http.post("/sample", json={"seed": 5}, headers={"Accept": "application/zip"})
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == ["answer.json", "molecules.sdf", "molecules.xyz"]
+        assert json.loads(archive.read("answer.json"))["seed"] == 5

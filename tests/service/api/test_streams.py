@@ -1,0 +1,130 @@
+"""Answers told as they happen; callers who leave; engines that are busy; a service that stops."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from enflow.service.protocol import requests
+from enflow.service.settings import Settings
+from tests.service.conftest import Api, eventually
+from tests.service.obedient import METHANE, TORN, Obedient
+from tests.service.serving import one_worker, serving, weights_with_card
+from tests.service.api.test_errors import assert_problem
+
+
+def events(answer: httpx.Response) -> list[dict[str, object]]:
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        blocks = [block.split("\n") for block in answer.text.split("\n\n") if block]
+        assert all(len(block) == 2 for block in blocks)
+        assert all(block[0] == f"event: {json.loads(block[1][6:])['event']}" for block in blocks)
+        return [json.loads(block[1].removeprefix("data: ")) for block in blocks]
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
+def test_molecules_come_as_they_finish(api: Api, accept: str) -> None:
+    api.client.molecule = lambda index: TORN if index == 1 else METHANE
+    body = {"n_molecules": 2, "seed": 5, "only": "valid"}
+    found = events(api.http.post("/sample", json=body, headers={"Accept": accept}))
+    names = [each["event"] for each in found]
+    assert names[0] == "start"
+    assert names[-1] == "done"
+    assert [name for name in names[1:-1] if name != "progress"] == ["molecule", "molecule"]
+    attempts = found[-1]["attempts"]
+    assert isinstance(attempts, dict)
+    assert (attempts["tried"], attempts["found"], attempts["rejected"]) == (3, 2, {"not valid": 1})
+    whole = api.http.post("/sample", json=body).json()
+    told = [each["molecule"] for each in found if each["event"] == "molecule"]
+    assert sorted(told, key=lambda each: each["index"]) == whole["molecules"]  # type: ignore[index]
+
+
+def test_scores_come_as_they_finish(api: Api) -> None:
+    body = {"structures": [{"format": "xyz", "data": "1\n\nC 0 0 0\n"}, {"format": "xyz", "data": "rubbish"}]}
+    found = events(api.http.post("/likelihood", json=body, headers={"Accept": "application/x-ndjson"}))
+    scores = {each["score"]["index"]: each["score"] for each in found if each["event"] == "score"}  # type: ignore[index]
+    assert scores[0]["nll"] == -0.5
+    assert scores[1]["error"]["status"] == 422
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_a_busy_engine_says_when_to_come_back(api: Api, accept: str) -> None:
+    api.client.refuse = requests.Overloaded(
+        "client", 7.2, "found 400 molecules of this client waiting, expected at most 300"
+    )
+    answer = api.http.post("/sample", json={}, headers={"Accept": accept})
+    assert_problem(answer, 429)
+    assert answer.headers["retry-after"] == "8"
+    api.client.refuse = requests.Overloaded("service", 0.1, "the queue is full")
+    answer = api.http.post("/sample", json={}, headers={"Accept": accept})
+    assert_problem(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+    api.client.refuse = requests.Unavailable("the engine crashed too often")
+    assert_problem(api.http.post("/sample", json={}), 503)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson", "text/event-stream"])
+def test_who_goes_away_leaves_nothing_behind(api: Api, accept: str) -> None:
+    api.client.steps, api.client.pause = 100_000, 0.01
+    with httpx.Client(base_url=api.http.base_url, timeout=60) as leaving:
+        request = leaving.build_request("POST", "/sample", json={"n_molecules": 3}, headers={"Accept": accept})
+        if accept == "application/json":
+            with pytest.raises(httpx.ReadTimeout):
+                leaving.post("/sample", json={"n_molecules": 3}, timeout=0.5)
+        else:
+            answer = leaving.send(request, stream=True)
+            next(answer.iter_lines())
+            answer.close()
+    eventually(lambda: len(api.client.aborted) == 1)
+    assert api.client.aborted == [each.id for each in api.client.submitted]
+
+
+def test_the_deadline_holds_from_end_to_end(api: Api) -> None:
+    api.client.steps, api.client.pause = 100_000, 0.01
+    before = time.time()
+    assert_problem(api.http.post("/sample", json={"deadline_s": 0.5}), 408)
+    assert len(api.client.aborted) == 1
+    (wanted,) = api.client.submitted
+    assert wanted.deadline is not None
+    assert before < wanted.deadline < time.time()
+
+
+def test_a_stream_that_fails_ends_with_its_problem(api: Api) -> None:
+    api.client.steps, api.client.pause = 100_000, 0.01
+    headers = {"Accept": "application/x-ndjson"}
+    found = events(api.http.post("/sample", json={"deadline_s": 0.5}, headers=headers))
+    assert found[-1]["event"] == "error"
+    assert found[-1]["problem"]["status"] == 408  # type: ignore[index]
+
+
+def test_silence_is_broken(api: Api) -> None:
+    """Proxies close silent connections, and people give up."""
+    api.client.steps, api.client.pause = 1, 3.0
+    found = events(api.http.post("/sample", json={}, headers={"Accept": "application/x-ndjson"}))
+    assert [each["event"] for each in found][:2] == ["start", "progress"]
+    assert found[1]["queue"] == {"ahead": 0, "running": 0}
+
+
+def test_open_streams_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    client = Obedient(steps=100_000, pause=0.01)
+    settings = Settings(weights=weights_with_card(tmp_path), chemistry=one_worker(), drain_s=0.5, max_open_requests=1)
+    last: list[dict[str, object]] = []
+
+    def listen(http: httpx.Client) -> None:
+        with http.stream("POST", "/sample", json={}, headers={"Accept": "application/x-ndjson"}) as answer:
+            last.extend(json.loads(line) for line in answer.iter_lines())
+
+    with serving(client, settings) as (http, server):
+        listener = threading.Thread(target=listen, args=(http,))
+        listener.start()
+        eventually(lambda: len(client.submitted) == 1)
+        assert http.get("/health/ready").status_code == 200
+        assert_problem(http.post("/sample", json={}), 503)  # one more than may be open at once
+    listener.join()
+    assert not server.force_exit
+    assert last[-1]["event"] == "error"
+    assert last[-1]["problem"]["status"] == 503  # type: ignore[index]
+    assert client.aborted == [client.submitted[0].id]

@@ -1,0 +1,220 @@
+"""POST /likelihood, /interpolate, /variations: every way to hand structures in, one answer for each."""
+
+import numpy as np
+import pytest
+
+from enflow.service.protocol import requests
+from enflow.service.schemas.responses import LikelihoodResponse, ScoreError, ScoreOut, WalkResponse
+from tests.service.conftest import Api
+from tests.service.api.test_errors import assert_problem
+
+METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
+WATER = "3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
+XENON = "1\n\nXe 0 0 0\n"
+BROKEN = "2\n\nC 0 0 0\nO 1,5 0 0\n"
+MOLFILE = """water
+  made by hand
+
+  3  2  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 O   0  0  0  0  0  0
+    0.9600    0.0000    0.0000 H   0  0  0  0  0  0
+   -0.2400    0.9300    0.0000 H   0  0  0  0  0  0
+  1  2  1  0
+  1  3  1  0
+M  END
+"""
+
+
+def test_the_answer_is_what_its_description_says(api: Api) -> None:
+    body = {"structures": [{"format": "xyz", "data": METHANE + WATER}, {"format": "sdf", "data": MOLFILE}], "seed": 4}
+    found = LikelihoodResponse.model_validate_json(api.http.post("/likelihood", json=body).content)
+    assert found.seed == 4
+    assert [each.formula for each in found.results if isinstance(each, ScoreOut)] == ["CH4", "H2O", "H2O"]
+    first = found.results[0]
+    assert isinstance(first, ScoreOut)
+    assert first.nll == -0.5
+    assert first.nll_per_atom == -0.1
+    assert first.parts.base + first.parts.divergence + first.parts.dequantizer + first.parts.n_atoms == first.nll
+    assert (first.smiles, first.valid, first.stable, first.percentile) == ("C", True, True, None)
+
+
+def test_one_bad_structure_never_spoils_the_others(api: Api) -> None:
+    texts = [BROKEN, METHANE, XENON, "", WATER]
+    body = {"structures": [{"format": "xyz", "data": each} for each in texts]}
+    found = LikelihoodResponse.model_validate_json(api.http.post("/likelihood", json=body).content)
+    assert [each.index for each in found.results] == [0, 1, 2, 3, 4]
+    bad = {each.index: each.error for each in found.results if isinstance(each, ScoreError)}
+    assert set(bad) == {0, 2, 3}
+    assert bad[0].errors[0].at == "structure 0, line 4, column 3"
+    assert "Xe" in bad[2].detail
+    (wanted,) = api.client.submitted
+    assert isinstance(wanted, requests.LikelihoodWork)
+    assert [len(each.atomic_numbers) for each in wanted.molecules] == [5, 3]
+
+
+def test_all_bad_is_an_answer_too(api: Api) -> None:
+    answer = api.http.post("/likelihood", json={"structures": [{"format": "xyz", "data": XENON}]})
+    assert answer.status_code == 200
+    assert "error" in answer.json()["results"][0]
+    assert not api.client.submitted
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "formulas"),
+    [
+        ("chemical/x-xyz", METHANE + WATER, ["CH4", "H2O"]),
+        ("chemical/x-xyz; charset=utf-8", "\ufeff" + WATER.replace("\n", "\r\n"), ["H2O"]),
+        ("chemical/x-mdl-sdfile", MOLFILE + "$$$$\n" + MOLFILE + "$$$$\n", ["H2O", "H2O"]),
+        ("chemical/x-mdl-molfile", MOLFILE, ["H2O"]),
+        ("chemical/x-daylight-smiles", "CC ethane\nO\n", ["C2H6", "H2O"]),
+        ("text/plain", MOLFILE, ["H2O"]),
+        ("application/octet-stream", METHANE, ["CH4"]),
+        (None, METHANE, ["CH4"]),
+    ],
+)
+def test_the_file_itself(api: Api, content_type: str | None, body: str, formulas: list[str]) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = api.http.post("/likelihood?seed=9&draws=3", content=body.encode(), headers=headers)
+    assert [each["formula"] for each in answer.json()["results"]] == formulas
+    (wanted,) = api.client.submitted
+    assert isinstance(wanted, requests.LikelihoodWork)
+    assert (wanted.seed, wanted.options.draws) == (9, 3)
+
+
+def test_a_form_with_files(api: Api) -> None:
+    files = [
+        ("file", ("a.xyz", METHANE)),
+        ("file", ("b.sdf", MOLFILE)),
+        ("file", ("c", WATER)),
+        ("file", ("d.bin", XENON, "chemical/x-xyz")),
+    ]
+    options = {"divergence": "hutchinson", "probes": "4", "tolerance": "0.01", "deadline_s": "60"}
+    answer = api.http.post("/likelihood", files=files, data=options)
+    assert [each.get("formula") for each in answer.json()["results"]] == ["CH4", "H2O", "H2O", None]
+    (wanted,) = api.client.submitted
+    assert isinstance(wanted, requests.LikelihoodWork)
+    assert wanted.options == requests.LikelihoodOptions("hutchinson", 4, 1, 0.01, 0.01)
+
+
+def test_options_of_a_form_may_stand_in_the_query_but_not_twice(api: Api) -> None:
+    files = [("file", ("a.xyz", METHANE))]
+    answer = api.http.post("/likelihood?seed=9&probes=3", files=files, data={"divergence": "hutchinson"})
+    assert answer.json()["seed"] == 9
+    (wanted,) = api.client.submitted
+    assert isinstance(wanted, requests.LikelihoodWork)
+    assert (wanted.options.divergence, wanted.options.probes) == ("hutchinson", 3)
+    for query, data in (("?seed=9", {"seed": "9"}), ("", {"seed": ["9", "8"]}), ("?seed=9&seed=8", {})):
+        assert_problem(api.http.post(f"/likelihood{query}", files=files, data=data), 422)
+
+
+@pytest.mark.parametrize(
+    ("query", "content_type", "body", "status"),
+    [
+        ("", "chemical/x-xyz", "", 422),
+        ("", None, "what is this", 415),
+        ("", None, "", 415),
+        ("", "application/pdf", METHANE, 415),
+        ("", "chemical/x-xyz; gzip", METHANE, 415),
+        ("", "application/x-www-form-urlencoded", METHANE, 415),
+        ("", "multipart/form-data", METHANE, 400),
+        ("", "multipart/form-data; boundary=x", METHANE, 400),
+        (
+            "",
+            "multipart/form-data; boundary=x",
+            '--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n1\r\n--x--',
+            422,
+        ),
+        ("?probes=0", "chemical/x-xyz", METHANE, 422),
+        ("?probes=65", "chemical/x-xyz", METHANE, 422),
+        ("?probs=1", "chemical/x-xyz", METHANE, 422),
+        ("?probes=1&probes=2", "chemical/x-xyz", METHANE, 422),
+        ("?seed=1", "application/json", '{"structures": [{"format": "xyz", "data": "x"}]}', 422),
+        ("", "application/json", '{"structures": []}', 422),
+        ("", "application/json", '{"structures": [{"format": "pdb", "data": "x"}]}', 422),
+        ("", "application/json", '{"structures": [{"format": "xyz", "data": "x", "more": 1}]}', 422),
+        ("", "application/json", '{"structures": [' + ",".join(11 * ['{"format":"xyz","data":"x"}']) + "]}", 422),
+        ("", "chemical/x-xyz", 11 * WATER, 422),
+    ],
+)
+def test_what_cannot_be_read(api: Api, query: str, content_type: str | None, body: str, status: int) -> None:
+    headers = {"Content-Type": content_type.removesuffix("; gzip")} if content_type else {}
+    if content_type and content_type.endswith("; gzip"):
+        headers["Content-Encoding"] = "gzip"
+    assert_problem(api.http.post(f"/likelihood{query}", content=body.encode(), headers=headers), status)
+    assert not api.client.submitted
+
+
+def test_a_walk_between_two(api: Api) -> None:
+    texts = [METHANE, METHANE.replace("C 0 0 0", "N 0 0 0.1")]
+    body = {"structures": [{"format": "xyz", "data": each} for each in texts], "steps": 5, "seed": 2}
+    found = WalkResponse.model_validate_json(api.http.post("/interpolate", json=body).content)
+    assert [each.fraction for each in found.molecules] == [0, 0.25, 0.5, 0.75, 1]
+    assert found.molecules[0].distance == pytest.approx(0, abs=1e-6)
+    # The obedient engine decodes everything to methane, of which the second parent has a nitrogen 0.1 angstrom off.
+    assert found.molecules[0].distance_to_end == pytest.approx(0.1 * np.sqrt(4 / 25), abs=1e-6)
+    encode, back, *_, decode = api.client.submitted
+    assert isinstance(encode, requests.EncodeWork)
+    assert isinstance(back, requests.DecodeWork)
+    assert isinstance(decode, requests.DecodeWork)
+    # Precise, and a hundred times as tight there and back. The second parent comes back as methane at any tolerance.
+    assert encode.rtol == back.rtol == pytest.approx(1e-7)
+    # The obedient engine's latents are the structures: the walk begins at one parent and ends at the other.
+    assert decode.latents[0].x == pytest.approx(encode.molecules[0].positions)
+    assert len(decode.latents) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "tolerances"), [(0.0, [1e-7]), (5e3, [1e-7]), (5e4, [1e-7, 1e-8]), (1e9, [1e-7, 1e-8, 1e-9, 1e-10])]
+)
+def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: float, tolerances: list[float]) -> None:
+    """The obedient engine errs by so many angstrom times the tolerance; a thousandth of an angstrom is near enough."""
+    api.client.error = error
+    assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
+    encoded = [each.rtol for each in api.client.submitted if isinstance(each, requests.EncodeWork)]
+    assert encoded == pytest.approx(tolerances)
+    *_, decode = api.client.submitted
+    assert isinstance(decode, requests.DecodeWork)
+    assert (len(decode.latents), decode.rtol) == (8, pytest.approx(tolerances[-1]))
+
+
+def test_a_walk_finer_than_the_solver_can_follow_makes_do(api: Api) -> None:
+    api.client.error, api.client.finest = 1e9, 0.5e-8
+    assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
+    *_, failed, decode = api.client.submitted
+    assert isinstance(failed, requests.EncodeWork)
+    assert isinstance(decode, requests.DecodeWork)
+    assert (failed.rtol, decode.rtol) == (pytest.approx(1e-9), pytest.approx(1e-8))
+
+
+def test_a_walk_that_is_not_asked_to_be_precise_is_solved_once(api: Api) -> None:
+    api.client.error = 1e9
+    path = "/variations?seed=2&tolerance=standard"
+    assert api.http.post(path, content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
+    assert [each.rtol for each in api.client.submitted if isinstance(each, requests.EncodeWork)] == pytest.approx([1e-5])
+
+
+def test_variations_of_one(api: Api) -> None:
+    answer = api.http.post(
+        "/variations?n_molecules=3&scale=0.5&seed=2", content=METHANE, headers={"Content-Type": "chemical/x-xyz"}
+    )
+    found = WalkResponse.model_validate_json(answer.content)
+    assert [each.index for each in found.molecules] == [0, 1, 2]
+    assert all(each.distance is not None for each in found.molecules)
+    assert all(each.fraction is each.distance_to_end is None for each in found.molecules)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/interpolate", METHANE),
+        ("/interpolate", METHANE + WATER),
+        ("/interpolate", METHANE + METHANE + METHANE),
+        ("/interpolate", METHANE + XENON),
+        ("/interpolate", METHANE + BROKEN),
+        ("/variations", METHANE + METHANE),
+        ("/variations", BROKEN),
+    ],
+)
+def test_parents_that_do_not_fit(api: Api, path: str, text: str) -> None:
+    assert_problem(api.http.post(path, content=text, headers={"Content-Type": "chemical/x-xyz"}), 422)
+    assert not api.client.submitted

@@ -1,0 +1,317 @@
+"""The client of the engine: one contract for every transport, and what it promises when workers die."""
+
+import asyncio
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from enflow.service.engine.core import run
+from enflow.service.client.lazy_client import Lazy
+from enflow.service.protocol.requests import Done, Event, Failed, Overloaded, Reason, Sampled, SampleWork, Unavailable
+from enflow.service.client.process_client import Care, EngineSpec, InProcessClient, ProcessClient
+from tests import stubs
+from tests.service.local_stage import TwoReplicas
+
+CARE = Care(start_s=120.0, hang_s=60.0, queue_s=1e9, client_share=1.0)
+Run = Callable[[Callable[[Any], Awaitable[Any]]], Any]
+
+
+def sample(name: str, n_atoms: tuple[int, ...] = (5, 6), **options: Any) -> SampleWork:
+    return SampleWork(id=name, seed=7, n_atoms=n_atoms, rtol=1e-5, atol=1e-5, **options)
+
+
+async def ready(client: Any) -> None:
+    while not client.health().ready:
+        await asyncio.sleep(0.02)
+
+
+async def heard(client: Any, name: str) -> list[Event]:
+    return [event async for event in client.events(name)]
+
+
+async def asked(client: Any, work: SampleWork) -> list[Event]:
+    await client.submit(work)
+    return await heard(client, work.id)
+
+
+def assert_complete(events: list[Event], expected: dict[int, Sampled]) -> None:
+    """Every molecule once, the right one, and Done at the end."""
+    assert isinstance(events[-1], Done)
+    found = [event for event in events if isinstance(event, Sampled)]
+    assert Counter(event.index for event in found) == dict.fromkeys(expected, 1)
+    assert len(events) == len(found) + 1
+    for one in found:
+        assert np.array_equal(one.atomic_numbers, expected[one.index].atomic_numbers)
+        np.testing.assert_allclose(one.positions, expected[one.index].positions, atol=1e-9)
+
+
+def expected(work: SampleWork, engine: str = "engine") -> dict[int, Sampled]:
+    return {event.index: event for event in run(getattr(stubs, engine)(), work) if isinstance(event, Sampled)}
+
+
+class Forked(ProcessClient):
+    """Processes whose torch is loaded already, so that twenty of them are had in seconds."""
+
+    _processes = multiprocessing.get_context("forkserver")
+    _processes.set_forkserver_preload(["tests.stubs"])
+
+
+def lazy(factory: EngineSpec, care: Care) -> Lazy:
+    return Lazy(InProcessClient(factory, care))
+
+
+@pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas, lazy])
+def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """Runs a conversation with a client that is ready; one client for the whole suite."""
+    client = request.param(EngineSpec("tests.stubs:engine", {"sick": 13, "pause": 0.0005}), CARE)
+    with asyncio.Runner() as runner:
+
+        async def start() -> None:
+            await client.start()
+            await ready(client)
+
+        runner.run(start())
+        yield lambda talk: runner.run(asyncio.wait_for(talk(client), 120))
+        runner.run(client.close())
+
+
+def test_a_work_ends_with_done_and_brings_the_engines_molecules(contract: Run) -> None:
+    work = sample("a", (5, 9, 18))
+    assert_complete(contract(lambda client: asked(client, work)), expected(work))
+
+
+def test_works_side_by_side_hear_their_own_events_only(contract: Run) -> None:
+    works = [sample(f"side {i}", (5 + i, 6)) for i in range(4)]
+
+    async def talk(client: Any) -> list[list[Event]]:
+        return await asyncio.gather(*(asked(client, work) for work in works))
+
+    for work, events in zip(works, contract(talk), strict=True):
+        assert {event.id for event in events} == {work.id}
+        assert_complete(events, expected(work))
+
+
+def test_a_molecule_that_fails_says_why(contract: Run) -> None:
+    events = contract(lambda client: asked(client, sample("sick", (12, 13))))
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [(event.index, event.reason) for event in failed] == [(1, Reason.NON_FINITE)]
+
+
+def test_abort_ends_a_work_at_any_moment_once(contract: Run) -> None:
+    async def one(client: Any, i: int) -> list[Event]:
+        work = sample(f"abort {i}", (5, 7))
+        await client.submit(work)
+        listening = asyncio.create_task(heard(client, work.id))
+        await asyncio.sleep(random.Random(i).uniform(0, 0.4))
+        await client.abort(work.id)
+        await client.abort(work.id)
+        return await listening
+
+    async def talk(client: Any) -> list[list[Event]]:
+        return await asyncio.gather(*(one(client, i) for i in range(12)))
+
+    for events in contract(talk):
+        assert [type(event) for event in events].count(Done) == 1
+        assert isinstance(events[-1], Done)
+        told = [event for event in events if isinstance(event, Failed | Sampled)]
+        assert Counter(event.index for event in told) == {0: 1, 1: 1}
+
+
+def test_an_aborted_work_leaves_the_device(contract: Run) -> None:
+    async def talk(client: Any) -> None:
+        await client.submit(sample("large", (20,) * 200))
+        await client.abort("large")
+        events = await asked(client, sample("next"))
+        assert isinstance(events[-1], Done)
+        assert client.stats().works == 0
+        while client.stats().running or client.stats().waiting:
+            await asyncio.sleep(0.02)
+
+    contract(talk)
+
+
+def test_a_deadline_is_kept(contract: Run) -> None:
+    events = contract(lambda client: asked(client, sample("late", (29,) * 300, deadline=time.time() + 0.3)))
+    assert isinstance(events[-1], Done)
+    assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.DEADLINE}
+
+
+def test_an_id_names_one_work(contract: Run) -> None:
+    async def talk(client: Any) -> None:
+        await client.submit(sample("twice"))
+        with pytest.raises(ValueError, match="twice"):
+            await client.submit(sample("twice"))
+        assert isinstance((await heard(client, "twice"))[-1], Done)
+        with pytest.raises(KeyError):
+            await heard(client, "twice")
+
+    contract(talk)
+
+
+def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
+    async def talk(client: Any) -> None:
+        client = getattr(client, "_client", client)
+        gate, client._gate = client._gate, type(client._gate)(seconds=1e-6, client_share=1.0)
+        await client.submit(sample("first"))
+        with pytest.raises(Overloaded) as caught:
+            await client.submit(sample("second"))
+        assert caught.value.retry_after >= 1.0
+        await heard(client, "first")
+        assert isinstance((await asked(client, sample("third")))[-1], Done)
+        client._gate = gate
+
+    contract(talk)
+
+
+def test_stats_count_what_was_answered(contract: Run) -> None:
+    async def talk(client: Any) -> tuple[Counter[str], Counter[str]]:
+        before = Counter(client.stats().finished)
+        await asked(client, sample("counted", (5, 6, 7)))
+        return before, Counter(client.stats().finished)
+
+    before, after = contract(talk)
+    assert after - before == {"sampled": 3}
+
+
+def test_a_lazy_engine_starts_with_its_first_work() -> None:
+    async def talk() -> tuple[int, int]:
+        client = lazy(EngineSpec("tests.stubs:engine"), CARE)
+        await client.start()
+        before, told = threading.active_count(), client.health()
+        assert (told.ready, told.reason, client.stats().works) == (True, "starts when it is asked", 0)
+        await asked(client, sample("first"))
+        after = threading.active_count()
+        await client.close()
+        return before, after
+
+    before, after = asyncio.run(asyncio.wait_for(talk(), 120))
+    assert after == before + 3  # the engine, and both ends of its pipe
+
+
+def test_the_service_need_not_load_torch() -> None:
+    code = "import sys, service.worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("engine", "kills", "sizes"),
+    [("engine", 20, [(5 + i % 4, 8, 11) for i in range(12)]), ("cluster_engine", 5, [(4, 4, 4)] * 12)],
+    ids=["molecules", "particles"],
+)
+def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
+    engine: str, kills: int, sizes: list[tuple[int, ...]]
+) -> None:
+    works = [sample(f"work {i}", each, frames=2) for i, each in enumerate(sizes)]
+    wanted = {work.id: expected(work, engine) for work in works}
+    chance = random.Random(1)
+
+    async def talk() -> int:
+        spec = EngineSpec(f"tests.stubs:{engine}", {"pause": 0.004, "pairs": 300})
+        client = Forked(spec, Care(crashes=1000))
+        await client.start()
+        pipes, rounds = len(list(Path("/proc/self/fd").iterdir())), 0
+        while client.stats().restarts < kills:
+            listening = [asyncio.create_task(asked(client, _renamed(work, rounds))) for work in works]
+            while not all(task.done() for task in listening):
+                await asyncio.sleep(chance.uniform(0.0, 0.6))
+                if client.stats().restarts < kills and client._worker is not None:
+                    os.kill(client._worker.carrier.pid, signal.SIGKILL)
+            for work, task in zip(works, listening, strict=True):
+                assert_complete(task.result(), wanted[work.id])
+            rounds += 1
+        assert len(list(Path("/proc/self/fd").iterdir())) <= pipes + 4
+        restarts = client.stats().restarts
+        await client.close()
+        return restarts
+
+    assert asyncio.run(asyncio.wait_for(talk(), 400)) >= kills
+
+
+def _renamed(work: SampleWork, rounds: int) -> SampleWork:
+    return SampleWork(**{**work.__dict__, "id": f"{work.id}, round {rounds}"})
+
+
+def test_a_hung_worker_is_replaced_and_its_molecules_go_on(tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    work = sample("a", (5, 9))
+
+    async def talk() -> list[Event]:
+        spec = EngineSpec("tests.stubs:engine", {"hang": str(hang), "pause": 0.002})
+        client = Forked(spec, Care(hang_s=1.5))
+        await client.start()
+        await ready(client)
+        hang.touch()
+        await client.submit(work)
+        while client.stats().restarts == 0:
+            await asyncio.sleep(0.05)
+        hang.unlink()
+        events = await heard(client, "a")
+        await client.close()
+        return events
+
+    assert_complete(asyncio.run(asyncio.wait_for(talk(), 120)), expected(work))
+
+
+def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> None:
+    cure = tmp_path / "cure"
+
+    async def talk() -> None:
+        client = Forked(EngineSpec("tests.stubs:broken", {"cure": str(cure)}), Care(crashes=3, cooldown_s=0.5))
+        await client.start()
+        events = await asked(client, sample("lost"))
+        assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.ENGINE}
+        assert "no device" in next(event.detail for event in events if isinstance(event, Failed))
+        health = client.health()
+        assert (health.live, health.ready) == (True, False)
+        assert "no device" in health.reason
+        with pytest.raises(Unavailable, match="no device"):
+            await client.submit(sample("refused"))
+        cure.touch()
+        await ready(client)
+        assert isinstance((await asked(client, sample("cured")))[-1], Done)
+        await client.close()
+
+    asyncio.run(asyncio.wait_for(talk(), 120))
+
+
+def test_drain_refuses_new_work_and_finishes_what_runs() -> None:
+    async def talk() -> None:
+        client = InProcessClient(EngineSpec("tests.stubs:engine"), CARE)
+        await client.start()
+        await client.submit(sample("last"))
+        draining = asyncio.create_task(client.drain(60))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await client.submit(sample("refused"))
+        assert not client.health().ready
+        await draining
+        assert client.stats().works == 0
+        assert len(await heard(client, "last")) == 3
+        await client.close()
+
+    asyncio.run(asyncio.wait_for(talk(), 120))
+
+
+def test_close_fails_what_still_runs() -> None:
+    async def talk() -> list[Event]:
+        client = InProcessClient(EngineSpec("tests.stubs:engine", {"pause": 0.01}), CARE)
+        await client.start()
+        await client.submit(sample("cut", (20,) * 50))
+        await client.close()
+        return await heard(client, "cut")
+
+    events = asyncio.run(asyncio.wait_for(talk(), 120))
+    assert isinstance(events[-1], Done)
+    assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.ENGINE}
