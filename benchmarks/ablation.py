@@ -26,11 +26,12 @@ from enflow.model.config import EGNNConfig, VectorEGNNConfig
 from enflow.model.flow.distributions import FeatureGaussian
 from enflow.model.flow.dynamics import VectorEGNNDynamics, centre_velocity
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.data.qm9 import Molecules, batches, data_file, load_qm9
+from enflow.model.training.config import TrainConfig, read_config
+from enflow.model.training.data.qm9 import MoleculeDataset, batches, data_file, load_qm9
 from enflow.model.training.export import flow_of
 from enflow.model.training.flow_matching import couple, flow_matching_loss
 from enflow.model.training.objectives import FlowMatching
-from enflow.model.training.trainer import TrainConfig, Trainer, compiled, read_config
+from enflow.model.training.trainer import Trainer, compiled
 
 CONFIG = Path(model.__file__).parent / "training" / "configs" / "qm9.json"
 TIMES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -143,7 +144,7 @@ def variants(base: TrainConfig) -> dict[str, TrainConfig]:
     }
 
 
-def run(name: str, config: TrainConfig, passes: int, data: Molecules) -> tuple[Trainer, float]:
+def run(name: str, config: TrainConfig, passes: int, data: MoleculeDataset) -> tuple[Trainer, float]:
     """The training after a constant rate and a cosine over the last 70 %, and molecules per second."""
     shortened = replace(config, optimizer=replace(config.optimizer, warmup_steps=100, ema=0.998))
     trainer = Trainer(shortened, objective=objective_of(name, config))
@@ -159,7 +160,7 @@ def run(name: str, config: TrainConfig, passes: int, data: Molecules) -> tuple[T
 
 
 @torch.no_grad()
-def errors(network: Any, objective: FlowMatching, data: Molecules) -> list[float]:
+def errors(network: Any, objective: FlowMatching, data: MoleculeDataset) -> list[float]:
     """Squared error of the positions' velocity per molecule in each interval of time.
 
     The noise is the same for all; it is coupled once by transport, whatever the training did.

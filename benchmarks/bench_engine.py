@@ -15,8 +15,8 @@ from benchmarks.measure import RESULTS, tell
 from enflow.model.checkpoint import load
 from enflow.model.training.svg_charts import Series, chart
 from enflow.service.engine.core import Engine
+from enflow.service.protocol.requests import EngineSampleRequest
 from enflow.service.settings import BUNDLED_WEIGHTS
-from enflow.service.protocol.requests import SampleWork
 
 SLOTS = (1, 4, 16, 64, 256)
 ATOMS = (3, 9, 18, 29)
@@ -42,7 +42,7 @@ def step_cost(slots: int, n_atoms: int) -> tuple[float, float]:
     """Milliseconds of an attempted step per molecule, and the share of it outside the network: best of some steps."""
     flow = load(BUNDLED_WEIGHTS)
     engine = Engine(flow, pairs=slots * n_atoms**2, slots=slots, sizes=(n_atoms,))
-    engine.add(SampleWork(id="bench", seed=0, n_atoms=(n_atoms,) * slots, rtol=1e-5, atol=1e-5))
+    engine.add(EngineSampleRequest(id="bench", seed=0, n_atoms=(n_atoms,) * slots, rtol=1e-5, atol=1e-5))
     engine.step()  # draws the noise and takes the first derivatives
     watch, found = Stopwatch(flow.dynamics), []
     for _ in range(ATTEMPTS):

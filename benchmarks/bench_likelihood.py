@@ -24,11 +24,11 @@ from benchmarks.bench_sampling import WEIGHTS, loosest
 from benchmarks.measure import by_turns, ratio, tell
 from enflow.model.checkpoint import load
 from enflow.model.en_flows import import_en_flows
-from enflow.model.flow.ode.batched_solver import Start, travel
 from enflow.model.flow.likelihood import divergence_along, path_tolerance, quadrature_tolerance
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.flow.ode.batched_solver import InitialState, travel
 from enflow.model.flow.ode.dopri5 import arithmetic
+from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.flow.velocity import Velocity
 
 WITHIN = 0.1
@@ -48,7 +48,7 @@ def quadrature(flow: MoleculeFlow, x: Tensor, h: Tensor, probe: Tensor | None) -
     def run(tolerance: float) -> Tensor:
         tight, within = path_tolerance(tolerance), quadrature_tolerance(tolerance, probe is None)
         dtype = arithmetic(tight, x.dtype)
-        starts = [Start(*row, 1.0, 0.0, tight, tight) for row in zip(x.to(dtype), h.to(dtype), strict=True)]
+        starts = [InitialState(*row, 1.0, 0.0, tight, tight) for row in zip(x.to(dtype), h.to(dtype), strict=True)]
         found = torch.zeros(len(x), dtype=torch.float64)
         for arrival in travel((flow if dtype == x.dtype else double).velocity, starts, record=True):
             noise = None if probe is None else probe[arrival.index : arrival.index + 1]

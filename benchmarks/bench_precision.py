@@ -21,8 +21,9 @@ from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.training.data.qm9 import data_file, load_qm9
 from enflow.service.engine.core import Engine, run
+from enflow.service.protocol.events import Scored
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EstimatorOptions, Structure
 from enflow.service.settings import BUNDLED_WEIGHTS
-from enflow.service.protocol.requests import LikelihoodOptions, LikelihoodWork, Scored, Structure
 
 SIZES = [7, 8, 9, 11]
 PROMISED = {"standard": 0.5, "precise": 0.02}
@@ -50,8 +51,8 @@ def augmented(double: MoleculeFlow, x: torch.Tensor, h: torch.Tensor) -> float:
 
 def served(engine: Engine, molecules: list[Structure], tolerance: float) -> list[float]:
     """The same as the engine answers it; the bundled weights have no ActNorm."""
-    options = LikelihoodOptions(rtol=tolerance, atol=tolerance)
-    work = LikelihoodWork(id=f"{tolerance}", molecules=tuple(molecules), seed=0, options=options)
+    options = EstimatorOptions(rtol=tolerance, atol=tolerance)
+    work = EngineLikelihoodRequest(id=f"{tolerance}", molecules=tuple(molecules), seed=0, options=options)
     scored = {event.index: event.parts for event in run(engine, work) if isinstance(event, Scored)}
     return [-(scored[index]["base"] + scored[index]["divergence"]) for index in range(len(molecules))]
 

@@ -24,9 +24,9 @@ from benchmarks.bench_velocity import Original
 from benchmarks.measure import by_turns, ratio, tell
 from enflow.model.checkpoint import load
 from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
-from enflow.model.flow.ode.batched_solver import Start, travel
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.points import Latent
+from enflow.model.flow.ode.batched_solver import InitialState, travel
+from enflow.model.flow.states import Latent
 from enflow.model.flow.velocity import Velocity
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "qm9"
@@ -52,7 +52,7 @@ def enflow(velocity: Velocity, points: list[Latent]) -> Way:
     """Each molecule with a step size of its own, joining and leaving."""
 
     def run(tolerance: float) -> list[Tensor]:
-        starts = [Start(x, h, 0.0, 1.0, tolerance, tolerance) for x, h in points]
+        starts = [InitialState(x, h, 0.0, 1.0, tolerance, tolerance) for x, h in points]
         arrivals = {arrival.index: arrival.x for arrival in travel(velocity, starts)}
         return [arrivals[index] for index in range(len(points))]
 

@@ -27,10 +27,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import tell
 from enflow.model.checkpoint import load
 from enflow.service.api.app import create_app
-from enflow.service.client.replica_client import Replicas
+from enflow.service.client.base import EngineClient
+from enflow.service.client.process_client import engine_client
+from enflow.service.client.replica_client import ReplicaClient
 from enflow.service.settings import BUNDLED_WEIGHTS, Settings
 from enflow.service.telemetry import configure_logs
-from enflow.service.client.process_client import EngineClient, engine_client
 
 MOLECULES, ATOMS, TOLERANCE = 16, 9, "draft"
 OVERLOAD = 2.5
@@ -140,7 +141,7 @@ async def measure(count: int) -> dict[str, Any]:
     settings = Settings(device="cpu", threads=1, requests_per_minute=10**6, chemistry={"processes": 1})
     stage = ray_app.RayStage(await asyncio.to_thread(ray_app.started, settings, 1), str(settings.weights))
     found: dict[str, Any] = {}
-    async with serving(settings, Replicas(stage)) as ray:
+    async with serving(settings, ReplicaClient(stage)) as ray:
         async with serving(settings, engine_client(settings)) as plain:
             found["overhead"] = await overhead(plain, ray, rounds=count)
         begin = time.perf_counter()
@@ -150,7 +151,7 @@ async def measure(count: int) -> dict[str, Any]:
         found["offered_molecules_per_s"] = MOLECULES * rate
         found["1 replica"] = await under_load(ray, arrivals, [pulse.pid for pulse in await stage.pulses()])
     two = ray_app.RayStage(await asyncio.to_thread(ray_app.started, settings, 2), str(settings.weights))
-    async with serving(settings, Replicas(two)) as ray:
+    async with serving(settings, ReplicaClient(two)) as ray:
         while len(await two.pulses()) < 2:
             await asyncio.sleep(0.1)
         found["2 replicas"] = await under_load(ray, arrivals, [pulse.pid for pulse in await two.pulses()])

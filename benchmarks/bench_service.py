@@ -22,8 +22,9 @@ from benchmarks.measure import tell
 from enflow.model.checkpoint import load
 from enflow.model.config import TOLERANCES
 from enflow.service.engine.core import Engine, run
+from enflow.service.protocol.events import Done
+from enflow.service.protocol.requests import EngineSampleRequest
 from enflow.service.settings import BUNDLED_WEIGHTS
-from enflow.service.protocol.requests import Done, SampleWork
 
 LOAD = 0.7
 CROWD, TURNS = 20, 3
@@ -39,7 +40,7 @@ Latencies = dict[str, float]
 class Request:
     """A work and when it arrives."""
 
-    work: SampleWork
+    work: EngineSampleRequest
     at: float
 
 
@@ -55,8 +56,8 @@ def requests(count: int, rate: float, seed: int) -> list[Request]:
     ]
 
 
-def _work(name: str, molecules: int, tolerance: float) -> SampleWork:
-    return SampleWork(id=name, seed=int(name), n_atoms=(None,) * molecules, rtol=tolerance, atol=tolerance)
+def _work(name: str, molecules: int, tolerance: float) -> EngineSampleRequest:
+    return EngineSampleRequest(id=name, seed=int(name), n_atoms=(None,) * molecules, rtol=tolerance, atol=tolerance)
 
 
 class Clock:
@@ -134,7 +135,7 @@ def main() -> None:
     flow = load(BUNDLED_WEIGHTS, "cuda" if torch.cuda.is_available() else "cpu")
     engine, plain = Engine(flow), Engine(flow, head_start=0)  # those who batch know no small and large
     for one in (engine, plain):
-        list(run(one, SampleWork(id="warm up", seed=0, n_atoms=(9,))))
+        list(run(one, EngineSampleRequest(id="warm up", seed=0, n_atoms=(9,))))
     rate = LOAD * capacity(plain, seed=1)
     traffic, crowd = requests(count, rate, seed=2), requests(count // 2 if arguments.quick else CROWD, 1e9, seed=3)
     small = {request.work.id for request in traffic if len(request.work) == 1}

@@ -1,4 +1,4 @@
-"""Molecules per second of training: Enflow's step against a plain eager loop of the same network.
+"""MoleculeDataset per second of training: Enflow's step against a plain eager loop of the same network.
 
     ENFLOW_DATA=DIR python -m benchmarks.bench_training [--rounds 8] [--profile]
 
@@ -25,10 +25,11 @@ from benchmarks.measure import by_turns, ratio, tell
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.networks.egnn import EGNN, time_features
-from enflow.model.training.data.qm9 import Molecules, data_file, load_qm9
+from enflow.model.training.config import TrainConfig, read_config
+from enflow.model.training.data.qm9 import MoleculeDataset, data_file, load_qm9
 from enflow.model.training.flow_matching import couple
 from enflow.model.training.optimizer import split_parameters, update_average
-from enflow.model.training.trainer import TrainConfig, Trainer, compiled, read_config
+from enflow.model.training.trainer import Trainer, compiled
 
 SHIPPED = Path(__file__).parents[1] / "model" / "training" / "configs" / "qm9.json"
 N_ATOMS, BATCH, STEPS = 18, 64, 4
@@ -98,7 +99,7 @@ class PlainNetwork(nn.Module):
 class PlainLoop:
     """Couple, regress, clip, Muon and AdamW, average: one after the other, nothing compiled."""
 
-    def __init__(self, trainer: Trainer, data: Molecules, concatenate: bool) -> None:
+    def __init__(self, trainer: Trainer, data: MoleculeDataset, concatenate: bool) -> None:
         self.config, self.data, self.step = trainer.config, data, 0
         self.network = PlainNetwork(trainer.averaged_network(), concatenate)
         hidden, rest = split_parameters(nn.ModuleDict({"network": self.network}))
@@ -137,7 +138,7 @@ class PlainLoop:
 class Enflow:
     """The training step that `enflow train` takes."""
 
-    def __init__(self, config: TrainConfig, data: Molecules) -> None:
+    def __init__(self, config: TrainConfig, data: MoleculeDataset) -> None:
         self.trainer, self.data = Trainer(config), data
         self.network = compiled(self.trainer.network, config)
 

@@ -18,16 +18,17 @@ from benchmarks.ablation import CONFIG
 from benchmarks.measure import RESULTS, tell
 from enflow.model.config import TOLERANCES
 from enflow.model.progress import progress
-from enflow.model.training.svg_charts import Point, Series, chart, standalone
+from enflow.model.training.config import read_config
+from enflow.model.training.data.qm9 import MoleculeDataset, data_file, load_qm9
 from enflow.model.training.evaluation.solver_curve import curve
-from enflow.model.training.data.qm9 import Molecules, data_file, load_qm9
 from enflow.model.training.export import flow_of
-from enflow.model.training.trainer import Trainer, read_config
+from enflow.model.training.svg_charts import Point, Series, chart, standalone
+from enflow.model.training.trainer import Trainer
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "learning.svg"
 
 
-def point(state: Path, samples: int, data: Molecules) -> dict[str, Any]:
+def point(state: Path, samples: int, data: MoleculeDataset) -> dict[str, Any]:
     """What a state's molecules are like."""
     trainer = Trainer(read_config(CONFIG))
     trainer.load(state)

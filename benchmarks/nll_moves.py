@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from benchmarks.measure import DOCS, put, tell
-from enflow.model.checkpoint import load, read_card
+from enflow.model.card import read_card
+from enflow.model.checkpoint import load
 from enflow.model.progress import progress
 from enflow.model.training.data.qm9 import data_file, load_qm9
 from enflow.model.training.evaluation.evaluate import Evaluation, chosen, score
-from enflow.model.training.evaluation.journal import Journal, Scored
+from enflow.model.training.evaluation.journal import Journal, ScoreRecord
 
 BUNDLED = Path(__file__).parents[1] / "weights" / "qm9"
 FOLDER = Path("runs") / "nll-moves"
@@ -28,14 +29,14 @@ WEIGHTED = Evaluation(samples=0, molecules=4, divergence="exact", draws=8)
 """Some ten seconds a draw: fewer molecules, of which each tells its own gain to a fraction of a nat."""
 
 
-def scores(name: str, weights: Path, settings: Evaluation) -> list[Scored]:
+def scores(name: str, weights: Path, settings: Evaluation) -> list[ScoreRecord]:
     """The first test molecules of the evaluation's order, by some weights."""
     flow, data = load(weights), data_file()
     test = load_qm9(data, "test", flow.config.vocabulary)
     rows = chosen(len(test), settings).tolist()
     settled = {key: value for key, value in asdict(settings).items() if key != "molecules"}
     header = {"weights_sha256": read_card(weights).weights_sha256, "data_sha256": test.sha256, **settled}
-    journal = Journal(FOLDER / f"{name}.jsonl", header, Scored)
+    journal = Journal(FOLDER / f"{name}.jsonl", header, ScoreRecord)
     with progress() as report:
         score(flow, settings, journal, test, rows, report)
     return [journal.entries[row] for row in rows]

@@ -14,7 +14,8 @@ import torch
 
 import model
 from benchmarks.measure import DOCS, put, tell
-from enflow.model.checkpoint import load, read_card
+from enflow.model.card import read_card
+from enflow.model.checkpoint import load
 from enflow.model.chem.analysis.metrics import Share, stability, validity
 from enflow.model.config import FlowConfig, VectorEGNNConfig
 from enflow.model.flow.molecule_flow import MoleculeFlow

@@ -28,11 +28,11 @@ import numpy as np
 
 from benchmarks.measure import tell
 from enflow.service.api.app import create_app
-from enflow.service.engine.core import Engine, from_weights
 from enflow.service.api.server import Server
+from enflow.service.client.process_client import EngineSpec, ProcessClient, RestartPolicy
+from enflow.service.engine.core import Engine, from_weights
+from enflow.service.protocol.events import Event
 from enflow.service.settings import BUNDLED_WEIGHTS, Settings
-from enflow.service.protocol.requests import Event
-from enflow.service.client.process_client import Care, EngineSpec, ProcessClient
 
 CALLERS, KILLED = 5, 2
 """Callers that end by themselves, and such as are killed while they read, again and again."""
@@ -86,7 +86,7 @@ def leaky(weights: str) -> Engine:
 def serve(spec: EngineSpec, port: int) -> None:
     """The service around an engine; target of a process."""
     settings = Settings(port=port, log_level="warning")
-    Server(create_app(settings, ProcessClient(spec, Care(queue_s=120.0))), settings).run()
+    Server(create_app(settings, ProcessClient(spec, RestartPolicy(queue_s=120.0))), settings).run()
 
 
 async def caller(http: httpx.AsyncClient, watch: Watch, number: int, until: float) -> None:

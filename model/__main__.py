@@ -7,12 +7,13 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from enflow.model.errors import ConfigError, EnflowError
+from enflow.model.cli.options import Device, Divergence, Json, pick_device, tell
 from enflow.model.cli.particles import particles_app
+from enflow.model.errors import EnflowError
 from enflow.model.progress import progress
 
 app = typer.Typer(
@@ -27,9 +28,6 @@ data_app = typer.Typer(help="Fetch and prepare data sets.", no_args_is_help=True
 app.add_typer(data_app, name="data")
 app.add_typer(particles_app, name="particles")
 
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, one object per line.")]
-Divergence = Literal["hutchinson", "exact"]
-Device = Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu or cuda.")]
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for wrong arguments; it keeps the class to itself, but for this child."""
@@ -55,28 +53,6 @@ def _complain(message: str) -> int:
     helps = message.startswith("Usage:")  # what is told where no command is named
     typer.echo(message if helps else f"enflow: {' '.join(message.split())}", err=not helps)
     return int(not helps)
-
-
-def tell(text: str, facts: object, *, as_json: bool) -> None:
-    """Print an answer: text for people, or one line of JSON for machines."""
-    typer.echo(json.dumps(facts, allow_nan=False) if as_json else text)
-
-
-def pick_device(name: str) -> str:
-    """The device that a name means.
-
-    Raises:
-        ConfigError: no such device, or no GPU for "cuda".
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise ConfigError(f"found device {name!r}; expected auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("found no GPU that PyTorch can use; expected one for --device cuda")
-    return name
 
 
 @data_app.command()
@@ -111,8 +87,8 @@ def particles(
     Writes dw4.npz and lj13.npz with the training, validation and test samples, split by chain, and beside each a JSON
     file with virial, split-R-hat, effective sample sizes, log Z and entropy. Some minutes on one core.
     """
-    from enflow.model.training.data.qm9 import SETTING
     from enflow.model.training.data.particles import SYSTEMS, make
+    from enflow.model.training.data.qm9 import SETTING
 
     folder = out or Path(os.environ.get(SETTING, "data"))
     with progress() as report:
@@ -139,8 +115,8 @@ def train(
     Needs the data that `enflow data` prepares. Stop it with Ctrl-C whenever you like: --resume goes on at the last
     state written, with the same molecules and the same noise as if it had never stopped.
     """
+    from enflow.model.training.config import read_config
     from enflow.model.training.export import export_state
-    from enflow.model.training.trainer import read_config
     from enflow.model.training.trainer import train as records
 
     settings = read_config(config)
@@ -186,12 +162,13 @@ def evaluate(
     """
     import torch
 
-    from enflow.model.checkpoint import load, read_card
+    from enflow.model.card import read_card
+    from enflow.model.checkpoint import load
     from enflow.model.config import TOLERANCES
-    from enflow.model.training.evaluation import evaluate as measure
-    from enflow.model.training.evaluation.solver_curve import curve as trace
     from enflow.model.training.data.qm9 import data_file
+    from enflow.model.training.evaluation import evaluate as measure
     from enflow.model.training.evaluation.publish import publish, publish_card
+    from enflow.model.training.evaluation.solver_curve import curve as trace
     from enflow.model.training.evaluation.summary import table
 
     torch.set_num_threads(threads)

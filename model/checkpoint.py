@@ -1,12 +1,11 @@
 """Weights on disk: a directory with weights.safetensors and card.json, the one verified by the other."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,11 +13,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from enflow.model.config import FlowConfig, ParticleConfig, from_json, to_json
+from enflow.model.card import CARD, WEIGHTS, Card, Dataset, _replace, read_card, write_card
+from enflow.model.config import FlowConfig, ParticleConfig
 from enflow.model.en_flows import import_en_flows
-from enflow.model.errors import ConfigError, WeightsError
-from enflow.model.flow.particle_adapter import ClusterFlow
+from enflow.model.errors import WeightsError
 from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.particle_adapter import ParticleFlowAdapter
 from enflow.model.flow.particle_flow import ParticleFlow
 
 __all__ = [
@@ -33,44 +33,7 @@ __all__ = [
     "write_card",
 ]
 
-SCHEMA_VERSION = 1
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-WEIGHTS, CARD = "weights.safetensors", "card.json"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a model was trained on: a name, the hash of the file, and how it was split."""
-
-    name: str
-    sha256: str
-    split: str
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is known about a set of weights, as card.json has it.
-
-    Attributes:
-        created: time of writing, ISO 8601.
-        git_commit: of the code that trained it.
-        metrics: by name; shares from 0 to 1, nats per molecule.
-        weights_sha256: of weights.safetensors; `save` fills it in.
-    """
-
-    name: str
-    created: str
-    git_commit: str
-    config: FlowConfig | ParticleConfig
-    dataset: Dataset
-    seed: int
-    licence: str
-    metrics: dict[str, Any]
-    weights_sha256: str = ""
-    dtype: str = "float32"
-    units: str = "angstrom, nats"
-    time_convention: str = "t = 0 base, t = 1 data"
-    schema_version: int = SCHEMA_VERSION
 
 
 def save(flow: MoleculeFlow | ParticleFlow, directory: str | os.PathLike[str], card: Card) -> Card:
@@ -90,36 +53,6 @@ def save(flow: MoleculeFlow | ParticleFlow, directory: str | os.PathLike[str], c
     card = replace(card, config=flow.config, dtype=dtype, weights_sha256=hashlib.sha256(content).hexdigest())
     _replace(place / WEIGHTS, content)
     write_card(place, card)
-    return card
-
-
-def write_card(directory: str | os.PathLike[str], card: Card) -> None:
-    """Write card.json alone, for instance with the metrics of an evaluation."""
-    text = json.dumps(to_json(card), indent=2, allow_nan=False, ensure_ascii=False)
-    _replace(Path(directory) / CARD, (text + "\n").encode())
-
-
-def read_card(directory: str | os.PathLike[str]) -> Card:
-    """Read and check card.json.
-
-    Raises:
-        WeightsError: there is none, it is not JSON, or it does not follow the schema.
-        ConfigError: its `config` is not one of a flow, for instance by an unknown key.
-    """
-    path = Path(directory) / CARD
-    document = _document(path)
-    if (found := document.get("schema_version")) != SCHEMA_VERSION:
-        raise WeightsError(f"{path}: found schema_version {found!r}, expected {SCHEMA_VERSION}")
-    if "config" in document:
-        config = document["config"]
-        particles = isinstance(config, dict) and config.get("kind") == ParticleConfig.kind
-        from_json(ParticleConfig if particles else FlowConfig, config, f"{path}: config")
-    try:
-        card = from_json(Card, document, str(path))
-    except ConfigError as error:
-        raise WeightsError(str(error)) from None
-    if card.dtype not in DTYPES:
-        raise WeightsError(f"{path}: found dtype {card.dtype!r}, expected {' or '.join(DTYPES)}")
     return card
 
 
@@ -160,7 +93,7 @@ def load_any(
     card = read_card(directory)
     if isinstance(card.config, FlowConfig):
         return load(directory, device, dtype)
-    return ClusterFlow(load_particles(directory, device, dtype), card.name, card.dataset.name)
+    return ParticleFlowAdapter(load_particles(directory, device, dtype), card.name, card.dataset.name)
 
 
 Flow = TypeVar("Flow", MoleculeFlow, ParticleFlow)
@@ -174,18 +107,6 @@ def _filled(
     _check_fit(path, tensors, flow.state_dict())
     flow.load_state_dict(tensors)
     return flow.to(device=device, dtype=dtype or DTYPES[card.dtype]).eval()
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"no {path} ({error.strerror}); expected a directory with {WEIGHTS} and {CARD}") from None
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise WeightsError(f"{path}: found a {type(document).__name__}, expected an object")
-    return document
 
 
 def _verified(path: Path, card: Card) -> dict[str, Tensor]:
@@ -216,12 +137,3 @@ def _check_fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, T
             )
         if tensor.isnan().any():
             raise WeightsError(f"{path}: found NaN in {name!r}, expected numbers")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

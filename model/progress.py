@@ -9,14 +9,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeR
 
 
 @runtime_checkable  # jaxtyping's checker in tests asks for it
-class Report(Protocol):
+class ProgressCallback(Protocol):
     """Told of progress: what is being done, how much of how much is done, and a word about it."""
 
     def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None: ...
 
 
 @contextmanager
-def progress() -> Iterator[Report]:
+def progress() -> Iterator[ProgressCallback]:
     """A report that draws one bar for each thing being done; silent where standard error is no terminal."""
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[note]}")

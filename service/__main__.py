@@ -9,13 +9,13 @@ import typer
 
 from enflow.model.__main__ import app, main
 from enflow.model.errors import ConfigError
-from enflow.service.cli.sample import sample
 from enflow.service.cli.likelihood import likelihood
+from enflow.service.cli.sample import sample
 from enflow.service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from enflow.service.client.replica_client import Replicas
-    from enflow.service.client.process_client import EngineClient
+    from enflow.service.client.base import EngineClient
+    from enflow.service.client.replica_client import ReplicaClient
 
 app.command()(sample)
 app.command()(likelihood)
@@ -72,7 +72,7 @@ def _serve(settings: Settings, client: "EngineClient | None", further: "Mapping[
 
 def _engines(
     settings: Settings, replicas: int | None
-) -> "AbstractContextManager[tuple[Replicas, dict[Path, Replicas]]]":
+) -> "AbstractContextManager[tuple[ReplicaClient, dict[Path, ReplicaClient]]]":
     try:
         from enflow.service.ray_app import engines
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ from statistics import fmean, pvariance
 from typing import Any
 
 from enflow.model.chem.elements import Vocabulary
-from enflow.model.chem.particle_systems import System
+from enflow.model.chem.particle_systems import ParticleSystem
 from enflow.model.errors import WeightsError
 
 FEWEST = 20
@@ -22,7 +22,7 @@ LEAST_SIGNAL = 0.1
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What card.json says; `held_out` has the ascending NLLs of held-out molecules by their number of atoms.
 
     They are spread as exact NLLs are (see `sharpened`), however the table was scored.
@@ -42,12 +42,12 @@ class Card:
         return str(self.document["weights_sha256"])
 
     @property
-    def system(self) -> System | None:
+    def system(self) -> ParticleSystem | None:
         """What the model knows where it is one of particles."""
         config = self.document["config"]
         if config.get("kind") != "particles":
             return None
-        return System(self.name, config["n_particles"], config["n_dims"], self.document["dataset"]["name"])
+        return ParticleSystem(self.name, config["n_particles"], config["n_dims"], self.document["dataset"]["name"])
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -79,7 +79,7 @@ class Card:
         return 100 * bisect_left(known, nll) / len(known) if len(known) >= FEWEST else None
 
 
-def read_card(weights: Path) -> Card:
+def read_card(weights: Path) -> ModelCard:
     """Read card.json and, where it stands beside it, percentiles.json of the same weights.
 
     The weights are compared with their card here as well, before any engine starts, and without torch.
@@ -87,7 +87,7 @@ def read_card(weights: Path) -> Card:
     Raises:
         WeightsError: there is no card, it lacks what the service shows, or the weights are not those of the card.
     """
-    card = Card(_read(weights / "card.json"), {})
+    card = ModelCard(_read(weights / "card.json"), {})
     try:
         _ = card.name, card.sha256, card.vocabulary.symbols
     except (KeyError, TypeError, IndexError):
@@ -98,7 +98,7 @@ def read_card(weights: Path) -> Card:
     if _sha256(weights / "weights.safetensors") != card.sha256:
         raise WeightsError(f"{weights}: weights.safetensors has another SHA-256 than card.json says; fetch both again")
     table = weights / "percentiles.json"
-    return Card(card.document, _held_out(table, card.sha256)) if table.exists() else card
+    return ModelCard(card.document, _held_out(table, card.sha256)) if table.exists() else card
 
 
 def _sha256(file: Path) -> str:

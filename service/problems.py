@@ -15,7 +15,7 @@ MOST_ERRORS = 20
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProblemType:
     """A kind of problem: its name in `type`, its HTTP status and its title."""
 
     name: str
@@ -26,20 +26,20 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("malformed", 400, "The request cannot be read"),
-        Kind("unauthorized", 401, "A valid API key is needed"),
-        Kind("forbidden", 403, "Not allowed"),
-        Kind("not-found", 404, "There is nothing here"),
-        Kind("method-not-allowed", 405, "This method does not work here"),
-        Kind("not-acceptable", 406, "None of the accepted formats can be produced"),
-        Kind("deadline", 408, "The deadline of the request passed before the work was done"),
-        Kind("request-timeout", 408, "The request arrived too slowly"),
-        Kind("too-large", 413, "The request is too large"),
-        Kind("unsupported-media-type", 415, "This format is not understood"),
-        Kind("invalid", 422, "The request was read but cannot be carried out"),
-        Kind("busy-client", 429, "Too much work from this client"),
-        Kind("internal", 500, "A defect of the service"),
-        Kind("unavailable", 503, "The service cannot take this work now"),
+        ProblemType("malformed", 400, "The request cannot be read"),
+        ProblemType("unauthorized", 401, "A valid API key is needed"),
+        ProblemType("forbidden", 403, "Not allowed"),
+        ProblemType("not-found", 404, "There is nothing here"),
+        ProblemType("method-not-allowed", 405, "This method does not work here"),
+        ProblemType("not-acceptable", 406, "None of the accepted formats can be produced"),
+        ProblemType("deadline", 408, "The deadline of the request passed before the work was done"),
+        ProblemType("request-timeout", 408, "The request arrived too slowly"),
+        ProblemType("too-large", 413, "The request is too large"),
+        ProblemType("unsupported-media-type", 415, "This format is not understood"),
+        ProblemType("invalid", 422, "The request was read but cannot be carried out"),
+        ProblemType("busy-client", 429, "Too much work from this client"),
+        ProblemType("internal", 500, "A defect of the service"),
+        ProblemType("unavailable", 503, "The service cannot take this work now"),
     )
 }
 BY_STATUS = {kind.status: kind for kind in KINDS.values()}
@@ -66,7 +66,7 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
         return f"{self.name}: {self.detail}"
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ProblemType:
         """Its row of the table."""
         return KINDS[self.name]
 

@@ -24,10 +24,12 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from enflow.model.errors import ConfigError
 from enflow.service.client.lazy_client import further_clients
-from enflow.service.client.replica_client import Pulse, ReplicaLost, Replicas
+from enflow.service.client.process_client import RestartPolicy, engine_client
+from enflow.service.client.replica_client import ReplicaClient, ReplicaLost, ReplicaStatus
+from enflow.service.protocol.events import Event
+from enflow.service.protocol.requests import EngineRequest
+from enflow.service.protocol.status import Overloaded, Unavailable
 from enflow.service.settings import Settings, read_settings
-from enflow.service.protocol.requests import Event, Overloaded, Unavailable, Work
-from enflow.service.client.process_client import Care, engine_client
 
 APPLICATION = "enflow"
 
@@ -48,11 +50,11 @@ UNREADY_S = 60.0
 """An engine that has not been ready for so long will not be: its replica is replaced."""
 
 
-class Engine:
+class EngineReplica:
     """A replica: engines in processes of their own, as everywhere, and this actor to reach them."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc] # Serve awaits it
-        self._care = Care()
+        self._care = RestartPolicy()
         clients = {settings.weights: engine_client(settings, self._care), **further_clients(settings, self._care)}
         self._clients = {str(place): client for place, client in clients.items()}
         self._patience = time.monotonic() + self._care.start_s
@@ -62,7 +64,7 @@ class Engine:
             self.check_health()
             await asyncio.sleep(0.05)
 
-    async def run(self, model: str, work: Work, answered: frozenset[int]) -> AsyncIterator[list[Event]]:
+    async def run(self, model: str, work: EngineRequest, answered: frozenset[int]) -> AsyncIterator[list[Event]]:
         """What becomes of a work; events that come together travel together."""
         client = self._clients[model]
         while True:
@@ -80,11 +82,11 @@ class Engine:
         finally:
             await client.abort(work.id)
 
-    def pulse(self, model: str) -> Pulse:
+    def pulse(self, model: str) -> ReplicaStatus:
         """What this replica says of itself."""
         stats, health = self._clients[model].stats(), self._clients[model].health()
         name = serve.get_replica_context().replica_id.unique_id
-        return Pulse(name, os.getpid(), stats, health, stats.queue_limit / self._care.queue_s)
+        return ReplicaStatus(name, os.getpid(), stats, health, stats.queue_limit / self._care.queue_s)
 
     def check_health(self) -> None:
         """Serve replaces the replica where this raises.
@@ -126,14 +128,14 @@ def replicas_wanted(context: Any) -> tuple[float, dict[str, Any]]:
     return max(1.0, sum(measured.values()) / WORK_S), {}
 
 
-class RayStage:
-    """One model, named by its folder, of the replicas of a deployment of `Engine`."""
+class RayReplicaSet:
+    """One model, named by its folder, of the replicas of a deployment of `EngineReplica`."""
 
     def __init__(self, handle: Any, model: str) -> None:
         self._handle, self._model = handle, model
         self._run = handle.options(method_name="run", stream=True)
 
-    async def run(self, work: Work, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
+    async def run(self, work: EngineRequest, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
         """What becomes of a work, on the replica with fewer open portions of two drawn by chance."""
         stream, ended = self._run.remote(self._model, work, answered), False
         try:
@@ -149,27 +151,27 @@ class RayStage:
             if not ended:  # nobody listens any more: the rows leave the device
                 stream.cancel()
 
-    async def pulses(self) -> Sequence[Pulse]:
+    async def pulses(self) -> Sequence[ReplicaStatus]:
         """Of all replicas that there are."""
         try:
             asked = self._handle.broadcast("pulse", self._model)
             found = await asked.results_async(timeout_s=5.0, return_exceptions=True)
         except DeploymentUnavailableError:
             return []
-        return [pulse for pulse in found if isinstance(pulse, Pulse)]
+        return [pulse for pulse in found if isinstance(pulse, ReplicaStatus)]
 
 
-def clients(settings: Settings, handle: Any) -> tuple[Replicas, dict[Path, Replicas]]:
+def clients(settings: Settings, handle: Any) -> tuple[ReplicaClient, dict[Path, ReplicaClient]]:
     """The clients of the replicas behind a handle: of the first model, and of the others by their folders."""
-    further = {place: Replicas(RayStage(handle, str(place))) for place in settings.further}
-    return Replicas(RayStage(handle, str(settings.weights))), further
+    further = {place: ReplicaClient(RayReplicaSet(handle, str(place))) for place in settings.further}
+    return ReplicaClient(RayReplicaSet(handle, str(settings.weights))), further
 
 
 def deployments(settings: Settings, resources: Mapping[str, float]) -> tuple[Any, Any]:
     """The two deployments; what a replica of the engine needs of a machine is `resources`."""
     stopping = {"graceful_shutdown_timeout_s": settings.drain_s, "graceful_shutdown_wait_loop_s": 0.5}
     health = {"health_check_period_s": 5, "health_check_timeout_s": 20}
-    engine = serve.deployment(name="Engine", max_ongoing_requests=ONGOING, **stopping, **health)(Engine)
+    engine = serve.deployment(name="EngineReplica", max_ongoing_requests=ONGOING, **stopping, **health)(EngineReplica)
     api = serve.deployment(name="Api", max_ongoing_requests=2 * settings.max_open_requests, **stopping)
     return engine.options(ray_actor_options=dict(resources)), api(serve.ingress()(Api))
 
@@ -190,7 +192,7 @@ def application(args: dict[str, Any]) -> Any:
 def ray_cluster() -> Iterator[str]:
     """A small cluster on this machine's loopback, or the one of RAY_ADDRESS; its address."""
     address = os.environ.get("RAY_ADDRESS")
-    # Some CPU for Ray's own bookkeeping only: it starts as many idle workers. Replicas take threads, not these.
+    # Some CPU for Ray's own bookkeeping only: it starts as many idle workers. ReplicaClient take threads, not these.
     alone = {"_node_ip_address": "127.0.0.1", "num_cpus": 1, "object_store_memory": 100 * 2**20}
     context = ray.init(address or "local", include_dashboard=False, log_to_driver=False, **({} if address else alone))
     try:
@@ -201,7 +203,9 @@ def ray_cluster() -> Iterator[str]:
 
 
 @contextmanager
-def engines(settings: Settings, replicas: int | None = None) -> Iterator[tuple[Replicas, dict[Path, Replicas]]]:
+def engines(
+    settings: Settings, replicas: int | None = None
+) -> Iterator[tuple[ReplicaClient, dict[Path, ReplicaClient]]]:
     """Engines in Ray, and the clients of them all.
 
     Args:

@@ -33,7 +33,7 @@ OTHERS = frozenset({"ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE",
 """Variables of the compose file, the training and the tests: in the environment they are no misspelt setting."""
 
 
-class Limits(BaseModel):
+class RequestLimits(BaseModel):
     """What one request may ask for; `GET /limits` shows these numbers.
 
     Attributes:
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     header_s: PositiveFloat = 10.0
     stall_s: PositiveFloat = 60.0
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
-    limits: Limits = Limits()
+    limits: RequestLimits = RequestLimits()
     chemistry: ChemistrySettings = ChemistrySettings()
 
     @property

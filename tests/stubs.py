@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig, ParticleConfig
-from enflow.model.flow.particle_adapter import ClusterFlow
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.particle_adapter import ParticleFlowAdapter
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.service.engine.core import Engine
 
@@ -72,7 +72,7 @@ def engine(pairs: int = 2000, slots: int = 64, max_steps: int = 200, lag: int = 
 def cluster_engine(pairs: int = 100, **behaviour: float | str) -> Engine:
     """An engine for four particles in the plane that grow their latents, 1.5 times as wide as those of a molecule."""
     torch.set_num_threads(1)
-    made = ClusterFlow(ParticleFlow(ParticleConfig(n_particles=4, n_dims=2, scale=1.5)).double())
+    made = ParticleFlowAdapter(ParticleFlow(ParticleConfig(n_particles=4, n_dims=2, scale=1.5)).double())
     made.dynamics = Growth(**behaviour)  # type: ignore[arg-type]
     return Engine(made.to(torch.float64).eval(), pairs=pairs)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from enflow.model.chem.elements import STABILITY_TABLE, SYMBOLS
 
 
-class State(NamedTuple):
+class ValenceState(NamedTuple):
     """A way for an atom to have a closed shell."""
 
     bonds: int
@@ -22,13 +22,13 @@ class State(NamedTuple):
     """How unlikely it is; 0 for the neutral state."""
 
 
-STATES: Mapping[int, tuple[State, ...]] = MappingProxyType(
+STATES: Mapping[int, tuple[ValenceState, ...]] = MappingProxyType(
     {
-        1: (State(1, 0, 0.0),),
-        6: (State(4, 0, 0.0), State(3, -1, 5.0), State(3, 1, 6.0)),
-        7: (State(3, 0, 0.0), State(4, 1, 2.0), State(2, -1, 3.0)),
-        8: (State(2, 0, 0.0), State(1, -1, 2.0), State(3, 1, 4.0)),
-        9: (State(1, 0, 0.0),),
+        1: (ValenceState(1, 0, 0.0),),
+        6: (ValenceState(4, 0, 0.0), ValenceState(3, -1, 5.0), ValenceState(3, 1, 6.0)),
+        7: (ValenceState(3, 0, 0.0), ValenceState(4, 1, 2.0), ValenceState(2, -1, 3.0)),
+        8: (ValenceState(2, 0, 0.0), ValenceState(1, -1, 2.0), ValenceState(3, 1, 4.0)),
+        9: (ValenceState(1, 0, 0.0),),
     }
 )
 """Atomic number -> its states, cheapest first; the costs put a nitro group and an ammonium before a carbanion."""
@@ -84,7 +84,7 @@ def charge_cost(atomic_number: int, charge: int) -> float:
     return min(costs, default=10.0 * abs(charge))
 
 
-def _cheapest_first(options: list[list[State]]) -> Iterator[tuple[float, list[State]]]:
+def _cheapest_first(options: list[list[ValenceState]]) -> Iterator[tuple[float, list[ValenceState]]]:
     """Every choice of one state per atom, in the order of the total cost; the list is the same one each time."""
     states = [known[0] for known in options]
     open_atoms = [atom for atom, known in enumerate(options) if len(known) > 1]

@@ -55,7 +55,7 @@ ENERGIES: Mapping[str, Callable[[Any], Any]] = {"dw4": double_well, "lj13": lenn
 
 
 @dataclass(frozen=True)
-class System:
+class ParticleSystem:
     """Like particles, always the same number of them.
 
     Attributes:

@@ -45,8 +45,8 @@ def table(
     """
     import torch
 
-    from enflow.model.training.experiments import particle_report, particle_benchmark
     from enflow.model.training.data.particles import load
+    from enflow.model.training.experiments import particle_benchmark, particle_report
 
     torch.set_num_threads(threads)
     data = load(system)
@@ -82,9 +82,10 @@ def evaluate(
     """
     import torch
 
-    from enflow.model.checkpoint import load_particles, read_card, save
-    from enflow.model.training.evaluation import particle_metrics
+    from enflow.model.card import read_card
+    from enflow.model.checkpoint import load_particles, save
     from enflow.model.training.data.particles import load
+    from enflow.model.training.evaluation import particle_metrics
 
     torch.set_num_threads(threads)
     card, flow = read_card(weights), load_particles(weights)

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from enflow.model.config import EGNNConfig, GNNConfig, KernelConfig, SimpleConfig, VectorEGNNConfig
 from enflow.model.errors import ConfigError
-from enflow.model.flow.networks.central_forces import KernelStrength, NetworkStrength
-from enflow.model.flow.geometry import centre, pair_mask, squared_distances
-from enflow.model.flow.networks.gnn import GNN
-from enflow.model.flow.networks.egnn import DISTANCE_EPS, EGNN, time_features
-from enflow.model.flow.networks.parity import given_parity
 from enflow.model.flow.exact_trace.trace import trace
+from enflow.model.flow.geometry import centre, pair_mask, squared_distances
+from enflow.model.flow.networks.central_forces import KernelStrength, NetworkStrength
+from enflow.model.flow.networks.egnn import DISTANCE_EPS, EGNN, time_features
+from enflow.model.flow.networks.gnn import GNN
+from enflow.model.flow.networks.parity import given_parity
 from enflow.model.flow.networks.vector_egnn import VectorEGNN
 
 REGISTRY: dict[str, Callable[[Any], nn.Module]] = {}

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from enflow.model.flow import divergence
 from enflow.model.flow.ode.dense_output import Interpolant, Trajectory
-from enflow.model.flow.ode.quadrature import Integral, integrate
 from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.quadrature import Integral, integrate
 from enflow.model.flow.velocity import Velocity, unpack
 
 HUTCHINSON_PAIRS = 1 << 14

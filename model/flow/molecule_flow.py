@@ -19,7 +19,6 @@ from enflow.model.flow import dequantization, dynamics
 from enflow.model.flow.act_norm import ActNorm
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, Untouched
 from enflow.model.flow.divergence import rademacher
-from enflow.model.flow.ode.batched_solver import Arrival, Start, travel
 from enflow.model.flow.likelihood import (
     Draw,
     Likelihood,
@@ -29,9 +28,9 @@ from enflow.model.flow.likelihood import (
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator
-from enflow.model.flow.points import Latent, Lifted
-from enflow.model.flow.states import Sample, Wanted, check, in_order
+from enflow.model.flow.ode.batched_solver import FinalState, InitialState, travel
 from enflow.model.flow.ode.dopri5 import Status, arithmetic
+from enflow.model.flow.states import Latent, LiftedMolecules, Sample, Wanted, check, in_order
 
 BLOCK = 64
 """Molecules that are dequantized together."""
@@ -125,7 +124,7 @@ class MoleculeFlow(nn.Module):
         return noise
 
     @torch.no_grad()
-    def lift(self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int], draw: int = 0) -> Lifted:
+    def lift(self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int], draw: int = 0) -> LiftedMolecules:
         """Molecules to flow space: dequantized with the noise of (seed, index, draw), then through ActNorm.
 
         Raises:
@@ -137,9 +136,9 @@ class MoleculeFlow(nn.Module):
         noise = self.dequantizer.sample_noise(sources, mask).to(x)
         h, log_q = self.dequantizer.dequantize(batch.atom_types, x, mask, noise)
         if self.act_norm is None:
-            return Lifted(x, h, mask, log_q, torch.zeros_like(log_q))
+            return LiftedMolecules(x, h, mask, log_q, torch.zeros_like(log_q))
         x, h = self.act_norm(x, h, mask)
-        return Lifted(x, h, mask, log_q, self.act_norm.ladj(mask))
+        return LiftedMolecules(x, h, mask, log_q, self.act_norm.ladj(mask))
 
     @torch.no_grad()
     def land(self, x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> list[Molecule]:
@@ -294,10 +293,10 @@ class MoleculeFlow(nn.Module):
 
     def _travel(
         self, points: Sequence[Latent], t0: float, t1: float, rtol: float, atol: float, record: bool = False
-    ) -> Iterator[Arrival]:
+    ) -> Iterator[FinalState]:
         # Without gradients only while the stepper runs: a generator must not leave the switch with its caller.
         like = torch.empty(0, dtype=arithmetic(min(rtol, atol), self.dtype), device=self.device)
-        starts = [Start(x.to(like), h.to(like), t0, t1, rtol, atol) for x, h in points]
+        starts = [InitialState(x.to(like), h.to(like), t0, t1, rtol, atol) for x, h in points]
         flow = self if like.dtype == self.dtype else self.in_double()
         return travel(torch.no_grad()(flow.velocity), starts, record)
 
@@ -312,7 +311,7 @@ class MoleculeFlow(nn.Module):
             yield Sample(arrival.index, molecule, arrival.status, arrival.nfe)
 
     @torch.no_grad()
-    def _scored(self, arrival: Arrival, log_q: float, ladj: float, probes: Tensor | None, tolerance: float) -> Draw:
+    def _scored(self, arrival: FinalState, log_q: float, ladj: float, probes: Tensor | None, tolerance: float) -> Draw:
         base = float(self.log_prob_base(arrival.x[None], arrival.h[None], arrival.mask))
         if arrival.status != Status.SUCCESS:
             return Draw(base, [ladj], log_q, math.nan, arrival.nfe, 0, arrival.status)

@@ -1,4 +1,4 @@
-"""ClusterFlow: a ParticleFlow as a flow of molecules of one element, so that whatever serves molecules serves it."""
+"""A ParticleFlow as a flow of molecules of one element, so that what serves molecules serves particles too."""
 
 import math
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.particle_systems import System
+from enflow.model.chem.particle_systems import ParticleSystem
 from enflow.model.config import DequantizerConfig, FlowConfig
 from enflow.model.flow.act_norm import ActNorm
 from enflow.model.flow.dequantization import Dequantized, Dequantizer
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_flow import ParticleFlow
-from enflow.model.flow.points import Lifted
+from enflow.model.flow.states import LiftedMolecules
 
 SPACE = 3
 """Dimensions of molecules; what a system has not is zero, as are its velocity and its part of a trace."""
 
 
-class ClusterFlow(MoleculeFlow):
+class ParticleFlowAdapter(MoleculeFlow):
     """The same density: (seed, index) draws the same sample; a likelihood is exact, its terms of types and size zero.
 
     Args:
@@ -32,7 +32,7 @@ class ClusterFlow(MoleculeFlow):
 
     def __init__(self, flow: ParticleFlow, name: str = "particles", data: str = "") -> None:
         n_particles, n_dims = flow.config.n_particles, flow.config.n_dims
-        self.system = System(name, n_particles, n_dims, data)
+        self.system = ParticleSystem(name, n_particles, n_dims, data)
         known = self.system.vocabulary
         super().__init__(FlowConfig(known.atomic_numbers, known.max_atoms, flow.config.dynamics))
         self.vocabulary = known
@@ -45,7 +45,7 @@ class ClusterFlow(MoleculeFlow):
         like = next(flow.parameters())
         self.to(like.device, like.dtype).eval()
 
-    def lift(self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int], draw: int = 0) -> Lifted:
+    def lift(self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int], draw: int = 0) -> LiftedMolecules:
         """Particles to flow space; there is no noise.
 
         Raises:

@@ -12,10 +12,10 @@ from enflow.model.errors import SolverError
 from enflow.model.flow import dynamics
 from enflow.model.flow.distributions import CenteredGaussian
 from enflow.model.flow.geometry import centre
-from enflow.model.flow.ode.dense_output import Trajectory
 from enflow.model.flow.likelihood import divergence_of, quadrature_tolerance
 from enflow.model.flow.noise import generator
-from enflow.model.flow.ode.dopri5 import State, Status, Step, solve_rows
+from enflow.model.flow.ode.dense_output import Trajectory
+from enflow.model.flow.ode.dopri5 import SolverState, Status, Step, solve_rows
 
 PAIRS = 8192
 """Pairs of particles that travel together: of four particles 512 rows, of thirteen 48."""
@@ -156,7 +156,7 @@ def _within(tolerance: float, dtype: torch.dtype) -> float:
     return max(0.1 * tolerance, 10 * torch.finfo(dtype).eps)
 
 
-def _check(state: State) -> None:
+def _check(state: SolverState) -> None:
     lost = (state.status != Status.SUCCESS).nonzero().flatten().tolist()
     if lost:
         status = Status(int(state.status[lost[0]])).name

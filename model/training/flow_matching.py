@@ -31,7 +31,7 @@ class MatchingConfig:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class CoupledPairs:
     """Source points coupled to target points: x0, x1 (B, N, 3); h0, h1, centres (B, N, F); mask (B, N)."""
 
     x0: Tensor
@@ -41,8 +41,8 @@ class Pairs:
     centres: Tensor
     mask: Tensor
 
-    def to(self, device: str) -> "Pairs":
-        return Pairs(**{name: value.to(device) for name, value in vars(self).items()})
+    def to(self, device: str) -> "CoupledPairs":
+        return CoupledPairs(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 def couple(
@@ -52,7 +52,7 @@ def couple(
     sigma: float,
     rng: np.random.Generator,
     rounds: int = 1,
-) -> Pairs:
+) -> CoupledPairs:
     """Draw noise for molecules of one size and couple it by equivariant optimal transport.
 
     Per molecule the noise's atoms are assigned to the molecule's by least squared distance over positions and features
@@ -79,7 +79,7 @@ def couple(
         order = np.stack([linear_sum_assignment(c)[1] for c in cost])
         x0 = rotate_onto(np.take_along_axis(x0, order[..., None], 1), positions)
         h0 = np.take_along_axis(h0, order[..., None], 1)
-    return Pairs(*(torch.from_numpy(a) for a in (x0, positions, h0, h1, centres, np.ones((b, n), bool))))
+    return CoupledPairs(*(torch.from_numpy(a) for a in (x0, positions, h0, h1, centres, np.ones((b, n), bool))))
 
 
 FAR = np.float32(1e6)
@@ -92,7 +92,7 @@ def couple_given(
     n_types: int,
     rng: np.random.Generator,
     rounds: int = 1,
-) -> Pairs:
+) -> CoupledPairs:
     """Draw noise for molecules of one size whose types are given, and couple it by equivariant optimal transport.
 
     As `couple`, but only atoms of one type may take each other's noise: given the types, molecules are exchangeable
@@ -107,7 +107,7 @@ def couple_given(
         order = np.stack([linear_sum_assignment(c)[1] for c in cost])
         x0 = rotate_onto(np.take_along_axis(x0, order[..., None], 1), positions)
     types = np.eye(n_types, dtype=np.float32)[atom_types]
-    return Pairs(*(torch.from_numpy(a) for a in (x0, positions, types, types, types, np.ones((b, n), bool))))
+    return CoupledPairs(*(torch.from_numpy(a) for a in (x0, positions, types, types, types, np.ones((b, n), bool))))
 
 
 def rotate_onto(x: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -129,7 +129,7 @@ CLOSEST = 0.05
 """Of 1 - t: what divides the error of the distances grows no further."""
 
 
-def flow_matching_loss(velocity: Velocity, pairs: Pairs, t: Tensor, sigma: float | None) -> VelocityErrors:
+def flow_matching_loss(velocity: Velocity, pairs: CoupledPairs, t: Tensor, sigma: float | None) -> VelocityErrors:
     """Squared errors of the velocity at times t (B,).
 
     The target of the positions is x1 - x0 on the linear path. The target of the features is its conditional mean given

@@ -15,9 +15,9 @@ from enflow.model.flow.distributions import AtomCountPrior
 from enflow.model.flow.dynamics import build
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.noise import generator
-from enflow.model.training.data.qm9 import Molecules
+from enflow.model.training.data.qm9 import MoleculeDataset
+from enflow.model.training.flow_matching import CoupledPairs, MatchingConfig, couple, couple_given, flow_matching_loss
 from enflow.model.training.max_likelihood import LikelihoodConfig, Noise, draw_noise, likelihood_terms
-from enflow.model.training.flow_matching import MatchingConfig, Pairs, couple, couple_given, flow_matching_loss
 
 EMBEDDING = "network.embed.weight"
 """Columns: the features, then the context."""
@@ -33,13 +33,13 @@ class Objective(Protocol):
     def build(self) -> Any:
         """A fresh network."""
 
-    def begin(self, network: Any, data: Molecules) -> None:
+    def begin(self, network: Any, data: MoleculeDataset) -> None:
         """Set what is not learned but counted, before the first step."""
 
     def adopt(self, network: Any, flow: MoleculeFlow) -> None:
         """Take over the weights of a flow, before the first step."""
 
-    def draw(self, network: Any, data: Molecules, rows: NDArray[np.int64], seed: int, step: int) -> Any:
+    def draw(self, network: Any, data: MoleculeDataset, rows: NDArray[np.int64], seed: int, step: int) -> Any:
         """All that one step needs; a pure function of (seed, step)."""
 
     def losses(self, network: Any, drawn: Any) -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ class FlowMatching:
             dynamics = replace(dynamics, odd_types=())
         return build(dynamics).to(self.device)
 
-    def begin(self, network: nn.Module, data: Molecules) -> None:
+    def begin(self, network: nn.Module, data: MoleculeDataset) -> None:
         """Nothing: a velocity knows no sizes."""
 
     def adopt(self, network: nn.Module, flow: MoleculeFlow) -> None:
@@ -94,11 +94,11 @@ class FlowMatching:
     def draw(
         self,
         network: object,  # noqa: ARG002
-        data: Molecules,
+        data: MoleculeDataset,
         rows: NDArray[np.int64],
         seed: int,
         step: int,
-    ) -> tuple[Pairs, Tensor]:
+    ) -> tuple[CoupledPairs, Tensor]:
         """Coupled pairs and times."""
         rng = np.random.default_rng([seed, step, 1])
         rounds = self.matching.transport
@@ -109,7 +109,7 @@ class FlowMatching:
         t = rng.random(len(rows), dtype=np.float32) ** (1.0 / (self.matching.time_power + 1.0))
         return pairs.to(self.device), torch.from_numpy(t).to(self.device)
 
-    def losses(self, network: Any, drawn: tuple[Pairs, Tensor]) -> dict[str, Tensor]:
+    def losses(self, network: Any, drawn: tuple[CoupledPairs, Tensor]) -> dict[str, Tensor]:
         """Squared errors of the velocity of positions and of features, per atom, and of the weighted distances."""
         errors = flow_matching_loss(network, *drawn, self.sigma)
         losses = {"loss_x": errors.x} | ({} if self.sigma is None else {"loss_h": errors.h})
@@ -118,7 +118,7 @@ class FlowMatching:
         return losses
 
     @torch.no_grad()
-    def validate(self, network: Any, drawn: list[tuple[Pairs, Tensor]]) -> dict[str, list[float]]:
+    def validate(self, network: Any, drawn: list[tuple[CoupledPairs, Tensor]]) -> dict[str, list[float]]:
         """Squared velocity error per molecule in the four quarters of time, positions and features."""
         errors: dict[str, list[float]] = {"x": [], "h": []}
         for quarter in range(4):
@@ -151,7 +151,7 @@ class MaximumLikelihood:
         return MoleculeFlow(self.config).float().to(self.device)
 
     @torch.no_grad()
-    def begin(self, network: MoleculeFlow, data: Molecules) -> None:
+    def begin(self, network: MoleculeFlow, data: MoleculeDataset) -> None:
         """p(N), and ActNorm's first shift and scale, from the training molecules."""
         network.n_atoms = sizes(self.config, data).to(network.device, network.dtype)
         if network.act_norm is not None:
@@ -165,9 +165,9 @@ class MaximumLikelihood:
         network.load_state_dict(flow.state_dict())
 
     def draw(
-        self, network: MoleculeFlow, data: Molecules, rows: NDArray[np.int64], seed: int, step: int
+        self, network: MoleculeFlow, data: MoleculeDataset, rows: NDArray[np.int64], seed: int, step: int
     ) -> tuple[MoleculeBatch, Noise]:
-        """Molecules and their noise."""
+        """MoleculeDataset and their noise."""
         types, positions = data.stack(rows)
         mask = torch.ones(types.shape, dtype=torch.bool)
         parts = (torch.from_numpy(positions), torch.from_numpy(types), mask)
@@ -222,7 +222,7 @@ def _without_dequantizer(flow: MoleculeFlow) -> dict[str, Tensor]:
     return {name: value for name, value in flow.state_dict().items() if not name.startswith("dequantizer.")}
 
 
-def compositions(config: FlowConfig, data: Molecules) -> Tensor:
+def compositions(config: FlowConfig, data: MoleculeDataset) -> Tensor:
     """Atoms of each type in every molecule, (M, K)."""
     rows = np.repeat(np.arange(len(data)), data.n_atoms)
     counts = np.zeros((len(data), len(config.vocabulary)), np.int64)
@@ -230,6 +230,6 @@ def compositions(config: FlowConfig, data: Molecules) -> Tensor:
     return torch.from_numpy(counts)
 
 
-def sizes(config: FlowConfig, data: Molecules) -> AtomCountPrior:
+def sizes(config: FlowConfig, data: MoleculeDataset) -> AtomCountPrior:
     """p(N) of these molecules."""
     return AtomCountPrior.from_counts(np.bincount(data.n_atoms, minlength=config.max_atoms + 1).tolist())

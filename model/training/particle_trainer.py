@@ -17,18 +17,18 @@ from enflow.model.errors import ConfigError
 from enflow.model.flow.divergence import rademacher
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.noise import generator
-from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.flow.ode.torchdiffeq_solver import solve
-from enflow.model.training.max_likelihood import LikelihoodConfig
-from enflow.model.training.flow_matching import rotate_onto
-from enflow.model.training.optimizer import Optimizer, OptimizerConfig, rate_at, update_average
+from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.training.data.particles import Particles
+from enflow.model.training.flow_matching import rotate_onto
+from enflow.model.training.max_likelihood import LikelihoodConfig
+from enflow.model.training.optimizer import Optimizer, OptimizerConfig, rate_at, update_average
 
 Positions = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One objective for a while.
 
     Attributes:
@@ -73,7 +73,7 @@ class ParticleTraining:
     samples: int
     flow: ParticleConfig
     augment: bool = False
-    stages: tuple[Stage, ...] = (Stage(),)
+    stages: tuple[TrainingStage, ...] = (TrainingStage(),)
     likelihood: LikelihoodConfig = field(default_factory=lambda: LikelihoodConfig(kinetic=0.0, adjoint=False))
     time_power: float = 0.0
     seed: int = 0
@@ -128,7 +128,7 @@ class ParticleTrainer:
         for number, stage in enumerate(self.config.stages):
             yield from self._stage(number, stage)
 
-    def _stage(self, number: int, stage: Stage) -> Iterator[tuple[int, int, float, float]]:
+    def _stage(self, number: int, stage: TrainingStage) -> Iterator[tuple[int, int, float, float]]:
         network = self.network
         average = [p.detach().clone() for p in network.parameters()]
         optimizer = Optimizer(network, stage.optimizer)
@@ -157,7 +157,7 @@ class ParticleTrainer:
         x = self.train[rng.integers(len(self.train), size=size)]
         return x @ random_turns(size, x.shape[-1], rng) if self.config.augment else x
 
-    def _losses(self, stage: Stage, x: Positions, rng: np.random.Generator) -> Tensor:
+    def _losses(self, stage: TrainingStage, x: Positions, rng: np.random.Generator) -> Tensor:
         if stage.objective == "likelihood":
             return self._likelihood(torch.from_numpy(x), int(rng.integers(2**31)))
         turn = bool(self.flow.dynamics.equivariant) or self.config.augment
@@ -179,7 +179,7 @@ class ParticleTrainer:
         return nll + config.kinetic * end.kinetic + config.jacobian * end.frobenius
 
     @torch.no_grad()
-    def _validate(self, stage: Stage, average: list[Tensor]) -> float:
+    def _validate(self, stage: TrainingStage, average: list[Tensor]) -> float:
         mine = [p.detach().clone() for p in self.network.parameters()]
         _put(self.network, average)
         rng = np.random.default_rng([7, stage.steps])  # the same noise at every check

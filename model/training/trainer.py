@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,78 +13,13 @@ import torch
 from torch import nn
 
 from enflow.model.checkpoint import load
-from enflow.model.config import EGNNConfig, FlowConfig, VectorEGNNConfig, from_json
+from enflow.model.config import EGNNConfig, VectorEGNNConfig
 from enflow.model.errors import ConfigError, DataError
-from enflow.model.flow.dequantization import LEARNED
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.data.qm9 import Molecules, batches, data_file, load_qm9
-from enflow.model.training.max_likelihood import LikelihoodConfig
-from enflow.model.training.flow_matching import MatchingConfig
+from enflow.model.training.config import PAIR_DTYPES, TrainConfig
+from enflow.model.training.data.qm9 import MoleculeDataset, batches, data_file, load_qm9
 from enflow.model.training.objectives import DequantizerFit, FlowMatching, MaximumLikelihood, Objective
-from enflow.model.training.optimizer import Optimizer, OptimizerConfig, rate_at, update_average
-
-OBJECTIVES = ("flow_matching", "likelihood", "dequantizer")
-
-PAIR_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a training run.
-
-    Attributes:
-        name: of the weights that come out.
-        objective: "flow_matching" (of the velocity alone), "likelihood" (of the whole flow), or "dequantizer" (the
-            likelihood too, of a learned dequantizer around the flow of `start`, which stays as it is).
-        flow: the model.
-        start: weights to go on from, of the same model, for instance to finish by likelihood what flow matching began;
-            where types are given, also those of the model that draws them; None = fresh ones.
-        likelihood: how the likelihood is estimated, for that objective.
-        passes: molecules shown before training stops (an annealing may end it earlier).
-        batch_size: molecules of one size per step.
-        matching: the flow matching, for that objective.
-        pair_dtype, compile: for flow matching: dtype of the messages while training; compile the layers with
-            torch.compile.
-        checkpoint_minutes: between two writings of the state.
-    """
-
-    name: str = "qm9"
-    objective: str = "flow_matching"
-    flow: FlowConfig = field(default_factory=FlowConfig)
-    start: str | None = None
-    matching: MatchingConfig = field(default_factory=MatchingConfig)
-    likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    seed: int = 0
-    passes: int = 10_000_000
-    batch_size: int = 64
-    pair_dtype: str = "float32"
-    compile: bool = False
-    checkpoint_minutes: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.pair_dtype not in PAIR_DTYPES:
-            raise ConfigError(f"pair_dtype is {self.pair_dtype!r}; expected one of {', '.join(PAIR_DTYPES)}")
-        if self.objective not in OBJECTIVES:
-            raise ConfigError(f"objective is {self.objective!r}; expected one of {', '.join(OBJECTIVES)}")
-        if self.objective != "flow_matching" and (self.compile or self.pair_dtype != "float32"):
-            raise ConfigError(f'objective is "{self.objective}": its solver needs pair_dtype "float32" and no compile')
-        if self.objective == "dequantizer" and (self.start is None or self.flow.dequantizer.kind not in LEARNED):
-            raise ConfigError(f'objective is "dequantizer"; expected a start and a kind of {", ".join(LEARNED)}')
-
-
-def read_config(path: Path) -> TrainConfig:
-    """Read a training configuration.
-
-    Raises:
-        ConfigError: if the file is missing, is no JSON, or holds an unknown key or a wrong value.
-    """
-    try:
-        return from_json(TrainConfig, json.loads(path.read_text()), where=path.name)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from error
+from enflow.model.training.optimizer import Optimizer, rate_at, update_average
 
 
 class Trainer:
@@ -141,7 +76,7 @@ class Trainer:
 
     @property
     def left(self) -> int:
-        """Molecules still to be shown."""
+        """MoleculeDataset still to be shown."""
         if self.anneal is not None:
             return (sum(self.anneal) - self.step) * self.config.batch_size
         return self.config.passes - self.passes
@@ -155,7 +90,7 @@ class Trainer:
                 parameter.copy_(value)
         return network
 
-    def begin(self, data: Molecules) -> None:
+    def begin(self, data: MoleculeDataset) -> None:
         """What precedes the first step: take over weights, or set what is counted in the data and not learned.
 
         Raises:
@@ -168,7 +103,7 @@ class Trainer:
             self.objective.adopt(self.network, _starting_flow(self.config, self.config.start))
         self.average = [p.detach().clone() for p in self.network.parameters()]
 
-    def draw(self, data: Molecules, rows: np.ndarray, step: int) -> Any:
+    def draw(self, data: MoleculeDataset, rows: np.ndarray, step: int) -> Any:
         """All that is random in one step; a pure function of (seed, step)."""
         return self.objective.draw(self.network, data, rows, self.config.seed, step)
 
@@ -307,7 +242,7 @@ class Meter:
         return record
 
 
-def _held_out(data: Molecules, trainer: Trainer) -> list[Any]:
+def _held_out(data: MoleculeDataset, trainer: Trainer) -> list[Any]:
     """Fixed draws: the first eight batches of the held-out molecules in an order of their own.
 
     As large as those of the training: where a solver makes a step slow, it makes looking slow too.

@@ -17,7 +17,7 @@ from enflow.service.problems import Problem, retry_after
 _LINE = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})")
 
 
-class Access:
+class ApiKeys:
     """The keys, and the calls of the last minute by client.
 
     Args:

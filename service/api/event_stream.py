@@ -8,9 +8,12 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from enflow.service.handlers.served_model import Answer, CallerGone, Desk, Emit, unless_stopped
-from enflow.service.api.negotiation import SSE
+from enflow.service.handlers.cancellation import CallerGone, unless_stopped
+from enflow.service.handlers.context import Emit
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.media_types import SSE
 from enflow.service.problems import Problem, from_exception
+from enflow.service.rendering.answer import Answer
 
 SILENCE_S = 2.0
 """After so long without an event the state of the queue is told: proxies close silent connections, people give up."""
@@ -26,7 +29,7 @@ class EventStream(Response):
     """A response whose body grows while `produce` emits; an error before the first event is an ordinary problem."""
 
     def __init__(
-        self, media_type: str, produce: Callable[[Emit], Awaitable[Answer]], desk: Desk, deadline: float
+        self, media_type: str, produce: Callable[[Emit], Awaitable[Answer]], desk: ServedModel, deadline: float
     ) -> None:
         super().__init__(media_type=media_type)
         self.produce = produce

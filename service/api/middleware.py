@@ -15,10 +15,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from enflow.service.api.auth import Access
-from enflow.service.handlers.served_model import CallerGone
+from enflow.service.api.auth import ApiKeys
+from enflow.service.handlers.cancellation import CallerGone
 from enflow.service.problems import MEDIA_TYPE, Problem, from_exception, retry_after
-from enflow.service.settings import Limits
+from enflow.service.settings import RequestLimits
 from enflow.service.telemetry import Telemetry
 
 CONTENT_SECURITY_POLICY = (
@@ -55,7 +55,7 @@ async def send_problem(problem: Problem, scope: Scope, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class Surroundings:
+class RequestContextMiddleware:
     """The outermost layer: request id, trace, log line, counts; whatever escapes from inside becomes a 500."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
@@ -103,10 +103,10 @@ class Surroundings:
         tell("request", method=method, route=route, status=status, ms=round(1000 * seconds, 1))
 
 
-class Gate:
+class AdmissionMiddleware:
     """Who may call, how often, and how many at once."""
 
-    def __init__(self, app: ASGIApp, access: Access, most: int) -> None:
+    def __init__(self, app: ASGIApp, access: ApiKeys, most: int) -> None:
         self.app = app
         self.access = access
         self.most = most
@@ -135,10 +135,10 @@ class Gate:
         return client
 
 
-class BoundedBody:
+class BodyLimitMiddleware:
     """A body arrives whole within its limits of bytes and time, or not at all."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: RequestLimits) -> None:
         self.app = app
         self.limits = limits
 
@@ -153,14 +153,14 @@ class BoundedBody:
             await self.app(scope, _Body(receive, self.limits), send)
 
 
-def _too_large(limits: Limits) -> Problem:
+def _too_large(limits: RequestLimits) -> Problem:
     return Problem("too-large", f"expected a body of at most {limits.max_bytes} bytes", headers={"Connection": "close"})
 
 
 class _Body:
     """`receive` with an eye on size and pace while the body comes; afterwards it may wait for a disconnect for ever."""
 
-    def __init__(self, receive: Receive, limits: Limits) -> None:
+    def __init__(self, receive: Receive, limits: RequestLimits) -> None:
         self.receive = receive
         self.limits = limits
         self.size = 0

@@ -4,19 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from enflow.service.media_types import JSON, MULTIPART, SDF, SMILES, XYZ
 from enflow.service.problems import Problem
-
-JSON = "application/json"
-XYZ = "chemical/x-xyz"
-SDF = "chemical/x-mdl-sdfile"
-SMILES = "chemical/x-daylight-smiles"
-NDJSON = "application/x-ndjson"
-SSE = "text/event-stream"
-HTML = "text/html"
-ZIP = "application/zip"
-MULTIPART = "multipart/form-data"
-
-STREAMS = (NDJSON, SSE)
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _RANGE = re.compile(rf"\s*({_WORD})/({_WORD})\s*((?:;[^;]*)*)$")

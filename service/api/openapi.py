@@ -6,27 +6,43 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from enflow.service.schemas import responses, examples, requests
-from enflow.service.model_card import Card
 from enflow.service.api.uploads import FILES
-from enflow.service.api.negotiation import JSON, MULTIPART, SSE
+from enflow.service.media_types import JSON, MULTIPART, SSE
+from enflow.service.model_card import ModelCard
 from enflow.service.problems import MEDIA_TYPE
-from enflow.service.settings import Limits
+from enflow.service.schemas import examples
+from enflow.service.schemas.requests import (
+    ANY_MODEL,
+    InterpolateRequest,
+    LikelihoodRequest,
+    SampleRequest,
+    VariationsRequest,
+)
+from enflow.service.schemas.responses import (
+    HealthOut,
+    LikelihoodResponse,
+    LimitsOut,
+    ModelsOut,
+    ProblemOut,
+    SampleResponse,
+    WalkResponse,
+)
+from enflow.service.settings import RequestLimits
 
 REQUESTS: Sequence[type[BaseModel]] = (
-    requests.SampleRequest,
-    requests.LikelihoodRequest,
-    requests.InterpolateRequest,
-    requests.VariationsRequest,
+    SampleRequest,
+    LikelihoodRequest,
+    InterpolateRequest,
+    VariationsRequest,
 )
 ANSWERS: Sequence[type[BaseModel]] = (
-    responses.SampleResponse,
-    responses.WalkResponse,
-    responses.LikelihoodResponse,
-    responses.HealthOut,
-    responses.LimitsOut,
-    responses.ModelsOut,
-    responses.ProblemOut,
+    SampleResponse,
+    WalkResponse,
+    LikelihoodResponse,
+    HealthOut,
+    LimitsOut,
+    ModelsOut,
+    ProblemOut,
 )
 
 OVERVIEW = """\
@@ -66,7 +82,7 @@ def takes(schema: type[BaseModel], options: type[BaseModel] | None = None) -> di
     if options:
         properties = options.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
         found["parameters"] = [_parameter(name, each) for name, each in properties.items()]
-        two = schema is requests.InterpolateRequest
+        two = schema is InterpolateRequest
         content |= {kind: {"schema": {"type": "string"}, "example": examples.FILES[kind][two]} for kind in FILES}
         files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
         fields = {"type": "object", "required": ["file"], "properties": {"file": files, **properties}}
@@ -83,7 +99,7 @@ def gives(schema: type[BaseModel], formats: Sequence[str] = (JSON,)) -> dict[int
     return {200: {"description": "Done", "content": content}, **ERRORS}
 
 
-def complete(document: dict[str, Any], limits: Limits, cards: Sequence[Card]) -> dict[str, Any]:
+def complete(document: dict[str, Any], limits: RequestLimits, cards: Sequence[ModelCard]) -> dict[str, Any]:
     """The framework's description with our schemas, and in them the limits in force and the models loaded.
 
     No example asks for a model that is not there.
@@ -122,15 +138,15 @@ def _reference(schema: type[BaseModel]) -> dict[str, str]:
 _BOUND = {"integer": "maximum", "number": "maximum", "array": "maxItems", "string": "maxLength"}
 
 
-def _filled(node: Any, limits: Limits, models: Sequence[str]) -> Any:
+def _filled(node: Any, limits: RequestLimits, models: Sequence[str]) -> Any:
     if isinstance(node, list):
         return [_filled(each, limits, models) for each in node]
     if not isinstance(node, dict):
         return node
-    marks = ("x-limit", requests.ANY_MODEL)
+    marks = ("x-limit", ANY_MODEL)
     found = {key: _filled(value, limits, models) for key, value in node.items() if key not in marks}
     if isinstance(node.get("x-limit"), str):
         found[_BOUND[node["type"]]] = getattr(limits, node["x-limit"])
-    if node.get(requests.ANY_MODEL) is True:
+    if node.get(ANY_MODEL) is True:
         found = {"type": "string", "enum": list(models)}
     return found

@@ -11,8 +11,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.problems import MEDIA_TYPE, Problem
-from enflow.service.handlers.model_registry import Reception
 from enflow.service.settings import Settings
 
 GRACE_S = 5
@@ -116,7 +116,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take nothing new, wait for what runs, end it after the drain time, and stop."""
-        reception: Reception = self._app.state.reception  # type: ignore[attr-defined]
+        reception: ModelRegistry = self._app.state.reception  # type: ignore[attr-defined]
         draining = asyncio.create_task(reception.drain(self._drain_s))
         try:
             await super().shutdown(sockets)

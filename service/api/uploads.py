@@ -14,16 +14,17 @@ from starlette.requests import Request
 from enflow.model.chem.io.formats import sniff
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError, StructureError, VocabularyError
+from enflow.service.api.negotiation import input_format, unsupported
 from enflow.service.chemistry.rdkit_pool import FileFormat
-from enflow.service.handlers.served_model import Desk
-from enflow.service.api.negotiation import JSON, MULTIPART, SDF, SMILES, XYZ, input_format, unsupported
+from enflow.service.handlers.model_registry import ModelRegistry
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.media_types import JSON, MULTIPART, SDF, SMILES, XYZ
 from enflow.service.problems import Problem
-from enflow.service.handlers.model_registry import Reception
-from enflow.service.schemas.requests import StructureText, Work
-from enflow.service.settings import Limits
+from enflow.service.schemas.requests import RequestOptions, StructureText
+from enflow.service.settings import RequestLimits
 
 M = TypeVar("M", bound=BaseModel)
-W = TypeVar("W", bound=Work)
+W = TypeVar("W", bound=RequestOptions)
 
 FILES: Mapping[str, FileFormat] = {XYZ: "xyz", SDF: "sdf", SMILES: "smiles3d"}
 TAKES = [JSON, *FILES, MULTIPART]
@@ -48,15 +49,15 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Intake(Generic[W]):
+class ParsedUpload(Generic[W]):
     """The desk of a request, its options, and its structures in order: a molecule, or what is wrong with it."""
 
-    desk: Desk
+    desk: ServedModel
     options: W
     structures: Sequence[Molecule | EnflowError]
 
 
-async def read_json(request: Request, schema: type[M], limits: Limits) -> M:
+async def read_json(request: Request, schema: type[M], limits: RequestLimits) -> M:
     """The JSON body of a request, strictly by its schema.
 
     Raises:
@@ -67,7 +68,9 @@ async def read_json(request: Request, schema: type[M], limits: Limits) -> M:
     return _parse_json(request, await request.body(), schema, limits)
 
 
-async def read_structures(request: Request, whole: type[W], options: type[W], reception: Reception) -> Intake[W]:
+async def read_structures(
+    request: Request, whole: type[W], options: type[W], reception: ModelRegistry
+) -> ParsedUpload[W]:
     """The structures of a request and its options.
 
     Args:
@@ -85,7 +88,7 @@ async def read_structures(request: Request, whole: type[W], options: type[W], re
             asked = _parse_json(request, await request.body(), whole, limits)
             texts: list[StructureText] = asked.structures  # type: ignore[attr-defined]
             desk, uploads = reception.named(asked.model), [Upload(each.format, each.data.encode()) for each in texts]
-            return Intake(desk, asked, await _read_each(uploads, desk))
+            return ParsedUpload(desk, asked, await _read_each(uploads, desk))
         case "multipart/form-data":
             fields, uploads = await _form(request, limits)
             given = _query(request)
@@ -93,12 +96,12 @@ async def read_structures(request: Request, whole: type[W], options: type[W], re
                 raise Problem("invalid", f"found {len(twice)} options both in the query and in the form")
             parsed = _parse_strings(given | fields, options, limits)
             desk = reception.named(parsed.model)
-            return Intake(desk, parsed, await _read_each(uploads, desk))
+            return ParsedUpload(desk, parsed, await _read_each(uploads, desk))
         case _:
             upload = _file(await request.body(), found)
             parsed = _parse_strings(_query(request), options, limits)
             desk = reception.named(parsed.model)
-            return Intake(desk, parsed, _checked(await desk.read(upload.data, upload.form), desk))
+            return ParsedUpload(desk, parsed, _checked(await desk.read(upload.data, upload.form), desk))
 
 
 def _check_plain(request: Request) -> None:
@@ -108,7 +111,7 @@ def _check_plain(request: Request) -> None:
         raise Problem("unsupported-media-type", detail, headers={"Accept-Encoding": "identity"})
 
 
-def _parse_json(request: Request, body: bytes, schema: type[M], limits: Limits) -> M:
+def _parse_json(request: Request, body: bytes, schema: type[M], limits: RequestLimits) -> M:
     if request.query_params:
         raise Problem("invalid", "found a query beside a JSON body, expected everything in the body")
     return schema.model_validate_json(body.removeprefix(b"\xef\xbb\xbf"), context=limits)
@@ -122,7 +125,7 @@ def _query(request: Request) -> dict[str, str]:
     return dict(items)
 
 
-def _parse_strings(fields: Mapping[str, str], schema: type[M], limits: Limits) -> M:
+def _parse_strings(fields: Mapping[str, str], schema: type[M], limits: RequestLimits) -> M:
     return schema.model_validate_strings(fields, context=limits)
 
 
@@ -133,7 +136,7 @@ def _file(body: bytes, declared: str | None) -> Upload:
     return Upload(form, body)
 
 
-async def _form(request: Request, limits: Limits) -> tuple[dict[str, str], list[Upload]]:
+async def _form(request: Request, limits: RequestLimits) -> tuple[dict[str, str], list[Upload]]:
     parser = MultiPartParser(
         request.headers,
         request.stream(),
@@ -164,27 +167,27 @@ async def _uploaded(file: UploadFile) -> Upload:
     return Upload(FILES.get(declared) or _ENDINGS.get(ending), await file.read())
 
 
-async def _read_each(uploads: Sequence[Upload], desk: Desk) -> list[Molecule | EnflowError]:
+async def _read_each(uploads: Sequence[Upload], desk: ServedModel) -> list[Molecule | EnflowError]:
     read = await asyncio.gather(*(_read_one(upload, desk) for upload in uploads))
     structures = [each for found in read for each in found]
     return _checked(structures, desk)
 
 
-async def _read_one(upload: Upload, desk: Desk) -> Sequence[Molecule | StructureError]:
+async def _read_one(upload: Upload, desk: ServedModel) -> Sequence[Molecule | StructureError]:
     try:
         return await desk.read(upload.data, upload.form)
     except StructureError as error:
         return [error]
 
 
-def _checked(structures: Sequence[Molecule | StructureError], desk: Desk) -> list[Molecule | EnflowError]:
+def _checked(structures: Sequence[Molecule | StructureError], desk: ServedModel) -> list[Molecule | EnflowError]:
     """The same, with an error in the place of every molecule that the model does not know."""
     if len(structures) > desk.limits.max_records:
         raise Problem("invalid", f"found {len(structures)} structures, expected at most {desk.limits.max_records}")
     return [_known(each, desk) for each in structures]
 
 
-def _known(structure: Molecule | StructureError, desk: Desk) -> Molecule | EnflowError:
+def _known(structure: Molecule | StructureError, desk: ServedModel) -> Molecule | EnflowError:
     try:
         return desk.taken(structure) if isinstance(structure, Molecule) else structure
     except VocabularyError as error:

@@ -9,14 +9,14 @@ Only = Literal["any", "valid", "stable"]
 
 
 @dataclass(frozen=True)
-class Objection:
+class Rejection:
     """Why a molecule is not kept: in a word, and in a sentence that is the same for all alike."""
 
     kind: str
     reason: str
 
 
-def objection(only: Only, bonds: Bonds, unstable_atoms: int) -> Objection | None:
+def rejection(only: Only, bonds: Bonds, unstable_atoms: int) -> Rejection | None:
     """What speaks against a molecule, or nothing.
 
     Args:
@@ -26,7 +26,7 @@ def objection(only: Only, bonds: Bonds, unstable_atoms: int) -> Objection | None
     """
     if only == "valid" and bonds.status != "ok":
         # What follows names the atoms of one molecule.
-        return Objection("not valid", (bonds.reason or "no bonds").partition(";")[0])
+        return Rejection("not valid", (bonds.reason or "no bonds").partition(";")[0])
     if only == "stable" and unstable_atoms:
-        return Objection("not stable", f"atoms without their valence by the distance table: {unstable_atoms}")
+        return Rejection("not stable", f"atoms without their valence by the distance table: {unstable_atoms}")
     return None

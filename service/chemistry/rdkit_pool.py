@@ -18,15 +18,15 @@ from typing import Any, Literal, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.io.formats import read, write
-from enflow.model.chem.analysis.metrics import stability
-from enflow.model.chem.molecule import Molecule
 from enflow.model.chem.io.sdf import write_sdf
-from enflow.model.chem.io.text import Limits as TextLimits
+from enflow.model.chem.io.text import ReadLimits as TextLimits
+from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 from enflow.service.problems import Problem, retry_after
-from enflow.service.settings import ChemistrySettings, Limits
+from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ WrittenForm = Literal["sdf", "sdf-v3000", "html"]
 
 
 @dataclass(frozen=True)
-class Drawing:
+class BondReport:
     """A molecule's bonds, and how many of its atoms have their valence by the distance table."""
 
     bonds: Bonds
@@ -62,10 +62,10 @@ class Drawing:
         return self.stable_atoms / self.n_atoms
 
 
-class Chemistry:
+class RDKitPool:
     """The pool of workers."""
 
-    def __init__(self, settings: ChemistrySettings, limits: Limits, telemetry: Telemetry) -> None:
+    def __init__(self, settings: ChemistrySettings, limits: RequestLimits, telemetry: Telemetry) -> None:
         self._settings = settings
         self._limits = TextLimits(limits.max_bytes, limits.max_records)
         self._telemetry = telemetry
@@ -93,14 +93,14 @@ class Chemistry:
         except FAILURES as error:
             raise Problem("invalid", f"reading this upload was given up: {self._reason(error, 'read_s')}") from None
 
-    async def draw(self, molecule: Molecule) -> Drawing:
+    async def draw(self, molecule: Molecule) -> BondReport:
         """The bonds and the stability of a molecule; a molecule without bonds says why."""
         started = time.perf_counter()
         try:
             drawing = await self._call(self._settings.bonds_s, _draw, molecule)
         except FAILURES as error:
             failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
-            drawing = Drawing(failed, _stable_atoms(molecule), molecule.n_atoms)
+            drawing = BondReport(failed, _stable_atoms(molecule), molecule.n_atoms)
         self._telemetry.bonds_seconds.observe(time.perf_counter() - started)
         self._telemetry.bonds.labels(drawing.bonds.method or "failed").inc()
         return drawing
@@ -159,8 +159,8 @@ def _stable_atoms(molecule: Molecule) -> int:
     return int(stability([molecule]).stable_atoms[0])
 
 
-def _draw(molecule: Molecule) -> Drawing:
-    return Drawing(infer_bonds(molecule), _stable_atoms(molecule), molecule.n_atoms)
+def _draw(molecule: Molecule) -> BondReport:
+    return BondReport(infer_bonds(molecule), _stable_atoms(molecule), molecule.n_atoms)
 
 
 def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:

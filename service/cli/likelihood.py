@@ -7,16 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from enflow.model.__main__ import Device, Divergence, Json, tell
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.io.formats import Format, read, write
 from enflow.model.chem.molecule import Molecule, check_vocabulary
+from enflow.model.cli.options import Device, Divergence, Json, tell
 from enflow.model.errors import DataError, EnflowError, ModelError
 from enflow.model.progress import progress
-from enflow.service.protocol import requests
-from enflow.service.model_card import Card
+from enflow.service.cli.offline import OfflineEngine, ToleranceOption, Weights, number, refuse_bonds, target
+from enflow.service.model_card import ModelCard
+from enflow.service.protocol.events import Failed, Scored
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EstimatorOptions, Structure
 from enflow.service.rendering.particles import unbound
-from enflow.service.cli.offline import Engine, Tolerance, Weights, number, refuse_bonds, target
 from enflow.service.settings import BUNDLED_WEIGHTS
 
 
@@ -29,7 +30,7 @@ def likelihood(
     probes: Annotated[int, typer.Option(min=1, help="Of the estimate.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="Of the dequantizer: more draws, a tighter bound.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Fixes all noise.")] = 0,
-    tolerance: Tolerance = "standard",
+    tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,
     device: Device = "auto",
     as_json: Json = False,
@@ -42,15 +43,15 @@ def likelihood(
     """
     place, tol = target(out), number(tolerance)
     records = [record for path in files for record in _read(path)]
-    engine = Engine(weights, device)
+    engine = OfflineEngine(weights, device)
     refuse_bonds(engine.card, place)
     entries = [record if isinstance(record[1], EnflowError) else _known(record, engine.card) for record in records]
     usable = {i: each for i, (_, each) in enumerate(entries) if isinstance(each, Molecule)}
-    wanted = requests.LikelihoodWork(
+    wanted = EngineLikelihoodRequest(
         id="",
-        molecules=tuple(requests.Structure(each.atomic_numbers, each.positions) for each in usable.values()),
+        molecules=tuple(Structure(each.atomic_numbers, each.positions) for each in usable.values()),
         seed=seed,
-        options=requests.LikelihoodOptions(divergence, probes, draws, tol, tol),
+        options=EstimatorOptions(divergence, probes, draws, tol, tol),
     )
     results: dict[int, dict[str, Any]] = {
         i: {"index": i, "file": file, "error": str(each)} for i, (file, each) in enumerate(entries) if i not in usable
@@ -58,7 +59,7 @@ def likelihood(
     places = list(usable)
     with progress() as report:
         for event in engine.answers(wanted) if usable else ():
-            if isinstance(event, requests.Scored | requests.Failed):
+            if isinstance(event, Scored | Failed):
                 i = places[event.index]
                 results[i] = _result(i, entries[i][0], usable[i], event, engine.card)
                 report("scoring", len(results), len(entries))
@@ -82,7 +83,7 @@ def _read(path: Path) -> list[tuple[str, Molecule | EnflowError]]:
         raise DataError(f"{path}: {error}") from error
 
 
-def _known(record: tuple[str, Molecule | EnflowError], card: Card) -> tuple[str, Molecule | EnflowError]:
+def _known(record: tuple[str, Molecule | EnflowError], card: ModelCard) -> tuple[str, Molecule | EnflowError]:
     file, molecule = record
     assert isinstance(molecule, Molecule)
     try:
@@ -94,9 +95,9 @@ def _known(record: tuple[str, Molecule | EnflowError], card: Card) -> tuple[str,
     return record
 
 
-def _result(place: int, file: str, molecule: Molecule, event: requests.Scored | requests.Failed, card: Card) -> dict[str, Any]:
+def _result(place: int, file: str, molecule: Molecule, event: Scored | Failed, card: ModelCard) -> dict[str, Any]:
     head = {"index": place, "file": file, "formula": molecule.formula, "n_atoms": molecule.n_atoms}
-    if isinstance(event, requests.Failed):
+    if isinstance(event, Failed):
         return {**head, "error": f"{event.reason.value}: {event.detail}"}
     energy = {"energy": card.system.energy(molecule.positions)} if card.system else {}
     return {

@@ -8,21 +8,22 @@ from typing import Annotated
 
 import typer
 
-from enflow.model.__main__ import pick_device
 from enflow.model.chem.io.formats import FORMATS, Format
+from enflow.model.cli.options import pick_device
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import ConfigError, DataError
-from enflow.service.protocol import requests
-from enflow.service.model_card import Card, read_card
+from enflow.service.model_card import ModelCard, read_card
+from enflow.service.protocol.events import Event
+from enflow.service.protocol.requests import EngineRequest
 from enflow.service.settings import BUNDLED_WEIGHTS
 
 Weights = Annotated[
     Path, typer.Option(help="Folder with weights.safetensors and card.json, or the name of bundled ones, such as lj13.")
 ]
-Tolerance = Annotated[str, typer.Option(help="Of the solver: draft, standard, precise, or a number.")]
+ToleranceOption = Annotated[str, typer.Option(help="Of the solver: draft, standard, precise, or a number.")]
 
 
-class Engine:
+class OfflineEngine:
     """An engine with the card of its weights."""
 
     def __init__(self, weights: Path, device: str) -> None:
@@ -30,7 +31,7 @@ class Engine:
         from enflow.service.engine.core import Engine as Loop
 
         place = _bundled(weights)
-        self.card: Card = read_card(place)
+        self.card: ModelCard = read_card(place)
         self._loop = Loop(load_any(place, pick_device(device)))
 
     @property
@@ -38,7 +39,7 @@ class Engine:
         """The model as every answer names it."""
         return {"name": self.card.name, "sha256": self.card.sha256}
 
-    def answers(self, *works: requests.Work) -> Iterator[requests.Event]:
+    def answers(self, *works: EngineRequest) -> Iterator[Event]:
         """What becomes of each molecule of these works, as soon as it is known."""
         for each in works:
             self._loop.add(each)
@@ -52,7 +53,7 @@ def _bundled(weights: Path) -> Path:
     return named if not weights.exists() and weights == Path(weights.name) and named.is_dir() else weights
 
 
-def refuse_bonds(card: Card, out: "Target | None") -> None:
+def refuse_bonds(card: ModelCard, out: "Target | None") -> None:
     """Raise where particles would be written with bonds.
 
     Raises:

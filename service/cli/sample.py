@@ -10,30 +10,31 @@ from typing import Annotated, Any
 
 import typer
 
-from enflow.model.__main__ import Device, Json, tell
-from enflow.model.chem.bonds import Bonds, infer_bonds
-from enflow.model.chem.io.formats import Format, write
-from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.analysis.metrics import stability
+from enflow.model.chem.bonds import Bonds, infer_bonds
+from enflow.model.chem.formula import parse_formula
+from enflow.model.chem.io.formats import Format, write
 from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.particle_systems import System
+from enflow.model.chem.particle_systems import ParticleSystem
+from enflow.model.cli.options import Device, Json, tell
 from enflow.model.errors import ConfigError, ModelError, SolverError
-from enflow.model.progress import Report, progress
-from enflow.service.protocol import requests
-from enflow.service.model_card import Card
+from enflow.model.progress import ProgressCallback, progress
+from enflow.service.chemistry.acceptance import Only, Rejection, rejection
+from enflow.service.cli.offline import OfflineEngine, ToleranceOption, Weights, number, refuse_bonds, target
+from enflow.service.model_card import ModelCard
+from enflow.service.protocol.events import Event, Failed, Sampled, Scored
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
 from enflow.service.rendering.particles import cluster_fields, unbound
-from enflow.service.cli.offline import Engine, Tolerance, Weights, number, refuse_bonds, target
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS
-from enflow.service.chemistry.acceptance import Objection, Only, objection
 
 ATTEMPTS = 50
 """Molecules generated for each one wanted, with --only, before the command gives up."""
 
-Seed = Annotated[int | None, typer.Option(min=0, help="Fixes all noise [default: drawn, and told].")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Fixes all noise [default: drawn, and told].")]
 
 
 @dataclass
-class Harvest:
+class SampleCollector:
     """Generated molecules that are kept, by index, and what became of the others, in a word and in a sentence."""
 
     only: Only
@@ -52,46 +53,46 @@ class Harvest:
         counts = {"rejected": dict(self.rejected), "reasons": dict(self.reasons)}
         return {"tried": self.tried, "found": len(self.kept), **counts}
 
-    def take(self, event: requests.Event, provenance: Mapping[str, object]) -> None:
+    def take(self, event: Event, provenance: Mapping[str, object]) -> None:
         """Keep a molecule, or count why not; other events say nothing of a molecule's end."""
-        if isinstance(event, requests.Failed):
-            self._reject(Objection(f"solver: {event.reason}", event.detail))
-        elif isinstance(event, requests.Sampled):
+        if isinstance(event, Failed):
+            self._reject(Rejection(f"solver: {event.reason}", event.detail))
+        elif isinstance(event, Sampled):
             try:
                 bare = Molecule(event.atomic_numbers, event.positions)
             except ModelError:
-                self._reject(Objection("no structure", "atoms beyond all bounds"))
+                self._reject(Rejection("no structure", "atoms beyond all bounds"))
                 return
             self._judge(event, bare, provenance)
 
-    def _judge(self, event: requests.Sampled, bare: Molecule, provenance: Mapping[str, object]) -> None:
+    def _judge(self, event: Sampled, bare: Molecule, provenance: Mapping[str, object]) -> None:
         bonds, by_distance = infer_bonds(bare), stability([bare])
         unstable = bare.n_atoms - int(by_distance.stable_atoms[0])
-        if against := objection(self.only, bonds, unstable):
+        if against := rejection(self.only, bonds, unstable):
             self._reject(against)
             return
         facts = {"index": event.index, "nfe": event.nfe, "solver_status": event.status, "stable": not unstable}
         whole = Molecule(bare.atomic_numbers, bare.positions, properties={**provenance, **facts})
         self.kept[event.index] = whole, bonds
 
-    def score(self, event: requests.Scored) -> None:
+    def score(self, event: Scored) -> None:
         """Enter the likelihood of a molecule that was kept."""
         molecule, bonds = self.kept[event.index]
         facts = {**molecule.properties, "nll": round(event.nll, 4)}
         self.kept[event.index] = Molecule(molecule.atomic_numbers, molecule.positions, properties=facts), bonds
 
-    def _reject(self, against: Objection) -> None:
+    def _reject(self, against: Rejection) -> None:
         self.rejected[against.kind] += 1
         self.reasons[against.reason or against.kind] += 1
 
 
 @dataclass(kw_only=True)
-class ClusterHarvest(Harvest):
+class ParticleCollector(SampleCollector):
     """Generated particles: all of them are kept, with their energy."""
 
-    system: System
+    system: ParticleSystem
 
-    def _judge(self, event: requests.Sampled, bare: Molecule, provenance: Mapping[str, object]) -> None:
+    def _judge(self, event: Sampled, bare: Molecule, provenance: Mapping[str, object]) -> None:
         energy = self.system.energy(bare.positions)
         facts = {"index": event.index, "nfe": event.nfe, "solver_status": event.status, "energy": energy}
         self.kept[event.index] = self.system.molecule(bare.positions, "", {**provenance, **facts}), unbound(bare)
@@ -103,11 +104,11 @@ def sample(
     out: Annotated[Path | None, typer.Option(help="File to write: .xyz, .sdf, .json, or .html for a gallery.")] = None,
     n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
     formula: Annotated[str | None, typer.Option(help="Of each, such as C7H10O2; needs weights that take one.")] = None,
-    seed: Seed = None,
+    seed: SeedOption = None,
     first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
     only: Annotated[Only, typer.Option(help="Sample on until n are valid, or stable.")] = "any",
     with_nll: Annotated[bool, typer.Option("--with-nll", help="Score each molecule too.")] = False,
-    tolerance: Tolerance = "standard",
+    tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,
     device: Device = "auto",
     as_json: Json = False,
@@ -127,10 +128,10 @@ def sample(
     weights = place or weights
     if formula is not None and weights == BUNDLED_WEIGHTS:
         weights = FORMULA_WEIGHTS
-    engine = Engine(weights, device)
+    engine = OfflineEngine(weights, device)
     refuse_bonds(engine.card, file)
     sizes = (_size(engine.card, n_atoms, formula, only),) * n
-    wanted = requests.SampleWork(
+    wanted = EngineSampleRequest(
         id="", seed=seed, n_atoms=sizes, formula=formula, first_index=first_index, rtol=tol, atol=tol
     )
     with progress() as report:
@@ -151,7 +152,7 @@ def sample(
         typer.echo(f"{len(molecules)} of {harvest.tried} molecules kept, seed {seed}{why}", err=True)
 
 
-def _written(card: Card, molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Format) -> str:
+def _written(card: ModelCard, molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Format) -> str:
     """A file; the JSON of particles has the fields that the service gives them."""
     if form != "json" or card.system is None:
         return write(molecules, bonds, form)
@@ -159,7 +160,7 @@ def _written(card: Card, molecules: Sequence[Molecule], bonds: Sequence[Bonds], 
     return json.dumps({"molecules": entries}, indent=1) + "\n"
 
 
-def _size(card: Card, n_atoms: int | None, formula: str | None, only: Only) -> int | None:
+def _size(card: ModelCard, n_atoms: int | None, formula: str | None, only: Only) -> int | None:
     """The atoms of each molecule; None = drawn."""
     if card.system:
         if only != "any" or formula is not None or n_atoms not in (None, card.system.n_particles):
@@ -174,10 +175,12 @@ def _size(card: Card, n_atoms: int | None, formula: str | None, only: Only) -> i
     return n_atoms
 
 
-def _harvest(engine: Engine, wanted: requests.SampleWork, only: Only, report: Report) -> Harvest:
+def _harvest(
+    engine: OfflineEngine, wanted: EngineSampleRequest, only: Only, report: ProgressCallback
+) -> SampleCollector:
     """Molecule j of n tries the indices j, j + n, j + 2n, ... until one is kept: those that the service gives."""
     card, n = engine.card, len(wanted.n_atoms)
-    harvest = ClusterHarvest(only, system=card.system) if card.system else Harvest(only)
+    harvest = ParticleCollector(only, system=card.system) if card.system else SampleCollector(only)
     provenance = {"seed": wanted.seed, "model": card.name, "sha256": card.sha256, "tolerance": wanted.rtol}
     report("sampling", 0, n)
     works = [wanted]
@@ -194,13 +197,15 @@ def _harvest(engine: Engine, wanted: requests.SampleWork, only: Only, report: Re
     return harvest
 
 
-def _score(engine: Engine, harvest: Harvest, wanted: requests.SampleWork, report: Report) -> None:
+def _score(
+    engine: OfflineEngine, harvest: SampleCollector, wanted: EngineSampleRequest, report: ProgressCallback
+) -> None:
     """Score what was kept, and nothing else: an exact likelihood costs some seventy times a sample."""
-    options = requests.LikelihoodOptions(rtol=wanted.rtol, atol=wanted.atol)
+    options = EstimatorOptions(rtol=wanted.rtol, atol=wanted.atol)
     works = [
-        requests.LikelihoodWork(
+        EngineLikelihoodRequest(
             id=f"score {index}",
-            molecules=(requests.Structure(molecule.atomic_numbers, molecule.positions),),
+            molecules=(Structure(molecule.atomic_numbers, molecule.positions),),
             seed=wanted.seed,
             options=options,
             first_index=index,
@@ -208,12 +213,12 @@ def _score(engine: Engine, harvest: Harvest, wanted: requests.SampleWork, report
         for index, (molecule, _) in harvest.kept.items()
     ]
     report("scoring", 0, len(works))
-    scored = (event for event in engine.answers(*works) if isinstance(event, requests.Scored))
+    scored = (event for event in engine.answers(*works) if isinstance(event, Scored))
     for done, event in enumerate(scored, start=1):
         harvest.score(event)
         report("scoring", done, len(works))
 
 
-def _again(wanted: requests.SampleWork, j: int, attempt: int) -> requests.SampleWork:
+def _again(wanted: EngineSampleRequest, j: int, attempt: int) -> EngineSampleRequest:
     index = wanted.first_index + j + attempt * len(wanted.n_atoms)
     return replace(wanted, id=str(index), n_atoms=wanted.n_atoms[j : j + 1], first_index=index)

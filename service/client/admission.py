@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from enflow.service.protocol.requests import LikelihoodOptions, LikelihoodWork, Overloaded, SampleWork, Work
+from enflow.service.protocol.requests import (
+    EngineLikelihoodRequest,
+    EngineRequest,
+    EngineSampleRequest,
+    EstimatorOptions,
+)
+from enflow.service.protocol.status import Overloaded
 
 EVALUATIONS, TOLERANCE = 44, 1e-3
 """Of one molecule's way at that tolerance (measured: 43); an integrator of order 5 needs tol^(-1/5) of them."""
@@ -20,13 +26,13 @@ RATE = 1e5
 """Units a core does in a second, until the engine tells its own."""
 
 
-def units(work: Work) -> float:
+def units(work: EngineRequest) -> float:
     """The work in a work: pairs of atoms times evaluations of the velocity, as far as one can know before."""
     match work:
-        case SampleWork():
+        case EngineSampleRequest():
             drawn, way = [n or TYPICAL_ATOMS for n in work.n_atoms], _way(work.rtol)
             return sum(n**2 * (way + (_scoring(work.nll, n) if work.nll else 0.0)) for n in drawn)
-        case LikelihoodWork():
+        case EngineLikelihoodRequest():
             return sum(
                 len(m.atomic_numbers) ** 2 * _scoring(work.options, len(m.atomic_numbers)) for m in work.molecules
             )
@@ -38,7 +44,7 @@ def _way(rtol: float) -> float:
     return float(EVALUATIONS * (TOLERANCE / rtol) ** 0.2) * (DOUBLE if rtol < SINGLE else 1.0)
 
 
-def _scoring(options: LikelihoodOptions, n_atoms: int) -> float:
+def _scoring(options: EstimatorOptions, n_atoms: int) -> float:
     # 8 dimensions an atom at seven tenths of an evaluation each, or three for a probe.
     value = 5.6 * n_atoms if options.divergence == "exact" else 3 * options.probes
     nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
@@ -53,7 +59,7 @@ class _Claim:
 
 
 @dataclass
-class Gate:
+class AdmissionController:
     """Lets work in while the queue has room.
 
     Args:
@@ -76,7 +82,7 @@ class Gate:
         """Units in the queue, running ones included."""
         return sum(claim.amount for claim in self._held.values())
 
-    def admit(self, work: Work) -> None:
+    def admit(self, work: EngineRequest) -> None:
         """Let a work in. What is larger than the whole queue gets in when the queue is empty: else it never would.
 
         Raises:

@@ -5,12 +5,14 @@ import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from enflow.service.client.process_client import InProcessClient, ProcessClient, RestartPolicy, engine_client
+from enflow.service.protocol.events import Event
+from enflow.service.protocol.requests import EngineRequest
+from enflow.service.protocol.status import Health, Stats
 from enflow.service.settings import Settings
-from enflow.service.protocol.requests import Event, Health, Stats, Work
-from enflow.service.client.process_client import Care, InProcessClient, ProcessClient, engine_client
 
 
-class Lazy:
+class LazyClient:
     """A client whose engine starts when the first work comes; from then on it is that client.
 
     Args:
@@ -24,7 +26,7 @@ class Lazy:
     async def start(self) -> None:
         """Do nothing yet."""
 
-    async def submit(self, work: Work, answered: frozenset[int] = frozenset()) -> None:
+    async def submit(self, work: EngineRequest, answered: frozenset[int] = frozenset()) -> None:
         """As of the client; the first work waits in the queue until the engine is ready."""
         if self._starting is None:
             self._starting = asyncio.create_task(self._client.start())
@@ -58,8 +60,10 @@ class Lazy:
             await self._client.close()
 
 
-def further_clients(settings: Settings, care: Care | None = None) -> dict[Path, ProcessClient | Lazy]:
+def further_clients(settings: Settings, care: RestartPolicy | None = None) -> dict[Path, ProcessClient | LazyClient]:
     """Of all models but the first, by their folders: the one for formulas at once, the others when they are asked."""
     formulas, others = settings.formula_place, settings.model_places
-    at_once: dict[Path, ProcessClient | Lazy] = {formulas: engine_client(settings, care, formulas)} if formulas else {}
-    return at_once | {place: Lazy(engine_client(settings, care, place)) for place in others}
+    at_once: dict[Path, ProcessClient | LazyClient] = (
+        {formulas: engine_client(settings, care, formulas)} if formulas else {}
+    )
+    return at_once | {place: LazyClient(engine_client(settings, care, place)) for place in others}

@@ -13,14 +13,27 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from enflow.service.client.worker_handle import Carrier, ThreadCarrier, Worker, process_carrier
-from enflow.service.client.admission import Gate
-from enflow.service.client.request_tracker import Heard, Ledger
-from enflow.service.engine.process import CHECK, Abort, Beat, Crashed, Order, Ready, Report, Saved, Stop, Told
+from enflow.service.client.admission import AdmissionController
+from enflow.service.client.request_tracker import EventQueue, RequestTracker
+from enflow.service.client.worker_handle import ThreadRunner, WorkerHandle, WorkerRunner, process_runner
+from enflow.service.engine.process import (
+    CHECK,
+    Abort,
+    Crashed,
+    Events,
+    Heartbeat,
+    Ready,
+    RowsSaved,
+    Stop,
+    WorkerOrder,
+    WorkerReport,
+)
+from enflow.service.protocol.events import Event, Reason
+from enflow.service.protocol.requests import EngineRequest
+from enflow.service.protocol.status import Health, Overloaded, Snapshot, Stats, Unavailable
 from enflow.service.settings import Settings
-from enflow.service.protocol.requests import Event, Health, Overloaded, Reason, Snapshot, Stats, Unavailable, Work
 
 if TYPE_CHECKING:  # a client's process need not load torch
     from enflow.service.engine.core import Engine
@@ -30,39 +43,6 @@ WATCH = 0.1
 
 SUMMED = ("steps", "row_steps", "nfe", "step_seconds")
 """What workers count, each from zero."""
-
-
-class EngineClient(Protocol):
-    """What the application knows of an engine, wherever it runs."""
-
-    async def start(self) -> None:
-        """Start the engine; returns at once, `health` says when it is ready."""
-
-    async def submit(self, work: Work) -> None:
-        """Take a work.
-
-        Raises:
-            Overloaded: the queue, or this client's share of it, is full.
-            Unavailable: no work is taken now.
-        """
-
-    def events(self, work: str) -> AsyncIterator[Event]:
-        """What becomes of a work, `Done` last."""
-
-    async def abort(self, work: str) -> None:
-        """Stop a work; nothing happens if it has ended."""
-
-    async def drain(self, timeout: float) -> None:
-        """Take no new work, and return when all has ended or the time is up."""
-
-    def stats(self) -> Stats:
-        """What goes on."""
-
-    def health(self) -> Health:
-        """Whether it lives and is ready."""
-
-    async def close(self) -> None:
-        """Stop the engine; what still runs fails."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +59,7 @@ class EngineSpec:
 
 
 @dataclass(frozen=True)
-class Care:
+class RestartPolicy:
     """How a worker is looked after.
 
     Attributes:
@@ -101,11 +81,11 @@ class Care:
 class _Client:
     """Everything but the carrier of the worker."""
 
-    def __init__(self, factory: "Callable[[], Engine]", care: Care | None = None) -> None:
-        self._factory, self._care = factory, care or Care()
-        self._ledger = Ledger()
-        self._gate = Gate(self._care.queue_s, self._care.client_share)
-        self._worker: Worker | None = None
+    def __init__(self, factory: "Callable[[], Engine]", care: RestartPolicy | None = None) -> None:
+        self._factory, self._care = factory, care or RestartPolicy()
+        self._ledger = RequestTracker()
+        self._gate = AdmissionController(self._care.queue_s, self._care.client_share)
+        self._worker: WorkerHandle | None = None
         self._watching: asyncio.Task[None] | None = None
         self._now, self._past = Stats(), Stats()
         self._crashes, self._restarts = 0, 0
@@ -118,7 +98,7 @@ class _Client:
         self._spawn()
         self._watching = asyncio.create_task(self._watch())
 
-    async def submit(self, work: Work, answered: frozenset[int] = frozenset()) -> None:
+    async def submit(self, work: EngineRequest, answered: frozenset[int] = frozenset()) -> None:
         """Take a work, but for the molecules that another engine has answered.
 
         Raises:
@@ -205,12 +185,12 @@ class _Client:
 
     # The worker's life
 
-    def _carry(self, connection: Connection) -> Carrier:
+    def _carry(self, connection: Connection) -> WorkerRunner:
         raise NotImplementedError
 
     def _spawn(self) -> None:
         call = self._loop.call_soon_threadsafe
-        self._worker = Worker(
+        self._worker = WorkerHandle(
             self._carry,
             hear=lambda worker, report: call(self._hear, worker, report),
             lost=lambda worker: call(self._lost, worker),
@@ -218,32 +198,32 @@ class _Client:
         if self._ledger.owed:
             self._worker.order(self._ledger.snapshot())
 
-    def _hear(self, worker: Worker, report: Report) -> None:
+    def _hear(self, worker: WorkerHandle, report: WorkerReport) -> None:
         if worker is not self._worker:
             return
         worker.pulse = time.monotonic()
         match report:
             case Ready(rate):
                 worker.ready, worker.checked, self._gate.rate = True, worker.pulse, rate
-            case Told(events):
+            case Events(events):
                 for event in events:
                     self._tell(event)
-            case Beat(stats, check_age, rate):
+            case Heartbeat(stats, check_age, rate):
                 self._now, worker.checked, self._gate.rate = stats, worker.pulse - check_age, rate
-            case Saved(rows):
+            case RowsSaved(rows):
                 self._ledger.save(rows)
             case Crashed(error):
                 worker.error = error
 
     def _tell(self, event: Event) -> None:
         match self._ledger.hear(event):
-            case Heard.ANSWER:
+            case EventQueue.ANSWER:
                 self._gate.answered(event.id)
                 self._crashes = 0
-            case Heard.END:
+            case EventQueue.END:
                 self._gate.release(event.id)
 
-    def _lost(self, worker: Worker) -> None:
+    def _lost(self, worker: WorkerHandle) -> None:
         if worker is not self._worker:
             return
         self._dismiss()
@@ -258,7 +238,7 @@ class _Client:
         for entry in self._ledger.owed:
             self._end(entry.work.id, Reason.ENGINE, f"the engine crashed too often: {worker.error}")
 
-    def _dismiss(self) -> Worker | None:
+    def _dismiss(self) -> WorkerHandle | None:
         worker, self._worker = self._worker, None
         if worker:
             worker.dismiss()
@@ -291,7 +271,7 @@ class _Client:
             worker.carrier.kill()
             self._lost(worker)
 
-    def _order(self, order: Order) -> None:
+    def _order(self, order: WorkerOrder) -> None:
         if self._worker:
             self._worker.order(order)
 
@@ -307,8 +287,8 @@ def _sum(past: Stats, now: Stats) -> Stats:
 class InProcessClient(_Client):
     """The engine in a thread: for tests and small tools. A hung thread cannot be killed, only left behind."""
 
-    def _carry(self, connection: Connection) -> Carrier:
-        return ThreadCarrier(connection, self._factory)
+    def _carry(self, connection: Connection) -> WorkerRunner:
+        return ThreadRunner(connection, self._factory)
 
 
 class ProcessClient(_Client):
@@ -316,14 +296,14 @@ class ProcessClient(_Client):
 
     _processes: BaseContext = multiprocessing.get_context("spawn")
 
-    def __init__(self, factory: EngineSpec, care: Care | None = None) -> None:
+    def __init__(self, factory: EngineSpec, care: RestartPolicy | None = None) -> None:
         super().__init__(factory, care)
 
-    def _carry(self, connection: Connection) -> Carrier:
-        return process_carrier(self._processes, connection, self._factory)
+    def _carry(self, connection: Connection) -> WorkerRunner:
+        return process_runner(self._processes, connection, self._factory)
 
 
-def engine_client(settings: Settings, care: Care | None = None, weights: Path | None = None) -> ProcessClient:
+def engine_client(settings: Settings, care: RestartPolicy | None = None, weights: Path | None = None) -> ProcessClient:
     """The engine of these settings, or of other weights, in a process of its own."""
     arguments = {"weights": str(weights or settings.weights), "device": settings.device, "threads": settings.threads}
     return ProcessClient(EngineSpec("enflow.service.engine.core:from_weights", arguments), care)

@@ -14,23 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from enflow.model.errors import EnflowError
-from enflow.service.client.admission import Gate
-from enflow.service.client.request_tracker import Heard, Ledger
-from enflow.service.protocol.requests import (
-    DecodeWork,
-    Done,
-    Event,
-    Failed,
-    Health,
-    Overloaded,
-    Progress,
-    Reason,
-    Sampled,
-    SampleWork,
-    Stats,
-    Unavailable,
-    Work,
-)
+from enflow.service.client.admission import AdmissionController
+from enflow.service.client.request_tracker import EventQueue, RequestTracker
+from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled
+from enflow.service.protocol.requests import EngineDecodeRequest, EngineRequest, EngineSampleRequest
+from enflow.service.protocol.status import Health, Overloaded, Stats, Unavailable
 
 PORTION = 16, 256
 """Molecules of a portion, at least and at most. Fewer rows waste a step (bench_engine: 13 ms a molecule at 16 rows, 34
@@ -52,7 +40,7 @@ COUNTERS = ("steps", "row_steps", "nfe", "step_seconds", "restarts")
 
 
 @dataclass(frozen=True)
-class Pulse:
+class ReplicaStatus:
     """What a replica says of itself; `rate` in pairs of atoms times evaluations a second."""
 
     replica: str
@@ -66,10 +54,10 @@ class ReplicaLost(EnflowError):  # noqa: N818 - an event
     """A replica ended, or broke, before a work did."""
 
 
-class Stage(Protocol):
+class ReplicaSet(Protocol):
     """Where the replicas are, and how they are reached."""
 
-    def run(self, work: Work, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
+    def run(self, work: EngineRequest, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
         """What becomes of a work, but for the molecules answered already, on a replica that has little to do.
 
         Raises:
@@ -77,7 +65,7 @@ class Stage(Protocol):
             Unavailable: the replica takes no work now.
         """
 
-    async def pulses(self) -> Sequence[Pulse]:
+    async def pulses(self) -> Sequence[ReplicaStatus]:
         """Of all replicas that there are.
 
         Raises:
@@ -86,10 +74,10 @@ class Stage(Protocol):
 
 
 @dataclass(eq=False)
-class _Portion:
+class _Share:
     """Molecules of a work that travel together; which of them are answered, and what that took."""
 
-    work: Work
+    work: EngineRequest
     answered: set[int] = field(default_factory=set)
     queue_ms: float = 0.0
     nfe: int = 0
@@ -101,7 +89,7 @@ class _Portion:
         return [index for index in range(first, first + len(self.work)) if index not in self.answered]
 
 
-class Replicas:
+class ReplicaClient:
     """An `EngineClient` of all replicas on a stage.
 
     Args:
@@ -109,14 +97,14 @@ class Replicas:
         queue_s: seconds of work that the whole queue may hold, and `client_share` the part of it that one client may.
     """
 
-    def __init__(self, stage: Stage, queue_s: float = 600.0, client_share: float = 0.5) -> None:
+    def __init__(self, stage: ReplicaSet, queue_s: float = 600.0, client_share: float = 0.5) -> None:
         self._stage = stage
-        self._ledger = Ledger()
-        self._gate = Gate(queue_s, client_share)
+        self._ledger = RequestTracker()
+        self._gate = AdmissionController(queue_s, client_share)
         self._works: dict[str, asyncio.Task[None]] = {}
         self._care: list[asyncio.Task[None]] = []
         self._names = itertools.count()
-        self._present: Sequence[Pulse] = ()
+        self._present: Sequence[ReplicaStatus] = ()
         self._counted: dict[str, Stats] = {}
         self._felt, self._lost = -math.inf, 0
         self._draining = False
@@ -125,7 +113,7 @@ class Replicas:
         """Start to watch replicas and deadlines; returns at once, `health` says when there is a replica."""
         self._care = [asyncio.create_task(self._feel()), asyncio.create_task(self._watch())]
 
-    async def submit(self, work: Work) -> None:
+    async def submit(self, work: EngineRequest) -> None:
         """Take a work.
 
         Raises:
@@ -199,7 +187,7 @@ class Replicas:
         return Health(live, not reason, reason, min((health.step_age for health in found), default=math.inf))
 
     @property
-    def replicas(self) -> Sequence[Pulse]:
+    def replicas(self) -> Sequence[ReplicaStatus]:
         """The replicas, as of the last look."""
         return self._present
 
@@ -215,11 +203,11 @@ class Replicas:
 
     # A work's way
 
-    async def _carry_out(self, work: Work) -> None:
+    async def _carry_out(self, work: EngineRequest) -> None:
         # As many portions at a time as there are replicas, those included that come later: the rest wait here, for
         # whichever is done first, and to an engine's scheduler a large request stays one work among others.
         began = time.monotonic()
-        dealt = [_Portion(each) for each in portions(work, max(1, len(self._present)))]
+        dealt = [_Share(each) for each in portions(work, max(1, len(self._present)))]
         brought: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
             for portion in dealt:
@@ -230,7 +218,7 @@ class Replicas:
         integrate_ms = max(0.0, 1e3 * (time.monotonic() - began) - queue_ms)
         self._tell(Done(work.id, queue_ms, integrate_ms, sum(portion.nfe for portion in dealt)))
 
-    async def _bring(self, name: str, portion: _Portion) -> None:
+    async def _bring(self, name: str, portion: _Share) -> None:
         taken = time.monotonic()
         while portion.missing:
             before = len(portion.answered)
@@ -247,12 +235,12 @@ class Replicas:
             elif portion.missing:
                 await asyncio.sleep(0.1 * 2**portion.losses)
 
-    def _give_up(self, name: str, portion: _Portion, why: str) -> None:
+    def _give_up(self, name: str, portion: _Share, why: str) -> None:
         for index in portion.missing:
             self._tell(Failed(name, index, Reason.ENGINE, why))
             portion.answered.add(index)
 
-    async def _attempt(self, name: str, portion: _Portion) -> str:
+    async def _attempt(self, name: str, portion: _Share) -> str:
         """Hear what one replica has to say of a portion; why it did not say all.
 
         Raises:
@@ -280,9 +268,9 @@ class Replicas:
 
     def _tell(self, event: Event) -> None:
         match self._ledger.hear(event):
-            case Heard.ANSWER:
+            case EventQueue.ANSWER:
                 self._gate.answered(event.id)
-            case Heard.END:
+            case EventQueue.END:
                 self._gate.release(event.id)
 
     def _after(self, work: str, task: asyncio.Task[None]) -> None:
@@ -316,7 +304,7 @@ class Replicas:
                 self._end(work, Reason.DEADLINE, "the deadline passed before the molecule was finished")
 
 
-def portions(work: Work, replicas: int) -> Iterator[Work]:
+def portions(work: EngineRequest, replicas: int) -> Iterator[EngineRequest]:
     """A work in portions, one for each replica as far as that is sensible."""
     least, most = PORTION
     size = min(max(math.ceil(len(work) / replicas), least), most)
@@ -324,12 +312,12 @@ def portions(work: Work, replicas: int) -> Iterator[Work]:
         yield _part(work, slice(begin, begin + size))
 
 
-def _part(work: Work, which: slice) -> Work:
+def _part(work: EngineRequest, which: slice) -> EngineRequest:
     first = work.first_index + which.start
     match work:
-        case SampleWork():
+        case EngineSampleRequest():
             return replace(work, n_atoms=work.n_atoms[which], first_index=first)
-        case DecodeWork():
+        case EngineDecodeRequest():
             return replace(work, latents=work.latents[which], first_index=first)
         case _:
             return replace(work, molecules=work.molecules[which], first_index=first)

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from enflow.service.protocol.requests import Done, Event, Failed, Progress, Reason, RowKey, SavedRow, Snapshot, Work
+from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason
+from enflow.service.protocol.requests import EngineRequest
+from enflow.service.protocol.status import RowKey, SavedRow, Snapshot
 
 
-class Heard(Enum):
+class EventQueue(Enum):
     """What an event was to its caller."""
 
     NOTHING = 0
@@ -20,10 +22,10 @@ class Heard(Enum):
 
 
 @dataclass(eq=False)
-class Entry:
+class TrackedRequest:
     """A work, the indices answered, and the events that its caller has not heard yet."""
 
-    work: Work
+    work: EngineRequest
     came: float = field(default_factory=time.monotonic)
     answered: set[int] = field(default_factory=set)
     events: "asyncio.Queue[Event]" = field(default_factory=asyncio.Queue)
@@ -38,16 +40,16 @@ class Entry:
         return [index for index in range(first, first + len(self.work)) if index not in self.answered]
 
 
-class Ledger:
+class RequestTracker:
     """Works from their coming to the last event their caller takes."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, TrackedRequest] = {}
         self._rows: Mapping[RowKey, SavedRow] = {}
         self.finished: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
 
-    def open(self, work: Work, answered: frozenset[int] = frozenset()) -> None:
+    def open(self, work: EngineRequest, answered: frozenset[int] = frozenset()) -> None:
         """Owe a work, but for the molecules that somebody else has answered.
 
         Raises:
@@ -55,22 +57,22 @@ class Ledger:
         """
         if work.id in self._entries:
             raise ValueError(f"found work {work.id!r} twice, expected each id once")
-        self._entries[work.id] = Entry(work, answered=set(answered))
+        self._entries[work.id] = TrackedRequest(work, answered=set(answered))
 
-    def hear(self, event: Event) -> Heard:
+    def hear(self, event: Event) -> EventQueue:
         """Pass an event of the engine on, unless its caller has had it before."""
         entry = self._entries.get(event.id)
         if entry is None or entry.closed:
-            return Heard.NOTHING
+            return EventQueue.NOTHING
         if isinstance(event, Done):
-            return Heard.END if self._close(entry, event) else Heard.NOTHING
+            return EventQueue.END if self._close(entry, event) else EventQueue.NOTHING
         if event.index in entry.answered:
-            return Heard.NOTHING
+            return EventQueue.NOTHING
         entry.events.put_nowait(event)
         if isinstance(event, Progress):
-            return Heard.NEWS
+            return EventQueue.NEWS
         self._answer(entry, event)
-        return Heard.ANSWER
+        return EventQueue.ANSWER
 
     def save(self, rows: Mapping[RowKey, SavedRow]) -> None:
         """Keep where rows stand, for a restart."""
@@ -114,7 +116,7 @@ class Ledger:
                 return
 
     @property
-    def owed(self) -> list[Entry]:
+    def owed(self) -> list[TrackedRequest]:
         """Works that are not closed."""
         return [entry for entry in self._entries.values() if not entry.closed]
 
@@ -122,7 +124,7 @@ class Ledger:
         """Works owed beyond their deadline, by the time of day."""
         return [e.work.id for e in self.owed if e.work.deadline is not None and e.work.deadline <= now]
 
-    def _answer(self, entry: Entry, event: Event) -> None:
+    def _answer(self, entry: TrackedRequest, event: Event) -> None:
         assert not isinstance(event, Done | Progress), "these answer no molecule"
         entry.answered.add(event.index)
         if isinstance(event, Failed):
@@ -131,7 +133,7 @@ class Ledger:
             self.finished[type(event).__name__.lower()] += 1
             entry.nfe += event.nfe
 
-    def _close(self, entry: Entry, done: Done) -> bool:
+    def _close(self, entry: TrackedRequest, done: Done) -> bool:
         if entry.missing:  # of an engine that has been replaced
             return False
         if entry.restarted:

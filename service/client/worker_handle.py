@@ -11,13 +11,13 @@ from multiprocessing.context import BaseContext
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast
 
-from enflow.service.engine.process import Order, Report, serve
+from enflow.service.engine.process import WorkerOrder, WorkerReport, serve
 
 if TYPE_CHECKING:  # a client's process need not load torch
     from enflow.service.engine.core import Engine
 
 
-class Carrier(Protocol):
+class WorkerRunner(Protocol):
     """What runs a worker: a thread or a process."""
 
     def kill(self) -> None:
@@ -27,7 +27,7 @@ class Carrier(Protocol):
         """Wait for its end."""
 
 
-class Worker:
+class WorkerHandle:
     """A worker under way. Orders leave by a thread, since a pipe may be full; reports come by another.
 
     Args:
@@ -38,13 +38,13 @@ class Worker:
 
     def __init__(
         self,
-        carry: Callable[[Connection], Carrier],
-        hear: "Callable[[Worker, Report], object]",
-        lost: "Callable[[Worker], object]",
+        carry: Callable[[Connection], WorkerRunner],
+        hear: "Callable[[WorkerHandle, WorkerReport], object]",
+        lost: "Callable[[WorkerHandle], object]",
     ) -> None:
         self._connection, theirs = multiprocessing.Pipe()
         self.carrier = carry(theirs)
-        self._orders: SimpleQueue[Order | None] = SimpleQueue()
+        self._orders: SimpleQueue[WorkerOrder | None] = SimpleQueue()
         self._hear, self._lost = hear, lost
         self.pulse = time.monotonic()
         self.checked = self.pulse
@@ -53,7 +53,7 @@ class Worker:
         for target in (self._read, self._write):
             threading.Thread(target=target, name=f"enflow-{target.__name__}", daemon=True).start()
 
-    def order(self, order: Order) -> None:
+    def order(self, order: WorkerOrder) -> None:
         """Send an order."""
         self._orders.put(order)
 
@@ -77,7 +77,7 @@ class Worker:
                 self._connection.send(order)
 
 
-class ThreadCarrier:
+class ThreadRunner:
     """A worker in a thread of this process. A hung one cannot be killed, only cut off."""
 
     def __init__(self, connection: Connection, factory: "Callable[[], Engine]") -> None:
@@ -99,14 +99,14 @@ class ThreadCarrier:
         self._thread.join(timeout)
 
 
-def process_carrier(context: BaseContext, connection: Connection, factory: "Callable[[], Engine]") -> Carrier:
+def process_runner(context: BaseContext, connection: Connection, factory: "Callable[[], Engine]") -> WorkerRunner:
     """A worker in a process of its own."""
     process = context.Process(  # type: ignore[attr-defined]
         target=_serve, args=(connection, factory), name="enflow-engine", daemon=True
     )
     process.start()
     connection.close()
-    return cast("Carrier", process)
+    return cast("WorkerRunner", process)
 
 
 def _serve(connection: Connection, factory: "Callable[[], Engine]") -> None:

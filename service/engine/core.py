@@ -14,30 +14,18 @@ import torch
 from enflow.model.checkpoint import load_any
 from enflow.model.errors import ModelError
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.dopri5 import MAX_STEPS, State, Status
-from enflow.service.engine.cost_model import Budget
-from enflow.service.cost import CostTable
-from enflow.service.engine.runner import Fleet
-from enflow.service.engine.requests import Group, Job, Journey, Lane, Molecule
-from enflow.service.engine.likelihood import Score, evaluate
-from enflow.service.engine.slots import Flight, Start
-from enflow.service.register import Register
+from enflow.model.flow.ode.dopri5 import MAX_STEPS, SolverState, Status
+from enflow.service.engine.batch_key import BatchKey, Lane
+from enflow.service.engine.cost_model import BatchBudget, CostTable
+from enflow.service.engine.flow_adapter import FinishedRow, FlowAdapter
+from enflow.service.engine.likelihood import DivergenceState, evaluate
+from enflow.service.engine.requests import MoleculeState, RequestState, RequestTable, RowState
+from enflow.service.engine.runner import ModelRunner
 from enflow.service.engine.scheduler import Scheduler
-from enflow.service.engine.flow_adapter import End, Translator
-from enflow.service.protocol.requests import (
-    Done,
-    Encoded,
-    EncodeWork,
-    Event,
-    Failed,
-    Progress,
-    Reason,
-    Sampled,
-    Scored,
-    Snapshot,
-    Stats,
-    Work,
-)
+from enflow.service.engine.slots import InFlightStep, RowStart
+from enflow.service.protocol.events import Done, Encoded, Event, Failed, Progress, Reason, Sampled, Scored
+from enflow.service.protocol.requests import EngineEncodeRequest, EngineRequest
+from enflow.service.protocol.status import Snapshot, Stats
 
 LANES: dict[Lane, float] = {"sample": 1.0, "likelihood": 1.0}
 """Each gets half of the device while both have work."""
@@ -83,23 +71,23 @@ class Engine:
         lag: int | None = None,
         head_start: float = HEAD_START,
     ) -> None:
-        self._translator = Translator(flow)
+        self._translator = FlowAdapter(flow)
         on_gpu = self._translator.device.type == "cuda"
         pairs = pairs or (GPU_PAIRS if on_gpu else CPU_PAIRS)
         slots = slots or (GPU_SLOTS if on_gpu else CPU_SLOTS)
         sizes = (*(size for size in sizes if size < flow.config.max_atoms), flow.config.max_atoms)
         costs = CostTable.profile(self._translator.evaluate, sizes, lambda size: max(1, pairs // size**2))
-        self._budget = Budget(pairs, self._translator.n_features, costs)
+        self._budget = BatchBudget(pairs, self._translator.n_features, costs)
         lag = int(on_gpu) if lag is None else lag
-        self._fleet = Fleet(self._translator, list(LANES), sizes, slots, max_steps, lag)
-        budget, middle = self._budget, Group("sample", "path", sizes[len(sizes) // 2])
-        self._scheduler: Scheduler[Journey] = Scheduler(
+        self._fleet = ModelRunner(self._translator, list(LANES), sizes, slots, max_steps, lag)
+        budget, middle = self._budget, BatchKey("sample", "path", sizes[len(sizes) // 2])
+        self._scheduler: Scheduler[RowState] = Scheduler(
             LANES, budget.room, slots, head_start * budget.cost(middle), budget.brief
         )
         self._clock, self._slots = clock, slots
-        self._register = Register()
+        self._register = RequestTable()
 
-    def add(self, work: Work, answered: Collection[int] = ()) -> None:
+    def add(self, work: EngineRequest, answered: Collection[int] = ()) -> None:
         """Take a work, but for the molecules already answered.
 
         Raises:
@@ -181,7 +169,7 @@ class Engine:
 
     # Coming
 
-    def _enlist(self, job: Job, molecule: Molecule) -> None:
+    def _enlist(self, job: RequestState, molecule: MoleculeState) -> None:
         try:
             molecule.n_atoms = self._translator.n_atoms(job.work, molecule.index)
             size = self._budget.costs.size(molecule.n_atoms)
@@ -189,11 +177,11 @@ class Engine:
             self._fail(job, molecule, Reason.STRUCTURE, str(error))
             return
         draws = job.scoring.draws if job.scoring and job.lane == "likelihood" else 1
-        self._add_rows(job, molecule, Group(job.lane, self._translator.kind(job, job.lane), size), draws)
+        self._add_rows(job, molecule, BatchKey(job.lane, self._translator.kind(job, job.lane), size), draws)
 
-    def _add_rows(self, job: Job, molecule: Molecule, group: Group, draws: int) -> None:
+    def _add_rows(self, job: RequestState, molecule: MoleculeState, group: BatchKey, draws: int) -> None:
         molecule.rows = [
-            Journey(
+            RowState(
                 work=job.work.id,
                 index=molecule.index,
                 draw=draw,
@@ -209,7 +197,7 @@ class Engine:
 
     # Stepping
 
-    def _go(self, batch: list[Journey]) -> None:
+    def _go(self, batch: list[RowState]) -> None:
         for row in batch:
             row.job.began = row.job.began or time.perf_counter()
         launch = self._launch if batch[0].group.moves else self._integrate
@@ -222,13 +210,13 @@ class Engine:
                 self._fail(batch[0].job, batch[0].molecule, *trouble)
             batch = [row for row in batch[: len(batch) // 2] if row.state != "finished"]
 
-    def _launch(self, batch: list[Journey]) -> None:
+    def _launch(self, batch: list[RowState]) -> None:
         fresh = [row for row in batch if row.slot is None and row.saved is None]
         starts = {row: start for row in fresh if (start := self._start(row))}
         if rows := [row for row in batch if row.state != "finished"]:
             self._fleet.launch(rows, starts)
 
-    def _start(self, row: Journey) -> Start | None:
+    def _start(self, row: RowState) -> RowStart | None:
         try:
             start, row.score = self._translator.start(row)
         except ModelError as error:
@@ -236,7 +224,7 @@ class Engine:
             return None
         return start
 
-    def _land(self, rows: list[Journey], flight: Flight) -> None:
+    def _land(self, rows: list[RowState], flight: InFlightStep) -> None:
         flags = flight.flags()
         arrived = []
         for i, row in enumerate(rows):
@@ -254,7 +242,7 @@ class Engine:
         if arrived:
             self._arrive([row for _, row in arrived], flight.step.state, [i for i, _ in arrived])
 
-    def _passed(self, row: Journey, flight: Flight, i: int) -> None:
+    def _passed(self, row: RowState, flight: InFlightStep, i: int) -> None:
         if row.score is not None:
             row.score.record(flight.step.interpolant, i, row.molecule.n_atoms)
         due = [t for t in row.job.frame_times[len(row.frames) :] if t <= row.t] if row.lane == "sample" else []
@@ -265,20 +253,20 @@ class Engine:
 
     # Arriving
 
-    def _arrive(self, rows: list[Journey], state: State, positions: list[int]) -> None:
+    def _arrive(self, rows: list[RowState], state: SolverState, positions: list[int]) -> None:
         for row, end in zip(rows, self._translator.ends(state, positions), strict=True):
             self._fleet.vacate(row)
             row.molecule.nfe += row.nfe
             if row.score is not None:
                 row.score.arrive(end.log_prob, end.latent)
                 self._measure(row, row.score)
-            elif isinstance(row.job.work, EncodeWork):
+            elif isinstance(row.job.work, EngineEncodeRequest):
                 encoded = Encoded(row.work, row.index, end.latent, row.molecule.nfe, "success")
                 self._answer(row.job, row.molecule, encoded)
             else:
                 self._sampled(row, end)
 
-    def _sampled(self, row: Journey, end: End) -> None:
+    def _sampled(self, row: RowState, end: FinishedRow) -> None:
         molecule, scoring = row.molecule, row.job.scoring
         frames = tuple(row.frames)
         numbers, positions = end.structure
@@ -288,14 +276,14 @@ class Engine:
         else:
             self._scheduler.finish(row)
             kind = self._translator.kind(row.job, "likelihood")
-            self._add_rows(row.job, molecule, Group("likelihood", kind, row.group.size), scoring.draws)
+            self._add_rows(row.job, molecule, BatchKey("likelihood", kind, row.group.size), scoring.draws)
 
-    def _measure(self, row: Journey, score: Score) -> None:
-        group = Group("likelihood", "hutchinson" if score.probes else "exact", row.group.size)
+    def _measure(self, row: RowState, score: DivergenceState) -> None:
+        group = BatchKey("likelihood", "hutchinson" if score.probes else "exact", row.group.size)
         values = min(self._budget.values(group), score.open)
         self._scheduler.move(row, "likelihood", group, self._budget.cost(group, values))
 
-    def _integrate(self, batch: list[Journey]) -> None:
+    def _integrate(self, batch: list[RowState]) -> None:
         limit = max(1, self._budget.values(batch[0].group) // len(batch))
         scores = [row.score for row in batch if row.score is not None]
         asked = [(score, query) for score in scores for query in score.queries(limit)]
@@ -306,7 +294,7 @@ class Engine:
             if not score.open and row.state != "finished":
                 self._drawn(row, score)
 
-    def _drawn(self, row: Journey, score: Score) -> None:
+    def _drawn(self, row: RowState, score: DivergenceState) -> None:
         molecule = row.molecule
         molecule.draws.append(score.draw(row.nfe))
         if len(molecule.draws) < len(molecule.rows):
@@ -322,14 +310,14 @@ class Engine:
 
     # Leaving
 
-    def _answer(self, job: Job, molecule: Molecule, event: Sampled | Scored | Encoded | Failed) -> None:
+    def _answer(self, job: RequestState, molecule: MoleculeState, event: Sampled | Scored | Encoded | Failed) -> None:
         for row in molecule.rows:
             self._fleet.vacate(row)
             if row.state != "finished":
                 self._scheduler.finish(row)
         self._register.answer(job, molecule, event)
 
-    def _fail(self, job: Job, molecule: Molecule, reason: Reason, detail: str) -> None:
+    def _fail(self, job: RequestState, molecule: MoleculeState, reason: Reason, detail: str) -> None:
         # A molecule that stands, but could not be scored, is an answer.
         self._answer(job, molecule, molecule.sampled or Failed(job.work.id, molecule.index, reason, detail))
 
@@ -351,7 +339,7 @@ def from_weights(weights: str, device: str = "auto", threads: int | None = None)
     return Engine(load_any(weights, device=where))
 
 
-def run(engine: Engine, work: Work) -> Iterator[Event]:
+def run(engine: Engine, work: EngineRequest) -> Iterator[Event]:
     """Drive an engine in this thread until a work has ended: its events, `Done` last."""
     engine.add(work)
     while True:
@@ -362,7 +350,7 @@ def run(engine: Engine, work: Work) -> Iterator[Event]:
                     return
 
 
-def _trouble(launch: Callable[[list[Journey]], None], batch: list[Journey]) -> tuple[Reason, str] | None:
+def _trouble(launch: Callable[[list[RowState]], None], batch: list[RowState]) -> tuple[Reason, str] | None:
     try:
         launch(batch)
     except torch.AcceleratorError:  # the device itself is lost: a new worker must begin

@@ -13,7 +13,7 @@ WARM_UP = 2
 """Evaluations before a capture: libraries choose their algorithms and allocate in the first."""
 
 
-class Replay:
+class CudaGraphs:
     """The same velocity, on a GPU; not for derivatives.
 
     A graph reads and writes tensors of its own, into which the arguments are copied. What is returned is overwritten

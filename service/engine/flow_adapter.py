@@ -9,42 +9,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, check_vocabulary
-from enflow.model.flow.ode import dopri5
-from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.likelihood import combine, path_tolerance, quadrature_tolerance
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.dopri5 import State
+from enflow.model.flow.ode import dopri5
+from enflow.model.flow.ode.dense_output import Interpolant
+from enflow.model.flow.ode.dopri5 import SolverState
 from enflow.model.flow.velocity import pack, unpack
-from enflow.service.engine.requests import Job, Journey, Kind, Lane
-from enflow.service.engine.requests import Molecule as Pending
-from enflow.service.engine.likelihood import Score
-from enflow.service.engine.slots import Start
+from enflow.service.engine.batch_key import Lane, StepKind
+from enflow.service.engine.likelihood import DivergenceState
+from enflow.service.engine.requests import MoleculeState as Pending
+from enflow.service.engine.requests import RequestState, RowState
+from enflow.service.engine.slots import RowStart
+from enflow.service.protocol.events import Frame, Scored
 from enflow.service.protocol.requests import (
-    DecodeWork,
-    EncodeWork,
-    Frame,
-    Latent,
-    LikelihoodOptions,
-    LikelihoodWork,
-    SampleWork,
-    Scored,
+    EngineDecodeRequest,
+    EngineEncodeRequest,
+    EngineLikelihoodRequest,
+    EngineRequest,
+    EngineSampleRequest,
+    EstimatorOptions,
+    LatentArrays,
     Structure,
-    Work,
 )
 
 Numbers = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
 
-class End(NamedTuple):
+class FinishedRow(NamedTuple):
     """Where a row has come out: as a molecule, as a latent, and the base's log-density there."""
 
     structure: Structure
-    latent: Latent
+    latent: LatentArrays
     log_prob: float
 
 
-class Translator:
+class FlowAdapter:
     """The flow as the engine uses it; everything here concerns one molecule, or the rows of one batch."""
 
     def __init__(self, flow: MoleculeFlow) -> None:
@@ -57,16 +57,16 @@ class Translator:
         with torch.inference_mode():
             self._known = _velocity(copy.deepcopy(flow).to("cpu", torch.float64))
 
-    def kind(self, job: Job, lane: Lane) -> Kind:
+    def kind(self, job: RequestState, lane: Lane) -> StepKind:
         """How rows of a job move in a lane: along paths that the model's arithmetic can follow, or in double."""
         if lane == "likelihood" and job.scoring is not None:
             tolerance = path_tolerance(min(job.scoring.rtol, job.scoring.atol))
         else:
-            assert not isinstance(job.work, LikelihoodWork), "it is scored"
+            assert not isinstance(job.work, EngineLikelihoodRequest), "it is scored"
             tolerance = min(job.work.rtol, job.work.atol)
         return "path" if dopri5.arithmetic(tolerance, self.dtype) == self.dtype else "fine"
 
-    def n_atoms(self, work: Work, index: int) -> int:
+    def n_atoms(self, work: EngineRequest, index: int) -> int:
         """How many atoms molecule `index` of a work has.
 
         Raises:
@@ -74,14 +74,14 @@ class Translator:
         """
         i = index - work.first_index
         match work:
-            case SampleWork():
+            case EngineSampleRequest():
                 return work.n_atoms[i] or self._flow.draw_n_atoms(work.seed, index)
-            case DecodeWork():
+            case EngineDecodeRequest():
                 return len(work.latents[i].x)
-            case LikelihoodWork() | EncodeWork():
+            case EngineLikelihoodRequest() | EngineEncodeRequest():
                 return self._molecule(work.molecules[i]).n_atoms
 
-    def start(self, row: Journey) -> tuple[Start, Score | None]:
+    def start(self, row: RowState) -> tuple[RowStart, DivergenceState | None]:
         """Where a row sets out, and for a likelihood what is known before its path.
 
         Raises:
@@ -89,23 +89,23 @@ class Translator:
         """
         work, i = row.job.work, row.index - row.job.work.first_index
         match work:
-            case LikelihoodWork():
+            case EngineLikelihoodRequest():
                 return self._scoring(row, work.seed, work.options, work.molecules[i])
-            case SampleWork() if row.molecule.sampled is not None and work.nll is not None:
+            case EngineSampleRequest() if row.molecule.sampled is not None and work.nll is not None:
                 sampled = Structure(row.molecule.sampled.atomic_numbers, row.molecule.sampled.positions)
                 return self._scoring(row, work.seed, work.nll, sampled)
-            case SampleWork():
+            case EngineSampleRequest():
                 x, h = self._flow.draw_latent(row.molecule.n_atoms, work.seed, row.index, work.formula)
-            case DecodeWork():
+            case EngineDecodeRequest():
                 x, h = (torch.from_numpy(np.asarray(part)) for part in work.latents[i])
-            case EncodeWork():
+            case EngineEncodeRequest():
                 lifted = self._flow.lift([self._molecule(work.molecules[i])], work.seed, [row.index], row.draw)
-                return Start(lifted.x[0], lifted.h[0], 1.0, 0.0, work.rtol, work.atol), None
-        return Start(x, h, 0.0, 1.0, work.rtol, work.atol), None
+                return RowStart(lifted.x[0], lifted.h[0], 1.0, 0.0, work.rtol, work.atol), None
+        return RowStart(x, h, 0.0, 1.0, work.rtol, work.atol), None
 
     def _scoring(
-        self, row: Journey, seed: int, options: LikelihoodOptions, structure: Structure
-    ) -> tuple[Start, Score]:
+        self, row: RowState, seed: int, options: EstimatorOptions, structure: Structure
+    ) -> tuple[RowStart, DivergenceState]:
         molecule = self._molecule(structure)
         lifted = self._flow.lift([molecule], seed, [row.index], row.draw)
         probes: list[Tensor] = []
@@ -113,10 +113,10 @@ class Translator:
             probes = list(self._flow.draw_probes(molecule.n_atoms, seed, row.index, row.draw, options.probes))
         rtol, atol = path_tolerance(options.rtol), path_tolerance(options.atol)
         quadrature = quadrature_tolerance(options.rtol, exact=not probes)
-        score = Score(float(lifted.log_q[0]), float(lifted.ladj[0]), probes, quadrature)
-        return Start(lifted.x[0], lifted.h[0], 1.0, 0.0, rtol, atol), score
+        score = DivergenceState(float(lifted.log_q[0]), float(lifted.ladj[0]), probes, quadrature)
+        return RowStart(lifted.x[0], lifted.h[0], 1.0, 0.0, rtol, atol), score
 
-    def scored(self, work: Work, molecule: Pending, exact: bool) -> Scored:
+    def scored(self, work: EngineRequest, molecule: Pending, exact: bool) -> Scored:
         """The answer that the draws of a molecule give together."""
         log_n_atoms = float(self._flow.n_atoms.log_prob(torch.tensor([molecule.n_atoms], device=self.device)))
         found = combine(molecule.draws, log_n_atoms, exact)
@@ -134,18 +134,18 @@ class Translator:
             atoms=tuple(best.atoms),
         )
 
-    def ends(self, state: State, positions: list[int]) -> list[End]:
+    def ends(self, state: SolverState, positions: list[int]) -> list[FinishedRow]:
         """Where these rows of a state stand."""
         rows = dopri5.select(state, torch.tensor(positions, device=self.device))
         log_prob = self._flow.log_prob_base(rows.x, rows.h, rows.mask).tolist()
         x, h, counts = rows.x.cpu().double().numpy(), rows.h.cpu().double().numpy(), rows.mask.sum(1).tolist()
         shown = self._reveal(rows.x, rows.h, rows.mask)
         return [
-            End(Structure(numbers[:n], spots[:n]), Latent(x[i, :n], h[i, :n]), log_prob[i])
+            FinishedRow(Structure(numbers[:n], spots[:n]), LatentArrays(x[i, :n], h[i, :n]), log_prob[i])
             for i, (n, numbers, spots) in enumerate(zip(counts, *shown[:2], strict=True))
         ]
 
-    def frame(self, step: Interpolant, i: int, t: float, row: Journey) -> Frame:
+    def frame(self, step: Interpolant, i: int, t: float, row: RowState) -> Frame:
         """What a row looks like at a time within its step."""
         here = step.row(i, row.molecule.n_atoms)
         x, h = unpack(here.at(here.t0.new_tensor([t])))

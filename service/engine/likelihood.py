@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from enflow.model.flow import divergence
-from enflow.model.flow.ode.dense_output import Interpolant, Trajectory
 from enflow.model.flow.likelihood import Draw
-from enflow.model.flow.ode.quadrature import Quadrature
+from enflow.model.flow.ode.dense_output import Interpolant, Trajectory
 from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.quadrature import Quadrature
 from enflow.model.flow.velocity import Velocity, unpack
-from enflow.service.protocol.requests import Latent
+from enflow.service.protocol.requests import LatentArrays
 
 
 class Query(NamedTuple):
@@ -26,7 +26,7 @@ class Query(NamedTuple):
 
 
 @dataclass(eq=False)
-class Score:
+class DivergenceState:
     """What a draw knows so far, in nats.
 
     log_q: of the dequantizer. ladj: of ActNorm, from data on. probes: Hutchinson's, (N, 3 + F) each; none = the exact
@@ -70,7 +70,7 @@ class Score:
             Interpolant(*(f[row : row + 1] if f.ndim == 1 else f[row : row + 1, :n_atoms] for f in step))
         )
 
-    def arrive(self, base: float, latent: Latent) -> None:
+    def arrive(self, base: float, latent: LatentArrays) -> None:
         """The path has reached the base, whose log-density there is given: the divergence is next."""
         self.base = base
         squares = 0.5 * ((latent.x**2).sum(-1) + (latent.h**2).sum(-1))

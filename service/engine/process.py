@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from enflow.service.protocol.requests import Event, RowKey, SavedRow, Snapshot, Stats
+from enflow.service.protocol.events import Event
+from enflow.service.protocol.status import RowKey, SavedRow, Snapshot, Stats
 
 if TYPE_CHECKING:  # the client's process need not load torch
     from enflow.service.engine.core import Engine
@@ -35,14 +36,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Told:
+class Events:
     """Events."""
 
     events: tuple[Event, ...]
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """The loop turns; seconds since the known answer was computed last; `rate` as it is by now."""
 
     stats: Stats
@@ -51,7 +52,7 @@ class Beat:
 
 
 @dataclass(frozen=True)
-class Saved:
+class RowsSaved:
     """Where rows stand."""
 
     rows: Mapping[RowKey, SavedRow]
@@ -64,8 +65,8 @@ class Crashed:
     error: str
 
 
-Order = Snapshot | Abort | Stop
-Report = Ready | Told | Beat | Saved | Crashed
+WorkerOrder = Snapshot | Abort | Stop
+WorkerReport = Ready | Events | Heartbeat | RowsSaved | Crashed
 
 
 def serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
@@ -91,16 +92,16 @@ class _Loop:
         self._connection.send(Ready(self._engine.rate))
         while self._obey():
             if events := self._engine.step():
-                self._connection.send(Told(tuple(events)))
+                self._connection.send(Events(tuple(events)))
             now = time.monotonic()
             if now - self._checked >= CHECK:
                 self._check()
             if now - self._beaten >= BEAT:
                 self._beaten = now
-                self._connection.send(Beat(self._engine.stats(), now - self._checked, self._engine.rate))
+                self._connection.send(Heartbeat(self._engine.stats(), now - self._checked, self._engine.rate))
             if now - self._saved >= SAVE and not self._engine.idle:
                 self._saved = now
-                self._connection.send(Saved(self._engine.snapshot().rows))
+                self._connection.send(RowsSaved(self._engine.snapshot().rows))
         self._engine.close()
 
     def _obey(self) -> bool:

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from enflow.model.flow.ode.dopri5 import State
+from enflow.model.flow.ode.dopri5 import SolverState
 from enflow.model.flow.velocity import Velocity
-from enflow.service.engine.requests import Group, Journey, Kind, Lane
-from enflow.service.engine.slots import Flight, Pool, Start
-from enflow.service.engine.cuda_graphs import Replay
-from enflow.service.engine.flow_adapter import Translator
-from enflow.service.protocol.requests import RowKey, SavedRow
+from enflow.service.engine.batch_key import BatchKey, Lane, StepKind
+from enflow.service.engine.cuda_graphs import CudaGraphs
+from enflow.service.engine.flow_adapter import FlowAdapter
+from enflow.service.engine.requests import RowState
+from enflow.service.engine.slots import InFlightStep, RowStart, SlotPool
+from enflow.service.protocol.status import RowKey, SavedRow
 
 
-class Fleet:
+class ModelRunner:
     """Pools, and flights that have not landed.
 
     Args:
@@ -28,7 +29,7 @@ class Fleet:
 
     def __init__(
         self,
-        translator: Translator,
+        translator: FlowAdapter,
         lanes: Sequence[Lane],
         sizes: Sequence[int],
         slots: int,
@@ -36,24 +37,27 @@ class Fleet:
         lag: int,
     ) -> None:
         t, static = translator, translator.device.type == "cuda"
-        self._replays = [Replay(velocity) for velocity in (t.velocity, t.fine_velocity)] if static else []
+        self._replays = [CudaGraphs(velocity) for velocity in (t.velocity, t.fine_velocity)] if static else []
         velocity, fine = self._replays or (t.velocity, t.fine_velocity)
-        ways: dict[Kind, tuple[Velocity, torch.dtype]] = {"path": (velocity, t.dtype), "fine": (fine, torch.float64)}
+        ways: dict[StepKind, tuple[Velocity, torch.dtype]] = {
+            "path": (velocity, t.dtype),
+            "fine": (fine, torch.float64),
+        }
         self._pools = {
-            Group(lane, kind, size): Pool(moved_by, slots, size, t.n_features, dtype, t.device, static)
+            BatchKey(lane, kind, size): SlotPool(moved_by, slots, size, t.n_features, dtype, t.device, static)
             for lane in lanes
             for kind, (moved_by, dtype) in ways.items()
             for size in sizes
         }
         self._max_steps, self._lag = max_steps, lag
-        self._flights: deque[tuple[list[Journey], Flight]] = deque()
+        self._flights: deque[tuple[list[RowState], InFlightStep]] = deque()
 
-    def launch(self, rows: list[Journey], starts: Mapping[Journey, Start]) -> None:
+    def launch(self, rows: list[RowState], starts: Mapping[RowState, RowStart]) -> None:
         """Let rows of one pool attempt a step; those in `starts` set out with it, those saved go on from there."""
         pool = self._pool(rows[0])
         for row in rows:
             if row.slot is None and row.saved is not None:
-                state = State(*(torch.from_numpy(np.asarray(field)) for field in row.saved.state))
+                state = SolverState(*(torch.from_numpy(np.asarray(field)) for field in row.saved.state))
                 row.slot, row.frames = pool.resume(state), list(row.saved.frames)
         if starts:
             for row, slot in zip(starts, pool.start(list(starts.values())), strict=True):
@@ -61,7 +65,7 @@ class Fleet:
         slots = [row.slot for row in rows if row.slot is not None]
         self._flights.append((rows, pool.step(slots, self._max_steps)))
 
-    def landed(self, *, all_of_them: bool) -> Iterator[tuple[list[Journey], Flight]]:
+    def landed(self, *, all_of_them: bool) -> Iterator[tuple[list[RowState], InFlightStep]]:
         """The flights whose flags are due, oldest first."""
         while len(self._flights) > (0 if all_of_them else self._lag):
             yield self._flights.popleft()
@@ -73,13 +77,13 @@ class Fleet:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def vacate(self, row: Journey) -> None:
+    def vacate(self, row: RowState) -> None:
         """Take a row off the device, if it is there."""
         if row.slot is not None:
             self._pool(row).release(row.slot)
             row.slot = None
 
-    def save(self, rows: Sequence[Journey]) -> dict[RowKey, SavedRow]:
+    def save(self, rows: Sequence[RowState]) -> dict[RowKey, SavedRow]:
         """Where these rows stand, for `launch` elsewhere; those without a slot stand nowhere."""
         saved = {}
         for group, pool in self._pools.items():
@@ -88,5 +92,5 @@ class Fleet:
                 saved[row.key] = SavedRow(tuple(field.numpy() for field in state), tuple(row.frames))
         return saved
 
-    def _pool(self, row: Journey) -> Pool:
+    def _pool(self, row: RowState) -> SlotPool:
         return self._pools[row.group]

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
-from enflow.service.protocol.requests import RowKey
+from enflow.service.protocol.status import RowKey
 
-Group = Hashable
+Key = Hashable
 
 AGEING = 0.5
 """How fast a lane's present goes on where only new works are served. It keeps an old work a quarter of the device while
@@ -39,7 +39,7 @@ class Row:
     work: str
     index: int
     lane: str
-    group: Group
+    group: Key
     cost: float
     draw: int = 0
     state: Literal["waiting", "running", "finished"] = "waiting"
@@ -63,7 +63,7 @@ class _Flow(Generic[R]):
     arrival: int
     time: float = -math.inf
     debut: float = -math.inf
-    groups: dict[Group, dict[RowKey, R]] = field(default_factory=dict)
+    groups: dict[Key, dict[RowKey, R]] = field(default_factory=dict)
 
     def hurries(self, few: float) -> bool:
         """Whether it is new and small, so that it waits for its steps rather than for the device."""
@@ -113,7 +113,7 @@ class Scheduler(Generic[R]):
         self._room, self._brief = room, brief or room
         self._slots, self._head_start = slots, head_start
         self._entries: dict[str, _Entry[R]] = {}
-        self._running: dict[tuple[str, Group], int] = {}
+        self._running: dict[tuple[str, Key], int] = {}
         self._arrivals = 0
         self._present = 0.0
 
@@ -152,7 +152,7 @@ class Scheduler(Generic[R]):
             self._start(row)
         return rows
 
-    def move(self, row: R, lane: str, group: Group, cost: float) -> None:
+    def move(self, row: R, lane: str, group: Key, cost: float) -> None:
         """Send a running row to another group, where it waits for its next step."""
         self._leave(row)
         row.lane, row.group, row.cost = lane, group, cost
@@ -255,7 +255,7 @@ class _Free:
         return self.slots >= 0
 
 
-def _fairly(flows: list[_Flow[R]], group: Group, room: int, free: _Free) -> list[R]:
+def _fairly(flows: list[_Flow[R]], group: Key, room: int, free: _Free) -> list[R]:
     queue = [(*_precedence(flow), iter(flow.groups[group].values())) for flow in flows]
     heapq.heapify(queue)
     taken: list[R] = []

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from enflow.model.flow.ode import dopri5
-from enflow.model.flow.ode.dopri5 import State, Step
+from enflow.model.flow.ode.dopri5 import SolverState, Step
 from enflow.model.flow.velocity import Velocity
 
 
-class Start(NamedTuple):
+class RowStart(NamedTuple):
     """Where a row sets out: x (N, 3), h (N, F), its time, its goal, its tolerances."""
 
     x: Tensor
@@ -22,7 +22,7 @@ class Start(NamedTuple):
     atol: float
 
 
-class Flags(NamedTuple):
+class StepFlags(NamedTuple):
     """What the host must know of each row after a step."""
 
     t: list[float]
@@ -31,22 +31,22 @@ class Flags(NamedTuple):
     accepted: list[bool]
 
 
-class Flight(NamedTuple):
+class InFlightStep(NamedTuple):
     """A step on its way through the device; its `packed` flags are on the host once it has `landed`."""
 
     step: Step
     packed: Tensor
     landed: torch.cuda.Event | None
 
-    def flags(self) -> Flags:
+    def flags(self) -> StepFlags:
         """What came of it, row by row; waits for it."""
         if self.landed is not None:
             self.landed.synchronize()
         t, nfe, status, accepted = self.packed.tolist()
-        return Flags(t, [int(n) for n in nfe], [int(s) for s in status], [bool(a) for a in accepted])
+        return StepFlags(t, [int(n) for n in nfe], [int(s) for s in status], [bool(a) for a in accepted])
 
 
-class Pool:
+class SlotPool:
     """A fixed number of slots for molecules of at most `n_atoms` atoms.
 
     A device that replays captured shapes gets few of them: with `static`, rows are padded to a power of two with a
@@ -70,7 +70,7 @@ class Pool:
         self._free = list(reversed(range(slots)))
         self._vacant = slots
 
-    def start(self, starts: Sequence[Start]) -> list[int]:
+    def start(self, starts: Sequence[RowStart]) -> list[int]:
         """Give each row a slot and its first derivative; costs two evaluations each."""
         x, h = self._batch([start.x for start in starts]), self._batch([start.h for start in starts])
         n_atoms = torch.tensor([len(start.x) for start in starts] + [0] * (len(x) - len(starts)), device=x.device)
@@ -79,13 +79,13 @@ class Pool:
         scalars = x.new_tensor([start[2:] for start in starts] + idle).unbind(1)
         return self._seat(dopri5.init(self._velocity, x, h, mask, *scalars), [len(start.x) for start in starts])
 
-    def resume(self, saved: State) -> int:
+    def resume(self, saved: SolverState) -> int:
         """Give a row that was read from a pool a slot again."""
         dtype, device = self._state.x.dtype, self._state.x.device
-        moved = State(*(f.to(device, dtype if f.is_floating_point() else f.dtype) for f in saved))
+        moved = SolverState(*(f.to(device, dtype if f.is_floating_point() else f.dtype) for f in saved))
         return self._seat(moved, [int(saved.mask.sum())])[0]
 
-    def step(self, slots: Sequence[int], max_steps: int) -> Flight:
+    def step(self, slots: Sequence[int], max_steps: int) -> InFlightStep:
         """Let the rows of these slots attempt one step; the answer's rows are in their order, then padding."""
         index = self._index(slots)
         width = self._state.x.shape[1] if self._static else max(self._n_atoms[slot] for slot in slots)
@@ -94,18 +94,18 @@ class Pool:
         state = step.state
         packed = torch.stack([f.to(torch.float64) for f in (state.t, state.nfe, state.status, step.accepted)])
         if packed.device.type != "cuda":
-            return Flight(step, packed, None)
+            return InFlightStep(step, packed, None)
         # Only a copy to pinned memory does not wait for the device.
         host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True).copy_(packed, non_blocking=True)
         landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
         landed.record()
-        return Flight(step, host, landed)
+        return InFlightStep(step, host, landed)
 
-    def read(self, slots: Sequence[int]) -> list[State]:
+    def read(self, slots: Sequence[int]) -> list[SolverState]:
         """The states of these rows on the host, each without padding."""
-        rows = State(*(field.cpu() for field in dopri5.select(self._state, self._index(slots))))
+        rows = SolverState(*(field.cpu() for field in dopri5.select(self._state, self._index(slots))))
         return [
-            State(*(f[i : i + 1] if f.ndim == 1 else f[i : i + 1, : self._n_atoms[slot]] for f in rows))
+            SolverState(*(f[i : i + 1] if f.ndim == 1 else f[i : i + 1, : self._n_atoms[slot]] for f in rows))
             for i, slot in enumerate(slots)
         ]
 
@@ -113,7 +113,7 @@ class Pool:
         """Free a slot; what stands in it is overwritten by the next row."""
         self._free.append(slot)
 
-    def _seat(self, state: State, n_atoms: Sequence[int]) -> list[int]:
+    def _seat(self, state: SolverState, n_atoms: Sequence[int]) -> list[int]:
         slots = [self._free.pop() for _ in n_atoms]
         for slot, n in zip(slots, n_atoms, strict=True):
             self._n_atoms[slot] = n

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import torch
 
-from enflow.service.protocol.requests import Encoded, Failed, Sampled, Scored, Stats
+from enflow.service.protocol.events import Encoded, Failed, Sampled, Scored
+from enflow.service.protocol.status import Stats
 
 MEMORY = 60.0
 """Seconds of stepping over which the pace is averaged."""
 
 
 @dataclass
-class Tally:
+class StatsCounter:
     """Counters that only grow."""
 
     steps: int = 0

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from enflow.service.protocol.requests import Latent, Structure
+from enflow.service.protocol.requests import LatentArrays, Structure
 
 Array = NDArray[np.float64]
 
@@ -44,12 +44,12 @@ def rmsd(moving: Structure, fixed: Structure) -> float:
     return float(np.sqrt(((x[order] @ turn - y) ** 2).sum(axis=1).mean()))
 
 
-def aligned(latent: Latent, order: NDArray[np.int64], turn: Array) -> Latent:
+def aligned(latent: LatentArrays, order: NDArray[np.int64], turn: Array) -> LatentArrays:
     """A latent with its atoms reordered and turned; the flow is equivariant, so its molecule turns alike."""
-    return Latent(latent.x[order] @ turn, latent.h[order])
+    return LatentArrays(latent.x[order] @ turn, latent.h[order])
 
 
-def spherical(start: Latent, end: Latent, fraction: float) -> Latent:
+def spherical(start: LatentArrays, end: LatentArrays, fraction: float) -> LatentArrays:
     """A point on the way from one latent to another, through the shell where a Gaussian has its mass.
 
     Direction by great circle, length linearly: K. Shoemake, SIGGRAPH 1985; T. White, arXiv:1609.04468.
@@ -64,17 +64,17 @@ def spherical(start: Latent, end: Latent, fraction: float) -> Latent:
     return _shaped(length * (directions[0] + directions[1]) / np.sin(angle), start)
 
 
-def perturbed(latent: Latent, scale: float, noise: Latent) -> Latent:
+def perturbed(latent: LatentArrays, scale: float, noise: LatentArrays) -> LatentArrays:
     """A latent near another: sqrt(1 - scale^2) z + scale noise, which leaves a Gaussian a Gaussian."""
     keep = np.sqrt(1 - scale**2)
-    return Latent(keep * latent.x + scale * noise.x, keep * latent.h + scale * noise.h)
+    return LatentArrays(keep * latent.x + scale * noise.x, keep * latent.h + scale * noise.h)
 
 
-def fresh(n_atoms: int, n_features: int, seed: int, index: int) -> Latent:
+def fresh(n_atoms: int, n_features: int, seed: int, index: int) -> LatentArrays:
     """A draw from the base: zero-mean positions (N, 3), features (N, F); (seed, index) fixes it."""
     random = np.random.default_rng([seed, index])
     x = random.standard_normal((n_atoms, 3))
-    return Latent(x - x.mean(axis=0), random.standard_normal((n_atoms, n_features)))
+    return LatentArrays(x - x.mean(axis=0), random.standard_normal((n_atoms, n_features)))
 
 
 def _starts(x: Array, y: Array) -> list[Array]:
@@ -100,9 +100,9 @@ def _alternate(x: Array, y: Array, turn: Array, penalty: Array) -> tuple[float, 
     return float(squared + penalty[order, np.arange(len(y))].sum()), order, turn
 
 
-def _flat(latent: Latent) -> Array:
+def _flat(latent: LatentArrays) -> Array:
     return np.concatenate([latent.x.ravel(), latent.h.ravel()])
 
 
-def _shaped(flat: Array, like: Latent) -> Latent:
-    return Latent(flat[: like.x.size].reshape(like.x.shape), flat[like.x.size :].reshape(like.h.shape))
+def _shaped(flat: Array, like: LatentArrays) -> LatentArrays:
+    return LatentArrays(flat[: like.x.size].reshape(like.x.shape), flat[like.x.size :].reshape(like.h.shape))

@@ -10,26 +10,18 @@ import numpy as np
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import EnflowError, StructureError
-from enflow.service.protocol import requests
-from enflow.service.handlers.served_model import (
-    Answer,
-    Caller,
-    Desk,
-    Emit,
-    Usage,
-    problem_name,
-    refuse_nothing,
-    silent,
-    unwrapped,
-    work_id,
-)
-from enflow.service.handlers.sampling import Origin, generated
+from enflow.service.handlers.cancellation import unwrapped
+from enflow.service.handlers.context import Caller, Emit, Usage, problem_name, refuse_nothing, silent, work_id
 from enflow.service.handlers.latent_geometry import aligned, fresh, match, perturbed, rmsd, spherical
-from enflow.service.rendering.molecules import Portrait
+from enflow.service.handlers.progress import ProgressReporter
+from enflow.service.handlers.sampling import Origin, generated
+from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem, from_structure
-from enflow.service.handlers.progress import Progress
+from enflow.service.protocol.events import Done, Encoded, Failed, Progress, Reason, Sampled
+from enflow.service.protocol.requests import EngineDecodeRequest, EngineEncodeRequest, LatentArrays, Structure
+from enflow.service.rendering.answer import Answer
+from enflow.service.rendering.molecules import RenderedMolecule
 from enflow.service.schemas.requests import InterpolateOptions, VariationsOptions, rtol
-from enflow.service.protocol.requests import Latent, Structure
 
 TIGHTER, FINEST = 0.01, 1e-10
 """There and back the flow multiplies the solver's error, so that a walk is solved more tightly than it is asked for.
@@ -44,17 +36,17 @@ NEAR = 1e-3
 
 
 @dataclass
-class Walk:
+class LatentWalkHandler:
     """One /interpolate or /variations request under way: its parents are encoded, moved, and decoded."""
 
-    desk: Desk
+    desk: ServedModel
     options: InterpolateOptions | VariationsOptions
     structures: Sequence[Molecule | EnflowError]
     seed: int
     caller: Caller
     emit: Emit
     usage: Usage = field(default_factory=Usage)
-    found: list[Portrait] = field(default_factory=list)
+    found: list[RenderedMolecule] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
 
@@ -66,7 +58,7 @@ class Walk:
         """
         self.parents, self.tolerance = self._parents(), TIGHTER * rtol(self.options.tolerance)
         self.desk.check_size([self.parents[0].positions.shape[0]] * self._steps)
-        self.progress = Progress(self.desk, self.emit)
+        self.progress = ProgressReporter(self.desk, self.emit)
         latents = await self._encode()
         with unwrapped():
             async with self.tasks:
@@ -100,7 +92,7 @@ class Walk:
             raise Problem("invalid", f"found {first} and {second} atoms, expected two structures of equally many atoms")
         return [Structure(each.atomic_numbers, each.positions) for each in molecules]
 
-    async def _encode(self) -> list[Latent]:
+    async def _encode(self) -> list[LatentArrays]:
         """The parents' latents, from which they come back if precision is asked for and any tolerance gives it."""
         latents = await self._encoded(first=True)
         if rtol(self.options.tolerance) > TOLERANCES["precise"]:
@@ -116,18 +108,18 @@ class Walk:
                 break
         return latents
 
-    async def _return(self, latents: Sequence[Latent]) -> bool:
+    async def _return(self, latents: Sequence[LatentArrays]) -> bool:
         near = 0
         async with self.desk.running(self._decoding(latents), patient=True) as events:
             async for event in events:
-                if isinstance(event, requests.Sampled):
+                if isinstance(event, Sampled):
                     near += _near(event, self.parents[event.index])
-                elif isinstance(event, requests.Done):
+                elif isinstance(event, Done):
                     self.desk.account(self.usage, event)
         return near == len(self.parents)
 
-    def _decoding(self, latents: Sequence[Latent], *, progress: bool = False) -> requests.DecodeWork:
-        return requests.DecodeWork(
+    def _decoding(self, latents: Sequence[LatentArrays], *, progress: bool = False) -> EngineDecodeRequest:
+        return EngineDecodeRequest(
             id=work_id(),
             latents=tuple(latents),
             rtol=self.tolerance,
@@ -137,8 +129,8 @@ class Walk:
             deadline=self.caller.last_step,
         )
 
-    async def _encoded(self, *, first: bool = False) -> list[Latent]:
-        wanted = requests.EncodeWork(
+    async def _encoded(self, *, first: bool = False) -> list[LatentArrays]:
+        wanted = EngineEncodeRequest(
             id=work_id(),
             molecules=tuple(self.parents),
             seed=self.seed,
@@ -147,21 +139,21 @@ class Walk:
             client=self.caller.name,
             deadline=self.caller.last_step,
         )
-        latents: dict[int, Latent] = {}
+        latents: dict[int, LatentArrays] = {}
         async with self.desk.running(wanted, patient=not first) as events:
             if first:
                 await self.emit("start", {**self.desk.heading(self.seed), "n_molecules": self._steps})
             async for event in events:
                 match event:
-                    case requests.Encoded():
+                    case Encoded():
                         latents[event.index] = event.latent
-                    case requests.Failed():
+                    case Failed():
                         raise Problem(problem_name(event.reason), f"structure {event.index}: {event.reason}")
-                    case requests.Done():
+                    case Done():
                         self.desk.account(self.usage, event)
         return [latents[i] for i in range(len(self.parents))]
 
-    def _moved(self, latents: Sequence[Latent]) -> list[Latent]:
+    def _moved(self, latents: Sequence[LatentArrays]) -> list[LatentArrays]:
         if isinstance(self.options, InterpolateOptions):
             start, end = latents[0], aligned(latents[1], *match(self.parents[1], self.parents[0]))
             return [spherical(start, end, self._fraction(i)) for i in range(self._steps)]
@@ -172,26 +164,26 @@ class Walk:
     def _fraction(self, index: int) -> float:
         return index / (self._steps - 1)
 
-    async def _decode(self, latents: Sequence[Latent]) -> None:
+    async def _decode(self, latents: Sequence[LatentArrays]) -> None:
         wanted = self._decoding(latents, progress=self.emit is not silent)
         async with self.desk.running(wanted, patient=True) as events:
             async for event in events:
                 match event:
-                    case requests.Progress():
+                    case Progress():
                         await self.progress.under_way(event, done=len(self.found))
-                    case requests.Sampled():
+                    case Sampled():
                         self.progress.finished(event.index)
                         self.tasks.create_task(self._describe(event))
-                    case requests.Failed():
+                    case Failed():
                         self._fail(event.index, str(event.reason), event.detail)
-                    case requests.Done():
+                    case Done():
                         self.desk.account(self.usage, event)
 
-    async def _describe(self, sampled: requests.Sampled) -> None:
+    async def _describe(self, sampled: Sampled) -> None:
         try:
             molecule = Molecule(sampled.atomic_numbers, sampled.positions)
         except StructureError as error:
-            self._fail(sampled.index, str(requests.Reason.STRUCTURE), str(error))
+            self._fail(sampled.index, str(Reason.STRUCTURE), str(error))
             return
         drawing = await self.desk.draw(molecule, self.usage)
         shown = await generated(self.desk, Origin(self.seed, self.tolerance), sampled, molecule, drawing)
@@ -211,7 +203,7 @@ class Walk:
         self.failed.append({"index": index, "reason": reason, "detail": detail})
 
 
-def _near(sampled: requests.Sampled, parent: Structure) -> bool:
+def _near(sampled: Sampled, parent: Structure) -> bool:
     if not np.array_equal(sampled.atomic_numbers, parent.atomic_numbers):
         return False
     here, there = (x - x.mean(axis=0) for x in (sampled.positions, parent.positions))

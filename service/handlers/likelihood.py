@@ -7,18 +7,22 @@ from typing import Any
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
-from enflow.service.protocol import requests
-from enflow.service.handlers.served_model import Answer, Caller, Desk, Emit, Usage, problem_name, silent, unwrapped, work_id
+from enflow.service.handlers.cancellation import unwrapped
+from enflow.service.handlers.context import Caller, Emit, Usage, problem_name, silent, work_id
+from enflow.service.handlers.progress import ProgressReporter
+from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem, from_structure
-from enflow.service.handlers.progress import Progress
+from enflow.service.protocol.events import Done, Event, Failed, Progress, Scored
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EstimatorOptions, Structure
+from enflow.service.rendering.answer import Answer
 from enflow.service.schemas.requests import LikelihoodOptions, rtol
 
 
 @dataclass
-class Scoring:
+class LikelihoodHandler:
     """One /likelihood request under way: usable structures are scored together, the others answered at once."""
 
-    desk: Desk
+    desk: ServedModel
     options: LikelihoodOptions
     structures: Sequence[Molecule | EnflowError]
     seed: int
@@ -36,7 +40,7 @@ class Scoring:
         """
         molecules = {i: each for i, each in enumerate(self.structures) if isinstance(each, Molecule)}
         self.desk.check_size([each.n_atoms for each in molecules.values()])
-        self.progress = Progress(self.desk, self.emit)
+        self.progress = ProgressReporter(self.desk, self.emit)
         if molecules:
             with unwrapped():
                 async with self.tasks:
@@ -48,9 +52,9 @@ class Scoring:
         return Answer({**self.desk.heading(self.seed), "results": results, "usage": self.usage.document()}, ())
 
     async def _score(self, molecules: Mapping[int, Molecule]) -> None:
-        wanted = requests.LikelihoodWork(
+        wanted = EngineLikelihoodRequest(
             id=work_id(),
-            molecules=tuple(requests.Structure(each.atomic_numbers, each.positions) for each in molecules.values()),
+            molecules=tuple(Structure(each.atomic_numbers, each.positions) for each in molecules.values()),
             seed=self.seed,
             options=engine_options(self.options),
             progress=self.emit is not silent,
@@ -62,7 +66,7 @@ class Scoring:
             await self._start()
             await self._refuse()
             async for event in events:
-                if isinstance(event, requests.Done):
+                if isinstance(event, Done):
                     self.desk.account(self.usage, event)
                 else:
                     await self._hear(event, places[event.index])
@@ -75,19 +79,19 @@ class Scoring:
             if isinstance(each, EnflowError):
                 await self._enter(index, {"index": index, "error": self._problem(from_structure(each))}, "refused")
 
-    async def _hear(self, event: requests.Event, index: int) -> None:
+    async def _hear(self, event: Event, index: int) -> None:
         match event:
-            case requests.Progress():
+            case Progress():
                 await self.progress.under_way(replace(event, index=index), done=len(self.entries))
-            case requests.Scored():
+            case Scored():
                 self.progress.finished(index)
                 self.tasks.create_task(self._describe(event, index))
-            case requests.Failed():
+            case Failed():
                 self.progress.finished(index)
                 problem = Problem(problem_name(event.reason), failure(event))
                 await self._enter(index, {"index": index, "error": self._problem(problem)}, event.reason)
 
-    async def _describe(self, scored: requests.Scored, index: int) -> None:
+    async def _describe(self, scored: Scored, index: int) -> None:
         molecule = self.structures[index]
         assert isinstance(molecule, Molecule)
         drawing = await self.desk.draw(molecule, self.usage)
@@ -115,12 +119,12 @@ class Scoring:
         return problem.document(self.caller.request_id)
 
 
-def failure(failed: requests.Failed) -> str:
+def failure(failed: Failed) -> str:
     """What a caller is told about a molecule that the engine gave up."""
     return f"{failed.reason}: {failed.detail}" if failed.detail else str(failed.reason)
 
 
-def engine_options(options: LikelihoodOptions) -> requests.LikelihoodOptions:
+def engine_options(options: LikelihoodOptions) -> EstimatorOptions:
     """The options in the engine's words."""
     tolerance = rtol(options.tolerance)
-    return requests.LikelihoodOptions(options.divergence, options.probes, options.draws, tolerance, tolerance)
+    return EstimatorOptions(options.divergence, options.probes, options.draws, tolerance, tolerance)

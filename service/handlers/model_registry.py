@@ -4,40 +4,40 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from enflow.service.model_card import Card
-from enflow.service.handlers.served_model import Desk
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.model_card import ModelCard
 from enflow.service.problems import At, Problem, retry_after
 from enflow.service.schemas.requests import SampleRequest
-from enflow.service.settings import Limits
+from enflow.service.settings import RequestLimits
 
 
 @dataclass
-class Reception:
+class ModelRegistry:
     """The desks of all models by name; the first one's answers where none is named."""
 
-    desks: dict[str, Desk]
+    desks: dict[str, ServedModel]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
 
-    def __iter__(self) -> Iterator[Desk]:
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(self.desks.values())
 
     @property
-    def first(self) -> Desk:
+    def first(self) -> ServedModel:
         """The desk of the first model."""
         return next(iter(self))
 
     @property
-    def cards(self) -> list[Card]:
+    def cards(self) -> list[ModelCard]:
         """Of all models."""
         return [desk.card for desk in self]
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> RequestLimits:
         """What one request may ask for."""
         return self.first.limits
 
-    def named(self, name: str | None) -> Desk:
+    def named(self, name: str | None) -> ServedModel:
         """The desk of a model.
 
         Raises:
@@ -50,7 +50,7 @@ class Reception:
             raise Problem("invalid", f"found no model of that name, {expected}", [At("/model", expected)])
         return self.desks[name]
 
-    def sampling(self, asked: SampleRequest) -> tuple[Desk, SampleRequest]:
+    def sampling(self, asked: SampleRequest) -> tuple[ServedModel, SampleRequest]:
         """Where molecules are made, and what is asked for there.
 
         Raises:
@@ -63,7 +63,7 @@ class Reception:
             raise Problem("invalid", f"found a formula, but {desk.card.name} draws the elements itself")
         return desk, desk.settled(asked)
 
-    def walking(self, name: str | None) -> Desk:
+    def walking(self, name: str | None) -> ServedModel:
         """The desk of a model whose latents can be walked.
 
         Raises:
@@ -89,7 +89,7 @@ class Reception:
         await asyncio.sleep(seconds)
         self.stopping.set()
 
-    def _for_formulas(self) -> Desk:
+    def _for_formulas(self) -> ServedModel:
         for desk in self:
             if desk.card.takes_formulas:
                 return desk

@@ -3,23 +3,24 @@
 import time
 from typing import Any
 
-from enflow.service.protocol import requests
-from enflow.service.handlers.served_model import Desk, Emit
+from enflow.service.handlers.context import Emit
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.protocol.events import Progress
 
 PAUSE_S = 0.2
 """Between two notes of progress: an eye wants no more, and a long stream stays small."""
 
 
-class Progress:
+class ProgressReporter:
     """Which molecules are under way, and how far; told at most five times a second."""
 
-    def __init__(self, desk: Desk, emit: Emit) -> None:
+    def __init__(self, desk: ServedModel, emit: Emit) -> None:
         self._desk = desk
         self._emit = emit
         self._running: dict[int, tuple[float, int]] = {}
         self._told = 0.0
 
-    async def under_way(self, event: requests.Progress, **counts: int) -> None:
+    async def under_way(self, event: Progress, **counts: int) -> None:
         """Note that a molecule moved; tell it, and its frame, where it is time to."""
         self._running[event.index] = (event.t, event.nfe)
         if event.frame is not None:

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
-from enflow.service.protocol import requests
-from enflow.service.chemistry.rdkit_pool import Drawing
-from enflow.service.handlers.served_model import Answer, Caller, Desk, Emit, Usage, refuse_nothing, silent, unwrapped, work_id
-from enflow.service.rendering.molecules import Portrait
-from enflow.service.handlers.progress import Progress
+from enflow.service.chemistry.acceptance import Rejection, rejection
+from enflow.service.chemistry.rdkit_pool import BondReport
+from enflow.service.handlers.cancellation import unwrapped
+from enflow.service.handlers.context import Caller, Emit, Usage, refuse_nothing, silent, work_id
+from enflow.service.handlers.progress import ProgressReporter
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
+from enflow.service.rendering.answer import Answer
+from enflow.service.rendering.molecules import RenderedMolecule
 from enflow.service.schemas.requests import SampleRequest, rtol
-from enflow.service.chemistry.acceptance import Objection, objection
 
 
 class Origin(NamedTuple):
@@ -24,21 +28,21 @@ class Origin(NamedTuple):
 
 
 @dataclass
-class Generation:
+class SamplingHandler:
     """One /sample request under way: attempts run side by side, and every molecule is answered for.
 
     Molecule j of n tries the indices j, j + n, j + 2n, ... after `first_index` until one passes. So the answer depends
     on the seed alone, not on which molecule happened to finish first, and nothing is computed that nobody asked for.
     """
 
-    desk: Desk
+    desk: ServedModel
     request: SampleRequest
     seed: int
     caller: Caller
     emit: Emit
     usage: Usage = field(default_factory=Usage)
     tried: int = 0
-    found: list[Portrait] = field(default_factory=list)
+    found: list[RenderedMolecule] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -51,7 +55,7 @@ class Generation:
             Problem: the request is refused, or nothing was finished in time.
         """
         self.desk.check_size(self.request.sizes, self.request.frames)
-        self.progress = Progress(self.desk, self.emit)
+        self.progress = ProgressReporter(self.desk, self.emit)
         with unwrapped():
             async with self.tasks:
                 self.tasks.create_task(self._attempt(self.request.first_index, self.request.sizes, first=True))
@@ -60,7 +64,7 @@ class Generation:
 
     async def _attempt(self, first_index: int, sizes: tuple[int | None, ...], *, first: bool = False) -> None:
         request, tolerance = self.request, rtol(self.request.tolerance)
-        wanted = requests.SampleWork(
+        wanted = EngineSampleRequest(
             id=work_id(),
             seed=self.seed,
             n_atoms=sizes,
@@ -86,32 +90,32 @@ class Generation:
         return Origin(self.seed, rtol(self.request.tolerance))
 
     @property
-    def _nll(self) -> requests.LikelihoodOptions | None:
+    def _nll(self) -> EstimatorOptions | None:
         tolerance = rtol(self.request.tolerance)
-        return requests.LikelihoodOptions(rtol=tolerance, atol=tolerance) if self.request.with_nll else None
+        return EstimatorOptions(rtol=tolerance, atol=tolerance) if self.request.with_nll else None
 
-    async def _hear(self, event: requests.Event) -> None:
+    async def _hear(self, event: Event) -> None:
         match event:
-            case requests.Progress():
+            case Progress():
                 await self.progress.under_way(event, done=len(self.found), tried=self.tried)
-            case requests.Sampled():
+            case Sampled():
                 self.progress.finished(event.index)
                 self.tasks.create_task(self._judge(event))
-            case requests.Failed():
+            case Failed():
                 self.progress.finished(event.index)
-                self._reject(event.index, Objection(f"solver: {event.reason}", event.detail), event)
-            case requests.Done():
+                self._reject(event.index, Rejection(f"solver: {event.reason}", event.detail), event)
+            case Done():
                 self.desk.account(self.usage, event)
 
-    async def _judge(self, sampled: requests.Sampled) -> None:
+    async def _judge(self, sampled: Sampled) -> None:
         try:
             molecule = Molecule(sampled.atomic_numbers, sampled.positions)
         except StructureError as error:  # a bad sample can lie beyond any molecule
-            beyond = Objection("no structure", "atoms beyond all bounds")
-            self._reject(sampled.index, beyond, requests.Failed("", sampled.index, requests.Reason.STRUCTURE, str(error)))
+            beyond = Rejection("no structure", "atoms beyond all bounds")
+            self._reject(sampled.index, beyond, Failed("", sampled.index, Reason.STRUCTURE, str(error)))
             return
         drawing = await self.desk.draw(molecule, self.usage)
-        if against := objection(self.request.only, drawing.bonds, drawing.unstable_atoms):
+        if against := rejection(self.request.only, drawing.bonds, drawing.unstable_atoms):
             self._reject(sampled.index, against)
             return
         score = sampled.likelihood
@@ -126,11 +130,11 @@ class Generation:
         self.desk.telemetry.molecules.labels("sampled", "stable" if drawing.stable else drawing.bonds.status).inc()
         await self.emit("molecule", {"molecule": shown.fields})
 
-    async def _score(self, index: int, molecule: Molecule) -> requests.Scored | None:
+    async def _score(self, index: int, molecule: Molecule) -> Scored | None:
         assert self._nll is not None
-        wanted = requests.LikelihoodWork(
+        wanted = EngineLikelihoodRequest(
             id=work_id(),
-            molecules=(requests.Structure(molecule.atomic_numbers, molecule.positions),),
+            molecules=(Structure(molecule.atomic_numbers, molecule.positions),),
             seed=self.seed,
             options=self._nll,
             first_index=index,
@@ -140,18 +144,18 @@ class Generation:
         score = None
         async with self.desk.running(wanted, patient=True) as events:
             async for event in events:
-                score = event if isinstance(event, requests.Scored) else score
-                if isinstance(event, requests.Done):
+                score = event if isinstance(event, Scored) else score
+                if isinstance(event, Done):
                     self.desk.account(self.usage, event)
         return score
 
-    def _reject(self, index: int, against: Objection, failure: requests.Failed | None = None) -> None:
+    def _reject(self, index: int, against: Rejection, failure: Failed | None = None) -> None:
         self.rejected[against.kind] += 1
         self.reasons[against.reason or against.kind] += 1
         self.desk.telemetry.molecules.labels("sampled", against.kind).inc()
         n = len(self.request.sizes)
         place, attempt = (index - self.request.first_index) % n, (index - self.request.first_index) // n
-        late = failure is not None and failure.reason in (requests.Reason.DEADLINE, requests.Reason.CANCELLED)
+        late = failure is not None and failure.reason in (Reason.DEADLINE, Reason.CANCELLED)
         if self.request.only != "any" and attempt + 1 < self.desk.limits.max_attempts and not late:
             self.tasks.create_task(self._attempt(index + n, (self.request.sizes[place],)))
         elif failure is not None:
@@ -178,13 +182,13 @@ class Generation:
 
 
 async def generated(
-    desk: Desk,
+    desk: ServedModel,
     origin: Origin,
-    sampled: requests.Sampled,
+    sampled: Sampled,
     molecule: Molecule,
-    drawing: Drawing,
-    score: requests.Scored | None = None,
-) -> Portrait:
+    drawing: BondReport,
+    score: Scored | None = None,
+) -> RenderedMolecule:
     """A generated molecule as the API shows it."""
     seed, tolerance = origin
     weights = {"model": desk.card.name, "sha256": desk.card.sha256}

@@ -4,39 +4,42 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.particle_systems import System
+from enflow.model.chem.particle_systems import ParticleSystem
 from enflow.model.errors import StructureError
-from enflow.service.chemistry.rdkit_pool import Drawing, FileFormat
-from enflow.service.rendering.particles import cluster_fields, cluster_frame, cluster_scores, unbound
-from enflow.service.handlers.served_model import Desk, Usage
-from enflow.service.api.negotiation import HTML, JSON, NDJSON, SSE, XYZ, ZIP
-from enflow.service.rendering.molecules import Portrait
+from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat
+from enflow.service.handlers.context import Usage
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.media_types import HTML, JSON, NDJSON, SSE, XYZ, ZIP
 from enflow.service.problems import At, Problem
+from enflow.service.protocol.events import Frame, Scored
+from enflow.service.rendering.molecules import RenderedMolecule
+from enflow.service.rendering.particles import cluster_fields, cluster_frame, cluster_scores, unbound
 from enflow.service.schemas.requests import SampleRequest
-from enflow.service.protocol.requests import Frame, Scored
 
 
-class ParticleDesk(Desk):
-    """See `Desk`."""
+class ServedParticles(ServedModel):
+    """See `ServedModel`."""
 
     formats: ClassVar[Sequence[str]] = (JSON, XYZ, NDJSON, SSE, HTML, ZIP)
 
     @property
-    def system(self) -> System:
+    def system(self) -> ParticleSystem:
         """Of the model."""
         found = self.card.system
         assert found is not None, "this desk is for particles"
         return found
 
-    async def draw(self, molecule: Molecule, usage: Usage) -> Drawing:  # noqa: ARG002
+    async def draw(self, molecule: Molecule, usage: Usage) -> BondReport:  # noqa: ARG002
         """There is nothing to infer."""
-        return Drawing(unbound(molecule), 0, molecule.n_atoms)
+        return BondReport(unbound(molecule), 0, molecule.n_atoms)
 
-    async def portray(self, molecule: Molecule, drawing: Drawing, properties: Mapping[str, object]) -> Portrait:
+    async def portray(
+        self, molecule: Molecule, drawing: BondReport, properties: Mapping[str, object]
+    ) -> RenderedMolecule:
         """Particles with their positions and their energy."""
         energy = self.system.energy(molecule.positions)
         whole = self.system.molecule(molecule.positions, molecule.name, {**properties, "energy": energy})
-        return Portrait(whole, drawing.bonds, cluster_fields(self.system, whole))
+        return RenderedMolecule(whole, drawing.bonds, cluster_fields(self.system, whole))
 
     def frame(self, frame: Frame) -> dict[str, Any]:
         """Positions on the way."""

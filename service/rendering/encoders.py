@@ -7,9 +7,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from enflow.service.chemistry.rdkit_pool import Chemistry, WrittenForm
-from enflow.service.handlers.served_model import Answer, Desk
-from enflow.service.api.negotiation import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
+from enflow.service.chemistry.rdkit_pool import RDKitPool, WrittenForm
+from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
+from enflow.service.rendering.answer import Answer
 
 SCORE_FORMATS = (JSON, NDJSON, SSE)
 """What answers that are scores can be."""
@@ -22,9 +22,10 @@ FILE_NAMES: Mapping[str, str] = {
 }
 
 
-async def render(answer: Answer, media_type: str, parameters: Mapping[str, str], desk: Desk) -> bytes:
+async def encode_answer(
+    answer: Answer, media_type: str, parameters: Mapping[str, str], chemistry: RDKitPool, formats: Sequence[str]
+) -> bytes:
     """The body of an answer; `parameters` of the media type may ask for `version=V3000` of SDF."""
-    chemistry = desk.chemistry
     match media_type:
         case "chemical/x-xyz":
             return _xyz(answer).encode()
@@ -35,7 +36,7 @@ async def render(answer: Answer, media_type: str, parameters: Mapping[str, str],
             return await _written(answer, "html", chemistry)
         case "application/zip":
             parts = {"molecules.xyz": _xyz(answer).encode(), "answer.json": await _json(answer.document)}
-            if SDF in desk.formats:
+            if SDF in formats:
                 parts = {"molecules.sdf": await _written(answer, "sdf", chemistry), **parts}
             return await asyncio.to_thread(_zip, parts)
         case _:
@@ -51,7 +52,7 @@ def _xyz(answer: Answer) -> str:
     return "".join(each.fields["xyz"] for each in answer.portraits)
 
 
-async def _written(answer: Answer, form: WrittenForm, chemistry: Chemistry) -> bytes:
+async def _written(answer: Answer, form: WrittenForm, chemistry: RDKitPool) -> bytes:
     molecules = [each.molecule for each in answer.portraits]
     return (await chemistry.write(molecules, [each.bonds for each in answer.portraits], form)).encode()
 

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enflow.model.chem.bonds import Bonds
-from enflow.model.chem.molecule import Molecule
 from enflow.model.chem.io.xyz import write_xyz
-from enflow.service.protocol import requests
-from enflow.service.model_card import Card
-from enflow.service.chemistry.rdkit_pool import Chemistry, Drawing
+from enflow.model.chem.molecule import Molecule
+from enflow.service.chemistry.rdkit_pool import BondReport, RDKitPool
+from enflow.service.model_card import ModelCard
+from enflow.service.protocol.events import Frame, Scored
 
 
 @dataclass(frozen=True)
-class Portrait:
+class RenderedMolecule:
     """A molecule with its provenance as properties, its bonds, and the fields that every answer shows."""
 
     molecule: Molecule
@@ -24,9 +24,9 @@ class Portrait:
     fields: Mapping[str, Any]
 
 
-async def portrait(
-    chemistry: Chemistry, molecule: Molecule, drawing: Drawing, properties: Mapping[str, object]
-) -> Portrait:
+async def render_molecule(
+    chemistry: RDKitPool, molecule: Molecule, drawing: BondReport, properties: Mapping[str, object]
+) -> RenderedMolecule:
     """A molecule as every answer shows it; `properties` go into the XYZ comment and the SDF data items."""
     bonds = drawing.bonds
     whence = {**properties, "bonds": bonds.method or "failed", "smiles": bonds.smiles, "stable": drawing.stable}
@@ -50,10 +50,10 @@ async def portrait(
         "stable": drawing.stable,
         "atom_stability": drawing.atom_stability,
     }
-    return Portrait(named, bonds, fields)
+    return RenderedMolecule(named, bonds, fields)
 
 
-def score_fields(card: Card, scored: requests.Scored, n_atoms: int) -> dict[str, Any]:
+def score_fields(card: ModelCard, scored: Scored, n_atoms: int) -> dict[str, Any]:
     """The numbers of a score as the API names them."""
     return {
         "nll": scored.nll,
@@ -66,7 +66,7 @@ def score_fields(card: Card, scored: requests.Scored, n_atoms: int) -> dict[str,
     }
 
 
-def frame_document(frame: requests.Frame) -> dict[str, Any]:
+def frame_document(frame: Frame) -> dict[str, Any]:
     """A frame of a molecule's way; coordinates to a ten-thousandth of an angstrom are plenty for drawing."""
     return {
         "t": round(frame.t, 6),

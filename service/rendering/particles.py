@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from enflow.model.chem.bonds import Bonds
-from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.particle_systems import System
 from enflow.model.chem.io.xyz import write_xyz
-from enflow.service.protocol import requests
+from enflow.model.chem.molecule import Molecule
+from enflow.model.chem.particle_systems import ParticleSystem
+from enflow.service.protocol.events import Frame, Scored
 
 KIND = "particles"
 
@@ -19,7 +19,7 @@ def unbound(molecule: Molecule) -> Bonds:
     return Bonds("ok", version("rdkit"), charges=(0,) * molecule.n_atoms, fragments=molecule.n_atoms)
 
 
-def cluster_fields(system: System, molecule: Molecule) -> dict[str, Any]:
+def cluster_fields(system: ParticleSystem, molecule: Molecule) -> dict[str, Any]:
     """What every answer says of particles; the energy is in units of the temperature, null where nobody knows it."""
     return {
         "kind": KIND,
@@ -30,7 +30,7 @@ def cluster_fields(system: System, molecule: Molecule) -> dict[str, Any]:
     }
 
 
-def cluster_scores(system: System, scored: requests.Scored, molecule: Molecule) -> dict[str, Any]:
+def cluster_scores(system: ParticleSystem, scored: Scored, molecule: Molecule) -> dict[str, Any]:
     """The numbers of a score; `log_weight` is that of the sample under exp(-energy), up to a constant."""
     energy = system.energy(molecule.positions)
     return {
@@ -44,7 +44,7 @@ def cluster_scores(system: System, scored: requests.Scored, molecule: Molecule) 
     }
 
 
-def cluster_frame(system: System, frame: requests.Frame) -> dict[str, Any]:
+def cluster_frame(system: ParticleSystem, frame: Frame) -> dict[str, Any]:
     """A frame of the particles' way."""
     positions = np.round(system.coordinates(frame.positions), 4).tolist()
     return {"t": round(frame.t, 6), "nfe": frame.nfe, "positions": positions}

@@ -53,7 +53,7 @@ Tolerance = Annotated[
     Field(description="rtol = atol of the adaptive solver, by name or as a number"),
 ]
 Deadline = Annotated[float, Field(gt=0), Within("max_deadline_s")]
-Format = Literal["xyz", "sdf", "smiles3d"]
+StructureFormat = Literal["xyz", "sdf", "smiles3d"]
 """smiles3d: a SMILES in each line, given a geometry by RDKit."""
 
 
@@ -62,7 +62,7 @@ def rtol(tolerance: str | float) -> float:
     return TOLERANCES[tolerance] if isinstance(tolerance, str) else tolerance
 
 
-class Work(Strict):
+class RequestOptions(Strict):
     """What every request that computes may say."""
 
     model: Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={ANY_MODEL: True})] | None = Field(
@@ -73,7 +73,7 @@ class Work(Strict):
     deadline_s: Deadline | None = Field(default=None, description="seconds from now until the answer must be complete")
 
 
-class SampleRequest(Work):
+class SampleRequest(RequestOptions):
     """Generate molecules."""
 
     model_config = ConfigDict(
@@ -123,11 +123,11 @@ class SampleRequest(Work):
 class StructureText(Strict):
     """Structures as the text of a file, one record or many."""
 
-    format: Format
+    format: StructureFormat
     data: str
 
 
-class LikelihoodOptions(Work):
+class LikelihoodOptions(RequestOptions):
     """How to score; beside a file these are query parameters or form fields."""
 
     divergence: Literal["exact", "hutchinson"] = "exact"
@@ -139,7 +139,7 @@ class LikelihoodOptions(Work):
     )
 
 
-class InterpolateOptions(Work):
+class InterpolateOptions(RequestOptions):
     """How to walk from one structure to another."""
 
     steps: Annotated[int, Field(ge=2), Within("max_molecules")] = Field(
@@ -148,7 +148,7 @@ class InterpolateOptions(Work):
     tolerance: Tolerance = "precise"
 
 
-class VariationsOptions(Work):
+class VariationsOptions(RequestOptions):
     """How to vary one structure."""
 
     n_molecules: Annotated[int, Field(ge=1), Within("max_molecules")] = 8

@@ -5,10 +5,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from enflow.service.schemas.requests import Strict
-from enflow.service.settings import Limits
+from enflow.service.settings import RequestLimits
 
 
-class Bonds(Strict):
+class BondsOut(Strict):
     """What RDKit made of the geometry."""
 
     status: Literal["ok", "failed"]
@@ -19,7 +19,7 @@ class Bonds(Strict):
     rdkit: str
 
 
-class Parts(Strict):
+class PartsOut(Strict):
     """The terms of the NLL, in nats: they sum to it."""
 
     base: float
@@ -28,7 +28,7 @@ class Parts(Strict):
     n_atoms: float
 
 
-class Frame(Strict):
+class FrameOut(Strict):
     """A molecule on its way at time t (0 = noise, 1 = molecule); positions in angstrom."""
 
     t: float
@@ -52,7 +52,7 @@ class MoleculeOut(Strict):
     smiles: str | None
     xyz: str
     sdf: str | None
-    bonds: Bonds
+    bonds: BondsOut
     valid: bool
     stable: bool
     atom_stability: float
@@ -61,11 +61,11 @@ class MoleculeOut(Strict):
     nll: float | None = Field(default=None, description="with_nll: as one entry of /likelihood")
     nll_per_atom: float | None = None
     std_error: float | None = None
-    parts: Parts | None = None
+    parts: PartsOut | None = None
     atom_base: list[float] | None = None
     path: Path | None = None
     percentile: float | None = None
-    frames: list[Frame] | None = None
+    frames: list[FrameOut] | None = None
     fraction: float | None = Field(default=None, description="/interpolate: the share of the way, 0 to 1")
     distance: float | None = Field(
         default=None, description="RMSD from the first parent, in angstrom: atoms matched, best superposition"
@@ -73,14 +73,14 @@ class MoleculeOut(Strict):
     distance_to_end: float | None = Field(default=None, description="/interpolate: that from the second parent")
 
 
-class ParticleParts(Strict):
+class ParticlePartsOut(Strict):
     """The terms of the NLL of particles, in nats: they sum to it."""
 
     base: float
     divergence: float
 
 
-class ParticleFrame(Strict):
+class ParticleFrameOut(Strict):
     """Particles on their way at time t (0 = noise, 1 = sample)."""
 
     t: float
@@ -104,10 +104,10 @@ class ParticlesOut(Strict):
     log_prob: float | None = None
     log_weight: float | None = Field(default=None, description="log of exp(-energy) over the density, up to log Z")
     std_error: float | None = None
-    parts: ParticleParts | None = None
+    parts: ParticlePartsOut | None = None
     atom_base: list[float] | None = None
     path: Path | None = None
-    frames: list[ParticleFrame] | None = None
+    frames: list[ParticleFrameOut] | None = None
 
 
 class FailedOut(Strict):
@@ -118,7 +118,7 @@ class FailedOut(Strict):
     detail: str
 
 
-class Attempts(Strict):
+class AttemptsOut(Strict):
     """How many molecules were computed for this answer, how many are in it, and what was wrong with the others.
 
     Both counts add up to tried - found.
@@ -137,7 +137,7 @@ class ModelOut(Strict):
     sha256: str
 
 
-class Usage(Strict):
+class UsageOut(Strict):
     """Milliseconds in the queue, on the device, for the bonds; evaluations of the velocity over all molecules."""
 
     queue_ms: float
@@ -153,8 +153,8 @@ class SampleResponse(Strict):
     model: ModelOut
     molecules: list[MoleculeOut | ParticlesOut]
     failed: list[FailedOut]
-    attempts: Attempts
-    usage: Usage
+    attempts: AttemptsOut
+    usage: UsageOut
 
 
 class WalkResponse(Strict):
@@ -164,10 +164,10 @@ class WalkResponse(Strict):
     model: ModelOut
     molecules: list[MoleculeOut]
     failed: list[FailedOut]
-    usage: Usage
+    usage: UsageOut
 
 
-class ErrorItem(Strict):
+class ErrorItemOut(Strict):
     """One error and its place."""
 
     at: str
@@ -182,7 +182,7 @@ class ProblemOut(Strict):
     status: int
     detail: str
     instance: str
-    errors: list[ErrorItem]
+    errors: list[ErrorItemOut]
 
 
 class ScoreOut(Strict):
@@ -194,14 +194,14 @@ class ScoreOut(Strict):
     smiles: str | None
     xyz: str
     sdf: str | None
-    bonds: Bonds
+    bonds: BondsOut
     valid: bool
     stable: bool
     atom_stability: float
     nll: float
     nll_per_atom: float
     std_error: float | None
-    parts: Parts
+    parts: PartsOut
     atom_base: list[float] = Field(description="what each atom takes of the part base: where it is unlikely")
     path: Path = Field(description="of one draw; an estimate where the divergence is one")
     percentile: float | None = Field(description="share in % of held-out QM9 molecules of this size with a lower NLL")
@@ -226,7 +226,7 @@ class ParticleScoreOut(Strict):
     log_prob: float
     log_weight: float | None
     std_error: float | None
-    parts: ParticleParts
+    parts: ParticlePartsOut
     atom_base: list[float]
     path: Path
     divergence: Literal["exact", "hutchinson"]
@@ -237,7 +237,7 @@ class ParticleScoreOut(Strict):
     quadrature_error: float
 
 
-class ScoreError(Strict):
+class ScoreErrorOut(Strict):
     """A structure that could not be scored, and why."""
 
     index: int
@@ -249,11 +249,11 @@ class LikelihoodResponse(Strict):
 
     seed: int
     model: ModelOut
-    results: list[ScoreOut | ParticleScoreOut | ScoreError]
-    usage: Usage
+    results: list[ScoreOut | ParticleScoreOut | ScoreErrorOut]
+    usage: UsageOut
 
 
-class Queue(Strict):
+class QueueOut(Strict):
     """Molecules that wait, and that run."""
 
     waiting: int
@@ -266,12 +266,12 @@ class HealthOut(Strict):
     status: Literal["ok", "failing"]
     reason: str
     step_age_s: float = Field(description="seconds since the device last finished a step")
-    queue: Queue
+    queue: QueueOut
     device: str
     models: dict[str, str] = Field(description="the state of each model's engine: ready, or why not")
 
 
-class LimitsOut(Limits):
+class LimitsOut(RequestLimits):
     """The limits in force."""
 
 

@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
+from enflow.service.protocol.status import Stats
 from enflow.service.settings import Settings
 from enflow.service.telemetry import Telemetry, Watched
-from enflow.service.protocol.requests import Stats
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from enflow.model.checkpoint import Card, Dataset, load, load_particles, read_card, save, write_card
+from enflow.model.card import Card, Dataset, read_card, write_card
+from enflow.model.checkpoint import load, load_particles, save
 from enflow.model.config import (
     DequantizerConfig,
     EGNNConfig,

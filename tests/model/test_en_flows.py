@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from enflow.model.batch import collate
-from enflow.model.checkpoint import Card, Dataset, import_en_flows, load, save
+from enflow.model.card import Card, Dataset
+from enflow.model.checkpoint import import_en_flows, load, save
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import WeightsError
 from enflow.model.flow import divergence

@@ -26,7 +26,8 @@ def tiny_weights(directory: Path) -> Path:
     """Weights with the shape of a real model that has learnt nothing: every path through the service, in no time."""
     import torch
 
-    from enflow.model.checkpoint import Card, Dataset, save
+    from enflow.model.card import Card, Dataset
+    from enflow.model.checkpoint import save
     from enflow.model.config import EGNNConfig, FlowConfig
     from enflow.model.flow.distributions import AtomCountPrior
     from enflow.model.flow.molecule_flow import MoleculeFlow

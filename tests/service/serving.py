@@ -17,8 +17,8 @@ from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.service.api.app import create_app
 from enflow.service.api.server import Server
+from enflow.service.client.base import EngineClient
 from enflow.service.settings import ChemistrySettings, Settings
-from enflow.service.client.process_client import EngineClient
 
 CARD = {
     "name": "tiny",

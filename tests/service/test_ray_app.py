@@ -24,9 +24,10 @@ import yaml
 
 from enflow.model.checkpoint import load_particles
 from enflow.model.chem.elements import SYMBOLS
+from enflow.service.client.replica_client import ReplicaStatus
 from enflow.service.engine.core import from_weights, run
-from enflow.service.client.replica_client import Pulse
-from enflow.service.protocol.requests import Sampled, SampleWork
+from enflow.service.protocol.events import Sampled
+from enflow.service.protocol.requests import EngineSampleRequest
 from tests.service.serving import tiny_formula_weights, tiny_particle_weights, tiny_weights
 
 pytestmark = [
@@ -49,7 +50,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected(weights: Path, count: int, seed: int, tolerance: float) -> dict[int, Sampled]:
     """What one engine without Ray makes."""
-    work = SampleWork(id="a", seed=seed, n_atoms=(9,) * count, rtol=tolerance, atol=tolerance)
+    work = EngineSampleRequest(id="a", seed=seed, n_atoms=(9,) * count, rtol=tolerance, atol=tolerance)
     engine = from_weights(str(weights), "cpu", threads=1)
     return {event.index: event for event in run(engine, work) if isinstance(event, Sampled)}
 
@@ -106,7 +107,7 @@ class Cluster:
     http: httpx.Client
     stage: Any
 
-    def pulses(self) -> dict[str, Pulse]:
+    def pulses(self) -> dict[str, ReplicaStatus]:
         return {pulse.replica: pulse for pulse in until(self._felt, "the engines say something")}
 
     def sees(self, engines: int) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int8, Int64, Num
 from rdkit import Chem, rdBase
 
-from enflow.model.chem.elements import STABILITY_TABLE, SYMBOLS, VALENCES, BondTable
 from enflow.model.chem.analysis.histograms import equal_sizes
+from enflow.model.chem.elements import STABILITY_TABLE, SYMBOLS, VALENCES, BondTable
 from enflow.model.chem.molecule import Molecule
 
 Z_95 = 1.959963984540054

@@ -8,11 +8,11 @@ from typing import Literal, get_args
 
 from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.io.gallery import write_gallery
-from enflow.model.chem.molecule import Molecule
 from enflow.model.chem.io.sdf import read_sdf, write_sdf
 from enflow.model.chem.io.smiles import read_smiles
-from enflow.model.chem.io.text import Limits, decode
+from enflow.model.chem.io.text import ReadLimits, decode
 from enflow.model.chem.io.xyz import read_xyz, write_xyz
+from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
 Format = Literal["xyz", "sdf", "json", "html"]
@@ -22,7 +22,9 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 READERS = {"xyz": read_xyz, "sdf": read_sdf, "smiles3d": read_smiles}
 
 
-def read(data: str | bytes, form: str | None = None, limits: Limits | None = None) -> list[Molecule | StructureError]:
+def read(
+    data: str | bytes, form: str | None = None, limits: ReadLimits | None = None
+) -> list[Molecule | StructureError]:
     """The structures of a file in order: a molecule, or what is wrong with that record; one never spoils the others.
 
     Args:
@@ -33,7 +35,7 @@ def read(data: str | bytes, form: str | None = None, limits: Limits | None = Non
     Raises:
         StructureError: the file as a whole cannot be read: empty, too large, no known format.
     """
-    limits = limits or Limits()
+    limits = limits or ReadLimits()
     text = decode(data, limits)
     form = form or sniff(text)
     if form not in READERS:

@@ -9,15 +9,15 @@ from jaxtyping import Float64
 from rdkit import Chem, rdBase
 
 from enflow.model.chem.bonds import Bonds, to_mol
+from enflow.model.chem.io.text import Line, Lines, ReadLimits, Token, atom_count, atomic_number, coordinate, integer
 from enflow.model.chem.molecule import Molecule, check_apart
-from enflow.model.chem.io.text import Limits, Line, Lines, Token, atom_count, atomic_number, coordinate, integer
 from enflow.model.errors import StructureError
 
 MAX_LINES = 50_000
 """Of a record; a file of nothing but line ends would otherwise become objects of a hundred times its size."""
 
 
-def read_sdf(text: str, limits: Limits) -> Iterator[Molecule | StructureError]:
+def read_sdf(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureError]:
     """The structures of an SDF text in order, each a molecule or what is wrong with it; bonds are not kept.
 
     Data items become properties, the title the name. A single molfile is an SDF of one record.
@@ -48,7 +48,7 @@ def _records(lines: Lines) -> Iterator[list[Line]]:
         yield record
 
 
-def _molecule(record: list[Line], limits: Limits) -> Molecule:
+def _molecule(record: list[Line], limits: ReadLimits) -> Molecule:
     if len(record) > MAX_LINES:
         raise record[0].error(f"found more than {MAX_LINES} lines, expected at most so many in a record")
     if len(record) < 4:
@@ -71,7 +71,7 @@ def _molecule(record: list[Line], limits: Limits) -> Molecule:
     return molecule
 
 
-def _check_atoms(block: list[Line], limits: Limits) -> int:
+def _check_atoms(block: list[Line], limits: ReadLimits) -> int:
     counts = block[3]
     version = counts.field(33, 39)
     if version.text == "V2000":
@@ -81,7 +81,7 @@ def _check_atoms(block: list[Line], limits: Limits) -> int:
     raise version.error("V2000 or V3000 at the end of the counts line")
 
 
-def _check_v2000(block: list[Line], limits: Limits) -> int:
+def _check_v2000(block: list[Line], limits: ReadLimits) -> int:
     n_atoms = atom_count(block[3].field(0, 3), limits)
     n_bonds = integer(block[3].field(3, 6), "a number of bonds")
     if len(block) - 5 < n_atoms + n_bonds:
@@ -93,7 +93,7 @@ def _check_v2000(block: list[Line], limits: Limits) -> int:
     return n_atoms
 
 
-def _check_v3000(block: list[Line], limits: Limits) -> int:
+def _check_v3000(block: list[Line], limits: ReadLimits) -> int:
     counts: Token | None = None
     n_atoms = 0
     inside, atoms = False, list[Line]()

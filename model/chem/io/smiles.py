@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
+from enflow.model.chem.io.text import Line, Lines, ReadLimits
 from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.io.text import Limits, Line, Lines
 from enflow.model.errors import StructureError
 
 MAX_ATOMS = 100
@@ -16,7 +16,7 @@ SEED = 0xE2F
 """Of the embedding: the same SMILES gives the same geometry."""
 
 
-def read_smiles(text: str, limits: Limits) -> Iterator[Molecule | StructureError]:
+def read_smiles(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureError]:
     """The molecules of a text with a SMILES in each line, and perhaps a name after it.
 
     Hydrogen atoms are added; the geometry is the first one of ETKDG (Riniker and Landrum, J. Chem. Inf. Model. 55,

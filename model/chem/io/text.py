@@ -15,7 +15,7 @@ MAX_LINE = 20_000
 
 
 @dataclass(frozen=True)
-class Limits:
+class ReadLimits:
     """What a file may ask for; checked before anything of that size is made."""
 
     max_bytes: int = 16_000_000
@@ -107,7 +107,7 @@ def shown(text: str) -> str:
     return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…").replace("\\u2026", "…")
 
 
-def decode(data: str | bytes, limits: Limits) -> str:
+def decode(data: str | bytes, limits: ReadLimits) -> str:
     """The text of a file, its byte order mark removed.
 
     Raises:
@@ -175,7 +175,7 @@ def atomic_number(token: Token) -> int:
     return ATOMIC_NUMBERS[symbol]
 
 
-def atom_count(token: Token, limits: Limits) -> int:
+def atom_count(token: Token, limits: ReadLimits) -> int:
     """How many atoms a record announces.
 
     Raises:

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from enflow.model.chem.io.text import Line, Lines, ReadLimits, Token, atom_count, coordinate, element, integer, number
 from enflow.model.chem.molecule import Molecule, check_apart
-from enflow.model.chem.io.text import Limits, Line, Lines, Token, atom_count, coordinate, element, integer, number
 from enflow.model.errors import StructureError
 
 
-def read_xyz(text: str, limits: Limits) -> Iterator[Molecule | StructureError]:
+def read_xyz(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureError]:
     """The structures of an XYZ text in order, each a molecule or what is wrong with it.
 
     A record is the number of atoms, a comment, and one line per atom: element, x, y, z in angstrom. Taken as well:
@@ -50,7 +50,7 @@ _CELL = re.compile(r"Vector[123][ \t]|Offset[ \t]")
 _LOGICAL = {"T", "F", "true", "false", "True", "False", "TRUE", "FALSE"}
 
 
-def _attempt(lines: Lines, start: Line, index: int, limits: Limits) -> Molecule | StructureError:
+def _attempt(lines: Lines, start: Line, index: int, limits: ReadLimits) -> Molecule | StructureError:
     try:
         return _record(lines, limits)
     except StructureError as error:
@@ -59,7 +59,7 @@ def _attempt(lines: Lines, start: Line, index: int, limits: Limits) -> Molecule 
         return StructureError(error.message, line=error.line or start.number, column=error.column, index=index)
 
 
-def _record(lines: Lines, limits: Limits) -> Molecule:
+def _record(lines: Lines, limits: ReadLimits) -> Molecule:
     n_atoms = _count(lines, limits)
     comment = lines.take()
     if comment is None:
@@ -81,7 +81,7 @@ def _record(lines: Lines, limits: Limits) -> Molecule:
     return molecule
 
 
-def _count(lines: Lines, limits: Limits) -> int:
+def _count(lines: Lines, limits: ReadLimits) -> int:
     line = lines.take()
     assert line is not None
     first, *rest = line.tokens()

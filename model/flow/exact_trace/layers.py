@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from enflow.model.flow.networks.inference_ops import product
-from enflow.model.flow.networks.egnn import EGNNLayer, RadialBasis
 from enflow.model.flow.exact_trace.ops import Distances, Messages, between, displaced, drawn, silu_slope, through_norm
+from enflow.model.flow.networks.egnn import EGNNLayer, RadialBasis
+from enflow.model.flow.networks.inference_ops import product
 from enflow.model.flow.networks.vector_egnn import FARTHEST, LONGEST, VECTOR_EPS, VECTOR_GAIN, VectorEGNNLayer, bounded
 
-State = tuple[Tensor, ...]
-Push = Callable[[State], State]
+Tangents = tuple[Tensor, ...]
+Push = Callable[[Tangents], Tangents]
 """Tangents of a layer's inputs, and last those of the positions that entered the network -> of its outputs alike."""
 
 
 def egnn_layer(
-    layer: EGNNLayer, state: State, start: Distances, pairs: Tensor, basis: RadialBasis
-) -> tuple[State, Push]:
+    layer: EGNNLayer, state: Tangents, start: Distances, pairs: Tensor, basis: RadialBasis
+) -> tuple[Tangents, Push]:
     """An EGNN's layer at (s, x): its outputs, and their derivative."""
     s, x = state
     here, weight, s_in, normed = (
@@ -44,7 +44,7 @@ def egnn_layer(
     inside = layer.node_in(torch.cat([s_in, sums], -1))
     inside_slope, ones = silu_slope(inside).unsqueeze(-2), torch.ones_like(pairs).unsqueeze(-1)
 
-    def push(tangents: State) -> State:
+    def push(tangents: Tangents) -> Tangents:
         ds, dx, dx0 = tangents
         ds_in = normed(ds)
         receive, send = (product(ds_in, end.weight).unsqueeze(2) for end in (layer.receive, layer.send))
@@ -58,8 +58,8 @@ def egnn_layer(
 
 
 def vector_layer(
-    layer: VectorEGNNLayer, state: State, start: Distances, pairs: Tensor, basis: RadialBasis
-) -> tuple[State, Push]:
+    layer: VectorEGNNLayer, state: Tangents, start: Distances, pairs: Tensor, basis: RadialBasis
+) -> tuple[Tangents, Push]:
     """A layer of the network with vectors at (s, x, vectors): its outputs, and their derivative."""
     s, x, vectors = state
     here, weight, s_in, normed = (
@@ -83,7 +83,7 @@ def vector_layer(
     gathered = vectors + gain * layer.collect(u.mT @ m.values)
     atoms = _Atoms(layer, s, s_in, gathered, m.values.sum(-2) / layer.message_scale)
 
-    def push(tangents: State) -> State:
+    def push(tangents: Tangents) -> Tangents:
         ds, dx, dvectors, dx0 = tangents
         ds_in = normed(ds)
         ends = (layer.receive, layer.receive_vectors), (layer.send, layer.send_vectors)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn.functional import silu
 
-from enflow.model.flow.networks.inference_ops import product
 from enflow.model.flow.networks.egnn import DISTANCE_EPS, RadialBasis
+from enflow.model.flow.networks.inference_ops import product
 
 
 class Distances(NamedTuple):

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from enflow.model.flow.geometry import pair_mask
-from enflow.model.flow.exact_trace.layers import Push, State, egnn_layer, vector_layer
-from enflow.model.flow.networks.egnn import EGNN
+from enflow.model.flow.exact_trace.layers import Push, Tangents, egnn_layer, vector_layer
 from enflow.model.flow.exact_trace.ops import Distances, through_norm
+from enflow.model.flow.geometry import pair_mask
+from enflow.model.flow.networks.egnn import EGNN
 from enflow.model.flow.networks.vector_egnn import VectorEGNN
 
 PAIRS = 1 << 14
@@ -114,10 +114,10 @@ def _through(
     dx = torch.cat([dx, still_x], 2)
     ds = torch.cat([still_h, dh], 2) @ network.embed.weight[:, : dh.shape[3]].mT
     at_once, parts = max(1, _room(x, PAIRS) // (b * n * n)), []
-    layer_of: Callable[..., tuple[State, Push]] = egnn_layer if isinstance(network, EGNN) else vector_layer
+    layer_of: Callable[..., tuple[Tangents, Push]] = egnn_layer if isinstance(network, EGNN) else vector_layer
     for part_s, part_x in zip(torch.split(ds, at_once, 2), torch.split(dx, at_once, 2), strict=True):
         parts.append((part_s, part_x, *_no_vectors(network, part_x.mT), part_x))
-    state: State = (network.embed(inputs), x, *_no_vectors(network, x))
+    state: Tangents = (network.embed(inputs), x, *_no_vectors(network, x))
     for layer in network.layers:
         state, push = layer_of(layer, state, start, pairs, network.basis)
         parts = [push(part) for part in parts]

@@ -9,7 +9,7 @@ from torch.nn.functional import silu
 from enflow.model.config import KernelConfig, SimpleConfig
 from enflow.model.flow.networks.egnn import time_features
 
-Pairs = Float[Tensor, "B N N"]
+PairValues = Float[Tensor, "B N N"]
 
 
 class NetworkStrength(nn.Module):
@@ -27,7 +27,7 @@ class NetworkStrength(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(config.n_layers - 1))
         self.readout = nn.Linear(hidden, 1)
 
-    def forward(self, d: Pairs, t: Float[Tensor, " B"]) -> Pairs:
+    def forward(self, d: PairValues, t: Float[Tensor, " B"]) -> PairValues:
         """The strength at distances d and times t."""
         gaussians = torch.exp(-0.5 * ((d.unsqueeze(-1) - self.centres) / self.width).square())
         features = torch.cat([d.unsqueeze(-1) / (1.0 + d.unsqueeze(-1)), gaussians], -1)
@@ -37,7 +37,7 @@ class NetworkStrength(nn.Module):
         strength: Tensor = self.readout(s).squeeze(-1)
         return strength
 
-    def with_slope(self, d: Pairs, t: Float[Tensor, " B"]) -> tuple[Pairs, Pairs]:
+    def with_slope(self, d: PairValues, t: Float[Tensor, " B"]) -> tuple[PairValues, PairValues]:
         """The strength and its derivative by the distance."""
         strength, slope = jvp(lambda d: self(d, t), (d,), (torch.ones_like(d),))[:2]
         return strength, slope
@@ -60,13 +60,13 @@ class KernelStrength(nn.Module):
         self.log_durations = nn.Parameter(torch.full((config.n_times,), duration).log())
         self.weights = nn.Parameter(0.1 * torch.randn(config.n_radial, config.n_times) / config.n_radial)
 
-    def forward(self, d: Pairs, t: Float[Tensor, " B"]) -> Pairs:
+    def forward(self, d: PairValues, t: Float[Tensor, " B"]) -> PairValues:
         """The strength at distances d and times t."""
         kernels, _ = self._radial(d)
         strength: Tensor = (kernels * self._weights(t)).sum(-1)
         return strength
 
-    def with_slope(self, d: Pairs, t: Float[Tensor, " B"]) -> tuple[Pairs, Pairs]:
+    def with_slope(self, d: PairValues, t: Float[Tensor, " B"]) -> tuple[PairValues, PairValues]:
         """The strength and its derivative by the distance, in closed form."""
         kernels, slopes = self._radial(d)
         weights = self._weights(t)

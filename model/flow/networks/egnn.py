@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from enflow.model.config import EGNNConfig
-from enflow.model.flow.networks.inference_ops import activated, increased, linear_in, scaled
 from enflow.model.flow.geometry import squared_distances
+from enflow.model.flow.networks.inference_ops import activated, increased, linear_in, scaled
 
 DISTANCE_EPS = 1e-8
 """Inside the root: sqrt has an infinite gradient at zero, which the diagonal would hit."""

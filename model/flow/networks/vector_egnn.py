@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from enflow.model.config import VectorEGNNConfig
-from enflow.model.flow.networks.inference_ops import activated, increased, linear_in, scaled
 from enflow.model.flow.geometry import squared_distances
 from enflow.model.flow.networks.egnn import DISTANCE_EPS, RadialBasis
+from enflow.model.flow.networks.inference_ops import activated, increased, linear_in, scaled
 
 VECTOR_EPS = 1e-4
 """Inside the root of a vector's length, which has an infinite gradient at zero, where all vectors begin."""

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from enflow.model.flow.ode.dense_output import Interpolant
+from enflow.model.flow.ode.dopri5 import MAX_STEPS, SolverState, Status, Step, init, join, select, step
 from enflow.model.flow.ode.size_buckets import by_size
-from enflow.model.flow.ode.dopri5 import MAX_STEPS, State, Status, Step, init, join, select, step
 from enflow.model.flow.velocity import Velocity
 
 PAIRS = {"cpu": 24000, "cuda": 1 << 18}
@@ -19,7 +19,7 @@ PAIRS = {"cpu": 24000, "cuda": 1 << 18}
 leave and others join, was padded to 1.38 times its own pairs), and what fills a GPU."""
 
 
-class Start(NamedTuple):
+class InitialState(NamedTuple):
     """Where a molecule sets out, and where to; flow space, no padding."""
 
     x: Float[Tensor, "N S"]
@@ -31,7 +31,7 @@ class Start(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Arrival:
+class FinalState:
     """Where a molecule has come; `index` counts the starts."""
 
     index: int
@@ -49,8 +49,8 @@ class Arrival:
 
 
 def travel(
-    velocity: Velocity, starts: Sequence[Start], record: bool = False, max_steps: int = MAX_STEPS
-) -> Iterator[Arrival]:
+    velocity: Velocity, starts: Sequence[InitialState], record: bool = False, max_steps: int = MAX_STEPS
+) -> Iterator[FinalState]:
     """Every start's arrival, in the order in which they arrive.
 
     The largest go first and neighbours are of like size, so that padding is small and memory stays flat for any number
@@ -60,7 +60,7 @@ def travel(
     waiting = sorted(range(len(starts)), key=lambda index: len(starts[index].x))
     aboard: list[int] = []
     paths: dict[int, list[Interpolant]] = {}
-    state: State | None = None
+    state: SolverState | None = None
     while waiting or aboard:
         boarding = _boarding(starts, waiting, aboard)
         if boarding:
@@ -81,7 +81,7 @@ def travel(
         state = select(attempt.state, torch.tensor(staying, dtype=torch.int64, device=attempt.state.t.device), size)
 
 
-def _boarding(starts: Sequence[Start], waiting: list[int], aboard: list[int]) -> list[int]:
+def _boarding(starts: Sequence[InitialState], waiting: list[int], aboard: list[int]) -> list[int]:
     """Take from the end of `waiting` what there is room for; wait for a quarter of the room, since boarding costs."""
     largest = max([len(starts[index].x) for index in [*aboard, *waiting[-1:]]], default=1)
     device = starts[0].x.device.type
@@ -91,7 +91,7 @@ def _boarding(starts: Sequence[Start], waiting: list[int], aboard: list[int]) ->
     return [waiting.pop() for _ in range(min(room, len(waiting)))]
 
 
-def _begin(velocity: Velocity, starts: Sequence[Start]) -> State:
+def _begin(velocity: Velocity, starts: Sequence[InitialState]) -> SolverState:
     x = pad_sequence([start.x for start in starts], batch_first=True)
     h = pad_sequence([start.h for start in starts], batch_first=True)
     n_atoms = torch.tensor([len(start.x) for start in starts], device=x.device)
@@ -99,13 +99,15 @@ def _begin(velocity: Velocity, starts: Sequence[Start]) -> State:
     return init(velocity, x, h, mask, *x.new_tensor([start[2:] for start in starts]).unbind(1))
 
 
-def _record(attempt: Step, aboard: list[int], starts: Sequence[Start], paths: dict[int, list[Interpolant]]) -> None:
+def _record(
+    attempt: Step, aboard: list[int], starts: Sequence[InitialState], paths: dict[int, list[Interpolant]]
+) -> None:
     for row, accepted in enumerate(attempt.accepted.tolist()):
         if accepted:
             index = aboard[row]
             paths.setdefault(index, []).append(attempt.interpolant.row(row, len(starts[index].x)))
 
 
-def _arrival(index: int, state: State, row: int, n_atoms: int, path: list[Interpolant]) -> Arrival:
+def _arrival(index: int, state: SolverState, row: int, n_atoms: int, path: list[Interpolant]) -> FinalState:
     x, h = state.x[row, :n_atoms], state.h[row, :n_atoms]
-    return Arrival(index, x, h, int(state.nfe[row]), Status(int(state.status[row])), path)
+    return FinalState(index, x, h, int(state.nfe[row]), Status(int(state.status[row])), path)

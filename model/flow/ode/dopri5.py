@@ -61,7 +61,7 @@ class Status(IntEnum):
     NON_FINITE = 4
 
 
-class State(NamedTuple):
+class SolverState(NamedTuple):
     """Rows in flight; a value: every function here returns a new one.
 
     Derivatives are those at t. Entries outside the mask are zero.
@@ -94,7 +94,7 @@ class State(NamedTuple):
 class Step(NamedTuple):
     """What one attempt did."""
 
-    state: State
+    state: SolverState
     accepted: Bool[Tensor, " B"]
     interpolant: Interpolant
     """The state within the step, of meaning where it was accepted."""
@@ -119,7 +119,7 @@ def init(
     t1: Float[Tensor, " B"] | float,
     rtol: Float[Tensor, " B"] | float,
     atol: Float[Tensor, " B"] | float,
-) -> State:
+) -> SolverState:
     """Rows at t0, ready to step towards t1, with a first step by Hairer's rule; costs two evaluations.
 
     A row that is not finite, or that has nowhere to go, is returned with its status and will not move.
@@ -142,12 +142,12 @@ def init(
     status = torch.where(span == 0, Status.SUCCESS, Status.RUNNING)
     status = torch.where(_finite(y, f0) & dt.isfinite(), status, Status.NON_FINITE)
     zero = torch.zeros_like(status)
-    return State(
+    return SolverState(
         t, t_end, dt, x, h, *unpack(f0, n_dims), mask, rtol, atol, zero + 2, zero, status, torch.full_like(t, 1e-4)
     )
 
 
-def step(velocity: Velocity, state: State, max_steps: int = MAX_STEPS) -> Step:
+def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> Step:
     """Every running row attempts one step: six evaluations, accepted or to be retried with a smaller dt.
 
     Rows that are not running are evaluated in place and stay as they are. A row's step depends on its own atoms only;
@@ -169,7 +169,7 @@ def step(velocity: Velocity, state: State, max_steps: int = MAX_STEPS) -> Step:
     f1 = slopes[-1] / _wide(torch.where(running, dt, 1.0))
     new_dt = dt * _factor(error, state.error, accepted, finite)
     n_steps = state.n_steps + running
-    moved = State(
+    moved = SolverState(
         t=torch.where(accepted, t1, state.t),
         t_end=state.t_end,
         dt=torch.where(running, new_dt, state.dt),
@@ -199,7 +199,7 @@ def solve_rows(
     atol: Float[Tensor, " B"] | float,
     max_steps: int = MAX_STEPS,
     observe: Callable[[Step], None] = lambda _: None,
-) -> State:
+) -> SolverState:
     """Step these rows until the last of them has ended; `observe` sees every attempt."""
     state = init(velocity, x, h, mask, t0, t1, rtol, atol)
     while state.running.any():
@@ -209,36 +209,36 @@ def solve_rows(
     return state
 
 
-def vacant(slots: int, n_atoms: int, n_features: int, dtype: torch.dtype, device: torch.device) -> State:
+def vacant(slots: int, n_atoms: int, n_features: int, dtype: torch.dtype, device: torch.device) -> SolverState:
     """Slots without a row: nothing in them runs, and `place` fills them."""
     row = torch.zeros(slots, dtype=dtype, device=device)
     x, h = row.new_zeros(slots, n_atoms, 3), row.new_zeros(slots, n_atoms, n_features)
     count = torch.zeros(slots, dtype=torch.int64, device=device)
     mask = torch.zeros(slots, n_atoms, dtype=torch.bool, device=device)
-    return State(row, row, row, x, h, x, h, mask, row, row + 1, count, count, count + Status.SUCCESS, row + 1)
+    return SolverState(row, row, row, x, h, x, h, mask, row, row + 1, count, count, count + Status.SUCCESS, row + 1)
 
 
-def join(state: State, other: State) -> State:
+def join(state: SolverState, other: SolverState) -> SolverState:
     """The rows of both, padded to the larger molecule."""
     n_atoms = max(state.x.shape[1], other.x.shape[1])
     pairs = zip(state, other, strict=True)
-    return State(*(torch.cat([_padded(a, n_atoms), _padded(b, n_atoms)]) for a, b in pairs))
+    return SolverState(*(torch.cat([_padded(a, n_atoms), _padded(b, n_atoms)]) for a, b in pairs))
 
 
-def select(state: State, rows: Int[Tensor, " R"], n_atoms: int | None = None) -> State:
+def select(state: SolverState, rows: Int[Tensor, " R"], n_atoms: int | None = None) -> SolverState:
     """These rows only, each cut to its first `n_atoms` atoms where given (what is cut must be padding)."""
-    chosen = State(*(field.index_select(0, rows) for field in state))
-    return chosen if n_atoms is None else State(*(f if f.ndim == 1 else f[:, :n_atoms] for f in chosen))
+    chosen = SolverState(*(field.index_select(0, rows) for field in state))
+    return chosen if n_atoms is None else SolverState(*(f if f.ndim == 1 else f[:, :n_atoms] for f in chosen))
 
 
-def place(state: State, slots: Int[Tensor, " R"], other: State) -> State:
+def place(state: SolverState, slots: Int[Tensor, " R"], other: SolverState) -> SolverState:
     """The state with the rows of `other` in these slots; shapes stay."""
     n_atoms = state.x.shape[1]
     pairs = zip(state, other, strict=True)
-    return State(*(a.index_copy(0, slots, _padded(b, n_atoms)) for a, b in pairs))
+    return SolverState(*(a.index_copy(0, slots, _padded(b, n_atoms)) for a, b in pairs))
 
 
-def _stages(velocity: Velocity, state: State, y0: Tensor, dt: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _stages(velocity: Velocity, state: SolverState, y0: Tensor, dt: Tensor) -> tuple[Tensor, list[Tensor]]:
     # Slopes are derivatives times dt, so that every combination of them is one of increments.
     slopes = [_wide(dt) * pack(state.dx, state.dh)]
     y = y0
@@ -264,7 +264,9 @@ def _factor(error: Tensor, previous: Tensor, accepted: Tensor, finite: Tensor) -
     return torch.where(finite, factor, SHRINK)
 
 
-def _status(state: State, dt: Tensor, accepted: Tensor, last: Tensor, finite: Tensor, exhausted: Tensor) -> Tensor:
+def _status(
+    state: SolverState, dt: Tensor, accepted: Tensor, last: Tensor, finite: Tensor, exhausted: Tensor
+) -> Tensor:
     shortest = 16 * torch.finfo(dt.dtype).eps * torch.maximum(state.t.abs(), state.t_end.abs())
     stuck = ~accepted & (dt.abs() < shortest)
     status = torch.where(exhausted, Status.MAX_STEPS, Status.RUNNING)

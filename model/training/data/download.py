@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from enflow.model.errors import DataError
-from enflow.model.progress import Report
+from enflow.model.progress import ProgressCallback
 
 ATTEMPTS = 5
 """Connections in a row that may bring nothing; one that brought something starts the count anew."""
@@ -36,7 +36,7 @@ class RemoteFile:
         if digest != self.sha256:
             raise DataError(f"{path} has SHA-256 {digest}; expected {self.sha256}; remove it and fetch it again")
 
-    def fetch(self, folder: Path, report: Report, pause: float = 1.0) -> Path:
+    def fetch(self, folder: Path, report: ProgressCallback, pause: float = 1.0) -> Path:
         """Bring the file into `folder`, going on with a part that is there already, and verify it.
 
         Args:
@@ -61,7 +61,7 @@ class RemoteFile:
         self.verify(path)
         return path
 
-    def _complete(self, part: Path, report: Report, pause: float) -> None:
+    def _complete(self, part: Path, report: ProgressCallback, pause: float) -> None:
         failures = 0
         while (before := _size(part)) < self.size:
             try:
@@ -79,7 +79,7 @@ class RemoteFile:
             else:
                 break  # a short but complete answer is for `verify` to judge
 
-    def _append(self, part: Path, report: Report) -> None:
+    def _append(self, part: Path, report: ProgressCallback) -> None:
         done = _size(part)
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
         with httpx.stream("GET", self.url, headers=headers, follow_redirects=True, timeout=60.0) as answer:

@@ -17,9 +17,9 @@ from torch import Tensor
 from enflow.model.config import from_json
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.flow.noise import generator
+from enflow.model.training.data.qm9 import data_file, digest_of, load_qm9
 from enflow.model.training.mcmc.ais import AnnealingPlan, Normaliser, anneal, normaliser
 from enflow.model.training.mcmc.hmc import ChainPlan, effective_samples, run_chains, split_r_hat
-from enflow.model.training.data.qm9 import data_file, digest_of, load_qm9
 from enflow.model.training.mcmc.potentials import DW4, LJ13, Potential
 
 Report = Callable[[str, int, int], None]
@@ -30,7 +30,7 @@ QM9_ATOMS = 19
 
 
 @dataclass(frozen=True)
-class System:
+class SampledSystem:
     """How a potential is sampled.
 
     Attributes:
@@ -48,14 +48,14 @@ class System:
 
 
 SYSTEMS = {
-    "dw4": System(
+    "dw4": SampledSystem(
         DW4,
         AnnealingPlan(walkers=6000, temperatures=200, power=2.0, leaps=5, spread=2.12),
         AnnealingPlan(walkers=20_000, temperatures=400, power=2.0, leaps=5, spread=2.12),
         ChainPlan(chains=1200, samples=100, burn_in=400, thin=80, size=0.18, leaps=8),
         (1000, 100, 100),
     ),
-    "lj13": System(
+    "lj13": SampledSystem(
         LJ13,
         AnnealingPlan(walkers=1000, temperatures=400, power=8.0, leaps=5, spread=0.9),
         AnnealingPlan(walkers=1200, temperatures=1600, power=8.0, leaps=5, spread=0.9),
@@ -149,7 +149,7 @@ def make(name: str, folder: Path, seed: int, report: Report = lambda *_: None) -
     return facts
 
 
-def _rounds(system: System) -> int:
+def _rounds(system: SampledSystem) -> int:
     """Samples of every chain that begin the way back: about as many walkers as come the way there."""
     return min(system.chains.samples, max(1, system.floor.walkers // system.chains.chains))
 

@@ -28,8 +28,8 @@ def data_file(name: str = "qm9.npz", made_by: str = "enflow data qm9") -> Path:
 
 
 @dataclass(frozen=True)
-class Molecules:
-    """Molecules of one split, concatenated: offsets (M + 1,), atom_types (A,), positions (A, 3) in angstrom."""
+class MoleculeDataset:
+    """MoleculeDataset of one split, concatenated: offsets (M + 1,), atom_types (A,), positions (A, 3) in angstrom."""
 
     offsets: NDArray[np.int64]
     atom_types: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Molecules:
         return self.atom_types[atoms], x - x.mean(1, keepdims=True)
 
 
-def load_qm9(path: Path, split: str, vocabulary: tuple[int, ...] = (1, 6, 7, 8, 9)) -> Molecules:
+def load_qm9(path: Path, split: str, vocabulary: tuple[int, ...] = (1, 6, 7, 8, 9)) -> MoleculeDataset:
     """Read one split of a prepared qm9.npz.
 
     Raises:
@@ -70,7 +70,7 @@ def load_qm9(path: Path, split: str, vocabulary: tuple[int, ...] = (1, 6, 7, 8, 
     if (atom_types < 0).any():
         raise DataError(f"{path} holds atomic number {int(numbers[atoms][atom_types < 0][0])}; expected {vocabulary}")
     offsets = np.concatenate([[0], np.cumsum(counts[of_split])])
-    return Molecules(offsets, atom_types, positions[atoms].astype(np.float32), digest_of(path))
+    return MoleculeDataset(offsets, atom_types, positions[atoms].astype(np.float32), digest_of(path))
 
 
 def digest_of(path: Path) -> str:

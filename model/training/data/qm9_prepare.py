@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from enflow.model.chem.elements import ATOMIC_NUMBERS
 from enflow.model.errors import DataError
-from enflow.model.progress import Report
+from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.download import RemoteFile
 
 OFFICIAL = 3
@@ -55,7 +55,7 @@ class RawMolecule:
     positions: NDArray[np.float32]
 
 
-def prepare(out: Path, report: Report, files: Path | None = None, archive: Archive = QM9) -> Path:
+def prepare(out: Path, report: ProgressCallback, files: Path | None = None, archive: Archive = QM9) -> Path:
     """Write `out`/qm9.npz, without the uncharacterized molecules and with the split of EGNN, E-NF and EDM.
 
     Arrays: index (M,) int32 from 1, num_atoms (M,) uint8, atomic_numbers (A,) uint8, positions (A, 3) float32 in
@@ -148,7 +148,7 @@ def _number(word: str) -> float:
     return float(word.replace("*^", "e"))  # Mathematica's notation: -8.4813*^-6
 
 
-def _obtain(file: RemoteFile, out: Path, files: Path | None, report: Report) -> Path:
+def _obtain(file: RemoteFile, out: Path, files: Path | None, report: ProgressCallback) -> Path:
     if files is None:
         return file.fetch(out, report)
     path = files / file.name

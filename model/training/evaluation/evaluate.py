@@ -13,12 +13,12 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError
 from enflow.model.flow.likelihood import Likelihood
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.states import Sample
 from enflow.model.flow.ode.dopri5 import Status
-from enflow.model.progress import Report
-from enflow.model.training.data.qm9 import Molecules, load_qm9
+from enflow.model.flow.states import Sample
+from enflow.model.progress import ProgressCallback
+from enflow.model.training.data.qm9 import MoleculeDataset, load_qm9
+from enflow.model.training.evaluation.journal import Journal, SampleRecord, ScoreRecord
 from enflow.model.training.evaluation.metrics import Reference, likelihood_metrics, sample_metrics
-from enflow.model.training.evaluation.journal import Generated, Journal, Scored
 
 FLUORINE = 9
 
@@ -61,12 +61,12 @@ class Findings:
 
     metrics: dict[str, Any]
     drawn: dict[str, Any] = field(default_factory=dict)
-    scored: list[Scored] = field(default_factory=list)
+    scored: list[ScoreRecord] = field(default_factory=list)
     noise: float = 0.0
 
 
 def evaluate(
-    flow: MoleculeFlow, weights_sha256: str, data: Path, folder: Path, settings: Evaluation, report: Report
+    flow: MoleculeFlow, weights_sha256: str, data: Path, folder: Path, settings: Evaluation, report: ProgressCallback
 ) -> Findings:
     """Generate, score, and measure both.
 
@@ -88,7 +88,7 @@ def evaluate(
     what = {"weights_sha256": weights_sha256, "seed": settings.seed, "tolerance": settings.tolerance}
     found = Findings({"tolerance": settings.tolerance, "seed": settings.seed})
     if settings.samples:
-        samples = Journal(folder / "samples.jsonl", what, Generated)
+        samples = Journal(folder / "samples.jsonl", what, SampleRecord)
         _generate(flow, settings, samples, report)
         training = known(load_qm9(data, "train", vocabulary), vocabulary, folder, report)
         picked = np.random.default_rng(0).permutation(len(test))[:REFERENCE].tolist()
@@ -99,10 +99,10 @@ def evaluate(
         how = {"divergence": settings.divergence, "probes": settings.probes}
         how |= {"draws": settings.draws} if settings.draws > 1 else {}
         what |= {"data_sha256": test.sha256}
-        scores = Journal(folder / "scores.jsonl", what | how, Scored)
+        scores = Journal(folder / "scores.jsonl", what | how, ScoreRecord)
         score(flow, settings, scores, test, rows, report)
         if settings.divergence == "hutchinson":
-            repeated = Journal(folder / "noise.jsonl", what | how | {"probes": REPEATS}, Scored)
+            repeated = Journal(folder / "noise.jsonl", what | how | {"probes": REPEATS}, ScoreRecord)
             score(flow, replace(settings, probes=REPEATS), repeated, test, rows[:NOISE], report)
             found.noise = _noise([repeated.entries[row] for row in rows[:NOISE]], REPEATS / settings.probes)
         found.scored = [scores.entries[row] for row in rows]
@@ -122,15 +122,15 @@ def chosen(n_test: int, settings: Evaluation) -> NDArray[np.int64]:
     return np.random.default_rng(settings.seed).permutation(n_test)[: settings.molecules]
 
 
-def molecules_of(data: Molecules, vocabulary: Sequence[int], rows: Sequence[int] | None = None) -> list[Molecule]:
-    """Molecules of a split, all or some."""
+def molecules_of(data: MoleculeDataset, vocabulary: Sequence[int], rows: Sequence[int] | None = None) -> list[Molecule]:
+    """MoleculeDataset of a split, all or some."""
     numbers = np.array(vocabulary)[data.atom_types]
     begin, end = data.offsets[:-1], data.offsets[1:]
     picked = range(len(data)) if rows is None else rows
     return [Molecule(numbers[begin[i] : end[i]], data.positions[begin[i] : end[i]]) for i in picked]
 
 
-def known(data: Molecules, vocabulary: Sequence[int], folder: Path, report: Report) -> set[str]:
+def known(data: MoleculeDataset, vocabulary: Sequence[int], folder: Path, report: ProgressCallback) -> set[str]:
     """SMILES of the training molecules, which novelty is measured by; kept in `folder`, since they take a minute."""
     kept = folder / f"smiles-{data.sha256[:16]}.txt"
     if not kept.exists():
@@ -141,7 +141,11 @@ def known(data: Molecules, vocabulary: Sequence[int], folder: Path, report: Repo
 
 
 def collect(
-    found: Iterator[Sample], n_atoms: dict[int, int], journal: Journal[Generated], total: int, report: Report
+    found: Iterator[Sample],
+    n_atoms: dict[int, int],
+    journal: Journal[SampleRecord],
+    total: int,
+    report: ProgressCallback,
 ) -> None:
     """Enter samples into a journal as they are finished.
 
@@ -157,11 +161,13 @@ def collect(
     for done, one in enumerate(found, start=before + 1):
         numbers = one.molecule.atomic_numbers.tolist() if one.molecule else []
         positions = one.molecule.positions.round(6).tolist() if one.molecule else []
-        journal.write(Generated(one.index, n_atoms[one.index], numbers, positions, one.nfe, one.status.name))
+        journal.write(SampleRecord(one.index, n_atoms[one.index], numbers, positions, one.nfe, one.status.name))
         report(journal.path.stem, done, total)
 
 
-def _generate(flow: MoleculeFlow, settings: Evaluation, journal: Journal[Generated], report: Report) -> None:
+def _generate(
+    flow: MoleculeFlow, settings: Evaluation, journal: Journal[SampleRecord], report: ProgressCallback
+) -> None:
     todo = [index for index in range(settings.samples) if index not in journal.entries]
     sizes = {index: flow.draw_n_atoms(settings.seed, index) for index in todo}
     found = flow.samples(list(sizes.values()), settings.seed, settings.tolerance, settings.tolerance, indices=todo)
@@ -169,7 +175,12 @@ def _generate(flow: MoleculeFlow, settings: Evaluation, journal: Journal[Generat
 
 
 def score(
-    flow: MoleculeFlow, settings: Evaluation, journal: Journal[Scored], test: Molecules, rows: list[int], report: Report
+    flow: MoleculeFlow,
+    settings: Evaluation,
+    journal: Journal[ScoreRecord],
+    test: MoleculeDataset,
+    rows: list[int],
+    report: ProgressCallback,
 ) -> None:
     """Enter the scores of test molecules that a journal lacks, each as soon as it is known.
 
@@ -193,13 +204,13 @@ def score(
         report(journal.path.stem, done, len(rows))
 
 
-def _noise(repeated: Sequence[Scored], fewer: float) -> float:
+def _noise(repeated: Sequence[ScoreRecord], fewer: float) -> float:
     """The error of scores that rest on so many times fewer probes than these."""
     errors = [scored.std_error for scored in repeated if scored.std_error is not None]
     return float(np.sqrt(fewer * np.mean(np.square(errors)))) if errors else 0.0
 
 
-def _scored(row: int, molecule: Molecule, likelihood: Likelihood) -> Scored:
+def _scored(row: int, molecule: Molecule, likelihood: Likelihood) -> ScoreRecord:
     reached = likelihood.status == Status.SUCCESS
     nll = likelihood.nll + likelihood.gain if reached else None
     parts = dict(likelihood.parts) if reached else {}
@@ -208,4 +219,4 @@ def _scored(row: int, molecule: Molecule, likelihood: Likelihood) -> Scored:
     fluorine = bool((molecule.atomic_numbers == FLUORINE).any())
     gain = likelihood.gain if reached else 0.0
     error = likelihood.std_error if reached else None
-    return Scored(row, molecule.n_atoms, fluorine, nll, parts, likelihood.nfe, likelihood.status.name, gain, error)
+    return ScoreRecord(row, molecule.n_atoms, fluorine, nll, parts, likelihood.nfe, likelihood.status.name, gain, error)

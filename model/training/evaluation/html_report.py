@@ -5,8 +5,8 @@ from html import escape
 from typing import Any
 
 from enflow.model.chem.elements import SYMBOLS
-from enflow.model.training.svg_charts import Series, chart, histogram
 from enflow.model.training.evaluation.summary import lines
+from enflow.model.training.svg_charts import Series, chart, histogram
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 92rem; margin: 2rem auto; padding: 0 1rem; color: #222; }

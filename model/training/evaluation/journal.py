@@ -11,7 +11,7 @@ from enflow.model.flow.ode.dopri5 import Status
 
 
 @dataclass(frozen=True)
-class Generated:
+class SampleRecord:
     """A generated molecule, one line of a journal; no atoms where it came to nothing."""
 
     index: int
@@ -29,7 +29,7 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreRecord:
     """The likelihood of the test molecule in row `index` of the split, nats; one line of a journal.
 
     Attributes:
@@ -49,15 +49,15 @@ class Scored:
     std_error: float | None = None
 
 
-Entry = TypeVar("Entry", Generated, Scored)
+JournalEntry = TypeVar("JournalEntry", SampleRecord, ScoreRecord)
 
 
-class Journal(Generic[Entry]):
+class Journal(Generic[JournalEntry]):
     """Lines of JSON that outlive an interruption; the first says what is measured, another evaluation starts anew."""
 
-    def __init__(self, path: Path, header: dict[str, Any], kind: type[Entry]) -> None:
+    def __init__(self, path: Path, header: dict[str, Any], kind: type[JournalEntry]) -> None:
         self.path = path
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, JournalEntry] = {}
         lines = path.read_text().splitlines() if path.exists() else []
         if lines and json.loads(lines[0]) == header:
             for line in lines[1:]:
@@ -69,13 +69,13 @@ class Journal(Generic[Entry]):
         whole = [header, *map(asdict, self.entries.values())]
         path.write_text("".join(json.dumps(line) + "\n" for line in whole))
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: JournalEntry) -> None:
         """Enter a finished molecule and put it on disk."""
         self._enter(entry)
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(entry)) + "\n")
 
-    def _enter(self, entry: Entry) -> None:
+    def _enter(self, entry: JournalEntry) -> None:
         self.entries[entry.index] = entry
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.analysis.histograms import histograms, jensen_shannon
 from enflow.model.chem.analysis.metrics import Z_95, Interval, Share, stability, validity
-from enflow.model.chem.molecule import Molecule
 from enflow.model.chem.analysis.strain import strain
+from enflow.model.chem.bonds import Bonds, infer_bonds
+from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError, SolverError
-from enflow.model.training.evaluation.journal import Generated, Scored
+from enflow.model.training.evaluation.journal import SampleRecord, ScoreRecord
 
 QUANTILES = 201
 """Held-out NLLs kept per size at most; more would not change a percentile by one."""
@@ -47,7 +47,7 @@ def strains(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> list[float
     return [e for pair in zip(molecules, bonds, strict=True) if (e := strain(*pair)) is not None]
 
 
-def sample_metrics(generated: Sequence[Generated], reference: Reference) -> tuple[dict[str, Any], dict[str, Any]]:
+def sample_metrics(generated: Sequence[SampleRecord], reference: Reference) -> tuple[dict[str, Any], dict[str, Any]]:
     """Shares of generated molecules, 0 to 1, and what is drawn of them; what came to nothing counts as invalid.
 
     Validity, uniqueness and novelty follow EDM (Hoogeboom et al. 2022): of all molecules, the largest fragment, novel
@@ -129,7 +129,7 @@ def median_interval(values: Sequence[float]) -> Interval | None:
     return Interval(ordered[low], ordered[high]) if low >= 0 and high < len(values) else None
 
 
-def likelihood_metrics(scored: Sequence[Scored]) -> tuple[dict[str, Any], dict[str, Any]]:
+def likelihood_metrics(scored: Sequence[ScoreRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Mean negative log-likelihood in nats per molecule with its standard error, in parts, and without fluorine.
 
     Returns:
@@ -155,7 +155,7 @@ def likelihood_metrics(scored: Sequence[Scored]) -> tuple[dict[str, Any], dict[s
     return metrics, {"nll": _by_size(reached)}
 
 
-def percentiles(scored: Sequence[Scored], weights_sha256: str, noise: float = 0.0) -> dict[str, Any]:
+def percentiles(scored: Sequence[ScoreRecord], weights_sha256: str, noise: float = 0.0) -> dict[str, Any]:
     """Ascending NLLs of held-out molecules by size, or their quantiles where there are many, for percentiles.json.
 
     Their standard error, `noise`, stands beside them: whoever places an exact NLL among them has to take it off.
@@ -165,7 +165,7 @@ def percentiles(scored: Sequence[Scored], weights_sha256: str, noise: float = 0.
     return table | ({"std_error": dict.fromkeys(table["nll"], round(noise, 2))} if noise else {})
 
 
-def _sizes(scored: Sequence[Scored]) -> dict[int, list[float]]:
+def _sizes(scored: Sequence[ScoreRecord]) -> dict[int, list[float]]:
     sizes: dict[int, list[float]] = {}
     for s in scored:
         if s.nll is not None:
@@ -173,7 +173,7 @@ def _sizes(scored: Sequence[Scored]) -> dict[int, list[float]]:
     return sizes
 
 
-def _by_size(scored: Sequence[Scored]) -> list[list[float]]:
+def _by_size(scored: Sequence[ScoreRecord]) -> list[list[float]]:
     """Size, mean NLL and twice its standard error, for sizes with at least five molecules."""
     found = []
     for n, values in sorted(_sizes(scored).items()):
@@ -183,14 +183,14 @@ def _by_size(scored: Sequence[Scored]) -> list[list[float]]:
     return found
 
 
-def _nll(name: str, scored: Sequence[Scored]) -> dict[str, Any]:
+def _nll(name: str, scored: Sequence[ScoreRecord]) -> dict[str, Any]:
     if len(scored) < 2:
         return {}  # a standard error takes two
     mean, error = _mean([s.nll for s in scored if s.nll is not None])
     return {name: mean, f"{name}_se": error, f"{name}_parts": _parts(scored)}
 
 
-def _parts(scored: Sequence[Scored]) -> dict[str, float]:
+def _parts(scored: Sequence[ScoreRecord]) -> dict[str, float]:
     return {name: float(np.mean([s.parts[name] for s in scored])) for name in scored[0].parts}
 
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from enflow.model.checkpoint import Card, read_card, write_card
-from enflow.model.training.provenance import commit
+from enflow.model.card import Card, read_card, write_card
 from enflow.model.training.evaluation.evaluate import Findings
-from enflow.model.training.evaluation.metrics import percentiles
 from enflow.model.training.evaluation.html_report import page
 from enflow.model.training.evaluation.journal import record
+from enflow.model.training.evaluation.metrics import percentiles
+from enflow.model.training.provenance import commit
 
 
 def publish(folder: Path, card: Card, command: str, found: Findings, points: list[dict[str, Any]]) -> None:

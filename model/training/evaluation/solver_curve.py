@@ -10,14 +10,14 @@ import torch
 from enflow.model.chem.analysis.metrics import Share, Stability, stability, validity
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import StructureError
-from enflow.model.flow.ode.batched_solver import PAIRS
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.states import Sample
-from enflow.model.flow.ode.torchdiffeq_solver import march
+from enflow.model.flow.ode.batched_solver import PAIRS
 from enflow.model.flow.ode.dopri5 import Status
-from enflow.model.progress import Report
+from enflow.model.flow.ode.torchdiffeq_solver import march
+from enflow.model.flow.states import Sample
+from enflow.model.progress import ProgressCallback
 from enflow.model.training.evaluation.evaluate import collect
-from enflow.model.training.evaluation.journal import Generated, Journal
+from enflow.model.training.evaluation.journal import Journal, SampleRecord
 
 STEPS = (8, 15, 25, 50, 100)
 """Of Heun's method, two evaluations each."""
@@ -29,7 +29,7 @@ def curve(
     folder: Path,
     samples: int,
     seed: int,
-    report: Report,
+    report: ProgressCallback,
     steps: Sequence[int] = STEPS,
     tolerances: Mapping[str, float] = TOLERANCES,
 ) -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ def curve(
     entries = {}
     for name in [*tolerances, *(f"heun-{n}" for n in steps)]:
         what = {"weights_sha256": weights_sha256, "seed": seed, "solver": tolerances.get(name, name)}
-        journal = Journal(folder / f"curve-{name}.jsonl", what, Generated)
+        journal = Journal(folder / f"curve-{name}.jsonl", what, SampleRecord)
         todo = [index for index in range(samples) if index not in journal.entries]
         sizes = {index: flow.draw_n_atoms(seed, index) for index in todo}
         if name in tolerances:
@@ -94,17 +94,17 @@ def _marched(flow: MoleculeFlow, indices: Sequence[int], n_atoms: int, seed: int
     return found
 
 
-def _stable(entries: Sequence[Generated]) -> np.ndarray:
+def _stable(entries: Sequence[SampleRecord]) -> np.ndarray:
     """1 for a stable molecule, 0 for another or none."""
     return np.array([float(_stability(g).stable.all()) if g.molecule else 0.0 for g in entries])
 
 
-def _stability(one: Generated) -> Stability:
+def _stability(one: SampleRecord) -> Stability:
     assert one.molecule is not None, "asked only of those that came to be molecules"
     return stability([one.molecule])
 
 
-def _point(name: str, method: str, entries: Sequence[Generated], best: np.ndarray) -> dict[str, Any]:
+def _point(name: str, method: str, entries: Sequence[SampleRecord], best: np.ndarray) -> dict[str, Any]:
     n, stable = len(entries), _stable(entries)
     molecules = [m for g in entries if (m := g.molecule)]
     valid = validity(molecules, "EDM") if molecules else None

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from enflow.model.checkpoint import Card, Dataset, load_particles, save
+from enflow.model.card import Card, Dataset
+from enflow.model.checkpoint import load_particles, save
 from enflow.model.config import (
     DynamicsConfig,
     EGNNConfig,
@@ -23,11 +24,11 @@ from enflow.model.config import (
 )
 from enflow.model.errors import ConfigError
 from enflow.model.flow.particle_flow import ParticleFlow
-from enflow.model.training.provenance import commit
-from enflow.model.training.optimizer import OptimizerConfig
-from enflow.model.training.evaluation.particle_metrics import Report, score
-from enflow.model.training.particle_trainer import ParticleTrainer, ParticleTraining, Stage
 from enflow.model.training.data.particles import Particles
+from enflow.model.training.evaluation.particle_metrics import Report, score
+from enflow.model.training.optimizer import OptimizerConfig
+from enflow.model.training.particle_trainer import ParticleTrainer, ParticleTraining, TrainingStage
+from enflow.model.training.provenance import commit
 
 MODELS = ("enf", "gnn", "gnn_att", "gnn_att_aug", "simple", "kernel")
 """Of the paper."""
@@ -194,11 +195,11 @@ def configuration(cell: Cell, effort: Effort) -> ParticleTraining:
     gentle = OptimizerConfig(muon_rate=0.001, adam_rate=0.0005, warmup_steps=5, clip=10.0, ema=0.9)
     if cell.objective == "flow_matching":
         checks = min(60, max(1, effort.steps // 100))
-        stage = Stage("flow_matching", effort.steps, effort.batch_size, checks, optimizer=brisk)
+        stage = TrainingStage("flow_matching", effort.steps, effort.batch_size, checks, optimizer=brisk)
     else:
         checks = max(1, effort.likelihood_steps // 10)
         rates = gentle if cell.objective == "both" else replace(brisk, warmup_steps=5)  # its steps are few
-        stage = Stage("likelihood", effort.likelihood_steps, effort.batch_size, checks, 6, 200, rates)
+        stage = TrainingStage("likelihood", effort.likelihood_steps, effort.batch_size, checks, 6, 200, rates)
     augment = cell.model == "gnn_att_aug"
     large = cell.model == VECTOR and cell.objective == "flow_matching"
     return ParticleTraining(

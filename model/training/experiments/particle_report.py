@@ -9,9 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from enflow.model.training.svg_charts import Point, Series, chart, standalone
-from enflow.model.training.experiments.particle_benchmark import MODELS, OBJECTIVES, PUBLISHED, SIZES, VECTOR, Cell, Result, cells, read_results
 from enflow.model.training.data.particles import Particles
+from enflow.model.training.experiments.particle_benchmark import (
+    MODELS,
+    OBJECTIVES,
+    PUBLISHED,
+    SIZES,
+    VECTOR,
+    Cell,
+    Result,
+    cells,
+    read_results,
+)
+from enflow.model.training.svg_charts import Point, Series, chart, standalone
 
 SHOWN = {"enf": "E-NF", "gnn": "GNN", "gnn_att_aug": "GNN, attention, augmentation"}
 NAMES = {

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.particle_systems import System
+from enflow.model.chem.particle_systems import ParticleSystem
 from enflow.model.errors import VocabularyError
 
 SQUARE = 4.0 * np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
-DW4 = System("mine", 4, 2, "dw4")
+DW4 = ParticleSystem("mine", 4, 2, "dw4")
 
 
 def test_whatever_the_elements_they_are_particles() -> None:
@@ -36,5 +36,5 @@ def test_energies_are_those_of_the_pairs() -> None:
     u = 4 * np.sqrt(2) - 4
     assert DW4.energy(SQUARE) == pytest.approx(2 * (0.9 * u**4 - 4 * u**2))
     pair = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    assert System("two", 2, 3, "lj13").energy(pair) == pytest.approx(-1 + 0.25)
-    assert System("two", 2, 3, "nothing known").energy(pair) is None
+    assert ParticleSystem("two", 2, 3, "lj13").energy(pair) == pytest.approx(-1 + 0.25)
+    assert ParticleSystem("two", 2, 3, "nothing known").energy(pair) is None

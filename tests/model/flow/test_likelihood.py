@@ -11,11 +11,11 @@ from torch import Tensor
 from enflow.model.checkpoint import import_en_flows
 from enflow.model.flow import dynamics
 from enflow.model.flow.divergence import rademacher
-from enflow.model.flow.ode.batched_solver import Start, travel
 from enflow.model.flow.likelihood import Draw, combine, divergence_along, path_tolerance, quadrature_tolerance
 from enflow.model.flow.noise import generator
-from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.flow.ode.batched_solver import InitialState, travel
 from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.flow.velocity import Velocity
 from tests.model.flow.fields import states
 from tests.model.flow.networks import OURS, shaken
@@ -23,7 +23,7 @@ from tests.model.flow.networks import OURS, shaken
 
 def integral(velocity: Velocity, x: Tensor, h: Tensor, tolerance: float, probes: Tensor | None = None) -> Tensor:
     tight = path_tolerance(tolerance)
-    (arrival,) = travel(velocity, [Start(x, h, 1.0, 0.0, tight, tight)], record=True)
+    (arrival,) = travel(velocity, [InitialState(x, h, 1.0, 0.0, tight, tight)], record=True)
     return divergence_along(velocity, arrival.path, probes, quadrature_tolerance(tolerance, probes is None)).value
 
 

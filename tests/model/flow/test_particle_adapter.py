@@ -1,4 +1,4 @@
-"""ClusterFlow beside the ParticleFlow that it is: the same samples and densities, by the way of molecules."""
+"""ParticleFlowAdapter beside the ParticleFlow that it is: the same samples and densities, by the way of molecules."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import torch
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import GNNConfig, ParticleConfig
 from enflow.model.errors import VocabularyError
-from enflow.model.flow.particle_adapter import ClusterFlow
+from enflow.model.flow.particle_adapter import ParticleFlowAdapter
 from enflow.model.flow.particle_flow import ParticleFlow
 from tests.model.flow.networks import GRAPH, PARTICLES, shaken
 
@@ -19,11 +19,11 @@ SEEING_AXES = ParticleConfig(n_particles=3, n_dims=2, scale=1.3, dynamics=replac
 assert isinstance(SEEING_AXES.dynamics, GNNConfig)
 
 
-def both(config: ParticleConfig) -> tuple[ParticleFlow, ClusterFlow]:
+def both(config: ParticleConfig) -> tuple[ParticleFlow, ParticleFlowAdapter]:
     torch.manual_seed(0)
     flow = ParticleFlow(config).double()
     shaken(flow)
-    return flow, ClusterFlow(flow, "small")
+    return flow, ParticleFlowAdapter(flow, "small")
 
 
 @pytest.mark.parametrize("config", [PLANE, SPACE, SEEING_AXES], ids=["plane", "space", "axes"])

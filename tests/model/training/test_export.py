@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from enflow.model.checkpoint import load, read_card
+from enflow.model.card import read_card
+from enflow.model.checkpoint import load
 from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
-from enflow.model.training.data.qm9 import Molecules
+from enflow.model.training.config import TrainConfig
+from enflow.model.training.data.qm9 import MoleculeDataset
 from enflow.model.training.export import export
 from enflow.model.training.optimizer import OptimizerConfig
-from enflow.model.training.trainer import TrainConfig, Trainer
+from enflow.model.training.trainer import Trainer
 
 
 def test_exported_weights_are_the_averaged_network_and_the_sizes_of_the_data(tmp_path):
@@ -17,7 +19,7 @@ def test_exported_weights_are_the_averaged_network_and_the_sizes_of_the_data(tmp
     for value in trainer.average:
         value += 0.01  # an average that is not the network
     offsets = np.array([0, 3, 6, 10])
-    data = Molecules(offsets, np.zeros(10, np.int64), np.zeros((10, 3), np.float32), "feed")
+    data = MoleculeDataset(offsets, np.zeros(10, np.int64), np.zeros((10, 3), np.float32), "feed")
     export(trainer, data, tmp_path)
     flow = load(tmp_path)
     for loaded, averaged in zip(flow.dynamics.parameters(), trainer.average, strict=True):
@@ -35,7 +37,7 @@ def test_a_formula_model_learns_is_exported_and_obeys(tmp_path):
     flow = FlowConfig(dynamics=small, dequantizer=DequantizerConfig("given", capacity=4))
     trainer = Trainer(TrainConfig(flow=flow, optimizer=OptimizerConfig(warmup_steps=2, ema=0.5)))
     water = np.array([[0, 0, 0.119], [0, 0.763, -0.477], [0, -0.763, -0.477]], np.float32)
-    data = Molecules(np.arange(0, 97, 3), np.tile([3, 0, 0], 32), np.tile(water, (32, 1)), "feed")
+    data = MoleculeDataset(np.arange(0, 97, 3), np.tile([3, 0, 0], 32), np.tile(water, (32, 1)), "feed")
     losses = [
         trainer.update(trainer.network, trainer.draw(data, np.arange(32), step), 32)["loss_x"] for step in range(14)
     ]

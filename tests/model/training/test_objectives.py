@@ -9,11 +9,12 @@ import torch
 from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
 from enflow.model.errors import ConfigError
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.data.qm9 import Molecules
+from enflow.model.training.config import TrainConfig
+from enflow.model.training.data.qm9 import MoleculeDataset
 from enflow.model.training.max_likelihood import LikelihoodConfig
 from enflow.model.training.objectives import DequantizerFit
 from enflow.model.training.optimizer import OptimizerConfig
-from enflow.model.training.trainer import TrainConfig, Trainer
+from enflow.model.training.trainer import Trainer
 
 LEARNED = DequantizerConfig("argmax", scale=0.25, sigma=0.25, node_dim=8, n_layers=1)
 FLOW = FlowConfig(dynamics=EGNNConfig(node_dim=4, edge_dim=4, n_layers=1, output="velocity"), dequantizer=LEARNED)
@@ -38,7 +39,7 @@ def test_the_fit_closes_the_gap_and_leaves_the_flow_alone():
         assert not mine.requires_grad
     rng = np.random.default_rng(0)
     x = rng.standard_normal((128, 3)).astype(np.float32)
-    data = Molecules(np.arange(0, 129, 2), rng.integers(0, 5, 128), x, "feed")
+    data = MoleculeDataset(np.arange(0, 129, 2), rng.integers(0, 5, 128), x, "feed")
     gaps = []
     for step in range(40):
         batch, noise = trainer.draw(data, np.arange(64), step)

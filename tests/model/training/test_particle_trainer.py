@@ -8,10 +8,16 @@ import torch
 
 from enflow.model.config import EGNNConfig, KernelConfig, ParticleConfig, VectorEGNNConfig
 from enflow.model.errors import ConfigError
+from enflow.model.training.data.particles import Particles
 from enflow.model.training.max_likelihood import LikelihoodConfig
 from enflow.model.training.optimizer import OptimizerConfig
-from enflow.model.training.particle_trainer import ParticleTrainer, ParticleTraining, Stage, couple_particles, random_turns
-from enflow.model.training.data.particles import Particles
+from enflow.model.training.particle_trainer import (
+    ParticleTrainer,
+    ParticleTraining,
+    TrainingStage,
+    couple_particles,
+    random_turns,
+)
 
 SPREAD = 0.4
 
@@ -51,7 +57,9 @@ def test_random_turns_are_orthogonal_and_know_no_direction() -> None:
     assert np.mean(np.linalg.det(turns) > 0) == pytest.approx(0.5, abs=0.02)
 
 
-def run(stage: Stage, samples: int = 600, kernel: bool = True) -> tuple[float, list[tuple[int, int, float, float]]]:
+def run(
+    stage: TrainingStage, samples: int = 600, kernel: bool = True
+) -> tuple[float, list[tuple[int, int, float, float]]]:
     data = gaussian()
     egnn = EGNNConfig(
         n_features=0, node_dim=8, edge_dim=8, n_layers=1, n_radial=4, n_frequencies=1, layer_norm=False,
@@ -71,7 +79,7 @@ def test_what_a_compiled_copy_learns_is_the_flow_s(monkeypatch: pytest.MonkeyPat
     dynamics = VectorEGNNConfig(
         n_features=0, node_dim=8, edge_dim=8, n_vectors=2, n_layers=1, n_radial=4, size_input=False, output="velocity"
     )
-    stage = Stage(steps=40, batch_size=32, checks=2)
+    stage = TrainingStage(steps=40, batch_size=32, checks=2)
     flow = ParticleConfig(n_particles=3, n_dims=3, dynamics=dynamics)
     trainer = ParticleTrainer(
         ParticleTraining("springs", 100, flow, stages=(stage,), compile=True), gaussian(100, n_dims=3)
@@ -85,29 +93,29 @@ def test_what_a_compiled_copy_learns_is_the_flow_s(monkeypatch: pytest.MonkeyPat
     assert told[-1][3] < told[0][3]
     assert trainer.flow.dynamics.pair_dtype is None
     with pytest.raises(ConfigError, match='expected stages of "flow_matching" alone'):
-        ParticleTraining("springs", 100, flow, stages=(Stage("likelihood"),), compile=True)
+        ParticleTraining("springs", 100, flow, stages=(TrainingStage("likelihood"),), compile=True)
 
 
 def test_flow_matching_reaches_the_entropy_of_a_gaussian() -> None:
     rates = OptimizerConfig(adam_rate=0.02, warmup_steps=10, clip=100.0, ema=0.9)
-    above, told = run(Stage("flow_matching", 400, 128, checks=8, patience=8, optimizer=rates))
+    above, told = run(TrainingStage("flow_matching", 400, 128, checks=8, patience=8, optimizer=rates))
     assert [step for _, step, _, _ in told] == list(range(50, 401, 50))
     assert -0.12 < above < 0.12, "600 samples know their mean NLL to 0.06 nats"
 
 
 def test_likelihood_reaches_the_entropy_of_a_gaussian() -> None:
     rates = OptimizerConfig(muon_rate=0.02, adam_rate=0.02, warmup_steps=5, clip=100.0, ema=0.8)
-    above, told = run(Stage("likelihood", 60, 64, checks=3, optimizer=rates), kernel=False)
+    above, told = run(TrainingStage("likelihood", 60, 64, checks=3, optimizer=rates), kernel=False)
     assert -0.12 < above < 0.5, "of 1.98 before the first step"
     assert told[-1][3] < told[0][3]
 
 
 def test_training_stops_when_validation_does_not_improve_and_keeps_the_best() -> None:
     rates = OptimizerConfig(adam_rate=0.0, muon_rate=0.0, warmup_steps=1)
-    _, told = run(Stage("flow_matching", 1000, 32, checks=100, patience=3, optimizer=rates))
+    _, told = run(TrainingStage("flow_matching", 1000, 32, checks=100, patience=3, optimizer=rates))
     assert [step for _, step, _, _ in told] == [10, 20, 30, 40]
 
 
 def test_more_samples_than_there_are_is_an_error() -> None:
     with pytest.raises(ConfigError, match="samples is 601; expected at most 600"):
-        run(Stage(), samples=601)
+        run(TrainingStage(), samples=601)

@@ -12,11 +12,12 @@ import torch
 from enflow.model.checkpoint import load
 from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
 from enflow.model.errors import ConfigError, DataError
+from enflow.model.training.config import TrainConfig, read_config
 from enflow.model.training.data.qm9 import SETTING, batch_plan, batches, load_qm9
 from enflow.model.training.export import export, flow_of
 from enflow.model.training.max_likelihood import LikelihoodConfig
 from enflow.model.training.optimizer import OptimizerConfig, rate_at, split_parameters
-from enflow.model.training.trainer import TrainConfig, Trainer, read_config, train
+from enflow.model.training.trainer import Trainer, train
 
 TINY = TrainConfig(
     flow=FlowConfig(dynamics=EGNNConfig(node_dim=16, edge_dim=8, n_layers=2, n_radial=4)),

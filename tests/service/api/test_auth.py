@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from starlette.datastructures import Headers
 
 from enflow.model.errors import ConfigError
-from enflow.service.api.auth import Access, read_keys
 from enflow.service.api.app import create_app
+from enflow.service.api.auth import ApiKeys, read_keys
 from enflow.service.problems import Problem
 from enflow.service.settings import Settings
 from tests.service.obedient import Obedient
@@ -22,7 +22,9 @@ KEY = "a-key-made-for-this-test"
 HASH = hashlib.sha256(KEY.encode()).hexdigest()
 
 
-def admit(access: Access, headers: dict[str, str], method: str = "POST", path: str = "/sample", host: str = "h") -> str:
+def admit(
+    access: ApiKeys, headers: dict[str, str], method: str = "POST", path: str = "/sample", host: str = "h"
+) -> str:
     return access.admit(method, path, Headers(headers), host)
 
 
@@ -30,7 +32,7 @@ def admit(access: Access, headers: dict[str, str], method: str = "POST", path: s
     "headers", [{"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY} "}, {"X-API-Key": KEY}]
 )
 def test_a_key_names_its_client(headers: dict[str, str]) -> None:
-    access = Access({"other": "0" * 64, "lab": HASH}, per_minute=10)
+    access = ApiKeys({"other": "0" * 64, "lab": HASH}, per_minute=10)
     assert admit(access, headers) == "lab"
     assert admit(access, headers, "GET", "/metrics") == "lab"
 
@@ -40,7 +42,7 @@ def test_a_key_names_its_client(headers: dict[str, str]) -> None:
     [{}, {"Authorization": f"Basic {KEY}"}, {"X-API-Key": HASH}, {"X-API-Key": "ä"}, {"X-API-Key": KEY + "x"}],
 )
 def test_without_a_key_nothing_is_computed(headers: dict[str, str]) -> None:
-    access = Access({"lab": HASH}, per_minute=10)
+    access = ApiKeys({"lab": HASH}, per_minute=10)
     for method, path in (("POST", "/sample"), ("POST", "/nothing"), ("GET", "/metrics")):
         with pytest.raises(Problem) as caught:
             admit(access, headers, method, path)
@@ -51,7 +53,7 @@ def test_without_a_key_nothing_is_computed(headers: dict[str, str]) -> None:
 
 
 def test_too_many_requests_of_one_client_leave_the_others_alone() -> None:
-    access = Access({}, per_minute=3)
+    access = ApiKeys({}, per_minute=3)
     for _ in range(3):
         assert admit(access, {}, host="eager") == "eager"
     with pytest.raises(Problem) as caught:
@@ -108,7 +110,7 @@ def call(settings: Settings, method: str, path: str, **options: Any) -> httpx.Re
 
 def test_other_pages_may_call_only_where_they_are_named(tmp_path: Path) -> None:
     weights = weights_with_card(tmp_path)
-    ask = {"Origin": "https://page.test", "Access-Control-Request-Method": "POST"}
+    ask = {"Origin": "https://page.test", "ApiKeys-Control-Request-Method": "POST"}
     named = Settings(weights=weights, cors_origins=("https://page.test",))
     assert call(named, "OPTIONS", "/sample", headers=ask).headers["access-control-allow-origin"] == "https://page.test"
     other = {**ask, "Origin": "https://other.test"}

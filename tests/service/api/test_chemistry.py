@@ -12,9 +12,9 @@ import pytest
 
 from enflow.model.chem.molecule import Molecule
 from enflow.service.chemistry import rdkit_pool
-from enflow.service.chemistry.rdkit_pool import Chemistry
+from enflow.service.chemistry.rdkit_pool import RDKitPool
 from enflow.service.problems import Problem
-from enflow.service.settings import ChemistrySettings, Limits
+from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -45,9 +45,9 @@ def modules(_: Molecule) -> list[str]:
     return sorted(sys.modules)
 
 
-def with_chemistry(act: Callable[[Chemistry], Awaitable[T]]) -> T:
+def with_chemistry(act: Callable[[RDKitPool], Awaitable[T]]) -> T:
     async def run() -> T:
-        pool = Chemistry(ChemistrySettings(processes=1, bonds_s=1.0, read_s=60), Limits(), Telemetry())
+        pool = RDKitPool(ChemistrySettings(processes=1, bonds_s=1.0, read_s=60), RequestLimits(), Telemetry())
         try:
             await pool.start()
             return await act(pool)
@@ -60,7 +60,7 @@ def with_chemistry(act: Callable[[Chemistry], Awaitable[T]]) -> T:
 def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
     real = rdkit_pool._draw
 
-    async def act(pool: Chemistry) -> None:
+    async def act(pool: RDKitPool) -> None:
         for task, reason in ((sleeper, "not finished within 1 s"), (glutton, "more memory"), (quitter, "crashed")):
             monkeypatch.setattr(chemistry, "_draw", task)
             drawing = await pool.draw(METHANE)
@@ -76,7 +76,7 @@ def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest
 
 
 def test_the_death_of_an_idle_worker_is_not_noticed() -> None:
-    async def act(pool: Chemistry) -> None:
+    async def act(pool: RDKitPool) -> None:
         for _ in range(2):
             worker = await pool._call(60, process, METHANE)
             os.kill(worker, signal.SIGKILL)
@@ -96,7 +96,7 @@ def test_workers_hold_no_torch() -> None:
 def test_an_upload_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chemistry, "_read", lambda *_: None)
 
-    async def act(pool: Chemistry) -> None:
+    async def act(pool: RDKitPool) -> None:
         monkeypatch.setattr(chemistry, "_read", _slow_read)
         pool._settings = pool._settings.model_copy(update={"read_s": 0.5})
         await pool.read(b"", "xyz")
@@ -106,7 +106,7 @@ def test_an_upload_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_answer_that_takes_too_long_to_write_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def act(pool: Chemistry) -> None:
+    async def act(pool: RDKitPool) -> None:
         monkeypatch.setattr(chemistry, "_write", _slow_read)
         pool._settings = pool._settings.model_copy(update={"read_s": 0.5})
         await pool.write([METHANE], [], "html")

@@ -17,10 +17,10 @@ import pytest
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
 from enflow.service.__main__ import main
-from enflow.service.handlers.latent_geometry import rmsd
-from enflow.service.settings import Settings
-from enflow.service.protocol.requests import Structure
 from enflow.service.client.process_client import engine_client
+from enflow.service.handlers.latent_geometry import rmsd
+from enflow.service.protocol.requests import Structure
+from enflow.service.settings import Settings
 from tests.service.serving import one_worker, serving, tiny_weights
 
 WATER = "3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"

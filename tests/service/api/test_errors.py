@@ -9,7 +9,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from enflow.service.protocol import requests
+from enflow.service.protocol.events import Scored
 from tests.service.conftest import Api, eventually
 
 JSON = {"Content-Type": "application/json"}
@@ -182,7 +182,7 @@ def test_a_defect_is_a_500_that_tells_nothing(api: Api) -> None:
 def test_a_number_that_is_none_is_no_silent_null(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine gives up what is not finite; were one to pass, it would be a defect and look like one."""
     parts = {"base": float("nan"), "divergence": 0.0, "dequantizer": 0.0, "n_atoms": 0.0}
-    scored = requests.Scored("", 0, float("nan"), None, parts, 60, "success", 0.01)
+    scored = Scored("", 0, float("nan"), None, parts, 60, "success", 0.01)
     monkeypatch.setattr(api.client, "_scored", lambda work_id, index: replace(scored, id=work_id, index=index))
     assert_problem(api.http.post("/sample", json={"with_nll": True}), 500)
 

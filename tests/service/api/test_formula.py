@@ -11,10 +11,10 @@ from enflow.model import checkpoint
 from enflow.model.chem.io.formats import read
 from enflow.service.__main__ import main
 from enflow.service.settings import Settings
+from tests.service.api.test_errors import assert_problem
 from tests.service.conftest import Api
 from tests.service.obedient import Obedient
 from tests.service.serving import one_worker, serving, tiny_formula_weights, weights_with_card
-from tests.service.api.test_errors import assert_problem
 
 
 @pytest.fixture(scope="module")

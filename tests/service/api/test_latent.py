@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ortho_group, special_ortho_group
 
 from enflow.service.handlers.latent_geometry import aligned, fresh, match, perturbed, rmsd, rotation, spherical
-from enflow.service.protocol.requests import Latent, Structure
+from enflow.service.protocol.requests import LatentArrays, Structure
 
 # CHFClBr-like: four different neighbours, no plane, no axis; an odd atom more so that nothing is symmetric.
 CHIRAL = Structure(
@@ -49,7 +49,7 @@ def test_rotation_is_proper_even_where_a_reflection_would_fit_better() -> None:
 
 
 def test_aligning_a_latent_moves_it_as_its_molecule() -> None:
-    latent = Latent(CHIRAL.positions, np.eye(6, 5))
+    latent = LatentArrays(CHIRAL.positions, np.eye(6, 5))
     turn, order = special_ortho_group.rvs(3, random_state=1), np.random.default_rng(1).permutation(6)
     found = aligned(latent, order, turn)
     assert np.allclose(found.x, (latent.x @ turn)[order])
@@ -58,8 +58,8 @@ def test_aligning_a_latent_moves_it_as_its_molecule() -> None:
 
 def test_the_way_is_a_great_circle() -> None:
     """Between orthogonal unit vectors a and b it is cos(s pi/2) a + sin(s pi/2) b."""
-    a = Latent(np.array([[1.0, 0, 0], [0, 0, 0]]), np.zeros((2, 2)))
-    b = Latent(np.zeros((2, 3)), np.array([[0.0, 0], [0, 1.0]]))
+    a = LatentArrays(np.array([[1.0, 0, 0], [0, 0, 0]]), np.zeros((2, 2)))
+    b = LatentArrays(np.zeros((2, 3)), np.array([[0.0, 0], [0, 1.0]]))
     for s in np.linspace(0, 1, 7):
         point = spherical(a, b, s)
         assert point.x[0, 0] == pytest.approx(np.cos(s * np.pi / 2))

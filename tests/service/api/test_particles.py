@@ -15,11 +15,17 @@ import torch
 from enflow.model import checkpoint
 from enflow.model.chem.io.formats import read
 from enflow.model.training.mcmc.potentials import DW4, LJ13, Potential
-from enflow.service.schemas.responses import LikelihoodResponse, ParticleScoreOut, ParticlesOut, SampleResponse, ScoreError
+from enflow.service.schemas.responses import (
+    LikelihoodResponse,
+    ParticleScoreOut,
+    ParticlesOut,
+    SampleResponse,
+    ScoreErrorOut,
+)
 from enflow.service.settings import Settings
+from tests.service.api.test_errors import assert_problem
 from tests.service.obedient import Obedient
 from tests.service.serving import one_worker, serving, tiny_particle_weights, weights_with_card
-from tests.service.api.test_errors import assert_problem
 
 SYSTEMS = {"dw4": DW4, "lj13": LJ13}
 
@@ -136,7 +142,7 @@ def test_an_upload_scores_as_its_sample_did(http: httpx.Client) -> None:
     assert good.nll == pytest.approx(told["nll"], abs=1e-3)
     assert good.energy == pytest.approx(told["energy"])
     assert sum(good.atom_base) == pytest.approx(good.parts.base, abs=0.01)
-    assert isinstance(bad, ScoreError)
+    assert isinstance(bad, ScoreErrorOut)
     assert "found 2 particles, expected 4" in bad.error.detail
 
 

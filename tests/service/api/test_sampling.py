@@ -9,14 +9,14 @@ import pytest
 
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
-from enflow.service.protocol import requests
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
 from enflow.service.schemas.responses import SampleResponse
+from tests.service.api.test_errors import assert_problem
 from tests.service.conftest import Api
 from tests.service.obedient import METHANE, TORN
-from tests.service.api.test_errors import assert_problem
 
 OPEN_SHELL = "no bonds give every atom a closed shell at total charge 0"
-WILD = requests.Structure(METHANE.atomic_numbers, METHANE.positions * 1e9)
+WILD = Structure(METHANE.atomic_numbers, METHANE.positions * 1e9)
 """Atoms as far apart as houses: no structure at all."""
 
 
@@ -42,17 +42,17 @@ def test_the_work_says_what_the_request_said(api: Api) -> None:
     body = {"n_atoms": [5, 9], "seed": 7, "tolerance": "precise", "frames": 4, "first_index": 10, "with_nll": True}
     assert api.http.post("/sample", json=body).status_code == 200
     (wanted,) = api.client.submitted
-    assert isinstance(wanted, requests.SampleWork)
+    assert isinstance(wanted, EngineSampleRequest)
     assert (wanted.n_atoms, wanted.seed, wanted.first_index, wanted.frames) == ((5, 9), 7, 10, 4)
     assert wanted.rtol == wanted.atol == 1e-5
-    assert wanted.nll == requests.LikelihoodOptions(rtol=1e-5, atol=1e-5)
+    assert wanted.nll == EstimatorOptions(rtol=1e-5, atol=1e-5)
     assert wanted.deadline is not None
 
 
 def test_a_seed_is_drawn_and_told(api: Api) -> None:
     seeds = {api.http.post("/sample", json={}).json()["seed"] for _ in range(5)}
     assert len(seeds) == 5
-    assert {each.seed for each in api.client.submitted if isinstance(each, requests.SampleWork)} == seeds
+    assert {each.seed for each in api.client.submitted if isinstance(each, EngineSampleRequest)} == seeds
 
 
 def test_a_molecule_without_bonds_is_returned_with_the_reason(api: Api) -> None:
@@ -74,7 +74,7 @@ def test_only_valid_tries_on_and_says_so(api: Api) -> None:
     assert answer["attempts"] == {"tried": 4, "found": 2, "rejected": {"not valid": 2}, "reasons": {OPEN_SHELL: 2}}
     assert answer["failed"] == []
     tried = [
-        (each.first_index, len(each.n_atoms)) for each in api.client.submitted if isinstance(each, requests.SampleWork)
+        (each.first_index, len(each.n_atoms)) for each in api.client.submitted if isinstance(each, EngineSampleRequest)
     ]
     assert sorted(tried) == [(0, 2), (2, 1), (4, 1)]
 
@@ -83,7 +83,7 @@ def test_only_stable_says_how_much_was_wrong(api: Api) -> None:
     """Torn apart, no atom of methane has its valence; with one hydrogen off it lacks the carbon's and its own."""
     one_off = METHANE.positions.copy()
     one_off[1] *= 3
-    molecules = [TORN, requests.Structure(METHANE.atomic_numbers, one_off), TORN, METHANE]
+    molecules = [TORN, Structure(METHANE.atomic_numbers, one_off), TORN, METHANE]
     api.client.molecule = lambda index: dict(enumerate(molecules)).get(index, METHANE)
     answer = api.http.post("/sample", json={"n_molecules": 2, "only": "stable", "seed": 1}).json()
     lacking = "atoms without their valence by the distance table"
@@ -94,7 +94,9 @@ def test_only_stable_says_how_much_was_wrong(api: Api) -> None:
 def test_further_attempts_keep_the_size_that_was_asked_for(api: Api) -> None:
     api.client.molecule = lambda index: TORN if index < 3 else METHANE
     api.http.post("/sample", json={"n_atoms": [5, 6, 7], "only": "stable", "seed": 1})
-    again = {each.first_index: each.n_atoms for each in api.client.submitted[1:] if isinstance(each, requests.SampleWork)}
+    again = {
+        each.first_index: each.n_atoms for each in api.client.submitted[1:] if isinstance(each, EngineSampleRequest)
+    }
     assert again == {3: (5,), 4: (6,), 5: (7,)}
 
 
@@ -111,7 +113,7 @@ def test_rejected_molecules_are_not_scored(api: Api) -> None:
     api.client.molecule = lambda index: TORN if index == 0 else METHANE
     answer = api.http.post("/sample", json={"n_molecules": 2, "only": "valid", "with_nll": True, "seed": 1}).json()
     assert [each["nll"] for each in answer["molecules"]] == [-0.5, -0.5]
-    scored = [each for each in api.client.submitted if isinstance(each, requests.LikelihoodWork)]
+    scored = [each for each in api.client.submitted if isinstance(each, EngineLikelihoodRequest)]
     assert sorted((each.first_index, each.seed) for each in scored) == [(1, 1), (2, 1)]
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from enflow.service.protocol import requests
+from enflow.service.protocol.status import Overloaded, Unavailable
 from enflow.service.settings import Settings
+from tests.service.api.test_errors import assert_problem
 from tests.service.conftest import Api, eventually
 from tests.service.obedient import METHANE, TORN, Obedient
 from tests.service.serving import one_worker, serving, weights_with_card
-from tests.service.api.test_errors import assert_problem
 
 
 def events(answer: httpx.Response) -> list[dict[str, object]]:
@@ -52,17 +52,15 @@ def test_scores_come_as_they_finish(api: Api) -> None:
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
 def test_a_busy_engine_says_when_to_come_back(api: Api, accept: str) -> None:
-    api.client.refuse = requests.Overloaded(
-        "client", 7.2, "found 400 molecules of this client waiting, expected at most 300"
-    )
+    api.client.refuse = Overloaded("client", 7.2, "found 400 molecules of this client waiting, expected at most 300")
     answer = api.http.post("/sample", json={}, headers={"Accept": accept})
     assert_problem(answer, 429)
     assert answer.headers["retry-after"] == "8"
-    api.client.refuse = requests.Overloaded("service", 0.1, "the queue is full")
+    api.client.refuse = Overloaded("service", 0.1, "the queue is full")
     answer = api.http.post("/sample", json={}, headers={"Accept": accept})
     assert_problem(answer, 503)
     assert answer.headers["retry-after"] == "1"
-    api.client.refuse = requests.Unavailable("the engine crashed too often")
+    api.client.refuse = Unavailable("the engine crashed too often")
     assert_problem(api.http.post("/sample", json={}), 503)
 
 

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
-from enflow.service.protocol import requests
-from enflow.service.schemas.responses import LikelihoodResponse, ScoreError, ScoreOut, WalkResponse
-from tests.service.conftest import Api
+from enflow.service.protocol.requests import (
+    EngineDecodeRequest,
+    EngineEncodeRequest,
+    EngineLikelihoodRequest,
+    EstimatorOptions,
+)
+from enflow.service.schemas.responses import LikelihoodResponse, ScoreErrorOut, ScoreOut, WalkResponse
 from tests.service.api.test_errors import assert_problem
+from tests.service.conftest import Api
 
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 WATER = "3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
@@ -43,12 +48,12 @@ def test_one_bad_structure_never_spoils_the_others(api: Api) -> None:
     body = {"structures": [{"format": "xyz", "data": each} for each in texts]}
     found = LikelihoodResponse.model_validate_json(api.http.post("/likelihood", json=body).content)
     assert [each.index for each in found.results] == [0, 1, 2, 3, 4]
-    bad = {each.index: each.error for each in found.results if isinstance(each, ScoreError)}
+    bad = {each.index: each.error for each in found.results if isinstance(each, ScoreErrorOut)}
     assert set(bad) == {0, 2, 3}
     assert bad[0].errors[0].at == "structure 0, line 4, column 3"
     assert "Xe" in bad[2].detail
     (wanted,) = api.client.submitted
-    assert isinstance(wanted, requests.LikelihoodWork)
+    assert isinstance(wanted, EngineLikelihoodRequest)
     assert [len(each.atomic_numbers) for each in wanted.molecules] == [5, 3]
 
 
@@ -77,7 +82,7 @@ def test_the_file_itself(api: Api, content_type: str | None, body: str, formulas
     answer = api.http.post("/likelihood?seed=9&draws=3", content=body.encode(), headers=headers)
     assert [each["formula"] for each in answer.json()["results"]] == formulas
     (wanted,) = api.client.submitted
-    assert isinstance(wanted, requests.LikelihoodWork)
+    assert isinstance(wanted, EngineLikelihoodRequest)
     assert (wanted.seed, wanted.options.draws) == (9, 3)
 
 
@@ -92,8 +97,8 @@ def test_a_form_with_files(api: Api) -> None:
     answer = api.http.post("/likelihood", files=files, data=options)
     assert [each.get("formula") for each in answer.json()["results"]] == ["CH4", "H2O", "H2O", None]
     (wanted,) = api.client.submitted
-    assert isinstance(wanted, requests.LikelihoodWork)
-    assert wanted.options == requests.LikelihoodOptions("hutchinson", 4, 1, 0.01, 0.01)
+    assert isinstance(wanted, EngineLikelihoodRequest)
+    assert wanted.options == EstimatorOptions("hutchinson", 4, 1, 0.01, 0.01)
 
 
 def test_options_of_a_form_may_stand_in_the_query_but_not_twice(api: Api) -> None:
@@ -101,7 +106,7 @@ def test_options_of_a_form_may_stand_in_the_query_but_not_twice(api: Api) -> Non
     answer = api.http.post("/likelihood?seed=9&probes=3", files=files, data={"divergence": "hutchinson"})
     assert answer.json()["seed"] == 9
     (wanted,) = api.client.submitted
-    assert isinstance(wanted, requests.LikelihoodWork)
+    assert isinstance(wanted, EngineLikelihoodRequest)
     assert (wanted.options.divergence, wanted.options.probes) == ("hutchinson", 3)
     for query, data in (("?seed=9", {"seed": "9"}), ("", {"seed": ["9", "8"]}), ("?seed=9&seed=8", {})):
         assert_problem(api.http.post(f"/likelihood{query}", files=files, data=data), 422)
@@ -153,9 +158,9 @@ def test_a_walk_between_two(api: Api) -> None:
     # The obedient engine decodes everything to methane, of which the second parent has a nitrogen 0.1 angstrom off.
     assert found.molecules[0].distance_to_end == pytest.approx(0.1 * np.sqrt(4 / 25), abs=1e-6)
     encode, back, *_, decode = api.client.submitted
-    assert isinstance(encode, requests.EncodeWork)
-    assert isinstance(back, requests.DecodeWork)
-    assert isinstance(decode, requests.DecodeWork)
+    assert isinstance(encode, EngineEncodeRequest)
+    assert isinstance(back, EngineDecodeRequest)
+    assert isinstance(decode, EngineDecodeRequest)
     # Precise, and a hundred times as tight there and back. The second parent comes back as methane at any tolerance.
     assert encode.rtol == back.rtol == pytest.approx(1e-7)
     # The obedient engine's latents are the structures: the walk begins at one parent and ends at the other.
@@ -170,10 +175,10 @@ def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: fl
     """The obedient engine errs by so many angstrom times the tolerance; a thousandth of an angstrom is near enough."""
     api.client.error = error
     assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
-    encoded = [each.rtol for each in api.client.submitted if isinstance(each, requests.EncodeWork)]
+    encoded = [each.rtol for each in api.client.submitted if isinstance(each, EngineEncodeRequest)]
     assert encoded == pytest.approx(tolerances)
     *_, decode = api.client.submitted
-    assert isinstance(decode, requests.DecodeWork)
+    assert isinstance(decode, EngineDecodeRequest)
     assert (len(decode.latents), decode.rtol) == (8, pytest.approx(tolerances[-1]))
 
 
@@ -181,8 +186,8 @@ def test_a_walk_finer_than_the_solver_can_follow_makes_do(api: Api) -> None:
     api.client.error, api.client.finest = 1e9, 0.5e-8
     assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
     *_, failed, decode = api.client.submitted
-    assert isinstance(failed, requests.EncodeWork)
-    assert isinstance(decode, requests.DecodeWork)
+    assert isinstance(failed, EngineEncodeRequest)
+    assert isinstance(decode, EngineDecodeRequest)
     assert (failed.rtol, decode.rtol) == (pytest.approx(1e-9), pytest.approx(1e-8))
 
 
@@ -190,7 +195,9 @@ def test_a_walk_that_is_not_asked_to_be_precise_is_solved_once(api: Api) -> None
     api.client.error = 1e9
     path = "/variations?seed=2&tolerance=standard"
     assert api.http.post(path, content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
-    assert [each.rtol for each in api.client.submitted if isinstance(each, requests.EncodeWork)] == pytest.approx([1e-5])
+    assert [each.rtol for each in api.client.submitted if isinstance(each, EngineEncodeRequest)] == pytest.approx(
+        [1e-5]
+    )
 
 
 def test_variations_of_one(api: Api) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
-from enflow.service.cli import likelihood
-from enflow.service.protocol import requests
 from enflow.service.__main__ import main
-from enflow.service.model_card import Card
+from enflow.service.model_card import ModelCard
+from enflow.service.protocol.events import Event, Scored
+from enflow.service.protocol.requests import EngineLikelihoodRequest
 
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 WATER = "3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
@@ -25,17 +25,17 @@ class Abacus:
     def __init__(self, *_: object) -> None:
         self.heading = {"name": "abacus", "sha256": "0"}
         config = {"vocabulary": [1, 6, 7, 8, 9], "max_atoms": 29}
-        self.card = Card({"name": "abacus", "weights_sha256": "0", "config": config}, {})
+        self.card = ModelCard({"name": "abacus", "weights_sha256": "0", "config": config}, {})
 
-    def answers(self, wanted: requests.LikelihoodWork) -> Iterator[requests.Event]:
+    def answers(self, wanted: EngineLikelihoodRequest) -> Iterator[Event]:
         for index, each in reversed(list(enumerate(wanted.molecules))):  # in whatever order they finish
             nll = float(len(each.atomic_numbers))
             parts = {"base": nll - 1, "divergence": 0.0, "dequantizer": 1.0, "n_atoms": 0.0}
-            yield requests.Scored(wanted.id, index, nll, None, parts, 60, "success", 0.0)
+            yield Scored(wanted.id, index, nll, None, parts, 60, "success", 0.0)
 
 
 @pytest.fixture
-def likelihood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> object:
+def run_likelihood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> object:
     """Run the command on the files: (exit code, standard output)."""
     monkeypatch.setattr(scoresheet, "Engine", Abacus)
     monkeypatch.chdir(tmp_path)
@@ -51,8 +51,8 @@ def likelihood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.C
     return run
 
 
-def test_every_structure_has_its_line(likelihood) -> None:
-    code, out = likelihood()
+def test_every_structure_has_its_line(run_likelihood) -> None:
+    code, out = run_likelihood()
     lines = out.splitlines()[1:]
     assert code == 1  # for the xenon
     assert [line.split()[:3] for line in lines if "Xe" not in line] == [
@@ -64,15 +64,15 @@ def test_every_structure_has_its_line(likelihood) -> None:
 
 
 @pytest.mark.parametrize("ending", ["xyz", "sdf"])
-def test_scored_molecules_carry_their_scores(likelihood, ending: str) -> None:
-    likelihood("--out", f"scored.{ending}")
+def test_scored_molecules_carry_their_scores(run_likelihood, ending: str) -> None:
+    run_likelihood("--out", f"scored.{ending}")
     molecules = read(Path(f"scored.{ending}").read_bytes())
     found = [(m.formula, float(str(m.properties["nll"])), m.properties["file"]) for m in molecules]
     assert found == [("CH4", 5.0, "two.xyz"), ("H2O", 3.0, "two.xyz"), ("CH4O", 6.0, "one.smi")]
     assert [m.name for m in molecules if isinstance(m, Molecule)] == ["methane", "water", "methanol"]
 
 
-def test_json_on_the_screen_and_in_a_file_are_the_same(likelihood) -> None:
-    _, out = likelihood("--json", "--out", "scores.json")
+def test_json_on_the_screen_and_in_a_file_are_the_same(run_likelihood) -> None:
+    _, out = run_likelihood("--json", "--out", "scores.json")
     assert json.loads(out) == json.loads(Path("scores.json").read_text())
     assert [entry.get("nll") for entry in json.loads(out)["results"]] == [5.0, None, 3.0, 6.0]

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from enflow.model.errors import SolverError
-from enflow.service.cli import sample as command
-from enflow.service.protocol import requests
-from enflow.service.model_card import Card
 from enflow.service.chemistry.acceptance import Only
+from enflow.service.cli import sample as command
+from enflow.service.model_card import ModelCard
+from enflow.service.protocol.events import Event, Sampled, Scored
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest
 from tests.service.obedient import METHANE, TORN
 
 
@@ -17,22 +18,24 @@ class Few:
 
     def __init__(self, *sound: int) -> None:
         self.sound = sound
-        self.card = Card({"name": "few", "weights_sha256": "0", "config": {"vocabulary": [1, 6], "max_atoms": 5}}, {})
+        self.card = ModelCard(
+            {"name": "few", "weights_sha256": "0", "config": {"vocabulary": [1, 6], "max_atoms": 5}}, {}
+        )
         self.tried: list[int] = []
 
-    def answers(self, *works: requests.SampleWork | requests.LikelihoodWork) -> Iterator[requests.Event]:
+    def answers(self, *works: EngineSampleRequest | EngineLikelihoodRequest) -> Iterator[Event]:
         for each in works:
-            if isinstance(each, requests.LikelihoodWork):
+            if isinstance(each, EngineLikelihoodRequest):
                 parts = {"base": 1.0, "divergence": 0.0, "dequantizer": 0.0, "n_atoms": 0.0}
-                yield requests.Scored(each.id, each.first_index, 10.0 + each.first_index, None, parts, 60, "success", 0.0)
+                yield Scored(each.id, each.first_index, 10.0 + each.first_index, None, parts, 60, "success", 0.0)
                 continue
             for index in range(each.first_index, each.first_index + len(each.n_atoms)):
                 self.tried.append(index)
-                yield requests.Sampled(each.id, index, *(METHANE if index in self.sound else TORN), 60, "success")
+                yield Sampled(each.id, index, *(METHANE if index in self.sound else TORN), 60, "success")
 
 
 def harvest(engine: Few, only: Only, n: int = 2, first_index: int = 0) -> command.Harvest:
-    wanted = requests.SampleWork(id="", seed=1, n_atoms=(None,) * n, first_index=first_index)
+    wanted = EngineSampleRequest(id="", seed=1, n_atoms=(None,) * n, first_index=first_index)
     return command._harvest(engine, wanted, only, lambda *_: None)  # type: ignore[arg-type]
 
 
@@ -59,7 +62,7 @@ def test_it_gives_up() -> None:
 
 def test_only_what_is_kept_is_scored_each_by_its_own_index() -> None:
     engine = Few(1, 4)
-    wanted = requests.SampleWork(id="", seed=1, n_atoms=(None,) * 2)
+    wanted = EngineSampleRequest(id="", seed=1, n_atoms=(None,) * 2)
     found = command._harvest(engine, wanted, "valid", lambda *_: None)  # type: ignore[arg-type]
     command._score(engine, found, wanted, lambda *_: None)  # type: ignore[arg-type]
     assert {index: molecule.properties["nll"] for index, (molecule, _) in found.kept.items()} == {1: 11.0, 4: 14.0}

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from enflow.service.client.admission import Gate, units
-from enflow.service.protocol.requests import LikelihoodOptions, LikelihoodWork, Overloaded, SampleWork, Structure
+from enflow.service.client.admission import AdmissionController, units
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
+from enflow.service.protocol.status import Overloaded
 
 
-def sample(name: str, n: int, client: str = "") -> SampleWork:
-    return SampleWork(id=name, seed=0, n_atoms=(10,) * n, client=client)
+def sample(name: str, n: int, client: str = "") -> EngineSampleRequest:
+    return EngineSampleRequest(id=name, seed=0, n_atoms=(10,) * n, client=client)
 
 
 UNIT = units(sample("", 1))
@@ -16,21 +17,21 @@ UNIT = units(sample("", 1))
 
 def test_work_grows_with_molecules_and_with_the_square_of_their_atoms() -> None:
     assert units(sample("", 7)) == 7 * UNIT
-    assert units(SampleWork(id="", seed=0, n_atoms=(20,))) == 4 * UNIT
+    assert units(EngineSampleRequest(id="", seed=0, n_atoms=(20,))) == 4 * UNIT
 
 
 def test_an_exact_likelihood_is_dearer_than_a_probe_and_draws_multiply() -> None:
     methane = Structure(np.array([6, 1, 1, 1, 1]), np.zeros((5, 3)))
     exact, probe, draws = (
-        units(LikelihoodWork(id="", molecules=(methane,), options=options))
-        for options in (LikelihoodOptions(), LikelihoodOptions("hutchinson"), LikelihoodOptions("hutchinson", draws=3))
+        units(EngineLikelihoodRequest(id="", molecules=(methane,), options=options))
+        for options in (EstimatorOptions(), EstimatorOptions("hutchinson"), EstimatorOptions("hutchinson", draws=3))
     )
     assert probe < exact
     assert draws == pytest.approx(3 * probe)
 
 
 def test_a_full_queue_tells_when_there_will_be_room() -> None:
-    gate = Gate(seconds=10.0, client_share=1.0, rate=UNIT)  # one molecule a second
+    gate = AdmissionController(seconds=10.0, client_share=1.0, rate=UNIT)  # one molecule a second
     gate.admit(sample("a", 8))
     with pytest.raises(Overloaded, match="the service's queue") as caught:
         gate.admit(sample("b", 5))
@@ -39,7 +40,7 @@ def test_a_full_queue_tells_when_there_will_be_room() -> None:
 
 
 def test_a_client_has_a_share() -> None:
-    gate = Gate(seconds=10.0, client_share=0.5, rate=UNIT)
+    gate = AdmissionController(seconds=10.0, client_share=0.5, rate=UNIT)
     gate.admit(sample("a", 5, client="greedy"))
     with pytest.raises(Overloaded) as caught:
         gate.admit(sample("b", 1, client="greedy"))
@@ -48,7 +49,7 @@ def test_a_client_has_a_share() -> None:
 
 
 def test_what_ends_makes_room() -> None:
-    gate = Gate(seconds=10.0, client_share=1.0, rate=UNIT)
+    gate = AdmissionController(seconds=10.0, client_share=1.0, rate=UNIT)
     gate.admit(sample("a", 10))
     gate.release("a")
     gate.release("a")
@@ -57,7 +58,7 @@ def test_what_ends_makes_room() -> None:
 
 
 def test_what_is_larger_than_the_queue_gets_in_when_it_is_empty() -> None:
-    gate = Gate(seconds=10.0, client_share=0.5, rate=UNIT)
+    gate = AdmissionController(seconds=10.0, client_share=0.5, rate=UNIT)
     gate.admit(sample("whale", 100))
     with pytest.raises(Overloaded) as caught:
         gate.admit(sample("whale 2", 100))

@@ -17,19 +17,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from enflow.service.client.lazy_client import LazyClient
+from enflow.service.client.process_client import EngineSpec, InProcessClient, ProcessClient, RestartPolicy
 from enflow.service.engine.core import run
-from enflow.service.client.lazy_client import Lazy
-from enflow.service.protocol.requests import Done, Event, Failed, Overloaded, Reason, Sampled, SampleWork, Unavailable
-from enflow.service.client.process_client import Care, EngineSpec, InProcessClient, ProcessClient
+from enflow.service.protocol.events import Done, Event, Failed, Reason, Sampled
+from enflow.service.protocol.requests import EngineSampleRequest
+from enflow.service.protocol.status import Overloaded, Unavailable
 from tests import stubs
 from tests.service.local_stage import TwoReplicas
 
-CARE = Care(start_s=120.0, hang_s=60.0, queue_s=1e9, client_share=1.0)
+CARE = RestartPolicy(start_s=120.0, hang_s=60.0, queue_s=1e9, client_share=1.0)
 Run = Callable[[Callable[[Any], Awaitable[Any]]], Any]
 
 
-def sample(name: str, n_atoms: tuple[int, ...] = (5, 6), **options: Any) -> SampleWork:
-    return SampleWork(id=name, seed=7, n_atoms=n_atoms, rtol=1e-5, atol=1e-5, **options)
+def sample(name: str, n_atoms: tuple[int, ...] = (5, 6), **options: Any) -> EngineSampleRequest:
+    return EngineSampleRequest(id=name, seed=7, n_atoms=n_atoms, rtol=1e-5, atol=1e-5, **options)
 
 
 async def ready(client: Any) -> None:
@@ -41,7 +43,7 @@ async def heard(client: Any, name: str) -> list[Event]:
     return [event async for event in client.events(name)]
 
 
-async def asked(client: Any, work: SampleWork) -> list[Event]:
+async def asked(client: Any, work: EngineSampleRequest) -> list[Event]:
     await client.submit(work)
     return await heard(client, work.id)
 
@@ -57,7 +59,7 @@ def assert_complete(events: list[Event], expected: dict[int, Sampled]) -> None:
         np.testing.assert_allclose(one.positions, expected[one.index].positions, atol=1e-9)
 
 
-def expected(work: SampleWork, engine: str = "engine") -> dict[int, Sampled]:
+def expected(work: EngineSampleRequest, engine: str = "engine") -> dict[int, Sampled]:
     return {event.index: event for event in run(getattr(stubs, engine)(), work) if isinstance(event, Sampled)}
 
 
@@ -68,8 +70,8 @@ class Forked(ProcessClient):
     _processes.set_forkserver_preload(["tests.stubs"])
 
 
-def lazy(factory: EngineSpec, care: Care) -> Lazy:
-    return Lazy(InProcessClient(factory, care))
+def lazy(factory: EngineSpec, care: RestartPolicy) -> LazyClient:
+    return LazyClient(InProcessClient(factory, care))
 
 
 @pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas, lazy])
@@ -219,7 +221,7 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
 
     async def talk() -> int:
         spec = EngineSpec(f"tests.stubs:{engine}", {"pause": 0.004, "pairs": 300})
-        client = Forked(spec, Care(crashes=1000))
+        client = Forked(spec, RestartPolicy(crashes=1000))
         await client.start()
         pipes, rounds = len(list(Path("/proc/self/fd").iterdir())), 0
         while client.stats().restarts < kills:
@@ -239,8 +241,8 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
     assert asyncio.run(asyncio.wait_for(talk(), 400)) >= kills
 
 
-def _renamed(work: SampleWork, rounds: int) -> SampleWork:
-    return SampleWork(**{**work.__dict__, "id": f"{work.id}, round {rounds}"})
+def _renamed(work: EngineSampleRequest, rounds: int) -> EngineSampleRequest:
+    return EngineSampleRequest(**{**work.__dict__, "id": f"{work.id}, round {rounds}"})
 
 
 def test_a_hung_worker_is_replaced_and_its_molecules_go_on(tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_a_hung_worker_is_replaced_and_its_molecules_go_on(tmp_path: Path) -> No
 
     async def talk() -> list[Event]:
         spec = EngineSpec("tests.stubs:engine", {"hang": str(hang), "pause": 0.002})
-        client = Forked(spec, Care(hang_s=1.5))
+        client = Forked(spec, RestartPolicy(hang_s=1.5))
         await client.start()
         await ready(client)
         hang.touch()
@@ -268,7 +270,7 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
     cure = tmp_path / "cure"
 
     async def talk() -> None:
-        client = Forked(EngineSpec("tests.stubs:broken", {"cure": str(cure)}), Care(crashes=3, cooldown_s=0.5))
+        client = Forked(EngineSpec("tests.stubs:broken", {"cure": str(cure)}), RestartPolicy(crashes=3, cooldown_s=0.5))
         await client.start()
         events = await asked(client, sample("lost"))
         assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.ENGINE}

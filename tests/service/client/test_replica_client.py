@@ -12,28 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enflow.service.engine.core import run
+from enflow.service.client.process_client import EngineSpec, RestartPolicy
 from enflow.service.client.replica_client import LOSSES, PORTION, portions
-from enflow.service.protocol.requests import (
-    Done,
-    Event,
-    Failed,
-    LikelihoodWork,
-    Progress,
-    Reason,
-    Sampled,
-    SampleWork,
-    Structure,
-)
-from enflow.service.client.process_client import Care, EngineSpec
+from enflow.service.engine.core import run
+from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, Structure
 from tests import stubs
 from tests.service.local_stage import TwoReplicas
 
-CARE = Care(queue_s=1e9, client_share=1.0)
+CARE = RestartPolicy(queue_s=1e9, client_share=1.0)
 
 
-def sample(name: str, n_atoms: tuple[int, ...], **options: Any) -> SampleWork:
-    return SampleWork(id=name, seed=7, n_atoms=n_atoms, rtol=1e-5, atol=1e-5, **options)
+def sample(name: str, n_atoms: tuple[int, ...], **options: Any) -> EngineSampleRequest:
+    return EngineSampleRequest(id=name, seed=7, n_atoms=n_atoms, rtol=1e-5, atol=1e-5, **options)
 
 
 def converse(talk: Callable[[TwoReplicas], Awaitable[Any]], **behaviour: float) -> Any:
@@ -50,12 +41,12 @@ def converse(talk: Callable[[TwoReplicas], Awaitable[Any]], **behaviour: float) 
     return asyncio.run(asyncio.wait_for(conversation(), 120))
 
 
-async def asked(client: TwoReplicas, work: SampleWork) -> list[Event]:
+async def asked(client: TwoReplicas, work: EngineSampleRequest) -> list[Event]:
     await client.submit(work)
     return [event async for event in client.events(work.id)]
 
 
-def assert_complete(work: SampleWork, events: list[Event]) -> None:
+def assert_complete(work: EngineSampleRequest, events: list[Event]) -> None:
     """Every molecule once, the one that a single engine makes, under the caller's own name, and Done at the end."""
     expected = {event.index: event for event in run(stubs.engine(), work) if isinstance(event, Sampled)}
     found = [event for event in events if isinstance(event, Sampled)]
@@ -82,7 +73,7 @@ def test_portions_hold_every_molecule_once_in_order(n: int, replicas: int, first
 
 def test_structures_are_dealt_out_as_well() -> None:
     molecules = tuple(Structure(np.array([6]), np.full((1, 3), float(i))) for i in range(40))
-    dealt = list(portions(LikelihoodWork(id="a", molecules=molecules, first_index=5), 2))
+    dealt = list(portions(EngineLikelihoodRequest(id="a", molecules=molecules, first_index=5), 2))
     assert [(each.first_index, len(each)) for each in dealt] == [(5, 20), (25, 20)]
     assert [m.positions[0, 0] for each in dealt for m in each.molecules] == list(range(40))
 
@@ -142,7 +133,9 @@ def test_a_killed_replica_loses_nothing_doubles_nothing_changes_nothing() -> Non
 
 
 def test_a_broken_engine_is_no_answer_the_other_replica_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enflow.service.client.replica_client.LOSSES", 2)  # a refusal is no loss, however often it comes
+    monkeypatch.setattr(
+        "enflow.service.client.replica_client.LOSSES", 2
+    )  # a refusal is no loss, however often it comes
     work = sample("a", (5,) * 80)
 
     async def talk(client: TwoReplicas) -> list[Event]:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from enflow.service.engine.core import from_weights, run
-from enflow.service.protocol.requests import Sampled, SampleWork
+from enflow.service.protocol.events import Sampled
+from enflow.service.protocol.requests import EngineSampleRequest
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
@@ -16,9 +17,9 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 def test_a_molecule_of_the_bundled_weights_is_the_same_in_a_crowd(name: str, size: int, crowd: tuple[int, ...]) -> None:
     torch.set_num_threads(1)
     engine = from_weights(str(WEIGHTS / name), "cpu")
-    wanted = SampleWork(id="wanted", seed=11, n_atoms=(size,))
+    wanted = EngineSampleRequest(id="wanted", seed=11, n_atoms=(size,))
     (alone,) = [event for event in run(engine, wanted) if isinstance(event, Sampled)]
-    engine.add(SampleWork(id="crowd", seed=5, n_atoms=crowd))
+    engine.add(EngineSampleRequest(id="crowd", seed=5, n_atoms=crowd))
     for _ in range(3):
         engine.step()
     (crowded,) = [event for event in run(engine, wanted) if isinstance(event, Sampled)]

@@ -12,20 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from enflow.service.engine.core import Engine, run
+from enflow.service.protocol.events import Done, Encoded, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
-    DecodeWork,
-    Done,
-    Encoded,
-    EncodeWork,
-    Event,
-    Failed,
-    LikelihoodOptions,
-    LikelihoodWork,
-    Progress,
-    Reason,
-    Sampled,
-    SampleWork,
-    Scored,
+    EngineDecodeRequest,
+    EngineEncodeRequest,
+    EngineLikelihoodRequest,
+    EngineSampleRequest,
+    EstimatorOptions,
     Structure,
 )
 from tests import stubs
@@ -37,8 +30,8 @@ METHANE = Structure(
 )
 
 
-def sample(name: str = "s", n_atoms: tuple[int | None, ...] = (5,), **options: Any) -> SampleWork:
-    return SampleWork(id=name, seed=7, n_atoms=n_atoms, rtol=1e-6, atol=1e-6, **options)
+def sample(name: str = "s", n_atoms: tuple[int | None, ...] = (5,), **options: Any) -> EngineSampleRequest:
+    return EngineSampleRequest(id=name, seed=7, n_atoms=n_atoms, rtol=1e-6, atol=1e-6, **options)
 
 
 def drain(engine: Engine, limit: int = 5000) -> list[Event]:
@@ -76,11 +69,11 @@ def test_a_sample_is_its_latent_grown_by_the_known_solution() -> None:
 
 def test_what_single_precision_cannot_meet_is_stepped_in_double() -> None:
     engine = Engine(stubs.flow(torch.float32), pairs=2000, slots=8)
-    options = LikelihoodOptions(rtol=1e-6, atol=1e-6)
+    options = EstimatorOptions(rtol=1e-6, atol=1e-6)
     works = [
-        SampleWork(id="fine", seed=7, n_atoms=(5, 12), rtol=1e-10, atol=1e-10),
-        SampleWork(id="plain", seed=7, n_atoms=(5,), rtol=1e-4, atol=1e-4),
-        LikelihoodWork(id="likelihood", molecules=(METHANE,), seed=3, options=options),
+        EngineSampleRequest(id="fine", seed=7, n_atoms=(5, 12), rtol=1e-10, atol=1e-10),
+        EngineSampleRequest(id="plain", seed=7, n_atoms=(5,), rtol=1e-4, atol=1e-4),
+        EngineLikelihoodRequest(id="likelihood", molecules=(METHANE,), seed=3, options=options),
     ]
     for work in works:
         engine.add(work)
@@ -115,8 +108,8 @@ def test_a_molecule_is_the_same_alone_in_company_and_joining_late(lag: int) -> N
 
 
 def test_a_likelihood_is_the_closed_form() -> None:
-    options = LikelihoodOptions(rtol=1e-5, atol=1e-5)
-    events = list(run(stubs.engine(), LikelihoodWork(id="l", molecules=(METHANE,), seed=3, options=options)))
+    options = EstimatorOptions(rtol=1e-5, atol=1e-5)
+    events = list(run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(METHANE,), seed=3, options=options)))
     (scored,) = answers(events)
     assert isinstance(scored, Scored)
     n, rate = 5, stubs.RATE
@@ -138,8 +131,8 @@ def test_a_likelihood_is_the_closed_form() -> None:
 
 
 def test_an_estimated_density_leads_from_the_base_to_the_data() -> None:
-    options = LikelihoodOptions(divergence="hutchinson", probes=3, rtol=1e-5, atol=1e-5)
-    work = LikelihoodWork(id="l", molecules=(METHANE,), seed=3, options=options)
+    options = EstimatorOptions(divergence="hutchinson", probes=3, rtol=1e-5, atol=1e-5)
+    work = EngineLikelihoodRequest(id="l", molecules=(METHANE,), seed=3, options=options)
     (scored,) = answers(list(run(stubs.engine(), work)))
     assert isinstance(scored, Scored)
     times, density = np.array(scored.path).T
@@ -152,8 +145,8 @@ def test_an_estimated_density_leads_from_the_base_to_the_data() -> None:
 
 
 def test_the_engine_scores_as_the_flow_does() -> None:
-    options = LikelihoodOptions(divergence="hutchinson", probes=2, draws=3)
-    events = run(stubs.engine(), LikelihoodWork(id="l", molecules=(METHANE, METHANE), seed=3, options=options))
+    options = EstimatorOptions(divergence="hutchinson", probes=2, draws=3)
+    events = run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(METHANE, METHANE), seed=3, options=options))
     expected = stubs.flow().log_prob([_molecule(METHANE)] * 2, 3, "hutchinson", probes=2, draws=3)
     for event in answers(list(events)):
         assert isinstance(event, Scored)
@@ -162,13 +155,13 @@ def test_the_engine_scores_as_the_flow_does() -> None:
 
 
 def test_a_sample_can_bring_its_likelihood() -> None:
-    work = sample(nll=LikelihoodOptions(divergence="hutchinson"))
+    work = sample(nll=EstimatorOptions(divergence="hutchinson"))
     (found,) = answers(list(run(stubs.engine(), work)))
     assert isinstance(found, Sampled)
     structure = Structure(found.atomic_numbers, found.positions)
-    options = LikelihoodOptions(divergence="hutchinson")
+    options = EstimatorOptions(divergence="hutchinson")
     (scored,) = answers(
-        list(run(stubs.engine(), LikelihoodWork(id="l", molecules=(structure,), seed=7, options=options)))
+        list(run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(structure,), seed=7, options=options)))
     )
     assert isinstance(scored, Scored)
     assert found.likelihood is not None
@@ -177,10 +170,10 @@ def test_a_sample_can_bring_its_likelihood() -> None:
 
 def test_decode_is_the_inverse_of_encode() -> None:
     engine = stubs.engine()
-    (encoded,) = answers(list(run(engine, EncodeWork(id="e", molecules=(METHANE,), seed=1))))
+    (encoded,) = answers(list(run(engine, EngineEncodeRequest(id="e", molecules=(METHANE,), seed=1))))
     assert isinstance(encoded, Encoded)
     np.testing.assert_allclose(encoded.latent.x, METHANE.positions / GROWN, atol=1e-5)
-    (decoded,) = answers(list(run(engine, DecodeWork(id="d", latents=(encoded.latent,)))))
+    (decoded,) = answers(list(run(engine, EngineDecodeRequest(id="d", latents=(encoded.latent,)))))
     assert isinstance(decoded, Sampled)
     assert np.array_equal(decoded.atomic_numbers, METHANE.atomic_numbers)
     np.testing.assert_allclose(decoded.positions, METHANE.positions, atol=1e-4)
@@ -219,8 +212,8 @@ def test_a_row_that_needs_too_many_steps_is_given_up() -> None:
 
 def test_a_structure_that_the_model_does_not_know_spoils_no_other() -> None:
     silane = Structure(np.array([14, 1, 1, 1, 1]), METHANE.positions)
-    options = LikelihoodOptions(divergence="hutchinson")
-    events = list(run(stubs.engine(), LikelihoodWork(id="l", molecules=(silane, METHANE), options=options)))
+    options = EstimatorOptions(divergence="hutchinson")
+    events = list(run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(silane, METHANE), options=options)))
     first, second = sorted(answers(events), key=lambda event: event.index)
     assert isinstance(first, Failed)
     assert first.reason == Reason.STRUCTURE
@@ -292,7 +285,7 @@ def test_abort_frees_the_rows_at_once_and_may_come_too_late() -> None:
 def test_a_deadline_leaves_a_molecule_that_only_lacks_its_likelihood() -> None:
     now = 0.0
     engine = Engine(stubs.flow(), clock=lambda: now)
-    engine.add(sample(n_atoms=(12,), nll=LikelihoodOptions(), deadline=1.0))
+    engine.add(sample(n_atoms=(12,), nll=EstimatorOptions(), deadline=1.0))
     while not any(row.lane == "likelihood" for row in engine._scheduler.rows()):
         engine.step()
     now = 1.0
@@ -339,8 +332,8 @@ def test_a_snapshot_saves_steps() -> None:
 
 def test_likelihoods_do_not_starve_samples() -> None:
     engine = stubs.engine()
-    options = LikelihoodOptions(divergence="hutchinson", probes=8)
-    engine.add(LikelihoodWork(id="l", molecules=(METHANE,) * 30, options=options))
+    options = EstimatorOptions(divergence="hutchinson", probes=8)
+    engine.add(EngineLikelihoodRequest(id="l", molecules=(METHANE,) * 30, options=options))
     engine.add(sample("s"))
     ended = [event.id for event in drain(engine) if isinstance(event, Done)]
     assert ended == ["s", "l"]
@@ -369,8 +362,8 @@ class Life(RuleBasedStateMachine):
     def add(self, n_atoms: list[int], frames: int, score: bool) -> None:
         name = f"work {len(self.wanted)}"
         self.wanted[name] = len(n_atoms)
-        nll = LikelihoodOptions(divergence="hutchinson") if score else None
-        self.engine.add(SampleWork(id=name, seed=1, n_atoms=tuple(n_atoms), frames=frames, nll=nll))
+        nll = EstimatorOptions(divergence="hutchinson") if score else None
+        self.engine.add(EngineSampleRequest(id=name, seed=1, n_atoms=tuple(n_atoms), frames=frames, nll=nll))
 
     @rule(count=st.integers(1, 12))
     def step(self, count: int) -> None:

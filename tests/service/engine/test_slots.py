@@ -4,20 +4,20 @@ import pytest
 import torch
 
 from enflow.model.flow.ode.dopri5 import Status
-from enflow.service.engine.slots import Pool, Start
+from enflow.service.engine.slots import RowStart, SlotPool
 from tests import stubs
 
 
-def pool(static: bool) -> Pool:
-    return Pool(stubs.flow().velocity, 8, 12, 5, torch.float64, torch.device("cpu"), static)
+def pool(static: bool) -> SlotPool:
+    return SlotPool(stubs.flow().velocity, 8, 12, 5, torch.float64, torch.device("cpu"), static)
 
 
-def starts(*sizes: int) -> list[Start]:
+def starts(*sizes: int) -> list[RowStart]:
     flow = stubs.flow()
-    return [Start(*flow.draw_latent(n, 0, n), 0.0, 1.0, 1e-6, 1e-6) for n in sizes]
+    return [RowStart(*flow.draw_latent(n, 0, n), 0.0, 1.0, 1e-6, 1e-6) for n in sizes]
 
 
-def arrive(pool: Pool, slots: list[int]) -> None:
+def arrive(pool: SlotPool, slots: list[int]) -> None:
     while Status.RUNNING in pool.step(slots, 100).flags().status[: len(slots)]:
         pass
 
@@ -40,7 +40,7 @@ def test_static_shapes_are_few(rows: int) -> None:
         seen.add(tuple(x.shape))
         return flow.velocity(t, x, h, mask)
 
-    p = Pool(velocity, 8, 12, 5, torch.float64, torch.device("cpu"), static=True)
+    p = SlotPool(velocity, 8, 12, 5, torch.float64, torch.device("cpu"), static=True)
     arrive(p, p.start(starts(*range(4, 4 + rows))))
     assert seen == {(1 << (rows - 1).bit_length(), 12, 3)}
 

@@ -5,10 +5,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from enflow.model.chem.bonds import infer_bonds
-from enflow.model.chem.analysis.histograms import distance_histogram, distance_jsd, divergences, histograms, jensen_shannon
-from enflow.model.chem.molecule import Molecule
+from enflow.model.chem.analysis.histograms import (
+    distance_histogram,
+    distance_jsd,
+    divergences,
+    histograms,
+    jensen_shannon,
+)
 from enflow.model.chem.analysis.strain import strain
+from enflow.model.chem.bonds import infer_bonds
+from enflow.model.chem.molecule import Molecule
 
 METHANE = Molecule(
     [6, 1, 1, 1, 1], 0.63 * np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=float)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from enflow.model.chem.elements import SYMBOLS
 from enflow.model.chem.io.formats import read, sniff
-from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.io.text import Limits
+from enflow.model.chem.io.text import ReadLimits
 from enflow.model.chem.io.xyz import write_xyz
+from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
-from tests.model.chem.io.test_xyz import EXTENDED, RAW_QM9
 from tests.memory import resident
+from tests.model.chem.io.test_xyz import EXTENDED, RAW_QM9
 
 EXAMPLES = int(os.environ.get("ENFLOW_FUZZ", "30"))
 fuzz = settings(
@@ -27,7 +27,7 @@ fuzz = settings(
     derandomize="ENFLOW_FUZZ" not in os.environ,
     suppress_health_check=[HealthCheck.too_slow],
 )
-LIMITS = Limits(max_bytes=20_000, max_records=50, max_atoms=40)
+LIMITS = ReadLimits(max_bytes=20_000, max_records=50, max_atoms=40)
 
 # Well-formed XYZ: the same atoms, written as programs write them.
 

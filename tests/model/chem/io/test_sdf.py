@@ -9,9 +9,9 @@ from rdkit.Chem import rdDepictor, rdDistGeom
 
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.io.formats import read, sniff
-from enflow.model.chem.molecule import Molecule
 from enflow.model.chem.io.sdf import write_sdf
-from enflow.model.chem.io.text import Limits
+from enflow.model.chem.io.text import ReadLimits
+from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
 
@@ -65,7 +65,7 @@ $$$$
 """
 
 
-def error(text: str | bytes, limits: Limits | None = None) -> StructureError:
+def error(text: str | bytes, limits: ReadLimits | None = None) -> StructureError:
     (found,) = read(text, "sdf", limits)
     assert isinstance(found, StructureError)
     return found
@@ -214,8 +214,8 @@ def test_one_bad_structure_never_spoils_the_others() -> None:
 
 def test_limits_come_first() -> None:
     with pytest.raises(StructureError, match="found more than 2 structures"):
-        read(f"{ETHANOL}$$$$\n" * 3, "sdf", Limits(max_records=2))
-    assert "expected a number of atoms from 1 to 8" in error(ETHANOL, Limits(max_atoms=8)).message
+        read(f"{ETHANOL}$$$$\n" * 3, "sdf", ReadLimits(max_records=2))
+    assert "expected a number of atoms from 1 to 8" in error(ETHANOL, ReadLimits(max_atoms=8)).message
 
 
 def test_a_record_of_nothing_but_lines_is_refused() -> None:

@@ -6,8 +6,8 @@ from rdkit import Chem
 
 from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.io.formats import read
+from enflow.model.chem.io.text import ReadLimits
 from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.io.text import Limits
 from enflow.model.errors import StructureError
 
 
@@ -38,4 +38,4 @@ def test_a_bad_line_never_spoils_the_others() -> None:
 
 def test_limits() -> None:
     with pytest.raises(StructureError, match="more than 2"):
-        read("C\nC\nC\n", "smiles3d", Limits(max_records=2))
+        read("C\nC\nC\n", "smiles3d", ReadLimits(max_records=2))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from enflow.model.chem.io.formats import read
-from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.io.text import Limits
+from enflow.model.chem.io.text import ReadLimits
 from enflow.model.chem.io.xyz import write_xyz
+from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
 WATER = "3\nwater\nO 0 0 0\nH 0.76 0 0.59\nH -0.76 0 0.59\n"
@@ -43,13 +43,13 @@ Lattice="9 0 0 0 9 0 0 0 9" Properties=pos:R:3:forces:R:3:species:S:1 name="wate
 """
 
 
-def one(text: str | bytes, limits: Limits | None = None) -> Molecule:
+def one(text: str | bytes, limits: ReadLimits | None = None) -> Molecule:
     (molecule,) = read(text, "xyz", limits)
     assert isinstance(molecule, Molecule), molecule
     return molecule
 
 
-def error(text: str | bytes, limits: Limits | None = None) -> StructureError:
+def error(text: str | bytes, limits: ReadLimits | None = None) -> StructureError:
     (found,) = read(text, "xyz", limits)
     assert isinstance(found, StructureError)
     return found
@@ -202,7 +202,7 @@ def test_one_bad_structure_never_spoils_the_others() -> None:
 
 
 def test_limits_come_first() -> None:
-    limits = Limits(max_bytes=200, max_records=3, max_atoms=3)
+    limits = ReadLimits(max_bytes=200, max_records=3, max_atoms=3)
     assert len(read(3 * WATER, "xyz", limits)) == 3
     with pytest.raises(StructureError, match="line 16: found more than 3 structures"):
         read(4 * WATER, "xyz", limits)

@@ -3,7 +3,7 @@
 import torch
 
 from enflow.model.flow.ode import batched_solver, dopri5
-from enflow.model.flow.ode.batched_solver import Start, travel
+from enflow.model.flow.ode.batched_solver import InitialState, travel
 from enflow.model.flow.ode.dense_output import Trajectory
 from enflow.model.flow.ode.dopri5 import Status
 from tests.model.flow.fields import states, stiff, turning
@@ -13,7 +13,7 @@ def test_everyone_arrives_as_if_alone(monkeypatch) -> None:
     monkeypatch.setitem(batched_solver.PAIRS, "cpu", 60)  # room for a few of the smallest only
     sizes = [2, 5, 3, 1, 4, 2, 7, 3, 9]
     x, h, mask = states(sizes, 2)
-    starts = [Start(x[i, :n], h[i, :n], 0.1 * (i % 2), 1.0, 1e-4, 1e-4) for i, n in enumerate(sizes)]
+    starts = [InitialState(x[i, :n], h[i, :n], 0.1 * (i % 2), 1.0, 1e-4, 1e-4) for i, n in enumerate(sizes)]
     pairs = []
 
     def watched(t, x, h, mask):
@@ -34,7 +34,7 @@ def test_everyone_arrives_as_if_alone(monkeypatch) -> None:
 
 def test_a_recorded_path_begins_at_the_start_and_ends_at_the_arrival() -> None:
     x, h, _ = states([3, 5], 2)
-    starts = [Start(x[0, :3], h[0, :3], 1.0, 0.0, 1e-3, 1e-3), Start(x[1], h[1], 0.0, 1.0, 1e-3, 1e-3)]
+    starts = [InitialState(x[0, :3], h[0, :3], 1.0, 0.0, 1e-3, 1e-3), InitialState(x[1], h[1], 0.0, 1.0, 1e-3, 1e-3)]
     for arrival in travel(turning, starts, record=True):
         start = starts[arrival.index]
         path = Trajectory([(torch.ones(1, dtype=torch.bool), piece) for piece in arrival.path])
@@ -45,7 +45,10 @@ def test_a_recorded_path_begins_at_the_start_and_ends_at_the_arrival() -> None:
 
 def test_failures_leave_with_their_status() -> None:
     x, h, _ = states([3, 3], 2)
-    starts = [Start(x[0] * torch.nan, h[0], 0.0, 1.0, 1e-3, 1e-3), Start(x[1], h[1], 0.0, 1.0, 1e-3, 1e-3)]
+    starts = [
+        InitialState(x[0] * torch.nan, h[0], 0.0, 1.0, 1e-3, 1e-3),
+        InitialState(x[1], h[1], 0.0, 1.0, 1e-3, 1e-3),
+    ]
     found = {arrival.index: arrival.status for arrival in travel(stiff, starts, max_steps=2)}
     assert found == {0: Status.NON_FINITE, 1: Status.MAX_STEPS}
     assert list(travel(stiff, [])) == []

@@ -9,7 +9,7 @@ from torchdiffeq import odeint
 
 from enflow.model.flow.ode import dopri5
 from enflow.model.flow.ode.dense_output import Trajectory
-from enflow.model.flow.ode.dopri5 import State, Status
+from enflow.model.flow.ode.dopri5 import SolverState, Status
 from tests.model.flow.fields import states, stiff, turned, turning
 
 
@@ -146,7 +146,7 @@ def sick(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]
     return dx, torch.where(((mask.sum(1) == 2) & (t > 0.5))[:, None, None], torch.nan, dh)
 
 
-def solved(velocity: dopri5.Velocity, sizes: list[int], t1: float = 1.0, max_steps: int = 200) -> State:
+def solved(velocity: dopri5.Velocity, sizes: list[int], t1: float = 1.0, max_steps: int = 200) -> SolverState:
     x, h, mask = states(sizes, 2)
     return dopri5.solve_rows(velocity, x, h, mask, 0.0, t1, 1e-6, 1e-6, max_steps)
 

@@ -7,8 +7,14 @@ import pytest
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError, SolverError
-from enflow.model.training.evaluation.metrics import Reference, likelihood_metrics, median_interval, percentiles, sample_metrics
-from enflow.model.training.evaluation.journal import Generated, Scored
+from enflow.model.training.evaluation.journal import SampleRecord, ScoreRecord
+from enflow.model.training.evaluation.metrics import (
+    Reference,
+    likelihood_metrics,
+    median_interval,
+    percentiles,
+    sample_metrics,
+)
 
 METHANE = Molecule(
     [6, 1, 1, 1, 1],
@@ -17,15 +23,15 @@ METHANE = Molecule(
 WATER = Molecule([8, 1, 1], [[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]])
 
 
-def generated(index: int, molecule: Molecule | None, n_atoms: int, nfe: int, status: str = "SUCCESS") -> Generated:
+def generated(index: int, molecule: Molecule | None, n_atoms: int, nfe: int, status: str = "SUCCESS") -> SampleRecord:
     numbers = molecule.atomic_numbers.tolist() if molecule else []
     positions = molecule.positions.tolist() if molecule else []
-    return Generated(index, n_atoms, numbers, positions, nfe, status)
+    return SampleRecord(index, n_atoms, numbers, positions, nfe, status)
 
 
-def scored(row: int, nll: float | None, n_atoms: int = 5, fluorine: bool = False) -> Scored:
+def scored(row: int, nll: float | None, n_atoms: int = 5, fluorine: bool = False) -> ScoreRecord:
     parts = {} if nll is None else {"base": nll - 1.0, "n_atoms": 1.0}
-    return Scored(row, n_atoms, fluorine, nll, parts, 10, "MAX_STEPS" if nll is None else "SUCCESS")
+    return ScoreRecord(row, n_atoms, fluorine, nll, parts, 10, "MAX_STEPS" if nll is None else "SUCCESS")
 
 
 def test_shares_of_molecules_whose_fate_is_known():
@@ -85,7 +91,8 @@ def test_percentiles_hold_the_scores_by_size_in_order():
 
 def test_a_gain_is_taken_off_the_bound():
     entries = [
-        Scored(i, 5, False, nll, {"base": nll}, 9, "SUCCESS", gain) for i, nll, gain in [(0, 4.0, 1.0), (1, 6.0, 3.0)]
+        ScoreRecord(i, 5, False, nll, {"base": nll}, 9, "SUCCESS", gain)
+        for i, nll, gain in [(0, 4.0, 1.0), (1, 6.0, 3.0)]
     ]
     found, _ = likelihood_metrics(entries)
     assert found["test_nll"] == 5.0

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from enflow.model.checkpoint import load_particles, read_card
+from enflow.model.card import read_card
+from enflow.model.checkpoint import load_particles
 from enflow.model.config import ParticleConfig
 from enflow.model.flow.particle_flow import ParticleFlow
-from enflow.model.training.evaluation import particle_metrics
 from enflow.model.training.data.particles import Particles
+from enflow.model.training.evaluation import particle_metrics
 from enflow.model.training.mcmc.potentials import DW4, LJ13, Potential
 from tests.model.flow.fields import Linear
 

@@ -5,17 +5,20 @@ from html.parser import HTMLParser
 
 import pytest
 
-from enflow.model.checkpoint import Card, Dataset, read_card, save
+from enflow.model.card import Card, Dataset, read_card
+from enflow.model.checkpoint import save
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.evaluation.evaluate import Findings
+from enflow.model.training.evaluation.journal import ScoreRecord
 from enflow.model.training.evaluation.publish import publish, publish_card
-from enflow.model.training.evaluation.journal import Scored
 
 SHARES = {"atom_stability": 0.9, "molecule_stability": 0.5, "validity": 0.7}
 SAMPLES = Findings({"samples": 10, **SHARES}, {"sizes": {"samples": [0, 3, 7], "data": [0, 5, 5]}})
 SCORES = Findings(
-    {"test_nll": -1.5, "test_nll_se": 0.1}, {"nll": [[5, -2.0, 0.3]]}, [Scored(0, 5, False, -2.0, {}, 9, "SUCCESS")]
+    {"test_nll": -1.5, "test_nll_se": 0.1},
+    {"nll": [[5, -2.0, 0.3]]},
+    [ScoreRecord(0, 5, False, -2.0, {}, 9, "SUCCESS")],
 )
 POINTS = [
     {"name": name, "method": method, "nfe_mean": nfe, "points_behind_precise": 2.0, "points_behind_precise_se": 1.0}

@@ -12,9 +12,9 @@ from enflow.model.errors import ConfigError
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.training.evaluation import particle_metrics
 from enflow.model.training.experiments import particle_benchmark
+from enflow.model.training.experiments.particle_benchmark import MODELS, PUBLISHED, SIZES, VECTOR, Cell, Effort, Result
 from enflow.model.training.experiments.particle_report import likelihood, publish
 from enflow.model.training.experiments.particle_report import text as told
-from enflow.model.training.experiments.particle_benchmark import MODELS, PUBLISHED, SIZES, VECTOR, Cell, Effort, Result
 from tests.model.training.evaluation.test_particle_metrics import springs
 
 

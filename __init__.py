@@ -1,0 +1,46 @@
+"""Enflow: E(n) equivariant normalizing flows for 3D molecules.
+
+This module is the public Python API:
+
+    import enflow
+
+    flow = enflow.load("qm9")
+    molecules = flow.sample([12, 12, None], seed=0)
+    scores = flow.log_prob(molecules)
+
+`enflow.model` is the density and needs no web framework; `enflow.service` serves it over HTTP. Names are imported when
+they are first used, so that `import enflow` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from enflow.model.checkpoint import import_en_flows, load
+    from enflow.model.chem.molecule import Molecule
+    from enflow.model.errors import EnflowError
+    from enflow.model.flow.molecule_flow import MoleculeFlow
+    from enflow.model.flow.particle_flow import ParticleFlow
+
+__version__ = "0.2.0"
+
+__all__ = ["EnflowError", "Molecule", "MoleculeFlow", "ParticleFlow", "__version__", "import_en_flows", "load"]
+
+_HOMES = {
+    "EnflowError": "enflow.model.errors",
+    "Molecule": "enflow.model.chem.molecule",
+    "MoleculeFlow": "enflow.model.flow.molecule_flow",
+    "ParticleFlow": "enflow.model.flow.particle_flow",
+    "import_en_flows": "enflow.model.checkpoint",
+    "load": "enflow.model.checkpoint",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'enflow' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
