@@ -40,7 +40,7 @@ ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Enflow" \
       org.opencontainers.image.description="Generates and scores 3D molecules with an E(n) equivariant normalizing flow" \
       org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.revision="$REVISION"
 # The container's own loopback is of no use to anybody; settings.py asks for API keys on any other address.
 ENV PATH=/opt/enflow/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import model
+import enflow
 from benchmarks.measure import DOCS, RESULTS, put, tell
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.config import EGNNConfig, VectorEGNNConfig
@@ -33,7 +33,7 @@ from enflow.model.training.flow_matching import couple, flow_matching_loss
 from enflow.model.training.objectives import FlowMatching
 from enflow.model.training.trainer import Trainer, compiled
 
-CONFIG = Path(model.__file__).parent / "training" / "configs" / "qm9.json"
+CONFIG = Path(enflow.__file__).parent / "model" / "training" / "configs" / "qm9.json"
 TIMES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 HELD_OUT = 16
 """Batches of 64 that every variant is judged on."""

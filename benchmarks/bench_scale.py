@@ -139,7 +139,7 @@ async def measure(count: int) -> dict[str, Any]:
     from enflow.service import ray_app
 
     settings = Settings(device="cpu", threads=1, requests_per_minute=10**6, chemistry={"processes": 1})
-    stage = ray_app.RayStage(await asyncio.to_thread(ray_app.started, settings, 1), str(settings.weights))
+    stage = ray_app.RayReplicaSet(await asyncio.to_thread(ray_app.started, settings, 1), str(settings.weights))
     found: dict[str, Any] = {}
     async with serving(settings, ReplicaClient(stage)) as ray:
         async with serving(settings, engine_client(settings)) as plain:
@@ -150,7 +150,7 @@ async def measure(count: int) -> dict[str, Any]:
         arrivals = np.cumsum(np.random.default_rng(0).exponential(1 / rate, count)).tolist()
         found["offered_molecules_per_s"] = MOLECULES * rate
         found["1 replica"] = await under_load(ray, arrivals, [pulse.pid for pulse in await stage.pulses()])
-    two = ray_app.RayStage(await asyncio.to_thread(ray_app.started, settings, 2), str(settings.weights))
+    two = ray_app.RayReplicaSet(await asyncio.to_thread(ray_app.started, settings, 2), str(settings.weights))
     async with serving(settings, ReplicaClient(two)) as ray:
         while len(await two.pulses()) < 2:
             await asyncio.sleep(0.1)

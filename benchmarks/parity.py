@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-import model
+import enflow
 from benchmarks.measure import DOCS, put, tell
 from enflow.model.card import read_card
 from enflow.model.checkpoint import load
@@ -20,7 +20,7 @@ from enflow.model.chem.analysis.metrics import Share, stability, validity
 from enflow.model.config import FlowConfig, VectorEGNNConfig
 from enflow.model.flow.molecule_flow import MoleculeFlow
 
-BUNDLED = Path(model.__file__).parents[1] / "weights" / "qm9"
+BUNDLED = Path(enflow.__file__).parent / "weights" / "qm9"
 
 
 def told(weights: Path, knows: bool) -> MoleculeFlow:

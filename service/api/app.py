@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
+from enflow import __version__
 from enflow.model.errors import ConfigError, EnflowError
 from enflow.service.api import static_pages
 from enflow.service.api.auth import ApiKeys, read_keys
@@ -31,8 +32,6 @@ from enflow.service.model_card import ModelCard, read_card
 from enflow.service.problems import MEDIA_TYPE, Problem, from_exception, from_status
 from enflow.service.settings import RequestLimits, Settings
 from enflow.service.telemetry import Telemetry, Watched, tell_health
-
-VERSION = "0.1.0"
 
 
 def create_app(
@@ -77,7 +76,7 @@ def create_app(
 
     app = FastAPI(
         title="Enflow",
-        version=VERSION,
+        version=__version__,
         description=OVERVIEW,
         lifespan=lifespan,
         docs_url=None,
@@ -88,7 +87,7 @@ def create_app(
         exception_handlers=dict.fromkeys((Problem, HTTPException, EnflowError, ValidationError), _answer_error),
     )
     _add_routes(app)
-    plain = get_openapi(title=app.title, version=VERSION, description=OVERVIEW, routes=app.routes)
+    plain = get_openapi(title=app.title, version=__version__, description=OVERVIEW, routes=app.routes)
     described = _json(complete(plain, limits, list(cards.values())))
 
     async def openapi(_request: Request) -> Response:

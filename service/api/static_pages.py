@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from enflow.service.problems import Problem
 
-DIST = Path(__file__).resolve().parent / "web" / "dist"
+DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 
 DOCS = """<!doctype html>
 <html lang="en">

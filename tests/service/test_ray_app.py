@@ -149,7 +149,7 @@ def cluster(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             from ray import serve
 
             handle = serve.get_deployment_handle("Engine", ray_app.APPLICATION)
-            yield Cluster(http, ray_app.RayStage(handle, str(weights)))
+            yield Cluster(http, ray_app.RayReplicaSet(handle, str(weights)))
     until(lambda: not marked("cluster"), "no process is left", 60)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from enflow.model.flow import divergence, dynamics
 from enflow.model.flow.noise import generator
 from tests.model.flow.fields import states
-from tests.model.flow.networks import configs, shaken
+from tests.model.flow.small_networks import configs, shaken
 
 MATRIX = torch.randn(5, 5, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 

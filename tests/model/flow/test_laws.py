@@ -12,7 +12,7 @@ from enflow.model.flow import dynamics
 from enflow.model.flow.particle_flow import ParticleFlow
 from tests import laws
 from tests.model.flow.fields import states
-from tests.model.flow.networks import configs, shaken, small_flow
+from tests.model.flow.small_networks import configs, shaken, small_flow
 
 WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
 FLUOROMETHANE = Molecule(

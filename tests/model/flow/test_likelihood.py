@@ -18,7 +18,7 @@ from enflow.model.flow.ode.dopri5 import Status
 from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.flow.velocity import Velocity
 from tests.model.flow.fields import states
-from tests.model.flow.networks import OURS, shaken
+from tests.model.flow.small_networks import OURS, shaken
 
 
 def integral(velocity: Velocity, x: Tensor, h: Tensor, tolerance: float, probes: Tensor | None = None) -> Tensor:

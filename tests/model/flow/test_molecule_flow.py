@@ -11,7 +11,7 @@ from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
 from enflow.model.errors import ConfigError, SolverError, VocabularyError
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from tests.model.flow.fields import Linear
-from tests.model.flow.networks import small_flow
+from tests.model.flow.small_networks import small_flow
 
 A, B = 0.3, -0.2
 WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])

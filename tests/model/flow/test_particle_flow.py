@@ -10,7 +10,7 @@ from enflow.model.config import EGNNConfig, ParticleConfig
 from enflow.model.errors import SolverError
 from enflow.model.flow.particle_flow import ParticleFlow
 from tests.model.flow.fields import Linear
-from tests.model.flow.networks import shaken
+from tests.model.flow.small_networks import shaken
 
 
 def linear(rate: float, scale: float, n_particles: int = 4, n_dims: int = 2) -> ParticleFlow:

@@ -232,8 +232,8 @@ def test_a_wrong_configuration_is_named(tmp_path, text, message):
 
 
 def test_every_shipped_configuration_can_be_read():
-    import model.training
+    import enflow.model.training
 
-    folder = Path(model.training.__file__).parent / "configs"
+    folder = Path(enflow.model.training.__file__).parent / "configs"
     found = {path.name: read_config(path) for path in folder.glob("*.json")}
     assert {config.objective for config in found.values()} == {"flow_matching", "likelihood", "dequantizer"}

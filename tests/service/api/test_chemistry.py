@@ -23,17 +23,17 @@ METHANE = Molecule(
 )
 
 
-def sleeper(_: Molecule) -> rdkit_pool.Drawing:
+def sleeper(_: Molecule) -> rdkit_pool.BondReport:
     time.sleep(600)
     raise AssertionError
 
 
-def glutton(_: Molecule) -> rdkit_pool.Drawing:
+def glutton(_: Molecule) -> rdkit_pool.BondReport:
     hoard = bytearray(3_000_000_000)
     raise AssertionError(len(hoard))
 
 
-def quitter(_: Molecule) -> rdkit_pool.Drawing:
+def quitter(_: Molecule) -> rdkit_pool.BondReport:
     os._exit(139)
 
 
@@ -62,13 +62,13 @@ def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest
 
     async def act(pool: RDKitPool) -> None:
         for task, reason in ((sleeper, "not finished within 1 s"), (glutton, "more memory"), (quitter, "crashed")):
-            monkeypatch.setattr(chemistry, "_draw", task)
+            monkeypatch.setattr(rdkit_pool, "_draw", task)
             drawing = await pool.draw(METHANE)
             assert drawing.bonds.status == "failed"
             assert drawing.bonds.reason is not None
             assert reason in drawing.bonds.reason
             assert drawing.stable  # the distance table needs no RDKit
-            monkeypatch.setattr(chemistry, "_draw", real)
+            monkeypatch.setattr(rdkit_pool, "_draw", real)
             await pool._call(60, real, METHANE)  # the new worker loads RDKit first
             assert (await pool.draw(METHANE)).bonds.smiles == "C"
 
@@ -94,10 +94,10 @@ def test_workers_hold_no_torch() -> None:
 
 
 def test_an_upload_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chemistry, "_read", lambda *_: None)
+    monkeypatch.setattr(rdkit_pool, "_read", lambda *_: None)
 
     async def act(pool: RDKitPool) -> None:
-        monkeypatch.setattr(chemistry, "_read", _slow_read)
+        monkeypatch.setattr(rdkit_pool, "_read", _slow_read)
         pool._settings = pool._settings.model_copy(update={"read_s": 0.5})
         await pool.read(b"", "xyz")
 
@@ -107,7 +107,7 @@ def test_an_upload_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPa
 
 def test_an_answer_that_takes_too_long_to_write_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(pool: RDKitPool) -> None:
-        monkeypatch.setattr(chemistry, "_write", _slow_read)
+        monkeypatch.setattr(rdkit_pool, "_write", _slow_read)
         pool._settings = pool._settings.model_copy(update={"read_s": 0.5})
         await pool.write([METHANE], [], "html")
 

@@ -33,8 +33,8 @@ def test_every_phase_of_schemathesis(api: Api) -> None:
     command += ["--phases", "examples,coverage,fuzzing,stateful", "--mode", "all", "--checks", CHECKS]
     command += ["--max-examples", str(EXAMPLES), "--request-timeout", "60", "--continue-on-failure"]
     command += [] if "ENFLOW_FUZZ" in os.environ else ["--seed", "1"]
-    hooks = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.service.fuzzing"}
-    done = subprocess.run(command, env=hooks, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    hooks = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.service.api.fuzzing"}
+    done = subprocess.run(command, env=hooks, capture_output=True, text=True, cwd=Path(__file__).parents[3])
     sys.stdout.write(done.stdout[-3000:])  # its figures, for `pytest -s` and for failures
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf"Tested: {OPERATIONS}\b", done.stdout)

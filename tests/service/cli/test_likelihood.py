@@ -37,7 +37,7 @@ class Abacus:
 @pytest.fixture
 def run_likelihood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> object:
     """Run the command on the files: (exit code, standard output)."""
-    monkeypatch.setattr(scoresheet, "Engine", Abacus)
+    monkeypatch.setattr(likelihood, "OfflineEngine", Abacus)
     monkeypatch.chdir(tmp_path)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)

@@ -34,7 +34,7 @@ class Few:
                 yield Sampled(each.id, index, *(METHANE if index in self.sound else TORN), 60, "success")
 
 
-def harvest(engine: Few, only: Only, n: int = 2, first_index: int = 0) -> command.Harvest:
+def harvest(engine: Few, only: Only, n: int = 2, first_index: int = 0) -> command.SampleCollector:
     wanted = EngineSampleRequest(id="", seed=1, n_atoms=(None,) * n, first_index=first_index)
     return command._harvest(engine, wanted, only, lambda *_: None)  # type: ignore[arg-type]
 

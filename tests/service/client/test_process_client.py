@@ -203,8 +203,8 @@ def test_a_lazy_engine_starts_with_its_first_work() -> None:
 
 
 def test_the_service_need_not_load_torch() -> None:
-    code = "import sys, service.worker; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    code = "import sys, enflow.service.client.process_client; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
 
 
 @pytest.mark.parametrize(

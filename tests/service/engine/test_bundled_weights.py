@@ -10,7 +10,7 @@ from enflow.service.engine.core import from_weights, run
 from enflow.service.protocol.events import Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
 
-WEIGHTS = Path(__file__).parents[2] / "weights"
+WEIGHTS = Path(__file__).parents[3] / "weights"
 
 
 @pytest.mark.parametrize(("name", "size", "crowd"), [("qm9", 7, (5, 6, 8, 9, 9)), ("dw4", 4, (4,) * 9)])

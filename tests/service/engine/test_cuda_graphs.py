@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from enflow.service.engine.cuda_graphs import CudaGraphs
-from tests.model.flow.networks import small_flow
+from tests.model.flow.small_networks import small_flow
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use")
 

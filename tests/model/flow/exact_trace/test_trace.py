@@ -8,7 +8,7 @@ import torch
 
 from enflow.model.flow import divergence, dynamics
 from tests.model.flow.fields import states
-from tests.model.flow.networks import OURS, VECTORS, configs, shaken, small_flow
+from tests.model.flow.small_networks import OURS, VECTORS, configs, shaken, small_flow
 
 
 @pytest.mark.parametrize("config", configs())
@@ -31,8 +31,8 @@ def test_molecules_and_directions_taken_one_by_one_have_the_same_trace(
     t = torch.tensor([0.4, 0.7, 0.1]).double()
     with torch.no_grad():
         together = velocity.divergence(t, x, h, mask)
-        monkeypatch.setattr(traces, "ATOMS", 1)
-        monkeypatch.setattr(traces, "PAIRS", 1)
+        monkeypatch.setattr(trace, "ATOMS", 1)
+        monkeypatch.setattr(trace, "PAIRS", 1)
         apart = velocity.divergence(t, x, h, mask)
     assert together.abs().min() > 1e-3
     torch.testing.assert_close(apart, together, rtol=1e-12, atol=1e-12)

@@ -6,7 +6,7 @@ import torch
 
 from enflow.model.flow import dynamics
 from enflow.model.flow.networks.vector_egnn import FARTHEST, bounded
-from tests.model.flow.networks import VECTORS, shaken
+from tests.model.flow.small_networks import VECTORS, shaken
 
 
 def test_bounded_vectors_keep_their_direction_and_short_ones_their_length():

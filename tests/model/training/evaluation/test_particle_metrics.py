@@ -76,7 +76,7 @@ def test_distances_of_a_perfect_flow_are_those_of_the_test_and_those_of_a_wide_o
 
 @pytest.mark.parametrize(("potential", "n"), [(DW4, 150), (LJ13, 30)], ids=["dw4", "lj13"])
 def test_the_bundled_weights_follow_the_energy(potential: Potential, n: int) -> None:
-    place = Path(__file__).resolve().parents[2] / "weights" / potential.name
+    place = Path(__file__).resolve().parents[4] / "weights" / potential.name
     known = read_card(place).metrics
     assert known.keys() >= {"test_nll", "test_nll_se", "entropy_floor", "ess", "train_samples"}
     found = particle_metrics.reweighted(load_particles(place), potential, n, 7, 1e-4, lambda *_: None)

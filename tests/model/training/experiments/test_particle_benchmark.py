@@ -56,7 +56,7 @@ def test_of_few_samples_the_depth_that_validates_better_is_kept(monkeypatch: pyt
             assert ("valid" if len(arguments) == 5 else "test") == split, "the test samples choose nothing"
             return nll, 0.1
 
-        monkeypatch.setattr(particle_table, "score", score)
+        monkeypatch.setattr(particle_benchmark, "score", score)
         result, flow = particle_benchmark.fill(cell, effort, data, lambda *_: None)
         assert flow.config.dynamics == SimpleConfig(n_layers=layers)
         assert result.nll == 7.0
