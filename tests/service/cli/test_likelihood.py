@@ -10,6 +10,7 @@ import pytest
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
 from enflow.service.__main__ import main
+from enflow.service.cli import likelihood
 from enflow.service.model_card import ModelCard
 from enflow.service.protocol.events import Event, Scored
 from enflow.service.protocol.requests import EngineLikelihoodRequest

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from enflow.model.flow import divergence, dynamics
+from enflow.model.flow.exact_trace import trace
 from tests.model.flow.fields import states
 from tests.model.flow.small_networks import OURS, VECTORS, configs, shaken, small_flow
 
