@@ -15,7 +15,7 @@ def read_items(lines: Sequence[Line]) -> dict[str, object]:
     items: dict[str, list[str]] = {}
     value: list[str] | None = None
     for line in lines:
-        if line.text.startswith(">") and (value is None or not value or not value[-1].strip()):
+        if line.text.startswith(">") and (value is None or (value and not value[-1].strip())):
             value = items[_name(line.text)] = []
         elif value is not None:
             value.append(line.text)

@@ -12,7 +12,7 @@ from enflow.model.chem.io.text import Line, Token, number
 from enflow.model.errors import StructureError
 
 MAX_PAIRS = 1_000
-"""Pairs taken from one comment; the rest of a longer comment is kept as text."""
+"""Pairs and words taken from one comment; the rest of a longer comment is kept as text."""
 
 LOGICAL = {"T", "F", "true", "false", "True", "False", "TRUE", "FALSE"}
 
@@ -105,19 +105,18 @@ def _pairs(text: str) -> dict[str, object]:
     found: dict[str, object] = {}
     rest: list[str] = []
     at = 0
-    while word := _WORD.search(text, at):
-        if len(found) >= MAX_PAIRS:
-            rest.append(text[word.start() :])
+    for _ in range(MAX_PAIRS):
+        word = _WORD.search(text, at)
+        if word is None:
             break
-        match = _PAIR.match(text, word.start())
-        if match:
+        if match := _PAIR.match(text, word.start()):
             key, value = _key_value(match)
             found[key] = value
         else:
             rest.append(word[0])
         at = (match or word).end()
-    if rest:
-        found.setdefault("comment", " ".join(rest))
+    if kept := " ".join([*rest, text[at:].strip()]).strip():
+        found.setdefault("comment", kept)
     return found
 
 
