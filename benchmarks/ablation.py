@@ -150,7 +150,7 @@ def run(name: str, config: TrainConfig, passes: int, data: MoleculeDataset) -> t
     trainer = Trainer(shortened, objective=objective_of(name, config))
     steps = passes // config.batch_size
     trainer.anneal = (3 * steps // 10, 7 * steps // 10)
-    trainer.begin(data)
+    trainer.initialize(data)
     network, since, seen = compiled(trainer.network, config), 0.0, 0
     for rows in itertools.islice(batches(data.n_atoms, config.batch_size, config.seed, 0), steps):
         if trainer.step == steps // 10:  # compiled by then

@@ -15,7 +15,7 @@ from benchmarks.measure import DOCS, RESULTS, put
 from enflow.model.card import read_card
 from enflow.model.training.data.particles import SYSTEMS, facts_of, load
 from enflow.model.training.data.qm9 import data_file
-from enflow.model.training.experiments.particle_benchmark import SIZES
+from enflow.model.training.experiments.particle_cells import SIZES
 from enflow.model.training.experiments.particle_report import NAMES, publish, text
 
 WEIGHTS = Path(__file__).parents[1] / "weights"

@@ -117,7 +117,7 @@ def train(
     """
     from enflow.model.training.config import read_config
     from enflow.model.training.export import export_state
-    from enflow.model.training.trainer import train as records
+    from enflow.model.training.run import train as records
 
     settings = read_config(config)
     folder = run or Path("runs") / settings.name

@@ -46,16 +46,16 @@ def table(
     import torch
 
     from enflow.model.training.data.particles import load
-    from enflow.model.training.experiments import particle_benchmark, particle_report
+    from enflow.model.training.experiments import particle_benchmark, particle_cells, particle_report
 
     torch.set_num_threads(threads)
     data = load(system)
-    effort = particle_benchmark.Effort(steps, likelihood_steps, batch_size, test_samples, tolerance)
-    chosen = models or particle_benchmark.MODELS, sizes or particle_benchmark.SIZES[system]
-    wanted = particle_benchmark.cells(system, *chosen, seeds, effort.objective)
+    budget = particle_cells.Budget(steps, likelihood_steps, batch_size, test_samples, tolerance)
+    chosen = models or particle_cells.MODELS, sizes or particle_cells.SIZES[system]
+    wanted = particle_cells.cells(system, *chosen, seeds, budget.objective)
     with progress() as report:
         report(f"cells of {system}", 0, len(wanted))
-        for done, _ in enumerate(particle_benchmark.fill_all(wanted, effort, data, folder, report), start=1):
+        for done, _ in enumerate(particle_benchmark.train_cells(wanted, budget, data, folder, report), start=1):
             report(f"cells of {system}", done, len(wanted))
     written = particle_report.publish(folder, data)
     typer.echo(json.dumps(written) if as_json else particle_report.text(written))

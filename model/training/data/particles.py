@@ -17,7 +17,7 @@ from torch import Tensor
 from enflow.model.config import from_json
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.flow.noise import generator
-from enflow.model.training.data.qm9 import data_file, digest_of, load_qm9
+from enflow.model.training.data.qm9 import data_file, sha256_of, load_qm9
 from enflow.model.training.mcmc.ais import AnnealingPlan, Normaliser, anneal, normaliser
 from enflow.model.training.mcmc.hmc import ChainPlan, effective_samples, run_chains, split_r_hat
 from enflow.model.training.mcmc.potentials import DW4, LJ13, Potential
@@ -207,7 +207,7 @@ def load(name: str) -> Particles:
     except (KeyError, ValueError, OSError) as error:
         raise DataError(f"{path} is not a file of particles: {error}") from error
     known = (facts.entropy, facts.entropy_error, facts.mean_energy)
-    return Particles(name, parts["train"], parts["valid"], parts["test"], digest_of(path), *known)
+    return Particles(name, parts["train"], parts["valid"], parts["test"], sha256_of(path), *known)
 
 
 def _qm9_positional() -> Particles:

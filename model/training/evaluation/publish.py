@@ -11,7 +11,7 @@ from enflow.model.training.evaluation.evaluate import Findings
 from enflow.model.training.evaluation.html_report import page
 from enflow.model.training.evaluation.journal import record
 from enflow.model.training.evaluation.metrics import percentiles
-from enflow.model.training.provenance import commit
+from enflow.model.training.git_commit import git_commit
 
 
 def publish(folder: Path, card: Card, command: str, found: Findings, points: list[dict[str, Any]]) -> None:
@@ -19,7 +19,7 @@ def publish(folder: Path, card: Card, command: str, found: Findings, points: lis
 
     What another command found of the same weights stays beside it; `made` says which command and commit made what.
     """
-    made = {"command": command, "git_commit": commit(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    made = {"command": command, "git_commit": git_commit(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     parts = {"samples": "samples" in found.metrics, "likelihood": bool(found.scored), "curve": bool(points)}
     sections: dict[str, dict[str, Any]] = {
         "made": {part: made for part, present in parts.items() if present},

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from enflow.model.training.data.particles import Particles
-from enflow.model.training.experiments.particle_benchmark import (
+from enflow.model.training.experiments.particle_cells import (
     MODELS,
     OBJECTIVES,
     PUBLISHED,
