@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.measure import DOCS, RESULTS, put
 from enflow.model.card import read_card
-from enflow.model.training.data.particles import SYSTEMS, facts_of, load
+from enflow.model.training.data.particles import SYSTEMS, load, read_summary
 from enflow.model.training.data.qm9 import data_file
 from enflow.model.training.experiments.particle_cells import SIZES
 from enflow.model.training.experiments.particle_report import NAMES, publish, text
@@ -25,7 +25,7 @@ def gather(folder: Path, system: str) -> dict[str, Any]:
     """Everything that is known of a system, kept in results/; its figure goes to docs/images."""
     document = {"benchmark": f"particles_{system}", **publish(folder, load(system))}
     if system in SYSTEMS:
-        document["facts"] = asdict(facts_of(data_file(f"{system}.npz").parent, system))
+        document["facts"] = asdict(read_summary(data_file(f"{system}.npz").parent, system))
         shutil.copy(folder / f"{system}.svg", DOCS / "images" / f"particles-{system}.svg")
     document["evaluated"] = {
         card.parent.name: metrics

@@ -44,7 +44,8 @@ class ParticleObjective:
         """Return the samples of `rows`, centred, in units of the flow, and rotated at random if the run augments."""
         x = data[rows]
         x = ((x - x.mean(1, keepdims=True)) / self.config.flow.scale).astype(np.float32)
-        return x @ random_rotations(len(x), x.shape[-1], rng) if self.config.augment else x
+        rotated: Positions = x @ random_rotations(len(x), x.shape[-1], rng) if self.config.augment else x
+        return rotated
 
     @torch.no_grad()
     def validate(self, network: Any, drawn: list[Any]) -> dict[str, float]:

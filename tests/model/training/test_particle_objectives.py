@@ -135,9 +135,11 @@ def test_the_best_average_is_kept() -> None:
     rates = OptimizerConfig(adam_rate=3.0, muon_rate=0.0, warmup_steps=0, clip=1e6, ema=0.0)  # it soon gets worse
     data, trainer = gaussian(), Trainer(ParticleTrainConfig(flow=KERNEL, batch_size=32, optimizer=rates))
     trainer.initialize(data.train)
-    found = []
-    for check in train_until_stopped(trainer, data.train, data.valid, EarlyStopping(steps=100, checks=50, patience=2)):
-        found.append((check.valid, [value.clone() for value in trainer.average]))
+    rule = EarlyStopping(steps=100, checks=50, patience=2)
+    found = [
+        (check.valid, [value.clone() for value in trainer.average])
+        for check in train_until_stopped(trainer, data.train, data.valid, rule)
+    ]
     best = min(range(len(found)), key=lambda number: found[number][0])
     assert len(found) == best + 3
     assert all(torch.equal(p, q) for p, q in zip(trainer.average, found[best][1], strict=True))

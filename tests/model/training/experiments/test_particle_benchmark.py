@@ -24,8 +24,7 @@ from enflow.model.training.experiments.particle_cells import (
     read_results,
     write_result,
 )
-from enflow.model.training.experiments.particle_report import likelihood, publish
-from enflow.model.training.experiments.particle_report import text
+from enflow.model.training.experiments.particle_report import compare_objectives, publish, text
 from tests.model.training.evaluation.test_particle_metrics import springs
 
 
@@ -106,7 +105,7 @@ def test_objectives_are_compared_over_the_seeds_they_share() -> None:
         Result(Cell("dw4", "enf", 100, seed, objective), nll, 0.1, nll - 7, 10, 1, 1.0, budget)
         for (objective, seed), nll in nlls.items()
     ]
-    (row,) = likelihood(results)
+    (row,) = compare_objectives(results)
     assert row == {"model": "enf", "samples": 100, "seeds": 1, "flow_matching": 8.0, "likelihood": None, "both": 7.5}
 
 
