@@ -5,21 +5,22 @@ from dataclasses import field
 from pathlib import Path
 
 import torch
-from pydantic import PositiveFloat, PositiveInt, ValidationError
+from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from enflow.model.config import FlowConfig, ParticleConfig, from_json
+from enflow.model.config import STRICT, FlowConfig, ParticleConfig, config_errors, from_json
 from enflow.model.errors import ConfigError
 from enflow.model.flow.dequantization import LEARNED
 from enflow.model.training.flow_matching import MatchingConfig
 from enflow.model.training.max_likelihood import LikelihoodConfig
-from enflow.model.training.optimizer import STRICT, OptimizerConfig
+from enflow.model.training.optimizer import OptimizerConfig
 
 OBJECTIVES = ("flow_matching", "likelihood", "dequantizer")
 
 PAIR_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 
 
+@config_errors
 @dataclass(frozen=True, config=STRICT)
 class RunConfig:
     """The settings that a run of molecules and a run of particles share.
@@ -50,13 +51,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.pair_dtype not in PAIR_DTYPES:
-            raise ConfigError(f"pair_dtype is {self.pair_dtype!r}; expected one of {', '.join(PAIR_DTYPES)}")
+            raise ValueError(f"pair_dtype is {self.pair_dtype!r}; expected one of {', '.join(PAIR_DTYPES)}")
         if self.objective not in OBJECTIVES:
-            raise ConfigError(f"objective is {self.objective!r}; expected one of {', '.join(OBJECTIVES)}")
+            raise ValueError(f"objective is {self.objective!r}; expected one of {', '.join(OBJECTIVES)}")
         if self.objective != "flow_matching" and (self.compile or self.pair_dtype != "float32"):
-            raise ConfigError(f'objective is "{self.objective}": its solver needs pair_dtype "float32" and no compile')
+            raise ValueError(f'objective is "{self.objective}": its solver needs pair_dtype "float32" and no compile')
 
 
+@config_errors
 @dataclass(frozen=True, config=STRICT)
 class TrainConfig(RunConfig):
     """The configuration of `enflow train`, which trains a flow of molecules on QM9.
@@ -77,9 +79,10 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective == "dequantizer" and (self.start is None or self.flow.dequantizer.kind not in LEARNED):
-            raise ConfigError(f'objective is "dequantizer"; expected a start and a kind of {", ".join(LEARNED)}')
+            raise ValueError(f'objective is "dequantizer"; expected a start and a kind of {", ".join(LEARNED)}')
 
 
+@config_errors
 @dataclass(frozen=True, config=STRICT)
 class ParticleTrainConfig(RunConfig):
     """The configuration of a run that trains a flow of particles.
@@ -95,7 +98,7 @@ class ParticleTrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective == "dequantizer":
-            raise ConfigError('objective is "dequantizer"; expected "flow_matching" or "likelihood" for particles')
+            raise ValueError('objective is "dequantizer"; expected "flow_matching" or "likelihood" for particles')
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -110,11 +113,3 @@ def read_config(path: Path) -> TrainConfig:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from error
-    except ValidationError as error:
-        raise ConfigError(_explain(error, path.name)) from error
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
-    field_name = ".".join([where, *map(str, first["loc"])])
-    return f"{field_name} is {first['input']!r}; {first['msg'].removeprefix('Input should be ')} expected"

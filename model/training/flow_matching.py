@@ -11,13 +11,14 @@ from pydantic.dataclasses import dataclass as config_dataclass
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from enflow.model.config import STRICT, config_errors
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.geometry import centre, pair_mask, squared_distances
 from enflow.model.flow.networks.egnn import DISTANCE_EPS
 from enflow.model.flow.velocity import Velocity
-from enflow.model.training.optimizer import STRICT
 
 
+@config_errors
 @config_dataclass(frozen=True, config=STRICT)
 class MatchingConfig:
     """Settings of flow matching.

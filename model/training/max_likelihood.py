@@ -9,15 +9,15 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from enflow.model.batch import MoleculeBatch
-from enflow.model.errors import ConfigError
+from enflow.model.config import STRICT, config_errors
 from enflow.model.flow.divergence import gaussian, rademacher
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.torchdiffeq_solver import solve
-from enflow.model.training.optimizer import STRICT
 
 PROBES = {"rademacher": rademacher, "gaussian": gaussian}
 
 
+@config_errors
 @dataclass(frozen=True, config=STRICT)
 class LikelihoodConfig:
     """Settings of the likelihood's estimate and of its regularisers while training.
@@ -39,7 +39,7 @@ class LikelihoodConfig:
 
     def __post_init__(self) -> None:
         if self.probe not in (*PROBES, "exact"):
-            raise ConfigError(f'probe is {self.probe!r}; expected "rademacher", "gaussian" or "exact"')
+            raise ValueError(f'probe is {self.probe!r}; expected "rademacher", "gaussian" or "exact"')
 
     @property
     def regularised(self) -> bool:

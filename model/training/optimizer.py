@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-STRICT = ConfigDict(extra="forbid")
-"""Setting of every training configuration: an unknown key is an error."""
+from enflow.model.config import STRICT, config_errors
 
 
+@config_errors
 @dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
     """Learning rates and their schedule: a linear warm-up, a constant rate, and a cosine to zero while annealing.
