@@ -71,7 +71,7 @@ def svg(title: str, x_label: str, y_label: str, series: Sequence[Series], *, log
         if len(series) > 1:
             axes.legend()
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata=METADATA, transparent=True)
+        figure.savefig(file, format="svg", metadata=METADATA)
     label = escape(f"{title}: {y_label} over {x_label}", quote=True)
     document = file.getvalue()
     document = document[document.index("<svg ") :]  # without the XML declaration, which HTML does not allow
