@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import enflow
-from benchmarks.measure import DOCS, RESULTS, put, tell
+from benchmarks.measure import DOCS, RESULTS, write_results, write_section
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.config import EGNNConfig, VectorEGNNConfig
 from enflow.model.flow.distributions import FeatureGaussian
@@ -150,7 +150,7 @@ def run(name: str, config: TrainConfig, passes: int, data: MoleculeDataset) -> t
     trainer = Trainer(shortened, objective=objective_of(name, config))
     steps = passes // config.batch_size
     trainer.anneal = (3 * steps // 10, 7 * steps // 10)
-    trainer.begin(data)
+    trainer.initialize(data)
     network, since, seen = compiled(trainer.network, config), 0.0, 0
     for rows in itertools.islice(batches(data.n_atoms, config.batch_size, config.seed, 0), steps):
         if trainer.step == steps // 10:  # compiled by then
@@ -223,8 +223,8 @@ def report(passes: int, found: dict[str, dict[str, Any]]) -> None:
         for name, one in found.items()
     ]
     title = f"Squared velocity error per molecule after {passes} passes, best at late times first"
-    tell("ablation", title, columns, rows, {"passes": passes, "times": TIMES, "variants": found})
-    put(DOCS / "science.md", "ablation", section(passes, found))
+    write_results("ablation", title, columns, rows, {"passes": passes, "times": TIMES, "variants": found})
+    write_section(DOCS / "science.md", "ablation", section(passes, found))
 
 
 def main(passes: int, names: list[str]) -> None:

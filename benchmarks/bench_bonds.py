@@ -13,7 +13,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
-from benchmarks.measure import tell
+from benchmarks.measure import write_results
 from enflow.model.chem.bonds import Bonds, infer_bonds, to_mol
 from enflow.model.chem.molecule import Molecule
 
@@ -70,7 +70,7 @@ def main(quick: bool) -> None:
     )
     rows.append(["DetermineBonds alone", str(round(alone * len(molecules))), f"{100 * alone:.2f} %"])
     rows.append(["median, p99, most", "", " ".join(f"{facts[key]} ms" for key in ("median_ms", "p99_ms", "max_ms"))])
-    tell("bonds", "Bonds from geometry", ["method", "molecules", "share"], rows, facts)
+    write_results("bonds", "Bonds from geometry", ["method", "molecules", "share"], rows, facts)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from benchmarks.bench_bonds import SHARED, held_out
-from benchmarks.measure import tell
+from benchmarks.measure import write_results
 from enflow.model.checkpoint import load
 from enflow.model.chem.molecule import Molecule
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -37,7 +37,9 @@ def main(quick: bool) -> None:
         facts[f"{tolerance:g}"] = found
         rows.append([f"{tolerance:g}", *(f"{value:.3g}" for value in found.values())])
     columns = ["tolerance", f"within {TARGET:g}", "same atoms", "median error", "largest", "evaluations"]
-    tell("inverse", f"There and back, {len(molecules)} molecules, angstrom", columns, rows, {"tolerances": facts})
+    write_results(
+        "inverse", f"There and back, {len(molecules)} molecules, angstrom", columns, rows, {"tolerances": facts}
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchdiffeq import odeint
 
 from benchmarks.bench_velocity import Original
-from benchmarks.measure import by_turns, ratio, tell
+from benchmarks.measure import by_turns, ratio, write_results
 from enflow.model.checkpoint import load
 from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -137,7 +137,7 @@ def main() -> None:
         for name, least in limits.items()
         if name in ways
     }
-    tell(
+    write_results(
         "sampling_reference" if given else "sampling",
         f"Sampling {rows} molecules within {WITHIN} angstrom RMS: {weights}, float32, one thread",
         ["", "tolerance", "distance, angstrom", "molecules/s", "Enflow is faster", "quartiles"],

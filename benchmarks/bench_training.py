@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from benchmarks.measure import by_turns, ratio, tell
+from benchmarks.measure import by_turns, ratio, write_results
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.networks.egnn import EGNN, time_features
@@ -212,7 +212,7 @@ def report(candidates: dict[str, Enflow | PlainLoop], rows: np.ndarray, rounds: 
     against = {name: ratio(values, seconds["Enflow"]) for name, values in seconds.items()}
     found = against[fastest]["median"]
     parts = {name: shares(each, rows, 8) for name, each in candidates.items() if isinstance(each, Enflow)}
-    tell(
+    write_results(
         "training",
         f"Training on {BATCH} molecules of {N_ATOMS} atoms: one thread",
         ["", "molecules / s", "Enflow is faster", "quartiles", "ms of a step"],

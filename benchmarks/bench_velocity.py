@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.measure import by_turns, ratio, tell
+from benchmarks.measure import by_turns, ratio, write_results
 from enflow.model.config import EGNNConfig
 from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
 from enflow.model.flow.dynamics import build
@@ -201,7 +201,7 @@ def main() -> None:
         "no_tensor_of_pairs_by_2_hidden": max(w["largest_tensor"] for n, w in ways.items() if "enflow" in n) < 2,
         "same_values": enflow["difference"] < 1e-4,
     }
-    tell(
+    write_results(
         "velocity",
         f"Velocity of {ROWS} molecules with QM9's sizes: {weights}, float32, one thread",
         ["", "evaluations/s", "times the original", "quartiles", "largest tensor / (pairs x 64)", "difference"],

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import DOCS, put, tell
+from benchmarks.measure import DOCS, write_results, write_section
 from enflow.model.card import read_card
 from enflow.model.checkpoint import load
 from enflow.model.progress import progress
@@ -86,8 +86,8 @@ def main(others: dict[str, Path]) -> None:
     facts: dict[str, Any] = {"weights_sha256": read_card(BUNDLED).weights_sha256, "moves": moves}
     columns = ["", "molecules", "NLL before", "after", "moved by", "error"]
     rows = [[name, *map(str, one.values())] for name, one in moves.items()]
-    tell("nll_moves", "How far the NLL moves, nats", columns, rows, facts)
-    put(DOCS / "science.md", "nll moves", section(moves))
+    write_results("nll_moves", "How far the NLL moves, nats", columns, rows, facts)
+    write_section(DOCS / "science.md", "nll moves", section(moves))
 
 
 if __name__ == "__main__":

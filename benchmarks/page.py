@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Browser, Page, expect
 
-from benchmarks.measure import tell
+from benchmarks.measure import write_results
 from tests.page.serving import browsing, missing, serving
 
 MOLECULES = 64
@@ -93,7 +93,7 @@ def main() -> None:
         "frame_ms": moving,
     }
     rows = [[name, str(value)] for name, value in facts.items()]
-    tell("page", "The page in a cold browser", ["", ""], rows, facts)
+    write_results("page", "The page in a cold browser", ["", ""], rows, facts)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import enflow
-from benchmarks.measure import DOCS, put, tell
+from benchmarks.measure import DOCS, write_results, write_section
 from enflow.model.card import read_card
 from enflow.model.checkpoint import load
 from enflow.model.chem.analysis.metrics import Share, stability, validity
@@ -57,11 +57,13 @@ def main(count: int, weights: Path) -> None:
         cells = [f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})" for value, low, high in shares]
         rows.append([f"{name} the condition", *cells, f"{100 * one['atoms']:.1f}", f"{one['evaluations']:.1f}"])
     facts = {"weights": card.name, "weights_sha256": card.weights_sha256, "molecules": count, "found": found}
-    tell("parity", f"{count} molecules of {card.name}", columns, rows, facts)
+    write_results("parity", f"{count} molecules of {card.name}", columns, rows, facts)
     if weights == BUNDLED:
         lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
         lines.insert(1, "|---" * len(columns) + "|")
-        put(DOCS / "science.md", "parity", "\n".join([f"{count:,} molecules, with 95 % intervals:", "", *lines]))
+        write_section(
+            DOCS / "science.md", "parity", "\n".join([f"{count:,} molecules, with 95 % intervals:", "", *lines])
+        )
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_the_fit_closes_the_gap_and_leaves_the_flow_alone():
     start = MoleculeFlow(replace(FLOW, dequantizer=DequantizerConfig("truncated"))).float()
     for parameter in start.dynamics.parameters():
         parameter.data.zero_()  # nothing moves: p(h) = N(0, 1), from which q at the corners is far
-    trainer.objective.adopt(trainer.network, start)
+    trainer.objective.copy_weights(trainer.network, start)
     for mine, theirs in zip(trainer.network.dynamics.parameters(), start.dynamics.parameters(), strict=True):
         assert torch.equal(mine, theirs)
         assert not mine.requires_grad

@@ -8,7 +8,7 @@ import pytest
 
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.training.data import particles
-from enflow.model.training.data.particles import SYSTEMS, load, make
+from enflow.model.training.data.particles import SYSTEMS, generate, load
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SYSTEMS, "dw4", little)
-        make("dw4", folder, seed=1)
+        generate("dw4", folder, seed=1)
     return folder
 
 

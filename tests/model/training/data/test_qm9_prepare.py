@@ -98,7 +98,7 @@ def test_the_split_is_the_published_one(shared):
     included = np.setdiff1d(np.arange(1, 133_886), excluded)
     parts = qm9_prepare.split(included)
     assert np.bincount(parts).tolist() == [100_000, 17_748, 13_083]
-    with np.load(shared / "data" / "qm9_prepare.npz") as file:
+    with np.load(shared / "data" / "qm9.npz") as file:
         here = np.isin(included, file["index"])
         assert np.array_equal(parts[here], file["split"])
 
@@ -107,7 +107,7 @@ def test_a_missing_molecule_is_named(tmp_path):
     archive = archive_of(tmp_path, [(1, WATER), (2, WATER), (4, WATER)], excluded=[1])
     with pytest.raises(DataError, match="lacks 1 of 3 molecules, the first is 3"):
         qm9_prepare.prepare(tmp_path, silent, tmp_path, archive)
-    assert not (tmp_path / "qm9_prepare.npz").exists()
+    assert not (tmp_path / "qm9.npz").exists()
 
 
 def test_a_list_of_another_length_is_refused(tmp_path):

@@ -8,7 +8,8 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.errors import DataError
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.evaluation.evaluate import Evaluation, chosen, evaluate
+from enflow.model.training.evaluation.evaluate import EvaluationConfig, evaluate, rows_to_score
+from enflow.model.training.git_commit import git_commit
 
 METHANE = Molecule(
     [6, 1, 1, 1, 1],
@@ -18,11 +19,11 @@ WATER = Molecule([8, 1, 1], [[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]])
 
 
 def test_more_molecules_contain_the_fewer():
-    few, many = (chosen(100, Evaluation(molecules=n)).tolist() for n in (10, 40))
+    few, many = (rows_to_score(100, EvaluationConfig(molecules=n)).tolist() for n in (10, 40))
     assert many[:10] == few
     assert len(set(many)) == 40
     with pytest.raises(DataError, match="has 100 molecules; found a request for 101"):
-        chosen(100, Evaluation(molecules=101))
+        rows_to_score(100, EvaluationConfig(molecules=101))
 
 
 class Counting(MoleculeFlow):
@@ -64,7 +65,7 @@ def silent(what, done, total, note=""):
 
 
 def test_an_interrupted_evaluation_goes_on_and_ends_the_same(flow, data, tmp_path):
-    settings = Evaluation(samples=6, molecules=3, tolerance=0.05, probes=1)
+    settings = EvaluationConfig(samples=6, molecules=3, tolerance=0.05, probes=1)
     whole = evaluate(flow, "ab", data, tmp_path / "whole", settings, silent)
     assert flow.asked == 6
     flow.asked, flow.left = 0, 2
@@ -76,19 +77,38 @@ def test_an_interrupted_evaluation_goes_on_and_ends_the_same(flow, data, tmp_pat
     again = evaluate(flow, "ab", data, tmp_path / "parts", settings, silent)
     assert flow.asked == 6
     assert again == whole
-    more = Evaluation(samples=7, molecules=3, tolerance=0.05, probes=1)
+    more = EvaluationConfig(samples=7, molecules=3, tolerance=0.05, probes=1)
     evaluate(flow, "ab", data, tmp_path / "parts", more, silent)
     assert flow.asked == 7
-    evaluate(flow, "cd", data, tmp_path / "parts", settings, silent)  # other weights: nothing of it holds
+    evaluate(flow, "cd", data, tmp_path / "parts", settings, silent)  # other weights: nothing is reused
     assert flow.asked == 13
+    evaluate(flow, "ab", data, tmp_path / "parts", more, silent)  # and nothing was lost
+    assert flow.asked == 13
+
+
+def test_another_tolerance_in_the_same_folder_keeps_the_earlier_results(flow, data, tmp_path):
+    first = EvaluationConfig(samples=3, molecules=2, tolerance=0.05)
+    whole = evaluate(flow, "ab", data, tmp_path, first, silent)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
+    evaluate(flow, "ab", data, tmp_path, EvaluationConfig(samples=3, molecules=2, tolerance=0.1), silent)
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2 * len(before)
+    asked = flow.asked
+    assert evaluate(flow, "ab", data, tmp_path, first, silent) == whole
+    assert flow.asked == asked
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit() == "unknown"
 
 
 def test_several_draws_report_the_gain_over_their_own_mean(flow, data, tmp_path):
     """Jensen: weighted by importance a bound never falls below the mean of its draws' own."""
-    settings = Evaluation(samples=0, molecules=3, tolerance=0.05, divergence="exact", draws=3)
+    settings = EvaluationConfig(samples=0, molecules=3, tolerance=0.05, divergence="exact", draws=3)
     found = evaluate(flow, "ab", data, tmp_path, settings, silent)
-    molecules = {row: METHANE if one.n_atoms == 5 else WATER for one in found.scored for row in [one.index]}
-    for one in found.scored:
+    molecules = {row: METHANE if one.n_atoms == 5 else WATER for one in found.scores for row in [one.index]}
+    for one in found.scores:
         together = flow.likelihoods([molecules[one.index]], 0, "exact", 1, 3, 0.05, 0.05, indices=[one.index])
         ((_, likelihood),) = together
         assert one.nll - one.gain == pytest.approx(likelihood.nll, abs=1e-3)
@@ -100,10 +120,10 @@ def test_several_draws_report_the_gain_over_their_own_mean(flow, data, tmp_path)
 
 def test_the_error_of_one_probe_is_told_beside_the_scores(flow, data, tmp_path):
     """As sixty-four probes of the same molecules know it."""
-    settings = Evaluation(samples=0, molecules=8, tolerance=0.01, probes=1)
+    settings = EvaluationConfig(samples=0, molecules=8, tolerance=0.01, probes=1)
     found = evaluate(flow, "ab", data, tmp_path, settings, silent)
-    molecules = [METHANE if one.n_atoms == 5 else WATER for one in found.scored]
+    molecules = [METHANE if one.n_atoms == 5 else WATER for one in found.scores]
     known = [one.std_error for one in flow.log_prob(molecules, 1, "hutchinson", probes=64, rtol=0.01, atol=0.01)]
     assert found.noise == pytest.approx(8 * np.sqrt(np.mean(np.square(known))), rel=0.4)  # 32 values: 0.13 is likely
-    exact = Evaluation(samples=0, molecules=3, tolerance=0.05, divergence="exact")
+    exact = EvaluationConfig(samples=0, molecules=3, tolerance=0.05, divergence="exact")
     assert evaluate(flow, "ab", data, tmp_path / "exact", exact, silent).noise == 0

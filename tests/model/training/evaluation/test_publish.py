@@ -9,13 +9,13 @@ from enflow.model.card import Card, Dataset, read_card
 from enflow.model.checkpoint import save
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.evaluation.evaluate import Findings
-from enflow.model.training.evaluation.journal import ScoreRecord
+from enflow.model.training.evaluation.evaluate import EvaluationResult
 from enflow.model.training.evaluation.publish import publish, publish_card
+from enflow.model.training.evaluation.records import ScoreRecord
 
 SHARES = {"atom_stability": 0.9, "molecule_stability": 0.5, "validity": 0.7}
-SAMPLES = Findings({"samples": 10, **SHARES}, {"sizes": {"samples": [0, 3, 7], "data": [0, 5, 5]}})
-SCORES = Findings(
+SAMPLES = EvaluationResult({"samples": 10, **SHARES}, {"sizes": {"samples": [0, 3, 7], "data": [0, 5, 5]}})
+SCORES = EvaluationResult(
     {"test_nll": -1.5, "test_nll_se": 0.1},
     {"nll": [[5, -2.0, 0.3]]},
     [ScoreRecord(0, 5, False, -2.0, {}, 9, "SUCCESS")],

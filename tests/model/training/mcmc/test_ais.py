@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from enflow.model.training.mcmc.ais import Annealed, AnnealingPlan, anneal, bennett, normaliser
+from enflow.model.training.mcmc.ais import AnnealingPlan, AnnealingResult, anneal, bennett, normalising_constant
 from enflow.model.training.mcmc.hmc import centred_normal
 from tests.model.training.mcmc.test_hmc import springs
 
@@ -19,7 +19,7 @@ def test_it_finds_the_normaliser_of_springs_from_both_sides() -> None:
     assert annealed.log_z_error < 0.1
     assert annealed.log_z == pytest.approx(truth, abs=4 * annealed.log_z_error)
     exact = centred_normal((400, 3, 2), source) / math.sqrt(stiffness)
-    both = normaliser(potential, plan, exact, source)
+    both = normalising_constant(potential, plan, exact, source)
     assert both.log_z_error < 0.05
     assert both.log_z == pytest.approx(truth, abs=4 * both.log_z_error)
     assert both.from_above == pytest.approx(truth, abs=4 * both.from_above_error)
@@ -30,7 +30,7 @@ def test_it_finds_the_normaliser_of_springs_from_both_sides() -> None:
 
 def test_the_error_is_that_of_a_mean() -> None:
     log_weights = torch.tensor([0.0, math.log(3.0)], dtype=torch.float64)
-    annealed = Annealed(log_weights, torch.zeros(2, 3, 2))
+    annealed = AnnealingResult(log_weights, torch.zeros(2, 3, 2))
     assert annealed.log_z == pytest.approx(math.log(2.0))
     assert annealed.effective_walkers == pytest.approx(16 / 10)
     assert annealed.log_z_error == pytest.approx(math.sqrt(10 / 16 - 1 / 2))
