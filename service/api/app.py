@@ -84,7 +84,8 @@ def create_app(
     for router in (routes.compute, routes.status, static_pages.pages):
         app.include_router(router)
     app.routes.extend(static_pages.mounts())
-    openapi.complete(app.openapi(), limits, list(cards.values()), keys=settings.api_keys_file is not None)
+    keys_needed = settings.api_keys_file is not None
+    app.openapi_schema = openapi.complete(app.openapi(), limits, list(cards.values()), keys_needed=keys_needed)
     return app
 
 

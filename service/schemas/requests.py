@@ -99,7 +99,11 @@ class SampleRequest(RequestOptions):
         }
     )
 
-    n_molecules: Annotated[int, Field(ge=1), Within("max_molecules")] = 1
+    n_molecules: Annotated[int, Field(ge=1), Within("max_molecules")] = Field(
+        default=1,
+        description="1, or the length of the list n_atoms, where it is left out",
+        json_schema_extra=lambda schema: schema.pop("default"),  # generated clients would send it beside such a list
+    )
     n_atoms: Atoms | Annotated[list[Atoms], Field(min_length=1, fail_fast=True), Within("max_molecules")] | None = (
         Field(default=None, description="null = drawn from p(N); one number for all; or one for each molecule")
     )
