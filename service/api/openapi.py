@@ -89,25 +89,15 @@ def structures_body(schema: type[BaseModel], options: type[BaseModel]) -> dict[s
     return body
 
 
-def _answer(formats: Sequence[str], example: Any) -> Responses:
+def _media_types(formats: Sequence[str]) -> Responses:
+    """Return the description of a success answer in several formats; FastAPI adds the schema of its JSON."""
     content: dict[str, Any] = {each: {"schema": {"type": "string"}, **_FILE_EXAMPLES.get(each, {})} for each in formats}
-    if SSE in content:
-        content[SSE] = {"schema": _EVENT, "example": examples.EVENT}
-    content[JSON] = {"example": example}
+    content |= {JSON: {}, SSE: {"schema": _EVENT, "example": examples.EVENT}}
     return {200: {"description": "Done", "content": content}}
 
 
-ANSWERS: Mapping[str, Responses] = {
-    "/sample": _answer(ServedModel.formats, examples.SAMPLE_RESPONSE),
-    "/likelihood": _answer(SCORE_FORMATS, examples.LIKELIHOOD_RESPONSE),
-    "/interpolate": _answer(ServedModel.formats, examples.WALK_RESPONSE),
-    "/variations": _answer(ServedModel.formats, examples.WALK_RESPONSE),
-}
-STATUS: Mapping[str, Responses] = {
-    "/models": _answer([JSON], examples.MODELS_RESPONSE),
-    "/limits": _answer([JSON], RequestLimits().model_dump()),
-}
-HEALTH: Responses = _answer([JSON], examples.HEALTH_RESPONSE)
+MOLECULES = _media_types(ServedModel.formats)
+SCORES = _media_types(SCORE_FORMATS)
 
 
 def complete(
@@ -129,6 +119,8 @@ def complete(
     sample = document["components"]["schemas"]["SampleRequest"]
     sample["examples"] = [each for each in sample["examples"] if _can_run(each, cards)]
     for operation in (each for path in document["paths"].values() for each in path.values()):
+        # Not with the route: FastAPI removes every null from a description, and an example may need one.
+        operation["responses"]["200"]["content"][JSON]["example"] = examples.RESPONSES[operation["operationId"]]
         operation["parameters"] = [_without_default(each) for each in operation.get("parameters", [])]
         if not keys_needed and "security" in operation:
             operation["security"].append({})

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from enflow.service.settings import RequestLimits
+
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 TILTED = METHANE.replace("methane", "a tilted methane").replace(".63 .63 .63", ".6 .65 .64")
 
@@ -67,7 +69,7 @@ _SCORE = {
 
 EVENT = {"event": "progress", "data": '{"event": "progress", "queue": {"ahead": 0, "running": 1}, "eta_s": 0.4}'}
 EVENT_LINE = EVENT["data"] + "\n"
-SAMPLE_RESPONSE: Mapping[str, Any] = {
+_SAMPLE = {
     "seed": 7,
     "model": _MODEL,
     "molecules": [{"index": 0, "seed": 7, **_WATER}],
@@ -75,21 +77,21 @@ SAMPLE_RESPONSE: Mapping[str, Any] = {
     "attempts": {"tried": 1, "found": 1, "rejected": {}, "reasons": {}},
     "usage": _USAGE,
 }
-WALK_RESPONSE: Mapping[str, Any] = {
+_WALK = {
     "seed": 0,
     "model": _MODEL,
     "molecules": [{"index": 0, "seed": 0, **_WATER, "distance": 0.0}],
     "failed": [],
     "usage": _USAGE,
 }
-LIKELIHOOD_RESPONSE: Mapping[str, Any] = {
+_LIKELIHOOD = {
     "seed": 0,
     "model": _MODEL,
     "results": [{"index": 0, **_WATER, **_SCORE}],
     "usage": _USAGE,
 }
-MODELS_RESPONSE: Mapping[str, Any] = {"models": [{"name": "qm9", "kind": "molecules", "weights_sha256": _SHA256}]}
-HEALTH_RESPONSE: Mapping[str, Any] = {
+_MODELS = {"models": [{"name": "qm9", "kind": "molecules", "weights_sha256": _SHA256}]}
+_HEALTH = {
     "status": "ok",
     "reason": "ok",
     "step_age_s": 0.1,
@@ -97,4 +99,16 @@ HEALTH_RESPONSE: Mapping[str, Any] = {
     "device": "cpu",
     "models": {"qm9": "ok"},
 }
-"""By response model: a document of it; the tests validate each against its schema."""
+_LIMITS = {**RequestLimits().model_dump(), "max_atoms_by_model": {"qm9": 29}}
+
+RESPONSES: Mapping[str, Mapping[str, Any]] = {
+    "sample": _SAMPLE,
+    "score": _LIKELIHOOD,
+    "interpolate": _WALK,
+    "variations": _WALK,
+    "models": _MODELS,
+    "limits": _LIMITS,
+    "live": _HEALTH,
+    "ready": _HEALTH,
+}
+"""A document of each response, by the name of its operation."""
