@@ -1,4 +1,4 @@
-"""A running application with an obedient client, started once: a worker that loads RDKit costs seconds."""
+"""A running application with a fake engine client, started once: a process that loads RDKit costs seconds."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,23 +9,23 @@ import pytest
 import structlog
 
 from enflow.service.settings import Settings
-from tests.service.obedient import Obedient
+from tests.service.fake_client import FakeClient
 from tests.service.serving import one_worker, serving, weights_with_card
 
 
 @dataclass
 class Api:
-    """The running application: call it with `http`, tell its engine what to do with `client`."""
+    """The running application: `http` sends requests to it, and `client` is its fake engine client."""
 
     http: httpx.Client
-    client: Obedient
+    client: FakeClient
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens in the application's own time."""
+    """Wait until a condition holds, at most 60 seconds."""
     end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end, "it never happened"
+        assert time.monotonic() < end, "the condition did not hold within 60 seconds"
         time.sleep(0.02)
 
 
@@ -38,7 +38,7 @@ def _quiet() -> None:
 @pytest.fixture(scope="session")
 def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     weights = weights_with_card(tmp_path_factory.mktemp("weights"))
-    client = Obedient()
+    client = FakeClient()
     limits = {"max_molecules": 20, "max_attempts": 3, "max_bytes": 2_000_000, "max_idle_s": 1, "max_records": 10}
     settings = Settings(
         weights=weights, chemistry=one_worker(), limits=limits, requests_per_minute=100_000, header_s=1, stall_s=1

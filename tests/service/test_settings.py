@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from enflow.model.errors import ConfigError
-from enflow.service.settings import OTHERS, Settings, names, read_settings
+from enflow.service.settings import OTHER_VARIABLES, Settings, names, read_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -52,6 +52,21 @@ def test_a_wrong_value_is_told_by_name_and_reason(
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [({"wieghts": "x"}, "ENFLOW_WEIGHTS"), ({"prot": 1}, "ENFLOW_PORT"), ({"thread": 1}, "ENFLOW_THREADS")],
+)
+def test_a_misspelt_argument_is_refused(given: dict[str, object], nearest: str) -> None:
+    """As deploy/serve.yml passes them; a name that is no setting would be ignored."""
+    with pytest.raises(ConfigError, match=rf"found no setting of this name, the nearest is {nearest}$"):
+        read_settings(given)
+
+
+def test_a_misspelt_member_of_a_group_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^ENFLOW_LIMITS__MAX_MOLECULS: "):
+        read_settings({"limits": {"max_moleculs": 5}})
+
+
 def test_every_variable_of_the_repository_is_a_setting_or_known_to_be_none() -> None:
     """Else the service would not start where a program of the repository has set it."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -61,7 +76,7 @@ def test_every_variable_of_the_repository_is_a_setting_or_known_to_be_none() -> 
         if (path := REPOSITORY / name).is_file() and path != Path(__file__) and "weights" not in path.parts
     ]
     found = {name for text in texts for name in re.findall(r"\bENFLOW_[A-Z][A-Z_]*[A-Z]\b", text)}
-    assert found - set(names()) == OTHERS
+    assert found - set(names()) == OTHER_VARIABLES
 
 
 def test_a_wrong_value_ends_the_command_in_one_line() -> None:

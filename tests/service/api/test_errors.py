@@ -69,6 +69,24 @@ def test_a_bad_body_is_a_problem_with_its_place(api: Api, body: bytes, status: i
     assert not api.client.submitted
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "at"),
+    [
+        ("/sample", {"temperature": 0.5}, "/temperature"),
+        ("/sample", {"seed": -1}, "/seed"),
+        ("/likelihood", {"structures": [{"format": "xyz", "data": "x", "charge": 1}]}, "/structures/0/charge"),
+        ("/likelihood?temperature=1", None, "/temperature"),
+    ],
+)
+def test_an_error_names_the_field(api: Api, path: str, body: object, at: str) -> None:
+    options = {"json": body} if body else {"content": b"1", "headers": {"Content-Type": "chemical/x-xyz"}}
+    problem = assert_problem(api.http.post(path, **options), 422)  # type: ignore[arg-type]
+    assert [each["at"] for each in problem["errors"]] == [at]  # type: ignore[attr-defined]
+    name = at.rpartition("/")[2]
+    assert name in str(problem["detail"])
+    assert name == "seed" or name in problem["errors"][0]["message"]  # type: ignore[index]
+
+
 def test_a_byte_order_mark_before_json_is_forgiven(api: Api) -> None:
     assert api.http.post("/sample", content=b"\xef\xbb\xbf{}", headers=JSON).status_code == 200
 
