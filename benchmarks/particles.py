@@ -7,6 +7,7 @@ says otherwise). Nothing is measured here; figures of weights are those of their
 import json
 import shutil
 import sys
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def sections(documents: dict[str, dict[str, Any]]) -> dict[str, str]:
     found = {"samples": samples(documents), "weights": reweighting()}
     for system in SYSTEMS:
         found[system] = text(documents[system])
-    found["effort"] = "\n".join(f"- {effort(documents[system])}" for system in SYSTEMS)
+    items = [f"- {effort(documents[system])}" for system in SYSTEMS]
+    found["effort"] = "\n".join(textwrap.fill(item, 120, subsequent_indent="  ") for item in items)
     if "qm9_positional" in documents:
         found["qm9_positional"] = qm9_positional(documents["qm9_positional"])
     return found
