@@ -2,8 +2,8 @@
 
 `python -m benchmarks.ablation [PASSES] [VARIANT ...]` (default: 48,000 passes, all) on the data of `enflow data qm9`.
 Tells the squared velocity error per held-out molecule in intervals of time, lowest is best, and how stable the atoms of
-a few samples are, also in docs/training.md; a variant that stands in results/ablation.json at that budget is not trained
-again, so that the table can be filled bit by bit.
+a few samples are, also in docs/training.md; a variant that stands in results/ablation.json at that budget is not
+trained again, so that the table can be filled bit by bit.
 """
 
 import itertools

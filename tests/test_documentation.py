@@ -12,12 +12,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from benchmarks import ablation, nll_moves, particles
+from benchmarks.tables import tables
 from enflow.model.training.evaluation.summary import readme_row
 from enflow.service.__main__ import main
 
@@ -191,21 +190,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_page_of_the_particles_shows_the_results():
-    results = [*(REPOSITORY / "benchmarks" / "results").glob("particles_*.json")]
-    documents = {(document := json.loads(path.read_text()))["system"]: document for path in results}
-    assert documents.keys() >= {"dw4", "lj13"}
-    page = (REPOSITORY / "docs" / "particles.md").read_text()
-    for name, section in particles.sections(documents).items():
-        assert f"<!-- {name} -->\n{section}\n<!-- end -->" in page, "python -m benchmarks.particles"
-
-
-def results(name: str) -> dict[str, Any]:
-    return json.loads((REPOSITORY / "benchmarks" / "results" / f"{name}.json").read_text())
-
-
-def test_the_tables_of_the_training_show_the_results():
-    page, trained, moved = (REPOSITORY / "docs" / "training.md").read_text(), results("ablation"), results("nll_moves")
-    table = ablation.section(trained["passes"], trained["variants"])
-    assert f"<!-- ablation -->\n{table}\n<!-- end -->" in page, "python -m benchmarks.ablation 48000 base"
-    assert f"<!-- nll moves -->\n{nll_moves.section(moved['moves'])}\n<!-- end -->" in page
+def test_the_generated_tables_are_those_of_the_results():
+    for (page, place), table in tables().items():
+        document = (REPOSITORY / "docs" / page).read_text()
+        assert f"<!-- {place} -->\n{table}\n<!-- end -->" in document, f"{page}: run `make docs`"

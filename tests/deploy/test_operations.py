@@ -15,7 +15,7 @@ def defaults() -> dict[str, str]:
 
 
 def test_the_page_is_the_one_that_the_code_generates() -> None:
-    assert PAGE.read_text() == page(), "run `make settings`"
+    assert PAGE.read_text() == page(), "run `make docs`"
 
 
 def test_the_table_lists_every_variable_that_is_read(defaults: dict[str, str]) -> None:

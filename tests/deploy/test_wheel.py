@@ -55,7 +55,9 @@ def test_the_wheel_contains_every_module(names: list[str]) -> None:
 def test_the_wheel_contains_all_weights(names: list[str]) -> None:
     bundled = [path for path in (REPOSITORY / "weights").iterdir() if path.is_dir()]
     assert len(bundled) >= 4
-    expected = {f"enflow/weights/{place.name}/{file}" for place in bundled for file in ("card.json", "weights.safetensors")}
+    expected = {
+        f"enflow/weights/{place.name}/{file}" for place in bundled for file in ("card.json", "weights.safetensors")
+    }
     assert expected <= set(names)
 
 
