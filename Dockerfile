@@ -18,18 +18,19 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /app
 RUN python -m venv /opt/enflow
 COPY constraints.txt ./
-# torch first and alone: the CUDA build brings 3 GB of libraries that a CPU image must not hold.
+# torch first and alone: the CUDA build installs 3 GB of libraries that a CPU image must not contain.
 RUN torch=$(sed -n 's/^torch==//p' constraints.txt) && \
     case "$VARIANT" in \
         cpu) /opt/enflow/bin/pip install --no-deps --retries 1 --extra-index-url "$TORCH_CPU_INDEX" "torch==$torch+cpu" ;; \
         cuda) /opt/enflow/bin/pip install --no-deps "torch==$torch" ;; \
         *) echo "found VARIANT=$VARIANT, expected cpu or cuda" >&2; exit 1 ;; \
     esac
-# The packages stand empty here, so that a change of the source does not install the dependencies anew.
-COPY pyproject.toml README.md LICENSE ./
-RUN mkdir model service && touch model/__init__.py service/__init__.py && \
+# The packages are empty here, so that a change of the source does not install the dependencies again. The editable
+# install makes `enflow` the folder /app, where the next stage puts the source.
+COPY pyproject.toml setup.py README.md LICENSE ./
+RUN mkdir model service && touch __init__.py model/__init__.py service/__init__.py && \
     /opt/enflow/bin/pip install --constraint constraints.txt --editable ".${EXTRAS:+[$EXTRAS]}"
-# Headers, test programs and installers are for building; nothing is built in the image.
+# Headers, test programs and installers are needed only to build, and the image builds nothing.
 RUN cd /opt/enflow/lib/python3.11/site-packages && \
     rm -rf torch/include torch/test torch/lib/*.a pip pip-*.dist-info /opt/enflow/bin/pip* && \
     find torch/bin -type f ! -name torch_shm_manager -delete && \
@@ -42,19 +43,19 @@ LABEL org.opencontainers.image.title="Enflow" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.revision="$REVISION"
-# The container's own loopback is of no use to anybody; settings.py asks for API keys on any other address.
+# Nobody outside reaches the container's own loopback. On every other address settings.py requires API keys.
 ENV PATH=/opt/enflow/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     ENFLOW_HOST=0.0.0.0 ENFLOW_PORT=8000 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin enflow
 COPY --from=wheels /opt/enflow /opt/enflow
 WORKDIR /app
-COPY LICENSE pyproject.toml ./
+COPY LICENSE pyproject.toml __init__.py ./
 COPY model model
 COPY service service
 COPY --from=page /page/dist service/web/dist
 COPY weights weights
-RUN python -m compileall -q model service
+RUN python -m compileall -q __init__.py model service && python -c "import enflow; assert enflow.__version__"
 USER 10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM

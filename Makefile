@@ -24,7 +24,7 @@ endif
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install serve test test-ray check fuzz reproduce-particles bench bench-quick page browser screenshots clean
+.PHONY: help install serve test test-ray check fuzz reproduce-particles bench bench-quick page browser docs wheel screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -99,6 +99,13 @@ browser:
 	@if ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	fi
+
+docs: $(VENV)/installed-test ## write the generated parts of docs/: the settings, and the tables of benchmarks/results
+	$(BIN)/python -m tests.deploy.settings_page
+	$(BIN)/python -m benchmarks.tables
+
+wheel: page ## the package with weights and page as a wheel, in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 screenshots: $(VENV)/installed-test page browser ## the README's pictures of the page, docs/images
 	$(BIN)/python -m tests.page.screenshots

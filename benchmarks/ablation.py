@@ -2,8 +2,8 @@
 
 `python -m benchmarks.ablation [PASSES] [VARIANT ...]` (default: 48,000 passes, all) on the data of `enflow data qm9`.
 Tells the squared velocity error per held-out molecule in intervals of time, lowest is best, and how stable the atoms of
-a few samples are, also in docs/science.md; a variant that stands in results/ablation.json at that budget is not trained
-again, so that the table can be filled bit by bit.
+a few samples are, also in docs/training.md; a variant that stands in results/ablation.json at that budget is not
+trained again, so that the table can be filled bit by bit.
 """
 
 import itertools
@@ -201,8 +201,10 @@ def late(variant: dict[str, Any]) -> float:
 def section(passes: int, found: dict[str, dict[str, Any]]) -> str:
     """The table in Markdown, best first."""
     spans = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(TIMES)][1:]
-    header = ["", *spans, f"from {TIMES[LATE]:g} on, against the base", "atoms stable %", "evaluations", "molecules/s"]
-    lines = [f"After {passes:,} molecules; squared error of the positions' velocity per molecule, by time:", ""]
+    header = ["", *spans, "late, change", "stable %", "nfe", "per s"]
+    late_times = f"`late` is from t = {TIMES[LATE]:g}."
+    lines = [f"After {passes:,} molecules; squared velocity error of the positions per molecule, by time. {late_times}"]
+    lines += ["`stable %` counts atoms; `nfe` is the number of evaluations; `per s` is molecules per second.", ""]
     lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, one in found.items():
         change = f"{100 * (late(one) / late(found['base']) - 1):+.1f} %"
@@ -224,7 +226,7 @@ def report(passes: int, found: dict[str, dict[str, Any]]) -> None:
     ]
     title = f"Squared velocity error per molecule after {passes} passes, best at late times first"
     write_results("ablation", title, columns, rows, {"passes": passes, "times": TIMES, "variants": found})
-    write_section(DOCS / "science.md", "ablation", section(passes, found))
+    write_section(DOCS / "training.md", "ablation", section(passes, found))
 
 
 def main(passes: int, names: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.nll_moves [NAME=WEIGHTS ...]` scores the same test molecules with the same probes by weights/qm9
 and by the weights of each name, and compares molecule by molecule. Every score is kept in runs/nll-moves, so that it
-goes on where it stopped. The table goes to results/ and docs/science.md.
+goes on where it stopped. The table goes to results/ and docs/training.md.
 """
 
 import sys
@@ -87,7 +87,7 @@ def main(others: dict[str, Path]) -> None:
     columns = ["", "molecules", "NLL before", "after", "moved by", "error"]
     rows = [[name, *map(str, one.values())] for name, one in moves.items()]
     write_results("nll_moves", "How far the NLL moves, nats", columns, rows, facts)
-    write_section(DOCS / "science.md", "nll moves", section(moves))
+    write_section(DOCS / "training.md", "nll moves", section(moves))
 
 
 if __name__ == "__main__":

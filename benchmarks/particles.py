@@ -9,6 +9,7 @@ of their cards.
 
 import json
 import sys
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from enflow.model.training.experiments.particle_cells import SIZES, Result
 from enflow.model.training.experiments.particle_report import NAMES, figure, publish, text
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
+SHORTER = "GNN, attention, augmentation", "GNN, att., augmentation"
+"""A name in the reports and its form in docs/particles.md, whose rows have at most 120 characters."""
 
 
 def gather(folder: Path, system: str) -> dict[str, Any]:
@@ -130,8 +133,9 @@ def sections(documents: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return the Markdown of every section of docs/particles.md, by name."""
     found = {"samples": samples(documents), "weights": reweighting()}
     for system in SYSTEMS:
-        found[system] = text(documents[system])
-    found["effort"] = "\n".join(f"- {budget(documents[system])}" for system in SYSTEMS)
+        found[system] = text(documents[system]).replace(*SHORTER)
+    items = [f"- {budget(documents[system])}" for system in SYSTEMS]
+    found["effort"] = "\n".join(textwrap.fill(item, 120, subsequent_indent="  ") for item in items)
     if "qm9_positional" in documents:
         found["qm9_positional"] = qm9_positional(documents["qm9_positional"])
     return found

@@ -1,4 +1,4 @@
-"""What README and docs show is run as written: shell, curl and Python, on the bundled weights and a real service."""
+"""The examples of README and docs run as written: shell, curl and Python, with the bundled weights and a service."""
 
 import contextlib
 import json
@@ -12,17 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from benchmarks import ablation, nll_moves, particles
+from benchmarks.tables import tables
 from enflow.model.training.evaluation.summary import readme_row
 from enflow.service.__main__ import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 ADDRESS = "http://127.0.0.1:8000"
 
 
@@ -32,20 +31,31 @@ def blocks(language: str, having: str, document: str = "README.md") -> list[str]
     return [body for tag, body in found if tag == language and having in body]
 
 
+def lines(block: str) -> list[str]:
+    """The commands of a shell block, each on one line: a backslash or an open quote continues a line."""
+    found = [""]
+    for line in block.splitlines():
+        if line.startswith("#"):
+            continue
+        found[-1] += line.removesuffix("\\")
+        if not line.endswith("\\") and found[-1].count("'") % 2 == 0:
+            found.append("")
+    return [line for line in found if line]
+
+
 def commands(block: str) -> list[list[str]]:
-    lines = (shlex.split(line, comments=True) for line in block.splitlines())
-    return [line for line in lines if line]
+    return [shlex.split(line, comments=True) for line in lines(block)]
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service with the bundled weights, as `make serve` starts it; its address."""
+    """The address of a service with the bundled weights, started as `make serve` starts it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("service") / "log"
-    command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--threads", "1"]
-    with log.open("w") as told, subprocess.Popen(command, cwd=REPOSITORY, stdout=told, stderr=told) as process:
+    command = [sys.executable, "-m", "enflow.service", "serve", "--port", str(port), "--threads", "1"]
+    with log.open("w") as sink, subprocess.Popen(command, cwd=REPOSITORY, stdout=sink, stderr=sink) as process:
         try:
             while process.poll() is None and not ready(f"http://127.0.0.1:{port}"):
                 time.sleep(0.2)
@@ -80,7 +90,7 @@ def test_curl_examples_work_as_written(service, tmp_path):
 
 
 def curl(line: str, service: str, place: Path) -> tuple[int, str]:
-    """Run a line of curl in a folder: the status of the answer, and the answer where it is printed."""
+    """Run a call of curl in a folder; return the status of the answer and its text, if the call prints it."""
     words = [word.replace(ADDRESS, service) for word in shlex.split(line, comments=True)]
     done = subprocess.run([*words, "-w", "\n%{http_code}"], cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, f"{line}: {done.stderr}"
@@ -89,15 +99,15 @@ def curl(line: str, service: str, place: Path) -> tuple[int, str]:
 
 
 def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_path):
-    """In order, since later ones send what earlier ones wrote; a comment after a call names its status if not 200."""
+    """Later calls send files that earlier calls wrote; a comment after a call names its status if it is not 200."""
     if shutil.which("curl") is None:
         pytest.skip("no curl on this machine")
-    lines = [line for block in blocks("sh", "curl", "docs/api.md") for line in block.splitlines() if line[:4] == "curl"]
-    said = [int(found[1]) if (found := re.search(r"  # (\d{3})$", line)) else 200 for line in lines]
-    answers = [curl(line, service, tmp_path) for line in lines]
+    calls = [line for block in blocks("sh", "curl", "docs/api.md") for line in lines(block)]
+    stated = [int(found[1]) if (found := re.search(r"  # (\d{3})$", call)) else 200 for call in calls]
+    answers = [curl(call, service, tmp_path) for call in calls]
     wrong = [
-        (line, status, text)
-        for line, expected, (status, text) in zip(lines, said, answers, strict=True)
+        (call, status, text)
+        for call, expected, (status, text) in zip(calls, stated, answers, strict=True)
         if status != expected
     ]
     assert not wrong
@@ -135,7 +145,7 @@ def test_http_example_in_python_works_as_written(service, capsys):
 
 def test_python_example_works_as_written(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
-    (block,) = blocks("python", "model.checkpoint")
+    (block,) = blocks("python", "import enflow")
     exec(compile(block, "README.md", "exec"), {})
     assert capsys.readouterr().out.count("NLL") == 3
 
@@ -148,9 +158,9 @@ def test_shell_examples_work_as_written(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as end:
             main()
-        told = capsys.readouterr()
-        assert not end.value.code, f"{shlex.join(command)}: {told.err}"
-        printed.append(told.out)
+        output = capsys.readouterr()
+        assert not end.value.code, f"{shlex.join(command)}: {output.err}"
+        printed.append(output.out)
     assert (tmp_path / "molecules.sdf").read_text().count("$$$$") == 4
     assert [m["n_atoms"] for m in json.loads(printed[1])["molecules"]] == [12, 12]
     assert all(m["stable"] for m in json.loads(printed[1])["molecules"])
@@ -167,26 +177,20 @@ def test_the_table_of_results_shows_the_card():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
-    targets = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
-    missing = [target for target in targets if not (document.parent / target).exists()]
-    assert not missing
+    links = re.findall(r"\]\(([^):]+)\)|^\[.+\]: (\S+)$", document.read_text(), re.MULTILINE)
+    targets = [(first or second).partition("#")[::2] for first, second in links]
+    places = [(document.parent / path if path else document, anchor) for path, anchor in targets]
+    assert not [place for place, _ in places if not place.exists()]
+    assert not [(place, anchor) for place, anchor in places if anchor and anchor not in anchors(place)]
 
 
-def test_the_page_of_the_particles_shows_what_was_measured():
-    results = [*(REPOSITORY / "benchmarks" / "results").glob("particles_*.json")]
-    documents = {(document := json.loads(path.read_text()))["system"]: document for path in results}
-    assert documents.keys() >= {"dw4", "lj13"}
-    page = (REPOSITORY / "docs" / "particles.md").read_text()
-    for name, section in particles.sections(documents).items():
-        assert f"<!-- {name} -->\n{section}\n<!-- end -->" in page, "python -m benchmarks.particles"
+def anchors(document: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def results(name: str) -> dict[str, Any]:
-    return json.loads((REPOSITORY / "benchmarks" / "results" / f"{name}.json").read_text())
-
-
-def test_the_tables_of_the_training_show_what_was_measured():
-    page, trained, moved = (REPOSITORY / "docs" / "science.md").read_text(), results("ablation"), results("nll_moves")
-    table = ablation.section(trained["passes"], trained["variants"])
-    assert f"<!-- ablation -->\n{table}\n<!-- end -->" in page, "python -m benchmarks.ablation 48000 base"
-    assert f"<!-- nll moves -->\n{nll_moves.section(moved['moves'])}\n<!-- end -->" in page
+def test_the_generated_tables_are_those_of_the_results():
+    for (page, place), table in tables().items():
+        document = (REPOSITORY / "docs" / page).read_text()
+        assert f"<!-- {place} -->\n{table}\n<!-- end -->" in document, f"{page}: run `make docs`"

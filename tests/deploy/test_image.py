@@ -1,4 +1,4 @@
-"""The image as an operator meets it: built by `docker compose build`, or named by ENFLOW_IMAGE; Docker or Podman."""
+"""The image, built by `docker compose build` or named by ENFLOW_IMAGE, run by Docker or Podman."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-IMAGE = os.environ.get("ENFLOW_IMAGE", "enflow:0.1.0")
+IMAGE = os.environ.get("ENFLOW_IMAGE", "enflow:0.2.0")
 DRAIN_S = 20
 LOCKED = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
 

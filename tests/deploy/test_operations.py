@@ -1,38 +1,32 @@
-"""README.md tells the truth about the settings."""
+"""docs/settings.md lists the settings that the code has."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
-from pydantic import BaseModel
+import pytest
 
-from enflow.service.settings import Settings
-
-PAGE = Path(__file__).resolve().parents[2] / "README.md"
+from enflow.service.settings import Settings, names
+from tests.deploy.settings_page import PAGE, page
 
 
-def settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, object]]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from settings(field.annotation, f"{prefix}{name.upper()}__")
-        else:
-            yield f"{prefix}{name.upper()}", field.default
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, str]:
+    """The defaults of the table by the name of the variable."""
+    return dict(re.findall(r"^\| `(ENFLOW_\w+)` \| (.*?) ?\| .+\|$", PAGE.read_text(), re.MULTILINE))
 
 
-def shown(default: object) -> str:
-    if default is None or default == ():
-        return ""
-    if isinstance(default, Path):
-        return "the bundled `weights/qm9`"
-    return (
-        f"`{int(default)}`"
-        if isinstance(default, bool)
-        else f"`{default:g}`"
-        if isinstance(default, float)
-        else f"`{default}`"
-    )
+def test_the_page_is_the_one_that_the_code_generates() -> None:
+    assert PAGE.read_text() == page(), "run `make docs`"
 
 
-def test_the_table_lists_every_setting_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `(ENFLOW_\w+)` \| (.*?) ?\| .+\|$", PAGE.read_text(), re.MULTILINE))
-    assert rows == {name: shown(default) for name, default in settings(Settings, "ENFLOW_")}
+def test_the_table_lists_every_variable_that_is_read(defaults: dict[str, str]) -> None:
+    groups = {"ENFLOW_LIMITS", "ENFLOW_CHEMISTRY"}
+    assert set(names()) - groups == defaults.keys()
+
+
+def test_the_service_starts_with_the_defaults_of_the_table(
+    defaults: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, default in defaults.items():
+        if value := re.fullmatch(r"`(.+)`", default):
+            monkeypatch.setenv(name, value[1])
+    assert Settings().model_dump() == Settings.model_construct().model_dump()

@@ -1,0 +1,29 @@
+"""The generated tables of docs/, written again from benchmarks/results and the cards, without measuring: `make docs`."""
+
+import json
+from typing import Any
+
+from benchmarks import ablation, nll_moves, particles
+from benchmarks.measure import DOCS, RESULTS, put
+
+
+def result(name: str) -> dict[str, Any]:
+    """Return the last result of a benchmark."""
+    document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return document
+
+
+def tables() -> dict[tuple[str, str], str]:
+    """Return every generated table in Markdown, by its page and its place on the page."""
+    systems = {path.stem.removeprefix("particles_"): result(path.stem) for path in RESULTS.glob("particles_*.json")}
+    trained = result("ablation")
+    return {
+        ("training.md", "ablation"): ablation.section(trained["passes"], trained["variants"]),
+        ("training.md", "nll moves"): nll_moves.section(result("nll_moves")["moves"]),
+        **{("particles.md", place): table for place, table in particles.sections(systems).items()},
+    }
+
+
+if __name__ == "__main__":
+    for (page, place), table in tables().items():
+        put(DOCS / page, place, table)
