@@ -31,7 +31,7 @@ class Obedient:
     """Answers every sample with what `molecule` says for its index, and every other work as simply.
 
     `steps` progress events come first, `pause` seconds apart. What is decoded is off by `error` angstrom times the
-    tolerance; at a tolerance below `finest` nothing is encoded.
+    tolerance; at a tolerance below `finest` nothing is encoded. Molecules of the indices `unscored` have no likelihood.
     """
 
     molecule: Callable[[int], Structure] = lambda _: METHANE
@@ -39,6 +39,7 @@ class Obedient:
     pause: float = 0.0
     error: float = 0.0
     finest: float = 0.0
+    unscored: set[int] = field(default_factory=set)
     refuse: Exception | None = None
     submitted: list[EngineRequest] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
@@ -74,8 +75,7 @@ class Obedient:
         match wanted:
             case EngineSampleRequest():
                 indices = range(wanted.first_index, wanted.first_index + len(wanted.n_atoms))
-                score = (lambda i: self._scored(wanted.id, i)) if wanted.nll else (lambda _: None)
-                return [Sampled(wanted.id, i, *self.molecule(i), 60, "success", (), score(i)) for i in indices]
+                return [Sampled(wanted.id, i, *self.molecule(i), 60, "success") for i in indices]
             case EngineLikelihoodRequest():
                 indices = range(wanted.first_index, wanted.first_index + len(wanted.molecules))
                 return [self._scored(wanted.id, i) for i in indices]
@@ -88,7 +88,9 @@ class Obedient:
                 molecules = [_decoded(latent, self.error * wanted.rtol) for latent in wanted.latents]
                 return [Sampled(wanted.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
 
-    def _scored(self, work_id: str, index: int) -> Scored:
+    def _scored(self, work_id: str, index: int) -> Scored | Failed:
+        if index in self.unscored:
+            return Failed(work_id, index, Reason.NON_FINITE, "the likelihood is nan")
         parts = {"base": 1.0, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
         return Scored(work_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
 
