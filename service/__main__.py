@@ -1,4 +1,4 @@
-"""The whole command line `enflow`: the model's commands, and the service."""
+"""The command line `enflow`: the commands of the model, and those of the service."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -32,11 +32,11 @@ def serve(
     ray: Annotated[bool, typer.Option("--ray", help="Run the engines in Ray: many, on many GPUs or machines.")] = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="Engines [default: one per GPU]; with --ray.")] = None,
 ) -> None:
-    """Start the service: the page at /, the API described at /docs.
+    """Start the service: the page at /, the description of the API at /docs.
 
-    Every option is an environment variable as well (ENFLOW_PORT=9000), and so is every limit
-    (ENFLOW_LIMITS__MAX_MOLECULES=100); GET /limits shows them. Beyond this machine it is served only with API keys
-    (ENFLOW_API_KEYS_FILE, lines of name:sha256) or with ENFLOW_ALLOW_OPEN=1.
+    Every option is also an environment variable (ENFLOW_PORT=9000), and so is every limit
+    (ENFLOW_LIMITS__MAX_MOLECULES=100); GET /limits shows them. A host other than this machine needs API keys
+    (ENFLOW_API_KEYS_FILE, lines of name:sha256) or ENFLOW_ALLOW_OPEN=1.
     """
     given = {
         "host": host,
@@ -48,8 +48,8 @@ def serve(
     }
     settings = read_settings({name: value for name, value in given.items() if value is not None})
     if replicas and not ray:
-        raise ConfigError("--replicas needs --ray: without Ray there is one engine")
-    # Each process that spawns from here reads this module again: what is heavy is read by the one that serves.
+        raise ConfigError("found --replicas without --ray, expected both: without Ray there is one engine")
+    # Every process that is spawned imports this module again: the heavy imports belong to the one that serves.
     from enflow.service.telemetry import configure_logs
 
     configure_logs(settings.log_level)
@@ -64,8 +64,8 @@ def _serve(settings: Settings, client: "EngineClient | None", further: "Mapping[
     server = Server(create_app(settings, client, further), settings)
     try:
         server.run()
-    except SystemExit:  # uvicorn's way to say that it could not listen, or that the application did not start
-        if server.started:  # Ray's way to end on SIGTERM, which uvicorn raises anew when it has stopped
+    except SystemExit:  # uvicorn could not listen, or the application did not start
+        if server.started:  # Ray ends on SIGTERM, which uvicorn raises again when it has stopped
             return
         raise ConfigError(f"the service did not start on {settings.host}:{settings.port}; its log says why") from None
 

@@ -1,30 +1,12 @@
 """The media types that the service reads and writes."""
 
 JSON = "application/json"
-
-
 XYZ = "chemical/x-xyz"
-
-
 SDF = "chemical/x-mdl-sdfile"
-
-
 SMILES = "chemical/x-daylight-smiles"
-
-
 NDJSON = "application/x-ndjson"
-
-
 SSE = "text/event-stream"
-
-
 HTML = "text/html"
-
-
 ZIP = "application/zip"
-
-
 MULTIPART = "multipart/form-data"
-
-
 STREAMS = (NDJSON, SSE)

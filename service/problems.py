@@ -1,6 +1,7 @@
-"""Every error the service answers with: one table, and its rendering as problem+json (RFC 9457)."""
+"""The table of all errors of the service, and their form as problem+json (RFC 9457)."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,12 @@ from enflow.model.errors import EnflowError, StructureError, VocabularyError
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 20
-"""Errors listed in one problem: a body of a million wrong items is not worth a million lines."""
+"""The most errors that one problem lists; a body may hold a million wrong items."""
 
 
 @dataclass(frozen=True)
 class ProblemType:
-    """A kind of problem: its name in `type`, its HTTP status and its title."""
+    """A kind of problem: the name in its `type`, the HTTP status and the title."""
 
     name: str
     status: int
@@ -47,7 +48,7 @@ BY_STATUS = {kind.status: kind for kind in KINDS.values()}
 
 @dataclass(frozen=True)
 class At:
-    """One error and where it is: a JSON pointer, or a place in a file."""
+    """An error and its place: a JSON pointer, or a place in a file."""
 
     at: str
     message: str
@@ -55,7 +56,7 @@ class At:
 
 @dataclass
 class Problem(Exception):  # noqa: N818 - the name of the standard
-    """A problem to answer with; raise it anywhere below the application."""
+    """An error that the application answers with; it may be raised in every layer below `api`."""
 
     name: str
     detail: str
@@ -67,11 +68,11 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
 
     @property
     def kind(self) -> ProblemType:
-        """Its row of the table."""
+        """The row of the table with this name."""
         return KINDS[self.name]
 
     def document(self, request_id: str) -> dict[str, Any]:
-        """The problem as RFC 9457 writes it."""
+        """Return the problem document of RFC 9457."""
         return {
             "type": f"urn:enflow:problem:{self.kind.name}",
             "title": self.kind.title,
@@ -82,57 +83,65 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
         }
 
     def body(self, request_id: str) -> bytes:
-        """The document as JSON."""
+        """Return the problem document as JSON."""
         return json.dumps(self.document(request_id), ensure_ascii=False).encode()
 
 
 def retry_after(seconds: float) -> dict[str, str]:
-    """The header that says when to come back: whole seconds, at least one."""
+    """Return the header Retry-After: whole seconds, from 1 to 3600."""
     return {"Retry-After": str(max(1, min(3600, round(seconds + 0.5))))}
 
 
 def from_status(status: int) -> Problem:
-    """The problem for an error that the framework raised, without the framework's words."""
+    """Return the problem for a status that the web framework raised."""
     kind = BY_STATUS.get(status, KINDS["internal" if status >= 500 else "malformed"])
     details = {
-        404: "no such path; GET /docs lists what there is",
-        405: "this path exists, but not for this method; GET /docs lists what there is",
+        404: "found no such path; GET /docs lists the paths",
+        405: "found this path for another method only; GET /docs lists the methods",
     }
     return Problem(kind.name, details.get(kind.status, kind.title.lower()))
 
 
 def from_structure(error: EnflowError) -> Problem:
-    """The problem of a structure that cannot be read or used: its message names place, found and expected."""
+    """Return the problem of a structure that cannot be read or used, with its place."""
     message = error.message if isinstance(error, StructureError) else str(error)
     return Problem("invalid", str(error), [At(_place(error), message)])
 
 
 def from_exception(error: Exception) -> Problem:
-    """The problem that an exception means; whatever was not foreseen is a defect and tells nothing of itself."""
+    """Return the problem of an exception; an unforeseen one is a defect, and its message stays in the log."""
     match error:
         case Problem():
             return error
-        case ValidationError():
-            return from_validation(error)
         case StructureError() | VocabularyError():
             return from_structure(error)
         case _:
-            return Problem("internal", "the service failed on this request; its log has the place, by request id")
+            return Problem(
+                "internal", "the service failed on this request; its log holds the place under the request id"
+            )
 
 
 def from_validation(error: ValidationError) -> Problem:
-    """The problem of a body that does not fit its schema, without a word of the body itself."""
-    found = error.errors(include_input=False, include_context=False, include_url=False)
-    if any(each["type"] == "json_invalid" for each in found):
-        return Problem("malformed", "the body is not JSON", [At("", each["msg"]) for each in found])
-    unique = dict.fromkeys(At(*_explained(each["type"], each["loc"], each["msg"])) for each in found)
-    return Problem("invalid", "the request does not fit its description (GET /docs)", list(unique))
+    """Return the problem of a document that does not fit its schema."""
+    return from_errors(error.errors(include_input=False, include_context=False, include_url=False))
 
 
-def _explained(kind: str, place: tuple[int | str, ...], message: str) -> tuple[str, str]:
-    if kind == "extra_forbidden":  # the last part is a name the sender made up
+def from_errors(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """Return the problem of Pydantic's errors; it repeats no value, and a field's name only where it is harmless."""
+    if any(each["type"] == "json_invalid" for each in errors):
+        return Problem("malformed", "the body is not JSON", [At("", each["msg"]) for each in errors])
+    unique = list(dict.fromkeys(At(*_explain(each["type"], each["loc"], each["msg"])) for each in errors))
+    first = f": {unique[0].at.lstrip('/')}: {unique[0].message}" if unique[0].at else ""
+    return Problem("invalid", f"the request does not fit its description (GET /docs){first}", unique)
+
+
+def _explain(kind: str, place: tuple[int | str, ...], message: str) -> tuple[str, str]:
+    if kind != "extra_forbidden":
+        return _pointer(place), message.removeprefix("Value error, ")
+    name = str(place[-1])
+    if not _FIELD_NAME.fullmatch(name):  # the sender made it up, and it may be a piece of an upload
         return _pointer(place[:-1]), "found a field that does not exist here"
-    return _pointer(place), message.removeprefix("Value error, ")
+    return f"{_pointer(place[:-1])}/{name}", f"found a field {name}, which does not exist here"
 
 
 def _pointer(place: tuple[int | str, ...]) -> str:
@@ -141,6 +150,7 @@ def _pointer(place: tuple[int | str, ...]) -> str:
     return "".join(f"/{part}" for part in fields)
 
 
+_FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.IGNORECASE)
 _TYPES = frozenset({"int", "float", "str", "bool"})
 
 

@@ -1,4 +1,4 @@
-"""What the service tells about itself: Prometheus metrics and JSON logs."""
+"""Prometheus metrics and JSON logs."""
 
 import asyncio
 import logging
@@ -20,15 +20,15 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 log = structlog.get_logger("enflow")
 
 
-class Watched(NamedTuple):
-    """An engine's statistics whenever they are asked for, and the hash of its weights."""
+class EngineMetrics(NamedTuple):
+    """A function that returns the statistics of an engine, and the SHA-256 of its weights."""
 
     stats: Callable[[], Stats]
     sha256: str
 
 
 class Telemetry:
-    """The counters of one application, in a registry of their own."""
+    """The metrics of an application, in a Prometheus registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,7 +40,7 @@ class Telemetry:
         )
         self.in_flight = Gauge("enflow_requests_in_flight", "Requests being answered", registry=self.registry)
         self.molecules = Counter(
-            "enflow_molecules", "Molecules by what came of them", ["kind", "outcome"], registry=self.registry
+            "enflow_molecules", "Molecules by their outcome", ["kind", "outcome"], registry=self.registry
         )
         self.bonds = Counter(
             "enflow_bonds", "Bond inferences by method or failure", ["outcome"], registry=self.registry
@@ -49,31 +49,38 @@ class Telemetry:
             "enflow_bonds_seconds", "Time for the bonds of a molecule", buckets=_SECONDS, registry=self.registry
         )
         self.queue_seconds = Histogram(
-            "enflow_queue_seconds", "Time of a work before its first step", buckets=_SECONDS, registry=self.registry
+            "enflow_queue_seconds", "Time of a request before its first step", buckets=_SECONDS, registry=self.registry
         )
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request; status 0 = the client went away before an answer."""
+        """Count a request.
+
+        Args:
+            method: the HTTP method.
+            route: the path of the route, such as "/sample".
+            status: the HTTP status; 499 where the client closed the connection before the answer.
+            seconds: the time from the request to the end of the answer.
+        """
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def watch(self, engines: Mapping[str, Watched]) -> None:
-        """Show the statistics of engines as of each scrape, by the name of the model that each runs."""
+    def watch(self, engines: Mapping[str, EngineMetrics]) -> None:
+        """Export the statistics of engines, read at each scrape, by the names of their models."""
         self.registry.register(_Engines(engines))
 
     def exposition(self) -> bytes:
-        """The metrics as Prometheus reads them."""
+        """Return the metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
 
-async def tell_health(engines: Mapping[str, Callable[[], Health]]) -> None:
-    """Log whenever an engine becomes ready, or is no longer so, and why; it never returns."""
-    told: dict[str, tuple[bool, str]] = {}
+async def log_health(engines: Mapping[str, Callable[[], Health]]) -> None:
+    """Log every change of an engine's readiness with its reason; never return."""
+    logged: dict[str, tuple[bool, str]] = {}
     while True:
-        for model, look in engines.items():
-            health = look()
-            if (health.ready, health.reason) != told.get(model):
-                told[model] = health.ready, health.reason
+        for model, health_of in engines.items():
+            health = health_of()
+            if (health.ready, health.reason) != logged.get(model):
+                logged[model] = health.ready, health.reason
                 log.info("engine", model=model, ready=health.ready, reason=health.reason)
         await asyncio.sleep(1)
 
@@ -82,7 +89,7 @@ _GAUGES = {
     "waiting": "Molecules that wait",
     "running": "Molecules on the device",
     "slots": "Molecules that the device takes at once",
-    "works": "Works that are not done",
+    "works": "Requests that are not done",
     "queue_units": "Work in the queue, in the scheduler's units",
     "queue_limit": "Work that the queue takes",
     "queue_seconds": "Time that the queue will take",
@@ -98,27 +105,29 @@ _COUNTERS = {
 
 
 class _Engines(Collector):
-    def __init__(self, engines: Mapping[str, Watched]) -> None:
+    def __init__(self, engines: Mapping[str, EngineMetrics]) -> None:
         self._engines = engines
 
     def describe(self) -> Iterator[Metric]:
-        return iter(())  # nothing is computed before the first scrape
+        return iter(())  # no statistics before the first scrape
 
     def collect(self) -> Iterator[Metric]:
         found = {name: engine.stats() for name, engine in self._engines.items()}
         for name, text in _GAUGES.items():
             gauge = GaugeMetricFamily(f"enflow_engine_{name}", text, labels=["model"])
-            yield _told(gauge, {(model,): getattr(stats, name) for model, stats in found.items()})
+            yield _with_values(gauge, {(model,): getattr(stats, name) for model, stats in found.items()})
         occupancy = GaugeMetricFamily("enflow_engine_occupancy", "Share of the slots in use", labels=["model"])
-        yield _told(occupancy, {(model,): stats.running / max(stats.slots, 1) for model, stats in found.items()})
+        yield _with_values(occupancy, {(model,): stats.running / max(stats.slots, 1) for model, stats in found.items()})
         for name, text in _COUNTERS.items():
             counter = CounterMetricFamily(f"enflow_engine_{name}", text, labels=["model"])
-            yield _told(counter, {(model,): getattr(stats, name) for model, stats in found.items()})
+            yield _with_values(counter, {(model,): getattr(stats, name) for model, stats in found.items()})
         for name in ("finished", "failed"):
             text = f"Molecules {name}, by kind or reason"
             family = CounterMetricFamily(f"enflow_engine_{name}", text, labels=["model", "of"])
             each = {model: getattr(stats, name) for model, stats in found.items()}
-            yield _told(family, {(model, str(of)): n for model, counts in each.items() for of, n in counts.items()})
+            yield _with_values(
+                family, {(model, str(of)): n for model, counts in each.items() for of, n in counts.items()}
+            )
         weights = InfoMetricFamily("enflow_model", "The weights", labels=["name"])
         for name, engine in self._engines.items():
             weights.add_metric([name], {"sha256": engine.sha256, "device": found[name].device})
@@ -128,14 +137,18 @@ class _Engines(Collector):
 Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
 
 
-def _told(family: Family, values: Mapping[tuple[str, ...], float]) -> Family:
+def _with_values(family: Family, values: Mapping[tuple[str, ...], float]) -> Family:
     for labels, value in values.items():
         family.add_metric(list(labels), value)
     return family
 
 
 def configure_logs(level: str) -> None:
-    """One JSON object per line on standard error; the libraries' logs as well, without their arguments' contents."""
+    """Write all logs, those of libraries included, to standard error, one JSON object a line.
+
+    Args:
+        level: "debug", "info", "warning" or "error".
+    """
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -151,7 +164,7 @@ def configure_logs(level: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processor=structlog.processors.JSONRenderer(),
-            foreign_pre_chain=[*processors, structlog.processors.ExceptionRenderer(_no_message)],
+            foreign_pre_chain=[*processors, structlog.processors.ExceptionRenderer(_name_only)],
         )
     )
     root = logging.getLogger()
@@ -159,5 +172,5 @@ def configure_logs(level: str) -> None:
     root.setLevel(max(number, logging.INFO))
 
 
-def _no_message(exc_info: Any) -> str:
+def _name_only(exc_info: Any) -> str:
     return str(getattr(exc_info[0], "__name__", exc_info[0]))  # a message may hold a piece of an upload

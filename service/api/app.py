@@ -1,14 +1,14 @@
-"""The application: routes, their formats, and the one table of errors."""
+"""The application: models, middleware, routes, and the mapping of exceptions to problems."""
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Request
-from fastapi.openapi.utils import get_openapi
-from pydantic import ValidationError
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -16,11 +16,12 @@ from starlette.responses import Response
 
 from enflow import __version__
 from enflow.model.errors import ConfigError, EnflowError
-from enflow.service.api import static_pages
+from enflow.service.api import openapi, routes, static_pages
 from enflow.service.api.auth import ApiKeys, read_keys
-from enflow.service.api.middleware import AdmissionMiddleware, BodyLimitMiddleware, RequestContextMiddleware
-from enflow.service.api.openapi import OVERVIEW, complete
-from enflow.service.api.routes import _add_routes, _json, metrics
+from enflow.service.api.middleware.admission import AdmissionMiddleware
+from enflow.service.api.middleware.body_limit import BodyLimitMiddleware
+from enflow.service.api.middleware.request_context import RequestContextMiddleware, is_request_id, new_request_id
+from enflow.service.api.middleware.security_headers import SecurityHeadersMiddleware
 from enflow.service.chemistry.rdkit_pool import RDKitPool
 from enflow.service.client.base import EngineClient
 from enflow.service.client.lazy_client import further_clients
@@ -29,9 +30,9 @@ from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.served_particles import ServedParticles
 from enflow.service.model_card import ModelCard, read_card
-from enflow.service.problems import MEDIA_TYPE, Problem, from_exception, from_status
+from enflow.service.problems import MEDIA_TYPE, Problem, from_errors, from_exception, from_status
 from enflow.service.settings import RequestLimits, Settings
-from enflow.service.telemetry import Telemetry, Watched, tell_health
+from enflow.service.telemetry import EngineMetrics, Telemetry, log_health
 
 
 def create_app(
@@ -39,95 +40,113 @@ def create_app(
     client: EngineClient | None = None,
     further: Mapping[Path, EngineClient] | None = None,
 ) -> FastAPI:
-    """The application around the engines of all models.
+    """Return the application around the engines of all models.
 
     Args:
-        client: of the first model; None starts its engine in a process of its own.
-        further: of the others, by the folders of their weights; None = processes of their own.
+        settings: the settings; None reads them from the environment.
+        client: the client of the first model's engine; None starts an engine in a process.
+        further: the clients of the other models by the folders of their weights; None starts a process for each.
 
     Raises:
         WeightsError: weights have no usable card.
         ConfigError: the file of API keys cannot be used, or two models have one name.
     """
-    settings = settings or Settings()
-    cards = _cards(settings)
-    card = cards[settings.weights]
-    limits = settings.limits.model_copy(update={"max_atoms": min(settings.limits.max_atoms, card.vocabulary.max_atoms)})
-    telemetry = Telemetry()
+    settings, telemetry = settings or Settings(), Telemetry()
+    cards = read_cards(settings)
+    limits = limits_of(settings, list(cards.values()))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engines = {settings.weights: client or engine_client(settings), **(further or further_clients(settings))}
+        clients = {settings.weights: client or engine_client(settings), **(further or further_clients(settings))}
         chemistry = RDKitPool(settings.chemistry, limits, telemetry)
-        app.state.reception = reception = ModelRegistry({})
-        for place, each in cards.items():
-            kind = ServedParticles if each.system else ServedModel
-            desk = kind(engines[place], chemistry, each, limits, telemetry, reception.stopping)
-            reception.desks[each.name] = desk
-        telemetry.watch({desk.card.name: Watched(desk.client.stats, desk.card.sha256) for desk in reception})
-        try:
-            await asyncio.gather(chemistry.start(), *(desk.client.start() for desk in reception))
-            watching = asyncio.create_task(tell_health({desk.card.name: desk.client.health for desk in reception}))
+        app.state.registry = registry = ModelRegistry({}, limits)
+        for folder, card in cards.items():
+            kind = ServedParticles if card.system else ServedModel
+            own = limits_of(settings, [card])
+            registry.models[card.name] = kind(clients[folder], chemistry, card, own, telemetry, registry.stopping)
+        async with _running(registry, chemistry, telemetry):
             yield
-            watching.cancel()
-        finally:
-            await asyncio.gather(*(desk.client.close() for desk in reception))
-            await asyncio.to_thread(chemistry.close)
 
     app = FastAPI(
         title="Enflow",
         version=__version__,
-        description=OVERVIEW,
-        lifespan=lifespan,
+        description=openapi.DESCRIPTION,
+        openapi_tags=openapi.TAGS,
+        servers=openapi.SERVERS,
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
         redirect_slashes=False,
-        middleware=_layers(settings, limits, telemetry),
-        exception_handlers=dict.fromkeys((Problem, HTTPException, EnflowError, ValidationError), _answer_error),
+        lifespan=lifespan,
+        middleware=_middleware(settings, limits, telemetry),
+        exception_handlers=dict.fromkeys((Problem, HTTPException, EnflowError, RequestValidationError), _respond),
     )
-    _add_routes(app)
-    plain = get_openapi(title=app.title, version=__version__, description=OVERVIEW, routes=app.routes)
-    described = _json(complete(plain, limits, list(cards.values())))
-
-    async def openapi(_request: Request) -> Response:
-        return described
-
-    for path, endpoint in {**static_pages.PAGES, "/openapi.json": openapi, "/metrics": metrics}.items():
-        app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(endpoint)
+    for router in (routes.compute, routes.status, static_pages.pages):
+        app.include_router(router)
     app.routes.extend(static_pages.mounts())
+    openapi.complete(app.openapi(), limits, list(cards.values()), keys=settings.api_keys_file is not None)
     return app
 
 
-def _cards(settings: Settings) -> dict[Path, ModelCard]:
-    """Of all models by their folders, the first one first."""
-    cards = {place: read_card(place) for place in (settings.weights, *settings.further)}
+@asynccontextmanager
+async def _running(registry: ModelRegistry, chemistry: RDKitPool, telemetry: Telemetry) -> AsyncIterator[None]:
+    """Start the chemistry and the engines, watch them, and close them at the end."""
+    telemetry.watch({each.card.name: EngineMetrics(each.client.stats, each.card.sha256) for each in registry})
+    try:
+        await asyncio.gather(chemistry.start(), *(served.client.start() for served in registry))
+        watching = asyncio.create_task(log_health({each.card.name: each.client.health for each in registry}))
+        yield
+        watching.cancel()
+    finally:
+        await asyncio.gather(*(served.client.close() for served in registry))
+        await asyncio.to_thread(chemistry.close)
+
+
+def read_cards(settings: Settings) -> dict[Path, ModelCard]:
+    """Return the cards of all models by their folders, the first model first.
+
+    Raises:
+        WeightsError: weights have no usable card.
+        ConfigError: two models have one name.
+    """
+    cards = {folder: read_card(folder) for folder in (settings.weights, *settings.further)}
     names = Counter(card.name for card in cards.values())
     if twice := [name for name, count in names.items() if count > 1]:
-        raise ConfigError(
-            f"found two models of the name {twice[0]}, expected each once: see card.json of their folders"
-        )
+        raise ConfigError(f"found two models with the name {twice[0]}, expected one: see card.json in their folders")
     return cards
 
 
-def _layers(settings: Settings, limits: RequestLimits, telemetry: Telemetry) -> list[Middleware]:
-    """Outermost first."""
+def limits_of(settings: Settings, cards: Sequence[ModelCard]) -> RequestLimits:
+    """Return the limits of a request that may name any of some models: the largest model bounds `max_atoms`."""
+    largest = max(card.vocabulary.max_atoms for card in cards)
+    return settings.limits.model_copy(update={"max_atoms": min(settings.limits.max_atoms, largest)})
+
+
+def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry) -> list[Middleware]:
+    """Return the middleware, outermost first."""
     access = ApiKeys(read_keys(settings.api_keys_file), settings.requests_per_minute)
-    layers = [Middleware(RequestContextMiddleware, telemetry=telemetry)]
+    layers = [
+        Middleware(CorrelationIdMiddleware, validator=is_request_id, generator=new_request_id),
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(RequestContextMiddleware, telemetry=telemetry),
+        Middleware(AdmissionMiddleware, access=access, max_open=settings.max_open_requests),
+        Middleware(BodyLimitMiddleware, limits=limits),
+    ]
     if settings.cors_origins:
         headers = ["Accept", "Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
         origins = list(settings.cors_origins)
-        layers.append(
-            Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
-        )
-    return [
-        *layers,
-        Middleware(AdmissionMiddleware, access=access, most=settings.max_open_requests),
-        Middleware(BodyLimitMiddleware, limits=limits),
-    ]
+        cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
+        layers.insert(3, cors)  # around admission, so that a foreign page can read a refusal
+    return layers
 
 
-async def _answer_error(request: Request, error: Exception) -> Response:
-    problem = from_status(error.status_code) if isinstance(error, HTTPException) else from_exception(error)
+async def _respond(request: Request, error: Exception) -> Response:
+    match error:
+        case HTTPException():
+            problem = from_status(error.status_code)
+        case RequestValidationError():
+            problem = from_errors([{**each, "loc": each["loc"][1:]} for each in error.errors()])
+        case _:
+            problem = from_exception(error)
     headers = {**(getattr(error, "headers", None) or {}), "Content-Type": MEDIA_TYPE, "Vary": "Accept"}
     return Response(problem.body(request.state.request_id), problem.kind.status, headers=headers)

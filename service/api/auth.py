@@ -1,4 +1,4 @@
-"""Who may call and how often: API keys as hashes in a file, and a rate per client."""
+"""API keys, stored as hashes in a file, and the rate of requests of each client."""
 
 import hashlib
 import hmac
@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from fastapi.security import APIKeyHeader, HTTPBearer
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -14,15 +15,19 @@ from limits.strategies import MovingWindowRateLimiter
 from enflow.model.errors import ConfigError
 from enflow.service.problems import Problem, retry_after
 
+BEARER = HTTPBearer(auto_error=False, description="An API key as `Authorization: Bearer KEY`")
+API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key as `X-API-Key: KEY`")
+"""Security schemes for the OpenAPI description; `AdmissionMiddleware` checks the keys before any route is chosen."""
+
 _LINE = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})")
 
 
 class ApiKeys:
-    """The keys, and the calls of the last minute by client.
+    """The known API keys, and the requests of each client in the last minute.
 
     Args:
-        keys: name of a client -> SHA-256 of its key; empty = everybody may call.
-        per_minute: calls of one client that compute.
+        keys: the SHA-256 of each key by the name of its client; empty means that no key is needed.
+        per_minute: POST requests that one client may send in a minute.
     """
 
     def __init__(self, keys: Mapping[str, str], per_minute: int) -> None:
@@ -31,16 +36,16 @@ class ApiKeys:
         self._calls = MovingWindowRateLimiter(MemoryStorage())
 
     def admit(self, method: str, path: str, headers: Mapping[str, str], host: str) -> str:
-        """The name of the caller: of its key, else its address.
+        """Return the name of the client: that of its key, or its address where no keys are configured.
 
-        Reading the page, the documentation and the health of the service is free.
+        GET requests need no key, except for /metrics.
 
         Raises:
             Problem: unauthorized, busy-client.
         """
         if method != "POST" and path != "/metrics":
             return host
-        client = self._named(headers) if self._keys else host
+        client = self._client_of(headers) if self._keys else host
         if method == "POST" and not self._calls.hit(self._rate, client):
             wait = self._calls.get_window_stats(self._rate, client).reset_time - time.time()
             raise Problem(
@@ -48,11 +53,11 @@ class ApiKeys:
             )
         return client
 
-    def _named(self, headers: Mapping[str, str]) -> str:
+    def _client_of(self, headers: Mapping[str, str]) -> str:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = hashlib.sha256(key.encode()).hexdigest()
-        # Every hash is compared, in constant time, so that the time says nothing about which one was near.
+        # Every hash is compared in constant time, so that the duration does not show which one was near.
         found = [name for name, known in self._keys.items() if hmac.compare_digest(known, digest)]
         if not found:
             raise Problem(
@@ -64,10 +69,10 @@ class ApiKeys:
 
 
 def read_keys(file: Path | None) -> dict[str, str]:
-    """The keys of a file: lines of `name:sha256`, empty lines and comments (#) apart.
+    """Read a file of keys: lines of `name:sha256`, empty lines, and comments that begin with #.
 
     Raises:
-        ConfigError: the file cannot be read, holds no key, or a line is something else.
+        ConfigError: the file cannot be read, holds no key, or has a line of another form.
     """
     if file is None:
         return {}

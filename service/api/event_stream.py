@@ -1,4 +1,4 @@
-"""Answers that are told as they happen: JSON lines and server-sent events."""
+"""Responses that grow while the answer is computed: JSON lines and server-sent events."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from enflow.service.api.uploads import wait_for_disconnect
 from enflow.service.handlers.cancellation import CallerGone, unless_stopped
 from enflow.service.handlers.context import Emit
 from enflow.service.handlers.served_model import ServedModel
@@ -16,76 +17,80 @@ from enflow.service.problems import Problem, from_exception
 from enflow.service.rendering.answer import Answer
 
 SILENCE_S = 2.0
-"""After so long without an event the state of the queue is told: proxies close silent connections, people give up."""
-
-
-async def hang_up(receive: Receive) -> None:
-    """Return when the client has gone away; the body must have been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+"""Seconds without an event after which the state of the queue is sent: proxies close silent connections."""
 
 
 class EventStream(Response):
-    """A response whose body grows while `produce` emits; an error before the first event is an ordinary problem."""
+    """A response whose events are sent while `produce` emits them.
+
+    An error before the first event is an ordinary problem; a later one is the last event of the stream.
+
+    Args:
+        media_type: application/x-ndjson or text/event-stream.
+        produce: the computation; it emits events and returns the whole answer.
+        served: the model that computes.
+        deadline: the end of the stream, in seconds since the epoch.
+    """
 
     def __init__(
-        self, media_type: str, produce: Callable[[Emit], Awaitable[Answer]], desk: ServedModel, deadline: float
+        self, media_type: str, produce: Callable[[Emit], Awaitable[Answer]], served: ServedModel, deadline: float
     ) -> None:
         super().__init__(media_type=media_type)
         self.produce = produce
-        self.desk = desk
+        self.served = served
         self.deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        line = _Line(str(self.media_type), send)
-        pulse = asyncio.create_task(self._pulse(line))
+        writer = _EventWriter(str(self.media_type), send)
+        heartbeat = asyncio.create_task(self._send_progress_after_silence(writer))
         try:
-            work = self.produce(line.emit)
-            answer = await unless_stopped(work, hang_up(receive), self.desk.stopping, self.deadline)
-            await line.emit("done", {k: v for k, v in answer.document.items() if k not in ("molecules", "results")})
+            answer = await unless_stopped(
+                self.produce(writer.emit), wait_for_disconnect(receive), self.served.stopping, self.deadline
+            )
+            rest = {name: value for name, value in answer.document.items() if name not in ("molecules", "results")}
+            await writer.emit("done", rest)
         except CallerGone:
             raise
         except Exception as error:
-            if not line.open:
+            if not writer.started:
                 raise
-            # The status is long sent: the error is the last event.
-            await line.emit("error", {"problem": from_exception(error).document(scope["state"]["request_id"])})
-            await line.close()
+            await writer.emit("error", {"problem": from_exception(error).document(scope["state"]["request_id"])})
+            await writer.close()
             if not isinstance(error, Problem):
                 raise
         else:
-            await line.close()
+            await writer.close()
         finally:
-            pulse.cancel()
+            heartbeat.cancel()
 
-    async def _pulse(self, line: "_Line") -> None:
+    async def _send_progress_after_silence(self, writer: "_EventWriter") -> None:
         while True:
-            line.spoke.clear()
+            writer.wrote.clear()
             try:
                 async with asyncio.timeout(SILENCE_S):
-                    await line.spoke.wait()
+                    await writer.wrote.wait()
             except TimeoutError:
-                if line.open:
-                    await line.emit("progress", self.desk.queue())
+                if writer.started:
+                    await writer.emit("progress", self.served.queue())
 
 
-class _Line:
-    """The open connection."""
+class _EventWriter:
+    """The body of an event stream; its first event sends the headers."""
 
     def __init__(self, media_type: str, send: Send) -> None:
         self.media_type = media_type
         self.send = send
-        self.open = False
-        self.spoke = asyncio.Event()
+        self.started = False
+        self.wrote = asyncio.Event()
 
     async def emit(self, name: str, fields: dict[str, Any]) -> None:
-        self.spoke.set()
-        if not self.open:
-            self.open = True
+        self.wrote.set()
+        if not self.started:
+            self.started = True
             await self.send({"type": "http.response.start", "status": 200, "headers": self._headers()})
         text = json.dumps({"event": name, **fields}, ensure_ascii=False, allow_nan=False)
-        line = f"event: {name}\ndata: {text}\n\n" if self.media_type == SSE else f"{text}\n"
-        await self.send({"type": "http.response.body", "body": line.encode(), "more_body": True})
+        event = f"event: {name}\ndata: {text}\n\n" if self.media_type == SSE else f"{text}\n"
+        await self.send({"type": "http.response.body", "body": event.encode(), "more_body": True})
 
     async def close(self) -> None:
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,15 +1,19 @@
-"""Which format comes in, which goes out: Content-Type and Accept (RFC 9110, sections 8.3 and 12.5.1)."""
+"""Negotiation of formats by Content-Type and Accept (RFC 9110, sections 8.3 and 12.5.1)."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Header
 
 from enflow.service.media_types import JSON, MULTIPART, SDF, SMILES, XYZ
 from enflow.service.problems import Problem
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _RANGE = re.compile(rf"\s*({_WORD})/({_WORD})\s*((?:;[^;]*)*)$")
-_QUALITY = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)$")
+_ANYTHING = re.compile(r"^\s*\*\s*(?=;|$)")
+_QUALITY = re.compile(r"\d+\.?\d{0,20}|\.\d{1,20}")
 
 _INPUT_NAMES = {
     JSON: JSON,
@@ -25,7 +29,7 @@ _UNDECLARED = frozenset({"", "application/octet-stream", "text/plain"})
 
 @dataclass(frozen=True)
 class MediaRange:
-    """One member of an Accept header, `*` for a wildcard."""
+    """A member of an Accept header; `*` is a wildcard."""
 
     kind: str
     subtype: str
@@ -33,23 +37,40 @@ class MediaRange:
     quality: float
 
     def matches(self, media_type: str) -> bool:
-        """Whether it takes this media type."""
+        """Return True where the range includes a media type."""
         kind, subtype = media_type.split("/")
         return self.kind in ("*", kind) and self.subtype in ("*", subtype)
 
     @property
     def specificity(self) -> tuple[bool, bool, int]:
-        """Larger = says more: type/subtype;parameters over type/subtype over type/* over */*."""
+        """The rank among ranges that match: type/subtype;parameters over type/subtype over type/* over */*."""
         return self.kind != "*", self.subtype != "*", len(self.parameters)
 
 
+@dataclass(frozen=True)
+class Negotiation:
+    """A FastAPI dependency: the Accept header of a request, refused before the body is read where no offer fits."""
+
+    offers: Sequence[str]
+
+    async def __call__(self, accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None) -> str | None:
+        """Return all Accept lines as one list.
+
+        Raises:
+            Problem: not-acceptable.
+        """
+        header = None if accept is None else ", ".join(accept)
+        negotiate(header, self.offers)
+        return header
+
+
 def parse_accept(header: str) -> list[MediaRange]:
-    """The members of an Accept header; a member that is no media range counts for nothing."""
+    """Return the members of an Accept header; a member that is no media range is left out."""
     return [found for member in header.split(",") if (found := _parse_range(member))]
 
 
 def negotiate(header: str | None, offers: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """The offer that an Accept header likes best, with the parameters it asked for; the first where it is indifferent.
+    """Return the offer that an Accept header ranks first, with its parameters; among equals the first offer.
 
     Raises:
         Problem: not-acceptable.
@@ -67,34 +88,34 @@ def negotiate(header: str | None, offers: Sequence[str]) -> tuple[str, dict[str,
     return best, parameters
 
 
-def input_format(content_type: str | None, takes: Sequence[str]) -> str | None:
-    """The format that a Content-Type declares; None where it declares nothing and the contents must tell.
+def input_format(content_type: str | None, formats: Sequence[str]) -> str | None:
+    """Return the one of `formats` that a Content-Type declares; None where the content must show the format.
 
-    JSON is never guessed: a foreign page can send text/plain, but not application/json, without asking first.
+    JSON is never guessed: a foreign page can send text/plain without a preflight request, but not application/json.
 
     Raises:
         Problem: unsupported-media-type.
     """
     declared = (content_type or "").split(";")[0].strip().lower()
     found = _INPUT_NAMES.get(declared)
-    if found in takes or (declared in _UNDECLARED and takes != [JSON]):
+    if found in formats or (declared in _UNDECLARED and formats != [JSON]):
         return found
-    raise unsupported(takes)
+    raise unsupported(formats)
 
 
-def unsupported(takes: Sequence[str]) -> Problem:
-    """The problem of a body in another format than these."""
-    return Problem("unsupported-media-type", f"expected a Content-Type of {', '.join(takes)}")
+def unsupported(formats: Sequence[str]) -> Problem:
+    """Return the problem of a body whose format is none of `formats`."""
+    return Problem("unsupported-media-type", f"expected a Content-Type of {', '.join(formats)}")
 
 
 def _parse_range(member: str) -> MediaRange | None:
-    found = _RANGE.match(member)
+    found = _RANGE.match(_ANYTHING.sub("*/*", member, count=1))
     if not found:
         return None
     kind, subtype, tail = found[1].lower(), found[2].lower(), found[3]
     pairs = [part.partition("=") for part in tail.split(";")[1:]]
     parameters = {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs if name.strip()}
     quality = parameters.pop("q", "1")
-    if not _QUALITY.match(quality) or (kind == "*" and subtype != "*"):
+    if not _QUALITY.fullmatch(quality) or float(quality) > 1 or (kind == "*" and subtype != "*"):
         return None
     return MediaRange(kind, subtype, tuple(parameters.items()), float(quality))

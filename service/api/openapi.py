@@ -1,15 +1,21 @@
-"""The OpenAPI description: schemas with the limits in force, formats in and out, errors."""
+"""The parts of the OpenAPI description that FastAPI cannot derive from the routes.
 
-from collections.abc import Sequence
+FastAPI knows paths, options, response models and security schemes. Here are: bodies in several media types, responses
+in several media types, an example of each, and the limits and models of the running service.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from enflow.service.api.uploads import FILES
-from enflow.service.media_types import JSON, MULTIPART, SSE
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.media_types import HTML, JSON, MULTIPART, NDJSON, SDF, SSE, XYZ, ZIP
 from enflow.service.model_card import ModelCard
 from enflow.service.problems import MEDIA_TYPE
+from enflow.service.rendering.encoders import SCORE_FORMATS
 from enflow.service.schemas import examples
 from enflow.service.schemas.requests import (
     ANY_MODEL,
@@ -18,117 +24,118 @@ from enflow.service.schemas.requests import (
     SampleRequest,
     VariationsRequest,
 )
-from enflow.service.schemas.responses import (
-    HealthOut,
-    LikelihoodResponse,
-    LimitsOut,
-    ModelsOut,
-    ProblemOut,
-    SampleResponse,
-    WalkResponse,
-)
 from enflow.service.settings import RequestLimits
 
-REQUESTS: Sequence[type[BaseModel]] = (
-    SampleRequest,
-    LikelihoodRequest,
-    InterpolateRequest,
-    VariationsRequest,
-)
-ANSWERS: Sequence[type[BaseModel]] = (
-    SampleResponse,
-    WalkResponse,
-    LikelihoodResponse,
-    HealthOut,
-    LimitsOut,
-    ModelsOut,
-    ProblemOut,
-)
+Responses = dict[int | str, dict[str, Any]]
 
-OVERVIEW = """\
+DESCRIPTION = """\
 Generates and scores 3D molecules with an E(n) equivariant normalizing flow. Positions are in angstrom, likelihoods in
-nats. `(seed, index)`, the weights and the tolerance fix a molecule: alone or in company, today or tomorrow.
+nats. `(seed, index)`, the weights and the tolerance fix a molecule, whatever else is computed beside it.
 
-The format of an answer follows `Accept`. `application/x-ndjson` and `text/event-stream` tell what happens as it does:
-`start`, `progress` (the queue, and how far each molecule is), `frame`, `molecule` or `score`, and at the end `done` or
-`error`. A structure can be sent as JSON, as the file itself (options in the query), or as a form with parts named
-`file`. `chemical/x-mdl-sdfile; version=V3000` asks for V3000.
+The format of a response follows `Accept`. `application/x-ndjson` and `text/event-stream` send events while the service
+computes: `start`, `progress` (the queue, and the time t of each molecule), `frame`, `molecule` or `score`, and at the
+end `done` or `error`. A structure can be sent as JSON, as the file itself (options in the query), or as a form with
+parts named `file`. `chemical/x-mdl-sdfile; version=V3000` asks for V3000.
 
-Every error is `application/problem+json` (RFC 9457). Close the connection to cancel.
+Every error is `application/problem+json` (RFC 9457). Close the connection to cancel a request.
 """
 
-ERRORS: dict[int | str, dict[str, Any]] = {
+TAGS = [
+    {"name": "molecules", "description": "Generate molecules, or samples of a particle system."},
+    {"name": "structures", "description": "Score structures, or walk through the latent space around them."},
+    {"name": "service", "description": "Models, limits and health of the service."},
+]
+
+SERVERS = [{"url": "/", "description": "This service"}]
+
+PROBLEMS: Responses = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}}
     for status, text in (("4XX", "The request cannot be carried out"), ("5XX", "The service cannot carry it out"))
 }
 
-
-EVENTS = ["start", "progress", "frame", "molecule", "score", "done", "error"]
-EVENT: dict[str, Any] = {
+_EVENT: dict[str, Any] = {
     "type": "object",
-    "description": "one event; its data is JSON, and a line of application/x-ndjson is that alone",
+    "description": "An event; its data is JSON, and a line of application/x-ndjson is that JSON alone",
     "required": ["event", "data"],
     "properties": {
-        "event": {"enum": EVENTS},
+        "event": {"enum": ["start", "progress", "frame", "molecule", "score", "done", "error"]},
         "data": {"type": "string", "contentMediaType": JSON},
     },
 }
 
-
-def takes(schema: type[BaseModel], options: type[BaseModel] | None = None) -> dict[str, Any]:
-    """The description of a request body: JSON by a schema; with `options`, a file or a form as well."""
-    content: dict[str, Any] = {JSON: {"schema": _reference(schema)}}
-    found: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
-    if options:
-        properties = options.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
-        found["parameters"] = [_parameter(name, each) for name, each in properties.items()]
-        two = schema is InterpolateRequest
-        content |= {kind: {"schema": {"type": "string"}, "example": examples.FILES[kind][two]} for kind in FILES}
-        files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
-        fields = {"type": "object", "required": ["file"], "properties": {"file": files, **properties}}
-        content[MULTIPART] = {"schema": {**fields, "additionalProperties": False}}
-    return found
+_FILE_EXAMPLES: Mapping[str, Mapping[str, str]] = {
+    XYZ: {"example": examples.METHANE},
+    SDF: {"example": examples.WATER_SDF},
+    NDJSON: {"example": examples.EVENT_LINE},
+    HTML: {"example": "<!doctype html>"},
+    ZIP: {},
+}
 
 
-def gives(schema: type[BaseModel], formats: Sequence[str] = (JSON,)) -> dict[int | str, dict[str, Any]]:
-    """The description of the answers: 200 in each format, and the errors."""
-    content: dict[str, Any] = {media_type: {"schema": {"type": "string"}} for media_type in formats}
+def json_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return the description of a body that is JSON."""
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": _reference(schema)}}}}
+
+
+def structures_body(schema: type[BaseModel], options: type[BaseModel]) -> dict[str, Any]:
+    """Return the description of a body that is JSON, a file, or a form with files and options."""
+    body = json_body(schema)
+    two = schema is InterpolateRequest
+    files = {kind: {"schema": {"type": "string"}, "example": examples.FILES[kind][two]} for kind in FILES}
+    properties = options.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
+    parts = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+    form = {"type": "object", "required": ["file"], "properties": {"file": parts, **properties}}
+    body["requestBody"]["content"] |= {**files, MULTIPART: {"schema": {**form, "additionalProperties": False}}}
+    return body
+
+
+def _answer(formats: Sequence[str], example: Any) -> Responses:
+    content: dict[str, Any] = {each: {"schema": {"type": "string"}, **_FILE_EXAMPLES.get(each, {})} for each in formats}
     if SSE in content:
-        content[SSE] = {"schema": EVENT}
-    content[JSON] = {"schema": _reference(schema)}
-    return {200: {"description": "Done", "content": content}, **ERRORS}
+        content[SSE] = {"schema": _EVENT, "example": examples.EVENT}
+    content[JSON] = {"example": example}
+    return {200: {"description": "Done", "content": content}}
 
 
-def complete(document: dict[str, Any], limits: RequestLimits, cards: Sequence[ModelCard]) -> dict[str, Any]:
-    """The framework's description with our schemas, and in them the limits in force and the models loaded.
+ANSWERS: Mapping[str, Responses] = {
+    "/sample": _answer(ServedModel.formats, examples.SAMPLE_RESPONSE),
+    "/likelihood": _answer(SCORE_FORMATS, examples.LIKELIHOOD_RESPONSE),
+    "/interpolate": _answer(ServedModel.formats, examples.WALK_RESPONSE),
+    "/variations": _answer(ServedModel.formats, examples.WALK_RESPONSE),
+}
+STATUS: Mapping[str, Responses] = {
+    "/models": _answer([JSON], examples.MODELS_RESPONSE),
+    "/limits": _answer([JSON], RequestLimits().model_dump()),
+}
+HEALTH: Responses = _answer([JSON], examples.HEALTH_RESPONSE)
 
-    No example asks for a model that is not there.
+
+def complete(document: dict[str, Any], limits: RequestLimits, cards: Sequence[ModelCard], keys: bool) -> dict[str, Any]:
+    """Return FastAPI's description with the request schemas, the limits in force, and the names of the models.
+
+    Args:
+        document: the description that FastAPI derived from the routes.
+        limits: the limits in force.
+        cards: the cards of the loaded models; examples that ask for another model are left out.
+        keys: True where API keys are needed; else the security schemes are optional.
     """
-    inputs = models_json_schema(
-        [(each, "validation") for each in REQUESTS], ref_template="#/components/schemas/{model}"
-    )[1]["$defs"]
-    outputs = models_json_schema(
-        [(each, "serialization") for each in ANSWERS], ref_template="#/components/schemas/{model}"
-    )[1]["$defs"]
-    names, asking = [card.name for card in cards], inputs["SampleRequest"]
-    formulas = any(card.takes_formulas for card in cards)
-    asking["examples"] = [
-        each
-        for each in asking["examples"]
-        if (formulas or "formula" not in each) and each.get("model", names[0]) in names
-    ]
-    found = {**document, "components": {"schemas": {**outputs, **inputs}}}
-    bounded: dict[str, Any] = _filled(found, limits, names)
-    return bounded
+    requests = (SampleRequest, LikelihoodRequest, InterpolateRequest, VariationsRequest)
+    schemas = models_json_schema(
+        [(each, "validation") for each in requests], ref_template="#/components/schemas/{model}"
+    )
+    document["components"]["schemas"] |= schemas[1]["$defs"]
+    sample = document["components"]["schemas"]["SampleRequest"]
+    sample["examples"] = [each for each in sample["examples"] if _can_run(each, cards)]
+    for operation in (each for path in document["paths"].values() for each in path.values()):
+        if not keys and "security" in operation:
+            operation["security"].append({})
+    completed: dict[str, Any] = _fill(document, limits, [card.name for card in cards])
+    return completed
 
 
-def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """An option beside a body that is a file; a query knows no null and no default but to be left out."""
-    kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
-    plain = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "description", "title")}
-    said = f"beside a file: {schema.get('description', name)}"
-    shape = {**plain, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})}
-    return {"name": name, "in": "query", "required": False, "description": said, "schema": shape}
+def _can_run(example: Mapping[str, Any], cards: Sequence[ModelCard]) -> bool:
+    named = example.get("model", cards[0].name) in [card.name for card in cards]
+    return named and ("formula" not in example or any(card.takes_formulas for card in cards))
 
 
 def _reference(schema: type[BaseModel]) -> dict[str, str]:
@@ -138,13 +145,13 @@ def _reference(schema: type[BaseModel]) -> dict[str, str]:
 _BOUND = {"integer": "maximum", "number": "maximum", "array": "maxItems", "string": "maxLength"}
 
 
-def _filled(node: Any, limits: RequestLimits, models: Sequence[str]) -> Any:
+def _fill(node: Any, limits: RequestLimits, models: Sequence[str]) -> Any:
+    """Replace every `x-limit` by the bound in force, and every mark of a model name by the names of the models."""
     if isinstance(node, list):
-        return [_filled(each, limits, models) for each in node]
+        return [_fill(each, limits, models) for each in node]
     if not isinstance(node, dict):
         return node
-    marks = ("x-limit", ANY_MODEL)
-    found = {key: _filled(value, limits, models) for key, value in node.items() if key not in marks}
+    found = {key: _fill(value, limits, models) for key, value in node.items() if key not in ("x-limit", ANY_MODEL)}
     if isinstance(node.get("x-limit"), str):
         found[_BOUND[node["type"]]] = getattr(limits, node["x-limit"])
     if node.get(ANY_MODEL) is True:

@@ -1,16 +1,16 @@
-"""The HTTP routes: each reads a request, chooses a model, runs one handler."""
+"""The HTTP routes: each reads a request, chooses a model, and runs one handler."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
-from typing import Any
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
-from starlette.responses import Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from enflow.service.api.event_stream import EventStream, hang_up
-from enflow.service.api.negotiation import negotiate
-from enflow.service.api.openapi import gives, takes
-from enflow.service.api.uploads import read_json, read_structures
+from enflow.service.api.auth import API_KEY, BEARER
+from enflow.service.api.event_stream import EventStream
+from enflow.service.api.negotiation import Negotiation, negotiate
+from enflow.service.api.openapi import ANSWERS, HEALTH, PROBLEMS, STATUS, json_body, structures_body
+from enflow.service.api.uploads import parse_structures, read_json, read_structures, wait_for_disconnect
 from enflow.service.handlers.cancellation import unless_stopped
 from enflow.service.handlers.context import Caller, Emit, drawn_seed, silent
 from enflow.service.handlers.latent_walk import LatentWalkHandler
@@ -18,10 +18,10 @@ from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
-from enflow.service.media_types import JSON, STREAMS
+from enflow.service.media_types import STREAMS
 from enflow.service.problems import Problem, retry_after
 from enflow.service.rendering.answer import Answer
-from enflow.service.rendering.encoders import FILE_NAMES, SCORE_FORMATS, dumps, encode_answer
+from enflow.service.rendering.encoders import FILE_NAMES, SCORE_FORMATS, encode_answer
 from enflow.service.schemas.requests import (
     InterpolateOptions,
     InterpolateRequest,
@@ -37,166 +37,215 @@ from enflow.service.schemas.responses import (
     LikelihoodResponse,
     LimitsOut,
     ModelsOut,
+    QueueOut,
     SampleResponse,
     WalkResponse,
 )
 from enflow.service.telemetry import CONTENT_TYPE
 
-Respondent = Response | EventStream
+
+async def model_registry(request: Request) -> ModelRegistry:
+    """Return the models of the application."""
+    registry: ModelRegistry = request.app.state.registry
+    return registry
 
 
-Endpoint = Callable[[Request], Awaitable[Respondent]]
+async def open_registry(request: Request) -> ModelRegistry:
+    """Return the models of the application while it takes new requests.
 
-
-def _add_routes(app: FastAPI) -> None:
-    molecules, walk = gives(SampleResponse, ServedModel.formats), gives(WalkResponse, ServedModel.formats)
-    scores = gives(LikelihoodResponse, SCORE_FORMATS)
-    posts: list[tuple[str, Endpoint, dict[str, Any], dict[int | str, Any]]] = [
-        ("/sample", sample, takes(SampleRequest), molecules),
-        ("/likelihood", likelihood, takes(LikelihoodRequest, LikelihoodOptions), scores),
-        ("/interpolate", interpolate, takes(InterpolateRequest, InterpolateOptions), walk),
-        ("/variations", variations, takes(VariationsRequest, VariationsOptions), walk),
-    ]
-    for path, endpoint, body, described in posts:
-        app.post(path, response_model=None, openapi_extra=body, responses=described)(endpoint)
-    gets: list[tuple[str, Endpoint, dict[int | str, Any]]] = [
-        ("/models", models, gives(ModelsOut)),
-        ("/limits", limits_in_force, gives(LimitsOut)),
-        ("/health/live", live, gives(HealthOut)),
-        ("/health/ready", ready, gives(HealthOut)),
-    ]
-    for path, endpoint, described in gets:
-        app.get(path, response_model=None, responses=described)(endpoint)
-        app.head(path, include_in_schema=False)(endpoint)
-
-
-async def sample(request: Request) -> Respondent:
-    """Generate molecules, each fixed by (seed, index)."""
-    reception = _reception(request)
-    asked = await read_json(request, SampleRequest, reception.limits)
-    seed, caller = _seed(asked), _caller(request, asked)
-    desk, wanted = reception.sampling(asked)
-    generation = partial(SamplingHandler, desk, wanted, seed, caller)
-    return await _respond(request, desk, caller, desk.formats, lambda emit: generation(emit).run())
-
-
-async def likelihood(request: Request) -> Respondent:
-    """Score structures: a bound of the negative log-likelihood with its parts and error; one entry each, in order."""
-    found = await read_structures(request, LikelihoodRequest, LikelihoodOptions, _reception(request))
-    seed, caller = _seed(found.options), _caller(request, found.options)
-    scoring = partial(LikelihoodHandler, found.desk, found.options, found.structures, seed, caller)
-    return await _respond(request, found.desk, caller, SCORE_FORMATS, lambda emit: scoring(emit).run())
-
-
-async def interpolate(request: Request) -> Respondent:
-    """LatentWalkHandler from one structure to another of the same number of atoms through the latent space."""
-    return await _walk(request, InterpolateRequest, InterpolateOptions)
-
-
-async def variations(request: Request) -> Respondent:
-    """Molecules around one structure in the latent space."""
-    return await _walk(request, VariationsRequest, VariationsOptions)
-
-
-async def models(request: Request) -> Response:
-    """The cards of the loaded weights: what they were trained on, and how good they are."""
-    return _json({"models": [card.summary for card in _reception(request).cards]})
-
-
-async def limits_in_force(request: Request) -> Response:
-    """What one request may ask for."""
-    return _json(_reception(request).limits.model_dump(mode="json"))
-
-
-async def live(request: Request) -> Response:
-    """Whether the engines' loops turn: restart the service where one does not."""
-    return _health(request, all(desk.client.health().live for desk in _reception(request)))
-
-
-async def ready(request: Request) -> Response:
-    """Whether the device computed a known answer recently with the first model, and requests are taken.
-
-    Another model whose engine fails refuses its own requests alone.
+    Raises:
+        Problem: unavailable.
     """
-    reception = _reception(request)
-    return _health(request, reception.first.client.health().ready and not reception.draining)
+    registry = await model_registry(request)
+    registry.admit()
+    return registry
 
 
-async def metrics(request: Request) -> Response:
-    """Metrics for Prometheus."""
-    return Response(_reception(request).first.telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE})
+async def no_cache(response: Response) -> None:
+    """Tell caches to ask again."""
+    response.headers["Cache-Control"] = "no-cache"
+
+
+Registry = Annotated[ModelRegistry, Depends(model_registry)]
+OpenRegistry = Annotated[ModelRegistry, Depends(open_registry)]
+MoleculeAccept = Annotated[str | None, Depends(Negotiation(ServedModel.formats))]
+ScoreAccept = Annotated[str | None, Depends(Negotiation(SCORE_FORMATS))]
+Run = Callable[[Emit], Coroutine[Any, Any, Answer]]
+
+compute = APIRouter(responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
+status = APIRouter(responses=PROBLEMS, dependencies=[Depends(no_cache)])
+
+
+@compute.post(
+    "/sample",
+    tags=["molecules"],
+    response_model=SampleResponse,
+    responses=ANSWERS["/sample"],
+    openapi_extra=json_body(SampleRequest),
+)
+async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccept) -> Response:
+    """Generate molecules, each fixed by (seed, index)."""
+    options = await read_json(request, SampleRequest, registry.limits)
+    served, options = registry.sampling(options)
+    seed, caller = _seed(options), _caller(request, options, served)
+
+    async def run(emit: Emit) -> Answer:
+        return await SamplingHandler(served, options, seed, caller, emit).run()
+
+    return await _respond(request, accept, served, caller, run)
+
+
+@compute.post(
+    "/likelihood",
+    tags=["structures"],
+    response_model=LikelihoodResponse,
+    responses=ANSWERS["/likelihood"],
+    openapi_extra=structures_body(LikelihoodRequest, LikelihoodOptions),
+)
+async def score(
+    request: Request, registry: OpenRegistry, accept: ScoreAccept, query: Annotated[LikelihoodOptions, Query()]
+) -> Response:
+    """Score structures: a bound of the negative log-likelihood with its parts and error; one entry each, in order."""
+    body = await read_structures(request, LikelihoodRequest, query, registry.limits)
+    served = registry.named(body.options.model)
+    seed, caller = _seed(body.options), _caller(request, body.options, served)
+
+    async def run(emit: Emit) -> Answer:
+        structures = await parse_structures(body, served)
+        return await LikelihoodHandler(served, body.options, structures, seed, caller, emit).run()
+
+    return await _respond(request, accept, served, caller, run, SCORE_FORMATS)
+
+
+@compute.post(
+    "/interpolate",
+    tags=["structures"],
+    response_model=WalkResponse,
+    responses=ANSWERS["/interpolate"],
+    openapi_extra=structures_body(InterpolateRequest, InterpolateOptions),
+)
+async def interpolate(
+    request: Request, registry: OpenRegistry, accept: MoleculeAccept, query: Annotated[InterpolateOptions, Query()]
+) -> Response:
+    """Walk through the latent space from one structure to another of the same number of atoms."""
+    return await _walk(request, registry, accept, InterpolateRequest, query)
+
+
+@compute.post(
+    "/variations",
+    tags=["structures"],
+    response_model=WalkResponse,
+    responses=ANSWERS["/variations"],
+    openapi_extra=structures_body(VariationsRequest, VariationsOptions),
+)
+async def variations(
+    request: Request, registry: OpenRegistry, accept: MoleculeAccept, query: Annotated[VariationsOptions, Query()]
+) -> Response:
+    """Generate molecules around one structure in the latent space."""
+    return await _walk(request, registry, accept, VariationsRequest, query)
+
+
+@status.head("/models", include_in_schema=False)
+@status.get("/models", tags=["service"], responses=STATUS["/models"])
+async def models(registry: Registry) -> ModelsOut:
+    """Return the cards of the loaded weights: their training data, their configuration and their quality."""
+    return ModelsOut(models=[card.summary for card in registry.cards])
+
+
+@status.head("/limits", include_in_schema=False)
+@status.get("/limits", tags=["service"], responses=STATUS["/limits"])
+async def limits(registry: Registry) -> LimitsOut:
+    """Return the limits of one request."""
+    by_model = {served.card.name: served.limits.max_atoms for served in registry}
+    return LimitsOut(**registry.limits.model_dump(), max_atoms_by_model=by_model)
+
+
+@status.head("/health/live", include_in_schema=False)
+@status.get("/health/live", tags=["service"], responses=HEALTH)
+async def live(registry: Registry) -> HealthOut:
+    """Return 200 while the loop of every engine turns; restart the service where it answers 503."""
+    return _health(registry, all(served.client.health().live for served in registry))
+
+
+@status.head("/health/ready", include_in_schema=False)
+@status.get("/health/ready", tags=["service"], responses=HEALTH)
+async def ready(registry: Registry) -> HealthOut:
+    """Return 200 while requests are taken and the first model's device has lately computed a known answer.
+
+    Another model whose engine fails refuses only its own requests.
+    """
+    return _health(registry, registry.first.client.health().ready and not registry.draining)
+
+
+@status.head("/metrics", include_in_schema=False)
+@status.get("/metrics", include_in_schema=False)
+async def metrics(registry: Registry) -> Response:
+    """Return the metrics in the text format of Prometheus."""
+    return Response(registry.first.telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def _walk(
     request: Request,
-    whole: type[InterpolateRequest | VariationsRequest],
-    options: type[InterpolateOptions | VariationsOptions],
-) -> Respondent:
-    reception = _reception(request)
-    found = await read_structures(request, whole, options, reception)
-    seed, caller, desk = _seed(found.options), _caller(request, found.options), reception.walking(found.options.model)
-    walk = partial(LatentWalkHandler, desk, found.options, found.structures, seed, caller)
-    return await _respond(request, desk, caller, desk.formats, lambda emit: walk(emit).run())
+    registry: ModelRegistry,
+    accept: str | None,
+    schema: type[InterpolateRequest | VariationsRequest],
+    query: InterpolateOptions | VariationsOptions,
+) -> Response:
+    body = await read_structures(request, schema, query, registry.limits)
+    served = registry.walking(body.options.model)
+    seed, caller = _seed(body.options), _caller(request, body.options, served)
+
+    async def run(emit: Emit) -> Answer:
+        structures = await parse_structures(body, served)
+        return await LatentWalkHandler(served, body.options, structures, seed, caller, emit).run()
+
+    return await _respond(request, accept, served, caller, run)
 
 
 async def _respond(
     request: Request,
-    desk: ServedModel,
+    accept: str | None,
+    served: ServedModel,
     caller: Caller,
-    formats: Sequence[str],
-    produce: Callable[[Emit], Coroutine[Any, Any, Answer]],
-) -> Respondent:
-    _reception(request).admit()
-    media_type, parameters = negotiate(request.headers.get("accept"), formats)
+    run: Run,
+    formats: Sequence[str] | None = None,
+) -> Response:
+    """Run a handler and encode its answer; stop it at the deadline, at a disconnect, and when the service stops."""
+    media_type, parameters = negotiate(accept, formats or served.formats)
     if media_type in STREAMS:
-        return EventStream(media_type, produce, desk, caller.deadline)
+        return EventStream(media_type, run, served, caller.deadline)
 
-    async def complete() -> bytes:
-        return await encode_answer(await produce(silent), media_type, parameters, desk.chemistry, desk.formats)
+    async def encoded() -> bytes:
+        return await encode_answer(await run(silent), media_type, parameters, served.chemistry, served.formats)
 
-    body = await unless_stopped(complete(), hang_up(request.receive), desk.stopping, caller.deadline)
-    headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": _typed(media_type)}
+    disconnect = wait_for_disconnect(request.receive)
+    body = await unless_stopped(encoded(), disconnect, served.stopping, caller.deadline)
+    text = "" if media_type.startswith("application/") else "; charset=utf-8"
+    headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media_type + text}
     if media_type in FILE_NAMES:
         headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media_type]}"'
     return Response(body, headers=headers)
 
 
-def _typed(media_type: str) -> str:
-    return media_type if media_type.startswith("application/") else f"{media_type}; charset=utf-8"
+def _caller(request: Request, options: RequestOptions, served: ServedModel) -> Caller:
+    state, seconds = request.state, options.deadline_s or served.limits.max_deadline_s
+    return Caller(state.client, state.request_id, state.arrived, state.arrived + seconds)
 
 
-def _reception(request: Request) -> ModelRegistry:
-    reception: ModelRegistry = request.app.state.reception
-    return reception
+def _seed(options: RequestOptions) -> int:
+    return drawn_seed() if options.seed is None else options.seed
 
 
-def _caller(request: Request, asked: RequestOptions) -> Caller:
-    seconds, arrived = asked.deadline_s or _reception(request).limits.max_deadline_s, request.state.arrived
-    return Caller(request.state.client, request.state.request_id, arrived, arrived + seconds)
-
-
-def _seed(asked: RequestOptions) -> int:
-    return drawn_seed() if asked.seed is None else asked.seed
-
-
-def _health(request: Request, ok: bool) -> Response:
-    reception = _reception(request)
-    health, stats = reception.first.client.health(), [desk.client.stats() for desk in reception]
-    reason = "the service is stopping" if reception.draining else health.reason
+def _health(registry: ModelRegistry, ok: bool) -> HealthOut:
+    health, stats = registry.first.client.health(), [served.client.stats() for served in registry]
+    reason = "the service is stopping" if registry.draining else health.reason
     if not ok:
         raise Problem("unavailable", reason, headers=retry_after(5))
-    queue = {name: sum(getattr(each, name) for each in stats) for name in ("waiting", "running")}
-    return _json(
-        {
-            "status": "ok",
-            "reason": reason,
-            "step_age_s": health.step_age,
-            "queue": queue,
-            "device": stats[0].device,
-            "models": {desk.card.name: desk.client.health().reason or "ready" for desk in reception},
-        }
+    return HealthOut(
+        status="ok",
+        reason=reason,
+        step_age_s=health.step_age if math.isfinite(health.step_age) else None,
+        queue=QueueOut(waiting=sum(each.waiting for each in stats), running=sum(each.running for each in stats)),
+        device=stats[0].device,
+        models={served.card.name: served.client.health().reason or "ready" for served in registry},
     )
-
-
-def _json(document: Any) -> Response:
-    return Response(dumps(document), media_type=JSON, headers={"Cache-Control": "no-cache"})

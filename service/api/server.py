@@ -1,4 +1,4 @@
-"""One uvicorn process around the application: it drops who stalls, and stops in time although streams are open."""
+"""A uvicorn server that closes stalled connections, and that stops in time although streams are open."""
 
 import asyncio
 import functools
@@ -16,13 +16,17 @@ from enflow.service.problems import MEDIA_TYPE, Problem
 from enflow.service.settings import Settings
 
 GRACE_S = 5
-"""Between the end of the drain time and the moment where open connections are cut."""
+"""Seconds from the end of the drain time until open connections are cut."""
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 that closes a connection whose headers do not come, or whose answer is not read.
+    """HTTP/1.1 that closes a connection whose headers do not come, or whose response is not read.
 
-    uvicorn would keep both for ever: a few hundred callers who read nothing would hold every place there is.
+    uvicorn keeps both open without a limit: a few hundred clients that read nothing would use up all connections.
+
+    Args:
+        header_s: seconds that a connection may take to send its headers.
+        stall_s: seconds in which the client must read a part of a response that waits for it.
     """
 
     def __init__(self, *args: Any, header_s: float, stall_s: float, **kwargs: Any) -> None:
@@ -33,33 +37,35 @@ class Protocol(H11Protocol):
         self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock of the first headers."""
+        """Start the timer of the first headers."""
         super().connection_made(transport)
-        self._watch()
+        self._update_header_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Take data; the clock runs while they are headers."""
+        """Receive data; the timer runs while they are headers."""
         super().data_received(data)
-        self._watch()
+        self._update_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clocks."""
-        self._stop_watching()
-        self._stop_stalling()
+        """Stop the timers."""
+        self._stop_header_timer()
+        self._stop_stall_timer()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The caller is slower than its answer: from now on it must take some of it, again and again."""
+        """Start the timer of a client that reads more slowly than the response is written."""
         super().pause_writing()
-        self._stall_timer = self.loop.call_later(self._stall_s, self._look, self.transport.get_write_buffer_size())
+        self._stall_timer = self.loop.call_later(
+            self._stall_s, self._check_progress, self.transport.get_write_buffer_size()
+        )
 
     def resume_writing(self) -> None:
-        """The caller has caught up."""
-        self._stop_stalling()
+        """Stop the timer of a client that has read the response so far."""
+        self._stop_stall_timer()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP with a problem, like every other error."""
+        """Answer bytes that are not HTTP with a problem document."""
         del msg
         problem = Problem("malformed", "the request is not HTTP/1.1")
         headers = [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
@@ -68,32 +74,32 @@ class Protocol(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
-    def _watch(self) -> None:
+    def _update_header_timer(self) -> None:
         if self.conn.their_state is not h11.IDLE or self.timeout_keep_alive_task is not None:
-            self._stop_watching()  # a request is being answered, or uvicorn's own clock of silence runs
+            self._stop_header_timer()  # a request is being answered, or uvicorn's own keep-alive timer runs
         elif self._header_timer is None:
             self._header_timer = self.loop.call_later(self._header_s, self.transport.close)
 
-    def _look(self, unread: int) -> None:
-        left = self.transport.get_write_buffer_size()
-        if left < unread:
-            self._stall_timer = self.loop.call_later(self._stall_s, self._look, left)
+    def _check_progress(self, unread: int) -> None:
+        still_unread = self.transport.get_write_buffer_size()
+        if still_unread < unread:
+            self._stall_timer = self.loop.call_later(self._stall_s, self._check_progress, still_unread)
         else:
-            self.transport.abort()  # to close it would wait for the caller to read the rest
+            self.transport.abort()  # close() would wait until the client has read the rest
 
-    def _stop_stalling(self) -> None:
+    def _stop_stall_timer(self) -> None:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
 
-    def _stop_watching(self) -> None:
+    def _stop_header_timer(self) -> None:
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
 
 
 class Server(uvicorn.Server):
-    """A server that lets running work finish for the drain time, and then ends it."""
+    """A uvicorn server that gives running requests the drain time and then ends them."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         protocol = functools.partial(Protocol, header_s=settings.header_s, stall_s=settings.stall_s)
@@ -115,9 +121,9 @@ class Server(uvicorn.Server):
         self._drain_s = settings.drain_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take nothing new, wait for what runs, end it after the drain time, and stop."""
-        reception: ModelRegistry = self._app.state.reception  # type: ignore[attr-defined]
-        draining = asyncio.create_task(reception.drain(self._drain_s))
+        """Refuse new requests, wait for the running ones, end those after the drain time, and stop."""
+        registry: ModelRegistry = self._app.state.registry  # type: ignore[attr-defined]
+        draining = asyncio.create_task(registry.drain(self._drain_s))
         try:
             await super().shutdown(sockets)
         finally:

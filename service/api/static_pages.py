@@ -1,10 +1,13 @@
-"""The page, its assets, and the interactive documentation; all from this machine, nothing from a CDN."""
+"""The page, its assets, and the interactive documentation.
+
+Every file comes from this service and none from a CDN, so that the page works without a network.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
 
+from fastapi import APIRouter
 from starlette.datastructures import Headers
-from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -31,12 +34,12 @@ START = """SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", deepLi
 
 
 class Assets(StaticFiles):
-    """Files that were packed when they were built are sent packed to who takes that."""
+    """Static files; a client that accepts gzip gets the compressed copy that was made at build time."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        packed = "gzip" in Headers(scope=scope).get("accept-encoding", "") and self.lookup_path(f"{path}.gz")[1]
-        response = await super().get_response(f"{path}.gz" if packed else path, scope)
-        if packed:
+        compressed = "gzip" in Headers(scope=scope).get("accept-encoding", "") and self.lookup_path(f"{path}.gz")[1]
+        response = await super().get_response(f"{path}.gz" if compressed else path, scope)
+        if compressed:
             response.headers["content-encoding"] = "gzip"
             response.headers["content-type"] = _TYPES.get(Path(path).suffix, "application/octet-stream")
         response.headers["vary"] = "Accept-Encoding"
@@ -47,29 +50,36 @@ class Assets(StaticFiles):
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 
 
-async def index(_request: Request) -> Response:
-    """The page."""
+pages = APIRouter(include_in_schema=False)
+
+
+@pages.api_route("/", methods=["GET", "HEAD"])
+async def index() -> Response:
+    """Return the page.
+
+    Raises:
+        Problem: the page has not been built.
+    """
     if not (DIST / "index.html").is_file():
         raise Problem("not-found", "the page is not built: run `make page`; the API is described at /docs")
     return FileResponse(DIST / "index.html", headers={"Cache-Control": "no-cache"})
 
 
-async def docs(_request: Request) -> Response:
-    """The interactive documentation."""
+@pages.api_route("/docs", methods=["GET", "HEAD"])
+async def docs() -> Response:
+    """Return the interactive documentation."""
     return Response(DOCS, media_type="text/html")
 
 
-async def start(_request: Request) -> Response:
-    """What starts the interactive documentation; the content security policy allows no script in the page itself."""
+@pages.api_route("/docs/start.js", methods=["GET", "HEAD"])
+async def start() -> Response:
+    """Return the script that starts the documentation; the content security policy allows no inline script."""
     return Response(START, media_type="text/javascript")
 
 
-PAGES = {"/": index, "/docs": docs, "/docs/start.js": start}
-
-
 def mounts() -> list[Mount]:
-    """The assets of the page and of the documentation."""
-    spec = find_spec("fastapi_offline")  # only for the Swagger UI it carries
+    """Return the mounted folders: the assets of the page and those of the documentation."""
+    spec = find_spec("fastapi_offline")  # only for its copy of Swagger UI
     assert spec is not None
     assert spec.origin is not None
     return [

@@ -1,25 +1,27 @@
-"""What comes in: JSON by its schema, structures as JSON, as the file itself, or as a form with files."""
+"""Request bodies: JSON by its schema, and structures as JSON, as the file itself, or as a form with files."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
-from starlette.datastructures import UploadFile
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
+from starlette.types import Receive
 
 from enflow.model.chem.io.formats import sniff
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError, StructureError, VocabularyError
 from enflow.service.api.negotiation import input_format, unsupported
 from enflow.service.chemistry.rdkit_pool import FileFormat
-from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.media_types import JSON, MULTIPART, SDF, SMILES, XYZ
-from enflow.service.problems import Problem
+from enflow.service.problems import Problem, from_validation
 from enflow.service.schemas.requests import RequestOptions, StructureText
 from enflow.service.settings import RequestLimits
 
@@ -27,8 +29,11 @@ M = TypeVar("M", bound=BaseModel)
 W = TypeVar("W", bound=RequestOptions)
 
 FILES: Mapping[str, FileFormat] = {XYZ: "xyz", SDF: "sdf", SMILES: "smiles3d"}
-TAKES = [JSON, *FILES, MULTIPART]
-"""Content types that structures come in."""
+"""The format of a body that is a file, by its Content-Type."""
+
+FORMATS = [JSON, *FILES, MULTIPART]
+"""The content types of structures."""
+
 _ENDINGS: Mapping[str, FileFormat] = {
     ".xyz": "xyz",
     ".extxyz": "xyz",
@@ -37,111 +42,148 @@ _ENDINGS: Mapping[str, FileFormat] = {
     ".sd": "sdf",
     ".smi": "smiles3d",
 }
-_MOST_FIELDS = 20
+_MAX_FIELDS = 20
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file of structures; no format = to be seen from its contents."""
+    """A file of structures; the format None is detected from the data."""
 
     form: FileFormat | None
     data: bytes
 
 
 @dataclass(frozen=True)
-class ParsedUpload(Generic[W]):
-    """The desk of a request, its options, and its structures in order: a molecule, or what is wrong with it."""
+class StructureRequest(Generic[W]):
+    """The options of a request and its files, not parsed yet.
 
-    desk: ServedModel
+    Attributes:
+        options: the options from the query, the form or the JSON body.
+        uploads: the files in their order.
+        whole: True where the body is one file; a file that cannot be read is then an error of the request.
+    """
+
     options: W
-    structures: Sequence[Molecule | EnflowError]
+    uploads: Sequence[Upload]
+    whole: bool = False
 
 
 async def read_json(request: Request, schema: type[M], limits: RequestLimits) -> M:
-    """The JSON body of a request, strictly by its schema.
+    """Read a JSON body, strictly by its schema.
 
     Raises:
         Problem: unsupported-media-type, malformed or invalid.
     """
-    _check_plain(request)
+    _check_not_encoded(request)
     input_format(request.headers.get("content-type"), [JSON])
-    return _parse_json(request, await request.body(), schema, limits)
+    return await _parse_json(request, schema, limits)
 
 
-async def read_structures(
-    request: Request, whole: type[W], options: type[W], reception: ModelRegistry
-) -> ParsedUpload[W]:
-    """The structures of a request and its options.
+async def read_structures(request: Request, schema: type[W], query: W, limits: RequestLimits) -> StructureRequest[W]:
+    """Read the body of a request with structures, within the deadline that its query names.
 
     Args:
-        whole: schema of a JSON body, with a field `structures`.
-        options: schema of what stands beside a file: in the query, or with a form in its fields as well.
+        request: the request, whose body has not been read.
+        schema: the schema of a JSON body, with a field `structures`.
+        query: the options in the query, for a file or a form.
+        limits: the limits in force.
 
     Raises:
-        Problem: unsupported-media-type, malformed or invalid.
-        StructureError: a body that is a file cannot be read as a whole.
+        Problem: unsupported-media-type, malformed, invalid, or deadline.
+        ClientDisconnect: the client closed the connection.
     """
-    _check_plain(request)
-    limits = reception.limits
-    match found := input_format(request.headers.get("content-type"), TAKES):
-        case "application/json":
-            asked = _parse_json(request, await request.body(), whole, limits)
-            texts: list[StructureText] = asked.structures  # type: ignore[attr-defined]
-            desk, uploads = reception.named(asked.model), [Upload(each.format, each.data.encode()) for each in texts]
-            return ParsedUpload(desk, asked, await _read_each(uploads, desk))
-        case "multipart/form-data":
-            fields, uploads = await _form(request, limits)
-            given = _query(request)
-            if twice := fields.keys() & given.keys():
-                raise Problem("invalid", f"found {len(twice)} options both in the query and in the form")
-            parsed = _parse_strings(given | fields, options, limits)
-            desk = reception.named(parsed.model)
-            return ParsedUpload(desk, parsed, await _read_each(uploads, desk))
-        case _:
-            upload = _file(await request.body(), found)
-            parsed = _parse_strings(_query(request), options, limits)
-            desk = reception.named(parsed.model)
-            return ParsedUpload(desk, parsed, _checked(await desk.read(upload.data, upload.form), desk))
+    _check_not_encoded(request)
+    found = input_format(request.headers.get("content-type"), FORMATS)
+    _check_query(request)
+    options = _validate(type(query), query.model_dump(exclude_unset=True), limits)
+    with _as_problem():
+        async with asyncio.timeout(_time_left(request, options, limits)):
+            if found == JSON:
+                parsed = await _parse_json(request, schema, limits)
+                texts: list[StructureText] = parsed.structures  # type: ignore[attr-defined]
+                return StructureRequest(parsed, [Upload(each.format, each.data.encode()) for each in texts])
+            if found == MULTIPART:
+                return await _read_form(request, options, limits)
+            return StructureRequest(options, [_upload_of(await request.body(), found)], whole=True)
 
 
-def _check_plain(request: Request) -> None:
-    """A packed body may be a thousand times its size; structures are small without."""
+async def parse_structures(request: StructureRequest[W], served: ServedModel) -> list[Molecule | EnflowError]:
+    """Parse the uploads of a request in order, each record to a molecule or to the error that it has.
+
+    Raises:
+        Problem: more structures than `max_records`, or the parser took too much time or memory.
+        StructureError: the body is one file and cannot be read.
+    """
+    if request.whole:
+        found = [await served.read(each.data, each.form) for each in request.uploads]
+    else:
+        found = await asyncio.gather(*(_parse_upload(each, served) for each in request.uploads))
+    structures = [structure for file in found for structure in file]
+    if len(structures) > served.limits.max_records:
+        raise Problem("invalid", f"found {len(structures)} structures, expected at most {served.limits.max_records}")
+    return [_check_vocabulary(each, served) for each in structures]
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has closed the connection; the body must have been read before."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _check_not_encoded(request: Request) -> None:
+    """Refuse a compressed body: it may unpack to a thousand times its size, and structures are small without."""
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        detail = "found a Content-Encoding, expected the body as it is"
+        detail = "found a Content-Encoding, expected the body without one"
         raise Problem("unsupported-media-type", detail, headers={"Accept-Encoding": "identity"})
 
 
-def _parse_json(request: Request, body: bytes, schema: type[M], limits: RequestLimits) -> M:
+def _check_query(request: Request) -> None:
+    """Refuse an option that stands twice in the query: one of its values would be ignored."""
+    if len(request.query_params) < len(request.query_params.multi_items()):
+        raise Problem("invalid", "found an option twice in the query, expected it once")
+
+
+@contextmanager
+def _as_problem() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise from_validation(error) from None
+    except TimeoutError:
+        raise Problem("deadline", "the deadline passed before the body had been read") from None
+
+
+def _time_left(request: Request, options: RequestOptions, limits: RequestLimits) -> float:
+    arrived: float = request.state.arrived
+    return max(0.0, arrived + (options.deadline_s or limits.max_deadline_s) - time.time())
+
+
+def _validate(schema: type[M], values: Mapping[str, Any], limits: RequestLimits) -> M:
+    with _as_problem():
+        return schema.model_validate(values, context=limits)
+
+
+async def _parse_json(request: Request, schema: type[M], limits: RequestLimits) -> M:
     if request.query_params:
-        raise Problem("invalid", "found a query beside a JSON body, expected everything in the body")
-    return schema.model_validate_json(body.removeprefix(b"\xef\xbb\xbf"), context=limits)
+        raise Problem("invalid", "found a query beside a JSON body, expected all options in the body")
+    body = (await request.body()).removeprefix(b"\xef\xbb\xbf")
+    with _as_problem():
+        return schema.model_validate_json(body, strict=True, context=limits)
 
 
-def _query(request: Request) -> dict[str, str]:
-    """The options in the query, each once: of two values one would be ignored in silence."""
-    items = request.query_params.multi_items()
-    if len(dict(items)) < len(items):
-        raise Problem("invalid", "found an option twice in the query")
-    return dict(items)
-
-
-def _parse_strings(fields: Mapping[str, str], schema: type[M], limits: RequestLimits) -> M:
-    return schema.model_validate_strings(fields, context=limits)
-
-
-def _file(body: bytes, declared: str | None) -> Upload:
+def _upload_of(body: bytes, declared: str | None) -> Upload:
     form = FILES[declared] if declared else sniff(body)
     if form is None:
-        raise unsupported(TAKES)
+        raise unsupported(FORMATS)
     return Upload(form, body)
 
 
-async def _form(request: Request, limits: RequestLimits) -> tuple[dict[str, str], list[Upload]]:
+async def _read_form(request: Request, query: W, limits: RequestLimits) -> StructureRequest[W]:
     parser = MultiPartParser(
         request.headers,
         request.stream(),
         max_files=limits.max_records,
-        max_fields=_MOST_FIELDS,
+        max_fields=_MAX_FIELDS,
         max_part_size=limits.max_bytes,
     )
     try:
@@ -149,46 +191,42 @@ async def _form(request: Request, limits: RequestLimits) -> tuple[dict[str, str]
     except (MultiPartException, UnicodeDecodeError):
         raise Problem("malformed", "the body is not multipart/form-data as its Content-Type says") from None
     try:
-        plain = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-        fields = dict(plain)
-        if len(fields) < len(plain):
-            raise Problem("invalid", "found a field twice in the form")
-        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-        if not files or any(name != "file" for name, _ in files):
-            raise Problem("invalid", "expected the structures as parts named `file`, options as plain fields")
-        return fields, [await _uploaded(file) for _, file in files]
+        options = _form_options(form, query, limits)
+        return StructureRequest(options, [await _form_upload(part) for part in form.getlist("file")])
     finally:
         await form.close()
 
 
-async def _uploaded(file: UploadFile) -> Upload:
-    ending = PurePath(file.filename or "").suffix.lower()
-    declared = (file.content_type or "").split(";")[0].strip().lower()
-    return Upload(FILES.get(declared) or _ENDINGS.get(ending), await file.read())
+def _form_options(form: FormData, query: W, limits: RequestLimits) -> W:
+    fields = [(name, value) for name, value in form.multi_items() if name != "file"]
+    options, given = dict(fields), query.model_dump(exclude_unset=True)
+    if "file" not in form or any(isinstance(value, UploadFile) for value in options.values()):
+        raise Problem("invalid", "expected the structures as parts named `file`, options as plain fields")
+    if len(options) < len(fields):
+        raise Problem("invalid", "found a field twice in the form, expected it once")
+    if twice := options.keys() & given.keys():
+        raise Problem("invalid", f"found {', '.join(sorted(twice))} in the query and in the form, expected it once")
+    return _validate(type(query), given | options, limits)
 
 
-async def _read_each(uploads: Sequence[Upload], desk: ServedModel) -> list[Molecule | EnflowError]:
-    read = await asyncio.gather(*(_read_one(upload, desk) for upload in uploads))
-    structures = [each for found in read for each in found]
-    return _checked(structures, desk)
+async def _form_upload(part: UploadFile | str) -> Upload:
+    """Return a part of a form as an upload; a part without a file name is text whose format is detected."""
+    if isinstance(part, str):
+        return Upload(None, part.encode())
+    ending = PurePath(part.filename or "").suffix.lower()
+    declared = (part.content_type or "").split(";")[0].strip().lower()
+    return Upload(FILES.get(declared) or _ENDINGS.get(ending), await part.read())
 
 
-async def _read_one(upload: Upload, desk: ServedModel) -> Sequence[Molecule | StructureError]:
+async def _parse_upload(upload: Upload, served: ServedModel) -> Sequence[Molecule | StructureError]:
     try:
-        return await desk.read(upload.data, upload.form)
+        return await served.read(upload.data, upload.form)
     except StructureError as error:
         return [error]
 
 
-def _checked(structures: Sequence[Molecule | StructureError], desk: ServedModel) -> list[Molecule | EnflowError]:
-    """The same, with an error in the place of every molecule that the model does not know."""
-    if len(structures) > desk.limits.max_records:
-        raise Problem("invalid", f"found {len(structures)} structures, expected at most {desk.limits.max_records}")
-    return [_known(each, desk) for each in structures]
-
-
-def _known(structure: Molecule | StructureError, desk: ServedModel) -> Molecule | EnflowError:
+def _check_vocabulary(structure: Molecule | StructureError, served: ServedModel) -> Molecule | EnflowError:
     try:
-        return desk.taken(structure) if isinstance(structure, Molecule) else structure
+        return served.taken(structure) if isinstance(structure, Molecule) else structure
     except VocabularyError as error:
         return error

@@ -1,4 +1,4 @@
-"""Where a request finds the desk of the model that it asks for."""
+"""The loaded models by name, and the choice of the one that a request asks for."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,69 +13,75 @@ from enflow.service.settings import RequestLimits
 
 @dataclass
 class ModelRegistry:
-    """The desks of all models by name; the first one's answers where none is named."""
+    """The served models by name; the first one answers requests that name none.
 
-    desks: dict[str, ServedModel]
+    Attributes:
+        models: the served models by name.
+        limits: the limits of a request before its model is known.
+        stopping: set when the service ends the running requests.
+        draining: True where no new request is taken.
+    """
+
+    models: dict[str, ServedModel]
+    limits: RequestLimits
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
 
     def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self.desks.values())
+        return iter(self.models.values())
 
     @property
     def first(self) -> ServedModel:
-        """The desk of the first model."""
+        """The first model."""
         return next(iter(self))
 
     @property
     def cards(self) -> list[ModelCard]:
-        """Of all models."""
-        return [desk.card for desk in self]
-
-    @property
-    def limits(self) -> RequestLimits:
-        """What one request may ask for."""
-        return self.first.limits
+        """The cards of all models."""
+        return [served.card for served in self]
 
     def named(self, name: str | None) -> ServedModel:
-        """The desk of a model.
+        """Return the model of a name; None stands for the first model.
 
         Raises:
-            Problem: no such model is loaded; which ones are.
+            Problem: no model of that name is loaded; the problem lists the names.
         """
         if name is None:
             return self.first
-        if name not in self.desks:
-            expected = f"expected one of {', '.join(self.desks)}"
+        if name not in self.models:
+            expected = f"expected one of {', '.join(self.models)}"
             raise Problem("invalid", f"found no model of that name, {expected}", [At("/model", expected)])
-        return self.desks[name]
+        return self.models[name]
 
-    def sampling(self, asked: SampleRequest) -> tuple[ServedModel, SampleRequest]:
-        """Where molecules are made, and what is asked for there.
+    def sampling(self, request: SampleRequest) -> tuple[ServedModel, SampleRequest]:
+        """Return the model that generates molecules for a request, and the request with the sizes it gets there.
 
         Raises:
-            Problem: no such model is loaded, or it cannot make that.
+            Problem: no such model is loaded, or it cannot generate such molecules.
         """
-        desk = self.named(asked.model)
-        if asked.formula is not None and asked.model is None:
-            desk = self._for_formulas()
-        if asked.formula is not None and not (desk.card.takes_formulas or desk.card.system):
-            raise Problem("invalid", f"found a formula, but {desk.card.name} draws the elements itself")
-        return desk, desk.settled(asked)
+        served = self.named(request.model)
+        if request.formula is not None and request.model is None:
+            served = self._for_formulas()
+        if request.formula is not None and not (served.card.takes_formulas or served.card.system):
+            raise Problem("invalid", f"found a formula, but {served.card.name} draws the elements itself")
+        settled = served.settled(request)
+        _check_atoms(settled, served)
+        return served, settled
 
     def walking(self, name: str | None) -> ServedModel:
-        """The desk of a model whose latents can be walked.
+        """Return the model of a name for a walk through its latent space.
 
         Raises:
-            Problem: no such model is loaded, or its latents are not of positions and types.
+            Problem: no such model is loaded, or its latents hold no elements.
         """
-        desk = self.named(name)
-        if desk.card.system or desk.card.takes_formulas:
-            raise Problem("invalid", f"walks are between molecules whose elements flow; {desk.card.name} has none")
-        return desk
+        served = self.named(name)
+        if served.card.system or served.card.takes_formulas:
+            detail = f"found the model {served.card.name}, expected one whose latents hold positions and elements"
+            raise Problem("invalid", detail, [At("/model", detail)])
+        return served
 
     def admit(self) -> None:
-        """Raise where no new request is taken.
+        """Refuse a new request while the service stops.
 
         Raises:
             Problem: unavailable.
@@ -84,13 +90,20 @@ class ModelRegistry:
             raise Problem("unavailable", "the service is stopping", headers=retry_after(10))
 
     async def drain(self, seconds: float) -> None:
-        """Take no new request; end what still runs after so many seconds."""
+        """Refuse new requests; end the running ones after some seconds."""
         self.draining = True
         await asyncio.sleep(seconds)
         self.stopping.set()
 
     def _for_formulas(self) -> ServedModel:
-        for desk in self:
-            if desk.card.takes_formulas:
-                return desk
+        for served in self:
+            if served.card.takes_formulas:
+                return served
         raise Problem("invalid", "found a formula, but no model that takes one is loaded: see GET /models")
+
+
+def _check_atoms(request: SampleRequest, served: ServedModel) -> None:
+    largest = max((size for size in request.sizes if size is not None), default=0)
+    if largest > served.limits.max_atoms:
+        expected = f"expected at most {served.limits.max_atoms}, the limit of the model {served.card.name}"
+        raise Problem("invalid", f"found {largest} atoms, {expected}", [At("/n_atoms", expected)])

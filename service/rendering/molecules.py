@@ -33,6 +33,7 @@ async def render_molecule(
     named = Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, whence)
     ok = bonds.status == "ok"
     fields = {
+        "kind": "molecule",
         "n_atoms": molecule.n_atoms,
         "formula": molecule.formula,
         "smiles": bonds.smiles,

@@ -1,9 +1,9 @@
-"""Structures that the description of the API shows; the tests send them."""
+"""Example documents for the OpenAPI description; the tests send the requests and validate the responses."""
 
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 TILTED = METHANE.replace("methane", "a tilted methane").replace(".63 .63 .63", ".6 .65 .64")
 
-_WATER = """water
+WATER_SDF = """water
   Enflow          3D
 
   3  2  0  0  0  0  0  0  0  0999 V2000
@@ -18,7 +18,15 @@ $$$$
 
 FILES = {
     "chemical/x-xyz": (METHANE, METHANE + TILTED),
-    "chemical/x-mdl-sdfile": (_WATER, 2 * _WATER),
+    "chemical/x-mdl-sdfile": (WATER_SDF, 2 * WATER_SDF),
     "chemical/x-daylight-smiles": ("CCO ethanol\n", "CCO ethanol\nCOC dimethyl ether\n"),
 }
-"""Content type -> a file of one structure, and of two with the same number of atoms."""
+"""By content type: a file of one structure, and a file of two structures with the same number of atoms."""
+
+EVENT = {"event": "progress", "data": '{"event": "progress", "queue": {"ahead": 0, "running": 1}, "eta_s": 0.4}'}
+EVENT_LINE = EVENT["data"] + "\n"
+SAMPLE_RESPONSE: dict = {}
+LIKELIHOOD_RESPONSE: dict = {}
+WALK_RESPONSE: dict = {}
+MODELS_RESPONSE: dict = {}
+HEALTH_RESPONSE: dict = {}

@@ -1,7 +1,8 @@
-"""What is asked, as strict types: no unknown field, no NaN, no `true` for 1, limits where they are known.
+"""The request documents as pydantic models.
 
-A limit that is a setting is named by `Within`: it is checked against the `Limits` given as validation context, and
-stands in the OpenAPI description with the number in force.
+Unknown fields and NaN are refused. JSON is validated in strict mode (`model_validate_json(..., strict=True)`), so that
+`true` is no 1; the strings of a query or a form are converted. A limit that is a setting is named by `Within`: it is
+checked against the `RequestLimits` given as validation context, and the OpenAPI description shows the number in force.
 """
 
 from dataclasses import dataclass
@@ -13,17 +14,19 @@ from pydantic_core import CoreSchema, core_schema
 from enflow.model.config import TOLERANCES
 from enflow.service.schemas.examples import METHANE, TILTED
 
-MOST_SEED = 2**53 - 1
-"""The largest integer that JSON keeps in every language."""
-
+MAX_SEED = 2**53 - 1
+"""The largest integer that JSON keeps exact in every language."""
 
 ANY_MODEL = "x-models"
-"""In a schema: the names of the loaded models stand here in the description."""
+"""A mark in a schema; the OpenAPI description replaces it by the names of the loaded models."""
 
 
 @dataclass(frozen=True)
 class Within:
-    """An upper limit by the name of its setting, of a number or of a length."""
+    """An upper limit of a number or of a length, by the name of its setting.
+
+    Without a validation context the limit is not checked: FastAPI parses a query before the limits are known.
+    """
 
     name: str
 
@@ -33,20 +36,28 @@ class Within:
         )
 
     def _check(self, value: Any, info: ValidationInfo) -> Any:
+        if info.context is None:
+            return value
         limit = getattr(info.context, self.name)
         size = len(value) if isinstance(value, list | tuple | str) else value
         if size > limit:
-            raise ValueError(f"found {'more' if size is not value else 'a number larger'} than the limit of {limit}")
+            raise ValueError(f"found more than the limit {self.name} of {limit}")
         return value
 
 
-class Strict(BaseModel):
-    """No unknown field, no other type, no NaN."""
+class Document(BaseModel):
+    """A document without unknown fields and without NaN."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+class Strict(Document):
+    """A document whose values are never converted from another type."""
+
+    model_config = ConfigDict(strict=True)
+
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Atoms = Annotated[int, Field(ge=1), Within("max_atoms")]
 Tolerance = Annotated[
     Literal["draft", "standard", "precise"] | Annotated[float, Field(ge=1e-7, le=0.1)],
@@ -54,27 +65,27 @@ Tolerance = Annotated[
 ]
 Deadline = Annotated[float, Field(gt=0), Within("max_deadline_s")]
 StructureFormat = Literal["xyz", "sdf", "smiles3d"]
-"""smiles3d: a SMILES in each line, given a geometry by RDKit."""
+"""smiles3d is one SMILES in each line; RDKit embeds it in three dimensions."""
 
 
 def rtol(tolerance: str | float) -> float:
-    """The number behind a tolerance."""
+    """Return the number of a tolerance that may be a name."""
     return TOLERANCES[tolerance] if isinstance(tolerance, str) else tolerance
 
 
-class RequestOptions(Strict):
-    """What every request that computes may say."""
+class RequestOptions(Document):
+    """The options of every request that computes."""
 
     model: Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={ANY_MODEL: True})] | None = Field(
         default=None, description="name of a loaded model, see GET /models; null = the first of them"
     )
-    seed: Seed | None = Field(default=None, description="null = drawn, and told in the answer")
+    seed: Seed | None = Field(default=None, description="null = drawn, and returned in the answer")
     tolerance: Tolerance = "standard"
     deadline_s: Deadline | None = Field(default=None, description="seconds from now until the answer must be complete")
 
 
 class SampleRequest(RequestOptions):
-    """Generate molecules."""
+    """A request for molecules."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -93,7 +104,7 @@ class SampleRequest(RequestOptions):
         Field(default=None, description="null = drawn from p(N); one number for all; or one for each molecule")
     )
     formula: Annotated[str, Field(pattern=r"^([A-Z][a-z]?[0-9]{0,4})+$", max_length=40)] | None = Field(
-        default=None, description="of all molecules, such as C7H10O2: p(geometry | formula) by a model of its own"
+        default=None, description="formula of all molecules, such as C7H10O2; needs a model of p(geometry | formula)"
     )
     first_index: Annotated[int, Field(ge=0, le=10**9)] = Field(
         default=0, description="index of the first molecule: (seed, index) fixes a molecule"
@@ -102,54 +113,56 @@ class SampleRequest(RequestOptions):
         default="any", description="sample on until n_molecules are found, or the limit of attempts is reached"
     )
     frames: Annotated[int, Field(ge=0), Within("max_frames")] = Field(
-        default=0, description="frames of each molecule's way from noise to data"
+        default=0, description="number of frames of each trajectory from noise to data"
     )
     with_nll: bool = False
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if "n_molecules" in self.model_fields_set and self.n_molecules != len(self.sizes):
-            raise ValueError("found a list n_atoms that is not n_molecules long; leave n_molecules out")
+            raise ValueError(
+                f"found n_molecules {self.n_molecules} and {len(self.sizes)} entries of n_atoms, expected one of them"
+            )
         if self.formula is not None and self.n_atoms is not None:
-            raise ValueError("found formula and n_atoms; expected one of them")
+            raise ValueError("found formula and n_atoms, expected one of them")
         return self
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
-        """n_atoms of each molecule, None = to be drawn."""
+        """The number of atoms of each molecule; None where it is drawn."""
         return tuple(self.n_atoms) if isinstance(self.n_atoms, list) else (self.n_atoms,) * self.n_molecules
 
 
-class StructureText(Strict):
-    """Structures as the text of a file, one record or many."""
+class StructureText(Document):
+    """The text of a file with one structure or more."""
 
     format: StructureFormat
     data: str
 
 
 class LikelihoodOptions(RequestOptions):
-    """How to score; beside a file these are query parameters or form fields."""
+    """The options of a likelihood; beside a file they are query parameters or form fields."""
 
     divergence: Literal["exact", "hutchinson"] = "exact"
     probes: Annotated[int, Field(ge=1), Within("max_probes")] = Field(
-        default=1, description="of Hutchinson's estimator"
+        default=1, description="probes of Hutchinson's estimator"
     )
     draws: Annotated[int, Field(ge=1), Within("max_draws")] = Field(
-        default=1, description="of the dequantizer: more draws, a tighter bound"
+        default=1, description="draws of the dequantizer; more draws give a tighter bound"
     )
 
 
 class InterpolateOptions(RequestOptions):
-    """How to walk from one structure to another."""
+    """The options of a walk from one structure to another."""
 
     steps: Annotated[int, Field(ge=2), Within("max_molecules")] = Field(
-        default=8, description="molecules on the way, both ends included"
+        default=8, description="number of molecules, both ends included"
     )
     tolerance: Tolerance = "precise"
 
 
 class VariationsOptions(RequestOptions):
-    """How to vary one structure."""
+    """The options of variations of one structure."""
 
     n_molecules: Annotated[int, Field(ge=1), Within("max_molecules")] = 8
     scale: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -162,7 +175,7 @@ Structures = Annotated[list[StructureText], Field(min_length=1, fail_fast=True),
 
 
 class LikelihoodRequest(LikelihoodOptions):
-    """Score structures."""
+    """A request for the likelihood of structures."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -174,7 +187,7 @@ class LikelihoodRequest(LikelihoodOptions):
 
 
 class InterpolateRequest(InterpolateOptions):
-    """Walk through the latent space between two structures of the same number of atoms."""
+    """A request for a walk between two structures of the same number of atoms."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -186,7 +199,7 @@ class InterpolateRequest(InterpolateOptions):
 
 
 class VariationsRequest(VariationsOptions):
-    """Walk through the latent space around one structure."""
+    """A request for molecules around one structure in the latent space."""
 
     model_config = ConfigDict(
         json_schema_extra={

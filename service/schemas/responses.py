@@ -1,6 +1,6 @@
 """What is answered, as strict types: the OpenAPI description is made of them, and the tests read answers by them."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -47,6 +47,7 @@ class MoleculeOut(Strict):
 
     index: int
     seed: int
+    kind: Literal["molecule"] = "molecule"
     n_atoms: int
     formula: str
     smiles: str | None
@@ -153,7 +154,7 @@ class SampleResponse(Strict):
 
     seed: int
     model: ModelOut
-    molecules: list[MoleculeOut | ParticlesOut]
+    molecules: list[Annotated[MoleculeOut | ParticlesOut, Field(discriminator="kind")]]
     failed: list[FailedOut]
     attempts: AttemptsOut
     usage: UsageOut
@@ -191,6 +192,7 @@ class ScoreOut(Strict):
     """The negative log-likelihood bound of one uploaded structure, in nats."""
 
     index: int
+    kind: Literal["molecule"] = "molecule"
     formula: str
     n_atoms: int
     smiles: str | None
@@ -251,7 +253,7 @@ class LikelihoodResponse(Strict):
 
     seed: int
     model: ModelOut
-    results: list[ScoreOut | ParticleScoreOut | ScoreErrorOut]
+    results: list[Annotated[ScoreOut | ParticleScoreOut, Field(discriminator="kind")] | ScoreErrorOut]
     usage: UsageOut
 
 
@@ -267,14 +269,16 @@ class HealthOut(Strict):
 
     status: Literal["ok", "failing"]
     reason: str
-    step_age_s: float = Field(description="seconds since the device last finished a step")
+    step_age_s: float | None = Field(description="seconds since the device last finished a step; null before the first")
     queue: QueueOut
     device: str
     models: dict[str, str] = Field(description="the state of each model's engine: ready, or why not")
 
 
 class LimitsOut(RequestLimits):
-    """The limits in force."""
+    """The limits in force; `max_atoms` is that of the largest model."""
+
+    max_atoms_by_model: dict[str, int] = Field(description="atoms of one molecule, by the name of the model")
 
 
 class ModelsOut(Strict):

@@ -12,7 +12,7 @@ import yaml
 
 from enflow.service.protocol.status import Stats
 from enflow.service.settings import Settings
-from enflow.service.telemetry import Telemetry, Watched
+from enflow.service.telemetry import EngineMetrics, Telemetry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -110,7 +110,7 @@ def exported() -> set[str]:
     """Names of all series that the service exports."""
     telemetry = Telemetry()
     stats = Stats(finished={"sample": 1}, failed={"non_finite": 1})
-    telemetry.watch({"qm9": Watched(lambda: stats, "0")})
+    telemetry.watch({"qm9": EngineMetrics(lambda: stats, "0")})
     telemetry.request("POST", "/sample", 200, 0.1)
     telemetry.bonds.labels("connectivity").inc()
     telemetry.molecules.labels("sample", "valid").inc()

@@ -1,4 +1,4 @@
-"""A running application with an obedient client, started once: a worker that loads RDKit costs seconds."""
+"""A running application with a fake client, started once: a worker that loads RDKit costs seconds."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from enflow.service.settings import Settings
-from tests.service.obedient import Obedient
+from tests.service.fake_client import FakeClient
 from tests.service.serving import one_worker, serving, weights_with_card
 
 
@@ -18,7 +18,7 @@ class Api:
     """The running application: call it with `http`, tell its engine what to do with `client`."""
 
     http: httpx.Client
-    client: Obedient
+    client: FakeClient
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -38,7 +38,7 @@ def _quiet() -> None:
 @pytest.fixture(scope="session")
 def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     weights = weights_with_card(tmp_path_factory.mktemp("weights"))
-    client = Obedient()
+    client = FakeClient()
     limits = {"max_molecules": 20, "max_attempts": 3, "max_bytes": 2_000_000, "max_idle_s": 1, "max_records": 10}
     settings = Settings(
         weights=weights, chemistry=one_worker(), limits=limits, requests_per_minute=100_000, header_s=1, stall_s=1

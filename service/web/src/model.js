@@ -124,7 +124,7 @@ export class Model {
       const [cards, numbers] = await Promise.all([models(), limits()]);
       byId("model-card").replaceChildren(...cards.flatMap(about));
       byId("model-results").replaceChildren(results(cards));
-      byId("model-limits").replaceChildren(...rows(Object.entries(numbers).map(([name, value]) => [name.replaceAll("_", " "), value])));
+      byId("model-limits").replaceChildren(...rows(Object.entries(numbers).map(([name, value]) => [name.replaceAll("_", " "), typeof value === "object" ? Object.entries(value).map((pair) => pair.join(": ")).join(", ") : value])));
       this.shown = true;
     } catch (problem) {
       showProblem(byId("model-card"), problem);

@@ -15,7 +15,7 @@ from enflow.service.api.app import create_app
 from enflow.service.api.auth import ApiKeys, read_keys
 from enflow.service.problems import Problem
 from enflow.service.settings import Settings
-from tests.service.obedient import Obedient
+from tests.service.fake_client import FakeClient
 from tests.service.serving import weights_with_card
 
 KEY = "a-key-made-for-this-test"
@@ -101,7 +101,7 @@ def call(settings: Settings, method: str, path: str, **options: Any) -> httpx.Re
     """The application without its engine: these answers come before any."""
 
     async def run() -> httpx.Response:
-        transport = httpx.ASGITransport(create_app(settings, Obedient()))
+        transport = httpx.ASGITransport(create_app(settings, FakeClient()))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             return await http.request(method, path, **options)
 

@@ -1,4 +1,4 @@
-"""POST /sample with a formula: the second model, real and in a process of its own, beside an obedient first one."""
+"""POST /sample with a formula: the second model, real and in a process of its own, beside a fake first one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from enflow.service.__main__ import main
 from enflow.service.settings import Settings
 from tests.service.api.test_errors import assert_problem
 from tests.service.conftest import Api
-from tests.service.obedient import Obedient
+from tests.service.fake_client import FakeClient
 from tests.service.serving import one_worker, serving, tiny_formula_weights, weights_with_card
 
 
@@ -29,7 +29,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def http(weights: Path) -> Iterator[httpx.Client]:
     settings = Settings(weights=weights, device="cpu", threads=1, chemistry=one_worker(), drain_s=1)
-    with serving(Obedient(), settings) as (http, _):
+    with serving(FakeClient(), settings) as (http, _):
         yield http
 
 

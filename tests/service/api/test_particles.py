@@ -1,4 +1,4 @@
-"""Models of particles beside an obedient first one: real, small, each in a process that its first request starts."""
+"""Models of particles beside a fake first one: real, small, each in a process that its first request starts."""
 
 import io
 import json
@@ -24,7 +24,7 @@ from enflow.service.schemas.responses import (
 )
 from enflow.service.settings import Settings
 from tests.service.api.test_errors import assert_problem
-from tests.service.obedient import Obedient
+from tests.service.fake_client import FakeClient
 from tests.service.serving import one_worker, serving, tiny_particle_weights, weights_with_card
 
 SYSTEMS = {"dw4": DW4, "lj13": LJ13}
@@ -43,7 +43,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def http(weights: Path) -> Iterator[httpx.Client]:
     settings = Settings(weights=weights, device="cpu", threads=1, chemistry=one_worker(), drain_s=1)
-    with serving(Obedient(), settings) as (http, _):
+    with serving(FakeClient(), settings) as (http, _):
         assert set(http.get("/health/ready").json()["models"].values()) == {"ok", "starts when it is asked"}
         yield http
 

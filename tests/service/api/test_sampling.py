@@ -13,7 +13,7 @@ from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSamp
 from enflow.service.schemas.responses import SampleResponse
 from tests.service.api.test_errors import assert_problem
 from tests.service.conftest import Api
-from tests.service.obedient import METHANE, TORN
+from tests.service.fake_client import METHANE, TORN
 
 OPEN_SHELL = "no bonds give every atom a closed shell at total charge 0"
 WILD = Structure(METHANE.atomic_numbers, METHANE.positions * 1e9)

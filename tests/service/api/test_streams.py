@@ -12,7 +12,7 @@ from enflow.service.protocol.status import Overloaded, Unavailable
 from enflow.service.settings import Settings
 from tests.service.api.test_errors import assert_problem
 from tests.service.conftest import Api, eventually
-from tests.service.obedient import METHANE, TORN, Obedient
+from tests.service.fake_client import METHANE, TORN, FakeClient
 from tests.service.serving import one_worker, serving, weights_with_card
 
 
@@ -107,7 +107,7 @@ def test_silence_is_broken(api: Api) -> None:
 
 
 def test_open_streams_do_not_hold_up_the_end(tmp_path: Path) -> None:
-    client = Obedient(steps=100_000, pause=0.01)
+    client = FakeClient(steps=100_000, pause=0.01)
     settings = Settings(weights=weights_with_card(tmp_path), chemistry=one_worker(), drain_s=0.5, max_open_requests=1)
     last: list[dict[str, object]] = []
 

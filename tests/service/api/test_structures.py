@@ -126,7 +126,7 @@ def test_options_of_a_form_may_stand_in_the_query_but_not_twice(api: Api) -> Non
         (
             "",
             "multipart/form-data; boundary=x",
-            '--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n1\r\n--x--',
+            '--x\r\nContent-Disposition: form-data; name="data"\r\n\r\n1\r\n--x--',
             422,
         ),
         ("?probes=0", "chemical/x-xyz", METHANE, 422),
@@ -155,7 +155,7 @@ def test_a_walk_between_two(api: Api) -> None:
     found = WalkResponse.model_validate_json(api.http.post("/interpolate", json=body).content)
     assert [each.fraction for each in found.molecules] == [0, 0.25, 0.5, 0.75, 1]
     assert found.molecules[0].distance == pytest.approx(0, abs=1e-6)
-    # The obedient engine decodes everything to methane, of which the second parent has a nitrogen 0.1 angstrom off.
+    # The fake engine decodes everything to methane, of which the second parent has a nitrogen 0.1 angstrom off.
     assert found.molecules[0].distance_to_end == pytest.approx(0.1 * np.sqrt(4 / 25), abs=1e-6)
     encode, back, *_, decode = api.client.submitted
     assert isinstance(encode, EngineEncodeRequest)
@@ -163,7 +163,7 @@ def test_a_walk_between_two(api: Api) -> None:
     assert isinstance(decode, EngineDecodeRequest)
     # Precise, and a hundred times as tight there and back. The second parent comes back as methane at any tolerance.
     assert encode.rtol == back.rtol == pytest.approx(1e-7)
-    # The obedient engine's latents are the structures: the walk begins at one parent and ends at the other.
+    # The fake engine's latents are the structures: the walk begins at one parent and ends at the other.
     assert decode.latents[0].x == pytest.approx(encode.molecules[0].positions)
     assert len(decode.latents) == 5
 
@@ -172,7 +172,7 @@ def test_a_walk_between_two(api: Api) -> None:
     ("error", "tolerances"), [(0.0, [1e-7]), (5e3, [1e-7]), (5e4, [1e-7, 1e-8]), (1e9, [1e-7, 1e-8, 1e-9, 1e-10])]
 )
 def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: float, tolerances: list[float]) -> None:
-    """The obedient engine errs by so many angstrom times the tolerance; a thousandth of an angstrom is near enough."""
+    """The fake engine errs by so many angstrom times the tolerance; a thousandth of an angstrom is near enough."""
     api.client.error = error
     assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
     encoded = [each.rtol for each in api.client.submitted if isinstance(each, EngineEncodeRequest)]

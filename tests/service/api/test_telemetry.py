@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.datastructures import Headers
 
-from enflow.service.api.middleware import identify
+from enflow.service.api.middleware.request_context import trace_id
 from enflow.service.telemetry import configure_logs
 from tests.service.conftest import Api
 
@@ -75,7 +75,7 @@ def test_logs_are_json_lines_without_a_word_of_the_upload(api: Api) -> None:
     assert requests[0]["trace_id"] == trace
     (defect,) = [line for line in lines if line["event"] == "defect"]
     assert defect["error"] == "RuntimeError"
-    assert any("obedient.py" in frame for frame in defect["frames"])
+    assert any("fake_client.py" in frame for frame in defect["frames"])
 
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -96,7 +96,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 )
 def test_a_trace_is_kept_where_it_is_well_formed(traceparent: str, kept: bool) -> None:
     """The cases of W3C Trace Context, section 3.2; elsewhere a new trace begins."""
-    _, trace = identify(Headers({"traceparent": traceparent}))
+    trace = trace_id(Headers({"traceparent": traceparent}))
     assert (trace == TRACE) == kept
     assert re.fullmatch("[0-9a-f]{32}", trace)
 

@@ -10,7 +10,7 @@ from enflow.service.cli import sample as command
 from enflow.service.model_card import ModelCard
 from enflow.service.protocol.events import Event, Sampled, Scored
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest
-from tests.service.obedient import METHANE, TORN
+from tests.service.fake_client import METHANE, TORN
 
 
 class Few:

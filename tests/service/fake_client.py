@@ -27,7 +27,7 @@ TORN = Structure(METHANE.atomic_numbers, 3 * METHANE.positions)
 
 
 @dataclass
-class Obedient:
+class FakeClient:
     """Answers every sample with what `molecule` says for its index, and every other work as simply.
 
     `steps` progress events come first, `pause` seconds apart. What is decoded is off by `error` angstrom times the

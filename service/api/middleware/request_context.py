@@ -1,0 +1,94 @@
+"""The context of a request: its id, its trace, its log line, its counts, and the answer to a defect."""
+
+import re
+import secrets
+import time
+import traceback
+from pathlib import Path
+
+import structlog
+from asgi_correlation_id import correlation_id
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from enflow.service.api.middleware.problem_response import send_problem
+from enflow.service.handlers.cancellation import CallerGone
+from enflow.service.problems import from_exception
+from enflow.service.telemetry import Telemetry
+
+CLIENT_CLOSED = 499
+"""Status in logs and metrics of a request whose client closed the connection; nginx's number, nothing is sent."""
+
+PROBED = ("/health/", "/metrics")
+"""Routes that machines ask every few seconds; their log lines have the level `debug`."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+log = structlog.get_logger("enflow")
+
+
+class RequestContextMiddleware:
+    """Bind request id and trace id to the logs, count the request, and answer an unforeseen exception with a 500."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self.app = app
+        self.telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        ids = {"request_id": correlation_id.get(), "trace_id": trace_id(Headers(scope=scope))}
+        scope.setdefault("state", {}).update(request_id=ids["request_id"], arrived=time.time())
+        started, status = time.perf_counter(), 0
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(**ids), self.telemetry.in_flight.track_inprogress():
+            try:
+                await self.app(scope, receive, send_and_note)
+            except (CallerGone, ClientDisconnect):
+                status = CLIENT_CLOSED
+            except Exception as error:  # noqa: BLE001 - the outermost layer: nothing may escape
+                log.error("defect", error=type(error).__name__, frames=frames_of(error))
+                if not status:
+                    await send_problem(from_exception(error), scope, send_and_note)
+            finally:
+                self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")  # never the path itself: anybody can make up paths
+        method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
+        self.telemetry.request(method, route, status, seconds)
+        write = log.debug if route.startswith(PROBED) else log.info
+        write("request", method=method, route=route, status=status, ms=round(1000 * seconds, 1))
+
+
+def is_request_id(text: str) -> bool:
+    """Return True for an `X-Request-ID` that is safe in logs and headers: 1 to 64 of letters, digits, `.`, `_`, `-`."""
+    return _REQUEST_ID.fullmatch(text) is not None
+
+
+def new_request_id() -> str:
+    """Return a random request id."""
+    return secrets.token_hex(8)
+
+
+def trace_id(headers: Headers) -> str:
+    """Return the trace id of a well-formed `traceparent` (W3C Trace Context, section 3.2), else a new one."""
+    parent = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return parent[1] if parent else secrets.token_hex(16)
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Return the places that an exception went through, innermost last.
+
+    Its message is left out: it may hold a piece of an upload.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-12:]]
