@@ -216,7 +216,7 @@ def test_the_rate_warms_up_stays_and_anneals_to_zero():
     [
         ('{"speed": 1}', "unknown key 'speed' in bad.json"),
         ('{"flow": {"dynamics": {"width": 3}}}', "unknown key 'width' in bad.json.flow.dynamics"),
-        ('{"batch_size": "64"}', "bad.json.batch_size is '64'; expected int"),
+        ('{"batch_size": "64"}', "bad.json.batch_size is '64'; expected"),
         ('{"pair_dtype": "float8"}', "expected one of float32, bfloat16"),
         ('{"objective": "score"}', "objective is 'score'; expected one of flow_matching, likelihood, dequantizer"),
         ('{"objective": "likelihood", "compile": true}', 'needs pair_dtype "float32" and no compile'),
