@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from enflow.service.problems import Problem
-from enflow.service.protocol.events import Done, Reason
+from enflow.service.protocol.events import Done, Failed, Reason
 
 Emit = Callable[[str, dict[str, Any]], Awaitable[None]]
 """Tells the caller something as it happens: the name of the event and its fields."""
@@ -83,3 +83,8 @@ def problem_name(reason: Reason) -> str:
     if reason == Reason.DEADLINE:
         return "deadline"
     return "unavailable" if reason in (Reason.ENGINE, Reason.CANCELLED) else "invalid"
+
+
+def failure(failed: Failed) -> str:
+    """Return the reason why the engine gave up a molecule, with the detail if there is one."""
+    return f"{failed.reason}: {failed.detail}" if failed.detail else str(failed.reason)

@@ -8,7 +8,7 @@ from typing import Any
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
 from enflow.service.handlers.cancellation import unwrapped
-from enflow.service.handlers.context import Caller, Emit, Usage, problem_name, silent, work_id
+from enflow.service.handlers.context import Caller, Emit, Usage, failure, problem_name, silent, work_id
 from enflow.service.handlers.progress import ProgressReporter
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem, from_structure
@@ -117,11 +117,6 @@ class LikelihoodHandler:
 
     def _problem(self, problem: Problem) -> dict[str, Any]:
         return problem.document(self.caller.request_id)
-
-
-def failure(failed: Failed) -> str:
-    """What a caller is told about a molecule that the engine gave up."""
-    return f"{failed.reason}: {failed.detail}" if failed.detail else str(failed.reason)
 
 
 def engine_options(options: LikelihoodOptions) -> EstimatorOptions:

@@ -10,7 +10,7 @@ from enflow.model.errors import StructureError
 from enflow.service.chemistry.acceptance import Rejection, rejection
 from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.handlers.cancellation import unwrapped
-from enflow.service.handlers.context import Caller, Emit, Usage, refuse_nothing, silent, work_id
+from enflow.service.handlers.context import Caller, Emit, Usage, failure, refuse_nothing, silent, work_id
 from enflow.service.handlers.progress import ProgressReporter
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
@@ -73,7 +73,6 @@ class SamplingHandler:
             rtol=tolerance,
             atol=tolerance,
             frames=request.frames,
-            nll=self._nll if request.only == "any" else None,
             progress=self.emit is not silent,
             client=self.caller.name,
             deadline=self.caller.last_step,
@@ -88,11 +87,6 @@ class SamplingHandler:
     @property
     def _origin(self) -> Origin:
         return Origin(self.seed, rtol(self.request.tolerance))
-
-    @property
-    def _nll(self) -> EstimatorOptions | None:
-        tolerance = rtol(self.request.tolerance)
-        return EstimatorOptions(rtol=tolerance, atol=tolerance) if self.request.with_nll else None
 
     async def _hear(self, event: Event) -> None:
         match event:
@@ -118,48 +112,43 @@ class SamplingHandler:
         if against := rejection(self.request.only, drawing.bonds, drawing.unstable_atoms):
             self._reject(sampled.index, against)
             return
-        score = sampled.likelihood
-        if score is None and self._nll:
-            score = await self._score(sampled.index, molecule)
-            if score is None:
-                self.failed.append(
-                    {"index": sampled.index, "reason": "nll", "detail": "its likelihood was not finished"}
-                )
+        score = await self._score(sampled.index, molecule) if self.request.with_nll else None
         shown = await generated(self.desk, self._origin, sampled, molecule, drawing, score)
         self.found.append(shown)
         self.desk.telemetry.molecules.labels("sampled", "stable" if drawing.stable else drawing.bonds.status).inc()
         await self.emit("molecule", {"molecule": shown.fields})
 
-    async def _score(self, index: int, molecule: Molecule) -> Scored | None:
-        assert self._nll is not None
+    async def _score(self, index: int, molecule: Molecule) -> Scored | Failed:
+        tolerance = rtol(self.request.tolerance)
         wanted = EngineLikelihoodRequest(
             id=work_id(),
             molecules=(Structure(molecule.atomic_numbers, molecule.positions),),
             seed=self.seed,
-            options=self._nll,
+            options=EstimatorOptions(rtol=tolerance, atol=tolerance),
             first_index=index,
             client=self.caller.name,
             deadline=self.caller.last_step,
         )
-        score = None
+        score: Scored | Failed = Failed(wanted.id, index, Reason.ENGINE, "the engine sent no likelihood")
         async with self.desk.running(wanted, patient=True) as events:
             async for event in events:
-                score = event if isinstance(event, Scored) else score
-                if isinstance(event, Done):
+                if isinstance(event, Scored | Failed):
+                    score = event
+                elif isinstance(event, Done):
                     self.desk.account(self.usage, event)
         return score
 
-    def _reject(self, index: int, against: Rejection, failure: Failed | None = None) -> None:
+    def _reject(self, index: int, against: Rejection, failed: Failed | None = None) -> None:
         self.rejected[against.kind] += 1
         self.reasons[against.reason or against.kind] += 1
         self.desk.telemetry.molecules.labels("sampled", against.kind).inc()
         n = len(self.request.sizes)
         place, attempt = (index - self.request.first_index) % n, (index - self.request.first_index) // n
-        late = failure is not None and failure.reason in (Reason.DEADLINE, Reason.CANCELLED)
+        late = failed is not None and failed.reason in (Reason.DEADLINE, Reason.CANCELLED)
         if self.request.only != "any" and attempt + 1 < self.desk.limits.max_attempts and not late:
             self.tasks.create_task(self._attempt(index + n, (self.request.sizes[place],)))
-        elif failure is not None:
-            self.failed.append({"index": index, "reason": str(failure.reason), "detail": failure.detail})
+        elif failed is not None:
+            self.failed.append({"index": index, "reason": str(failed.reason), "detail": failed.detail})
         else:
             detail = f"none of {attempt + 1} attempts was {self.request.only}"
             self.failed.append({"index": index, "reason": "attempts", "detail": detail})
@@ -187,15 +176,20 @@ async def generated(
     sampled: Sampled,
     molecule: Molecule,
     drawing: BondReport,
-    score: Scored | None = None,
+    score: Scored | Failed | None = None,
 ) -> RenderedMolecule:
     """A generated molecule as the API shows it."""
     seed, tolerance = origin
     weights = {"model": desk.card.name, "sha256": desk.card.sha256}
     whence = {"seed": seed, "index": sampled.index, **weights, "tolerance": tolerance}
     solver = {"nfe": sampled.nfe, "solver_status": sampled.status}
-    scores = desk.numbers(score, molecule) if score else {}
-    numbers = {"nll": score.nll, "nll_std_error": score.std_error} if score else {}
+    scores: dict[str, Any] = {}
+    numbers: dict[str, object] = {}
+    if isinstance(score, Scored):
+        scores = desk.numbers(score, molecule)
+        numbers = {"nll": score.nll, "nll_std_error": score.std_error}
+    elif score:
+        scores = {"nll": None, "nll_error": failure(score)}
     frames = {"frames": [desk.frame(each) for each in sampled.frames]} if sampled.frames else {}
     shown = await desk.portray(molecule, drawing, {**whence, **solver, **numbers})
     return replace(shown, fields={"index": sampled.index, "seed": seed, **shown.fields, **solver, **scores, **frames})

@@ -60,6 +60,7 @@ class MoleculeOut(Strict):
     nfe: int
     solver_status: str
     nll: float | None = Field(default=None, description="with_nll: as one entry of /likelihood")
+    nll_error: str | None = Field(default=None, description="with_nll: the reason why the NLL could not be computed")
     nll_per_atom: float | None = None
     std_error: float | None = None
     parts: PartsOut | None = None
@@ -102,6 +103,7 @@ class ParticlesOut(Strict):
     nfe: int
     solver_status: str
     nll: float | None = Field(default=None, description="with_nll: exact, in nats")
+    nll_error: str | None = Field(default=None, description="with_nll: the reason why the NLL could not be computed")
     log_prob: float | None = None
     log_weight: float | None = Field(default=None, description="log of exp(-energy) over the density, up to log Z")
     std_error: float | None = None

@@ -36,6 +36,7 @@ class FakeClient:
         pause: seconds between two of them.
         error: error of a decoded structure, in angstrom per unit of the tolerance.
         finest: the smallest tolerance at which encoding succeeds.
+        unscored: the indices of the molecules that have no likelihood.
         refuse: the exception of every `submit`.
         submitted, aborted, finished: the requests so far, and the ids of those aborted and finished.
         ready: the readiness in `health`.
@@ -46,6 +47,7 @@ class FakeClient:
     pause: float = 0.0
     error: float = 0.0
     finest: float = 0.0
+    unscored: set[int] = field(default_factory=set)
     refuse: Exception | None = None
     submitted: list[EngineRequest] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
@@ -81,8 +83,7 @@ class FakeClient:
         match request:
             case EngineSampleRequest():
                 indices = range(request.first_index, request.first_index + len(request.n_atoms))
-                score = (lambda i: self._scored(request.id, i)) if request.nll else (lambda _: None)
-                return [Sampled(request.id, i, *self.molecule(i), 60, "success", (), score(i)) for i in indices]
+                return [Sampled(request.id, i, *self.molecule(i), 60, "success") for i in indices]
             case EngineLikelihoodRequest():
                 indices = range(request.first_index, request.first_index + len(request.molecules))
                 return [self._scored(request.id, i) for i in indices]
@@ -95,7 +96,9 @@ class FakeClient:
                 molecules = [_decoded(latent, self.error * request.rtol) for latent in request.latents]
                 return [Sampled(request.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
 
-    def _scored(self, request_id: str, index: int) -> Scored:
+    def _scored(self, request_id: str, index: int) -> Scored | Failed:
+        if index in self.unscored:
+            return Failed(request_id, index, Reason.NON_FINITE, "the likelihood is nan")
         parts = {"base": 1.0, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
         return Scored(request_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
 

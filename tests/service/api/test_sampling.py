@@ -41,12 +41,14 @@ def test_the_answer_is_what_its_description_says(api: Api) -> None:
 def test_the_work_says_what_the_request_said(api: Api) -> None:
     body = {"n_atoms": [5, 9], "seed": 7, "tolerance": "precise", "frames": 4, "first_index": 10, "with_nll": True}
     assert api.http.post("/sample", json=body).status_code == 200
-    (wanted,) = api.client.submitted
+    wanted, *scored = api.client.submitted
     assert isinstance(wanted, EngineSampleRequest)
     assert (wanted.n_atoms, wanted.seed, wanted.first_index, wanted.frames) == ((5, 9), 7, 10, 4)
     assert wanted.rtol == wanted.atol == 1e-5
-    assert wanted.nll == EstimatorOptions(rtol=1e-5, atol=1e-5)
     assert wanted.deadline is not None
+    assert {(type(each), each.seed, each.first_index, each.options) for each in scored} == {
+        (EngineLikelihoodRequest, 7, index, EstimatorOptions(rtol=1e-5, atol=1e-5)) for index in (10, 11)
+    }
 
 
 def test_a_seed_is_drawn_and_told(api: Api) -> None:
@@ -115,6 +117,19 @@ def test_rejected_molecules_are_not_scored(api: Api) -> None:
     assert [each["nll"] for each in answer["molecules"]] == [-0.5, -0.5]
     scored = [each for each in api.client.submitted if isinstance(each, EngineLikelihoodRequest)]
     assert sorted((each.first_index, each.seed) for each in scored) == [(1, 1), (2, 1)]
+
+
+def test_a_molecule_whose_nll_fails_is_returned_once_with_the_reason(api: Api) -> None:
+    """The same seed would give the same failure: each likelihood is computed once."""
+    api.client.unscored = {1}
+    answer = api.http.post("/sample", json={"n_molecules": 2, "with_nll": True, "seed": 1}).json()
+    first, second = answer["molecules"]
+    assert (first["nll"], "nll_error" in first) == (-0.5, False)
+    assert (second["nll"], second["nll_error"]) == (None, "non_finite: the likelihood is nan")
+    assert answer["failed"] == []
+    assert SampleResponse.model_validate(answer)
+    scored = [each.first_index for each in api.client.submitted if isinstance(each, EngineLikelihoodRequest)]
+    assert sorted(scored) == [0, 1]
 
 
 def test_what_is_no_structure_is_answered_for(api: Api) -> None:
