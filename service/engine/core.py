@@ -19,9 +19,10 @@ from enflow.model.flow.ode.dopri5 import SolverState, Status
 from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cost_model import BatchBudget, CostTable
+from enflow.service.engine.failures import attempt
 from enflow.service.engine.flow_adapter import FinishedRow, FlowAdapter
 from enflow.service.engine.likelihood import DivergenceState, evaluate
-from enflow.service.engine.requests import MoleculeState, RequestState, RequestTable, RowState
+from enflow.service.engine.requests import MoleculeState, RequestState, RequestTable, RowState, new_rows
 from enflow.service.engine.runner import ModelRunner
 from enflow.service.engine.scheduler import Scheduler
 from enflow.service.engine.slots import InFlightStep, RowStart
@@ -144,19 +145,7 @@ class Engine:
         self._add_rows(request_state, molecule, BatchKey(lane, self._adapter.kind(request_state, lane), size), draws)
 
     def _add_rows(self, request_state: RequestState, molecule: MoleculeState, key: BatchKey, draws: int) -> None:
-        molecule.rows = [
-            RowState(
-                request_id=request_state.request.id,
-                index=molecule.index,
-                draw=draw,
-                lane=key.lane,
-                batch_key=key,
-                cost=self._budget.cost(key),
-                request_state=request_state,
-                molecule=molecule,
-            )
-            for draw in range(draws)
-        ]
+        molecule.rows = new_rows(request_state, molecule, key, draws, self._budget.cost(key))
         self._scheduler.add(request_state.request.id, molecule.rows, request_state.request.deadline)
 
     # Run
@@ -166,13 +155,13 @@ class Engine:
         for row in batch:
             row.request_state.started = row.request_state.started or time.perf_counter()
         submit = self._submit if batch and batch[0].batch_key.moves else self._integrate
-        while batch and (failure := _failure(submit, batch)):
+        while batch and (failure := attempt(submit, batch)):
             # The tensors of the failed attempt are free only here, outside the except block.
-            if failure[0] == Reason.MEMORY:
+            if failure.reason == Reason.MEMORY:
                 self._budget.halve()
                 self._runner.free_memory()
             if len(batch) == 1:
-                self._fail(batch[0].request_state, batch[0].molecule, *failure)
+                self._fail(batch[0].request_state, batch[0].molecule, failure.reason, failure.detail)
             batch = [row for row in batch[: len(batch) // 2] if row.state != "finished"]
 
     def _submit(self, batch: list[RowState]) -> None:
@@ -326,15 +315,3 @@ def _scheduler(config: EngineConfig, budget: BatchBudget) -> Scheduler[RowState]
     middle = BatchKey("sample", "path", config.sizes[len(config.sizes) // 2])
     credit = config.initial_credit * budget.cost(middle)
     return Scheduler(LANES, budget.max_rows, config.slots, credit, budget.short_step_rows)
-
-
-def _failure(submit: Callable[[list[RowState]], None], batch: list[RowState]) -> tuple[Reason, str] | None:
-    try:
-        submit(batch)
-    except torch.AcceleratorError:  # the device is lost, and only a new worker can use it again
-        raise
-    except Exception as error:  # noqa: BLE001 - one molecule must not fail the others
-        # The CPU allocator of torch has no exception type of its own.
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-        return Reason.MEMORY if memory else Reason.ENGINE, f"{type(error).__name__}: {error}"
-    return None

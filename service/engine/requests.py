@@ -95,6 +95,25 @@ class RowState(Row):
     score: DivergenceState | None = None
 
 
+def new_rows(
+    request_state: RequestState, molecule: MoleculeState, key: BatchKey, draws: int, cost: float
+) -> list[RowState]:
+    """Return the rows of a sample, one for each draw."""
+    return [
+        RowState(
+            request_id=request_state.request.id,
+            index=molecule.index,
+            draw=draw,
+            lane=key.lane,
+            batch_key=key,
+            cost=cost,
+            request_state=request_state,
+            molecule=molecule,
+        )
+        for draw in range(draws)
+    ]
+
+
 class RequestTable:
     """The requests in the engine, and the events that the client has not received yet.
 
