@@ -14,6 +14,7 @@ from torch import nn
 from benchmarks.measure import RESULTS, write_results
 from enflow.model.checkpoint import load
 from enflow.model.training.svg_charts import Series, chart
+from enflow.service.engine.config import EngineConfig
 from enflow.service.engine.core import Engine
 from enflow.service.protocol.requests import EngineSampleRequest
 from enflow.service.settings import BUNDLED_WEIGHTS
@@ -41,7 +42,7 @@ class Stopwatch:
 def step_cost(slots: int, n_atoms: int) -> tuple[float, float]:
     """Milliseconds of an attempted step per molecule, and the share of it outside the network: best of some steps."""
     flow = load(BUNDLED_WEIGHTS)
-    engine = Engine(flow, pairs=slots * n_atoms**2, slots=slots, sizes=(n_atoms,))
+    engine = Engine(flow, EngineConfig(pairs=slots * n_atoms**2, slots=slots, sizes=(n_atoms,)))
     engine.add(EngineSampleRequest(id="bench", seed=0, n_atoms=(n_atoms,) * slots, rtol=1e-5, atol=1e-5))
     engine.step()  # draws the noise and takes the first derivatives
     watch, found = Stopwatch(flow.dynamics), []

@@ -20,10 +20,11 @@ from enflow.model.config import TOLERANCES
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.training.data.qm9 import data_file, load_qm9
-from enflow.service.engine.core import Engine, run
+from enflow.service.engine.core import Engine
 from enflow.service.protocol.events import Scored
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EstimatorOptions, Structure
 from enflow.service.settings import BUNDLED_WEIGHTS
+from tests.stubs import run
 
 SIZES = [7, 8, 9, 11]
 PROMISED = {"standard": 0.5, "precise": 0.02}

@@ -139,9 +139,9 @@ async def measure(count: int) -> dict[str, Any]:
     from enflow.service import ray_app
 
     settings = Settings(device="cpu", threads=1, requests_per_minute=10**6, chemistry={"processes": 1})
-    stage = ray_app.RayReplicaSet(await asyncio.to_thread(ray_app.started, settings, 1), str(settings.weights))
+    pool = ray_app.RayReplicaPool(await asyncio.to_thread(ray_app.start_engines, settings, 1), str(settings.weights))
     found: dict[str, Any] = {}
-    async with serving(settings, ReplicaClient(stage)) as ray:
+    async with serving(settings, ReplicaClient(pool)) as ray:
         async with serving(settings, engine_client(settings)) as plain:
             found["overhead"] = await overhead(plain, ray, rounds=count)
         begin = time.perf_counter()
@@ -149,12 +149,12 @@ async def measure(count: int) -> dict[str, Any]:
         rate = OVERLOAD * 8 / (time.perf_counter() - begin)
         arrivals = np.cumsum(np.random.default_rng(0).exponential(1 / rate, count)).tolist()
         found["offered_molecules_per_s"] = MOLECULES * rate
-        found["1 replica"] = await under_load(ray, arrivals, [pulse.pid for pulse in await stage.pulses()])
-    two = ray_app.RayReplicaSet(await asyncio.to_thread(ray_app.started, settings, 2), str(settings.weights))
+        found["1 replica"] = await under_load(ray, arrivals, [status.pid for status in await pool.statuses()])
+    two = ray_app.RayReplicaPool(await asyncio.to_thread(ray_app.start_engines, settings, 2), str(settings.weights))
     async with serving(settings, ReplicaClient(two)) as ray:
-        while len(await two.pulses()) < 2:
+        while len(await two.statuses()) < 2:
             await asyncio.sleep(0.1)
-        found["2 replicas"] = await under_load(ray, arrivals, [pulse.pid for pulse in await two.pulses()])
+        found["2 replicas"] = await under_load(ray, arrivals, [status.pid for status in await two.statuses()])
     await asyncio.to_thread(serve.delete, ray_app.APPLICATION)
     return found
 

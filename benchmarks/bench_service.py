@@ -11,7 +11,7 @@ import argparse
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from benchmarks.measure import write_results
 from enflow.model.checkpoint import load
 from enflow.model.config import TOLERANCES
-from enflow.service.engine.core import Engine, run
+from enflow.service.engine.config import EngineConfig
+from enflow.service.engine.core import Engine
 from enflow.service.protocol.events import Done
 from enflow.service.protocol.requests import EngineSampleRequest
 from enflow.service.settings import BUNDLED_WEIGHTS
+from tests.stubs import run
 
 LOAD = 0.7
 CROWD, TURNS = 20, 3
@@ -133,7 +135,10 @@ def main() -> None:
     count = 12 if arguments.quick else arguments.requests
     torch.set_num_threads(1)
     flow = load(BUNDLED_WEIGHTS, "cuda" if torch.cuda.is_available() else "cpu")
-    engine, plain = Engine(flow), Engine(flow, head_start=0)  # those who batch know no small and large
+    engine = Engine(flow)
+    plain = Engine(
+        flow, replace(EngineConfig.for_device(flow.device), initial_credit=0)
+    )  # the others favour no request
     for one in (engine, plain):
         list(run(one, EngineSampleRequest(id="warm up", seed=0, n_atoms=(9,))))
     rate = LOAD * capacity(plain, seed=1)

@@ -29,7 +29,8 @@ import numpy as np
 from benchmarks.measure import write_results
 from enflow.service.api.app import create_app
 from enflow.service.api.server import Server
-from enflow.service.client.process_client import EngineSpec, ProcessClient, RestartPolicy
+from enflow.service.client.config import ClientConfig, EngineSpec
+from enflow.service.client.process_client import ProcessClient
 from enflow.service.engine.core import Engine, from_weights
 from enflow.service.protocol.events import Event
 from enflow.service.settings import BUNDLED_WEIGHTS, Settings
@@ -86,7 +87,7 @@ def leaky(weights: str) -> Engine:
 def serve(spec: EngineSpec, port: int) -> None:
     """The service around an engine; target of a process."""
     settings = Settings(port=port, log_level="warning")
-    Server(create_app(settings, ProcessClient(spec, RestartPolicy(queue_s=120.0))), settings).run()
+    Server(create_app(settings, ProcessClient(spec, ClientConfig(queue_s=120.0))), settings).run()
 
 
 async def caller(http: httpx.AsyncClient, watch: Watch, number: int, until: float) -> None:
@@ -190,7 +191,7 @@ async def _busy(http: httpx.AsyncClient) -> bool:
     """Whether anything still runs some seconds after the last caller has gone."""
     for _ in range(100):
         lines = (await http.get("/metrics")).text.splitlines()
-        if not any(line.startswith("enflow_engine_works{") and float(line.split()[1]) for line in lines):
+        if not any(line.startswith("enflow_engine_requests{") and float(line.split()[1]) for line in lines):
             return False
         await asyncio.sleep(0.1)
     return True

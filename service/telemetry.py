@@ -89,7 +89,7 @@ _GAUGES = {
     "waiting": "Molecules that wait",
     "running": "Molecules on the device",
     "slots": "Molecules that the device takes at once",
-    "works": "Requests that are not done",
+    "requests": "Requests that are not finished",
     "queue_units": "Work in the queue, in the scheduler's units",
     "queue_limit": "Work that the queue takes",
     "queue_seconds": "Time that the queue will take",

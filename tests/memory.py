@@ -1,10 +1,10 @@
-"""How much memory this process holds."""
+"""The memory of the test process."""
 
 import os
 from pathlib import Path
 
 
 def resident() -> int:
-    """Bytes, with what C++ holds and Python does not see; 0 where the system does not tell."""
+    """Return the resident bytes of this process, memory of C++ included; 0 on a system without /proc."""
     found = Path("/proc/self/statm")
     return int(found.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if found.exists() else 0

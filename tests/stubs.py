@@ -1,7 +1,8 @@
-"""Flows that obey: the real MoleculeFlow around a velocity with a known solution, which can be told to misbehave."""
+"""Flows with a known solution whose velocity can misbehave, and engines on them."""
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,21 +13,24 @@ from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_adapter import ParticleFlowAdapter
 from enflow.model.flow.particle_flow import ParticleFlow
+from enflow.service.engine.config import EngineConfig
 from enflow.service.engine.core import Engine
+from enflow.service.protocol.events import Done, Event
+from enflow.service.protocol.requests import EngineRequest
 
 RATE = 0.5
-"""Growth of positions over the whole way is exp(RATE), of features exp(-RATE)."""
+"""From t = 0 to 1 positions grow by exp(RATE), features by exp(-RATE)."""
 
 
 class Growth(nn.Module):
     """dx = r(t) x, dh = -r(t) h with r(t) = RATE (1 + sin(2 pi t)): x(1) = exp(RATE) x(0), the divergence is known.
 
     Args:
-        pause: seconds an evaluation takes.
-        sick: molecules of so many atoms turn to NaN in the middle of their way.
-        poison: molecules of so many atoms make it raise.
-        memory: rows x atoms^2 beyond which the memory is gone.
-        hang: a file; while it exists an evaluation does not return.
+        pause: seconds of an evaluation.
+        sick: molecules with this number of atoms have a velocity of NaN from t = 0.4 on.
+        poison: molecules with this number of atoms make an evaluation raise.
+        memory: rows x atoms^2 above which the memory is exhausted.
+        hang: a file; an evaluation does not return while it exists.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class Growth(nn.Module):
 
 
 def flow(dtype: torch.dtype = torch.float64, act_norm: bool = False, **behaviour: float | str) -> MoleculeFlow:
-    """A MoleculeFlow that grows its latents."""
+    """Return a MoleculeFlow with this velocity."""
     config = FlowConfig(
         dynamics=EGNNConfig(node_dim=4, edge_dim=4, n_layers=1), dequantizer=DequantizerConfig(), act_norm=act_norm
     )
@@ -64,21 +68,33 @@ def flow(dtype: torch.dtype = torch.float64, act_norm: bool = False, **behaviour
 
 
 def engine(pairs: int = 2000, slots: int = 64, max_steps: int = 200, lag: int = 0, **behaviour: float | str) -> Engine:
-    """An engine on such a flow; a worker makes it from the name of this function."""
+    """Return an engine on such a flow; a worker calls this function by its name."""
     torch.set_num_threads(1)
-    return Engine(flow(**behaviour), pairs=pairs, slots=slots, max_steps=max_steps, lag=lag)
+    config = EngineConfig(pairs=pairs, slots=slots, max_steps=max_steps, lag=lag)
+    return Engine(flow(**behaviour), config)
 
 
 def cluster_engine(pairs: int = 100, **behaviour: float | str) -> Engine:
-    """An engine for four particles in the plane that grow their latents, 1.5 times as wide as those of a molecule."""
+    """Return an engine for four particles in the plane, with a base 1.5 times as wide as that of a molecule."""
     torch.set_num_threads(1)
     made = ParticleFlowAdapter(ParticleFlow(ParticleConfig(n_particles=4, n_dims=2, scale=1.5)).double())
     made.dynamics = Growth(**behaviour)  # type: ignore[arg-type]
-    return Engine(made.to(torch.float64).eval(), pairs=pairs)
+    return Engine(made.to(torch.float64).eval(), EngineConfig(pairs=pairs))
 
 
 def broken(cure: str) -> Engine:
-    """An engine that cannot be made until a file exists."""
+    """Return an engine, or raise while a file does not exist."""
     if not Path(cure).exists():
         raise RuntimeError("no device")
     return engine()
+
+
+def run(engine: Engine, request: EngineRequest) -> Iterator[Event]:
+    """Run an engine until a request has ended; yield the events of this request, `Done` last."""
+    engine.add(request)
+    while True:
+        for event in engine.step():
+            if event.id == request.id:
+                yield event
+                if isinstance(event, Done):
+                    return

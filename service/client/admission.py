@@ -1,6 +1,7 @@
-"""Backpressure: the queue is bounded in work, not in requests, and says when to come back."""
+"""Admission control: the queue is bounded by the cost of the requests, not by their number."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from enflow.service.protocol.requests import (
     EngineLikelihoodRequest,
@@ -11,102 +12,108 @@ from enflow.service.protocol.requests import (
 from enflow.service.protocol.status import Overloaded
 
 EVALUATIONS, TOLERANCE = 44, 1e-3
-"""Of one molecule's way at that tolerance (measured: 43); an integrator of order 5 needs tol^(-1/5) of them."""
+"""Evaluations for one molecule at this tolerance (measured: 43). A solver of order 5 needs tol^(-1/5) of them."""
 
-SINGLE, DOUBLE = 1e-7, 3.0
-"""The tolerance below which rows are stepped in double precision, and what an evaluation then costs."""
+DOUBLE_BELOW, DOUBLE_COST = 1e-7, 3.0
+"""The tolerance below which rows are computed in float64, and the cost of an evaluation there."""
 
 NODES = 37
-"""Values of the divergence that a likelihood takes at that tolerance (measured: 21 to 56); twice as many at 1e-5."""
+"""Values of the divergence for one likelihood at this tolerance (measured: 21 to 56); twice as many at 1e-5."""
 
 TYPICAL_ATOMS = 18
-"""Of a molecule whose size will be drawn."""
+"""Atoms of a molecule whose size is not known yet."""
 
 RATE = 1e5
-"""Units a core does in a second, until the engine tells its own."""
+"""Pairs of atoms times evaluations that one core computes per second, until the engine reports its own rate."""
 
 
-def units(work: EngineRequest) -> float:
-    """The work in a work: pairs of atoms times evaluations of the velocity, as far as one can know before."""
-    match work:
+def cost(request: EngineRequest) -> float:
+    """Return the estimated cost of a request, in pairs of atoms times evaluations of the velocity."""
+    match request:
         case EngineSampleRequest():
-            drawn, way = [n or TYPICAL_ATOMS for n in work.n_atoms], _way(work.rtol)
-            return sum(n**2 * (way + (_scoring(work.nll, n) if work.nll else 0.0)) for n in drawn)
+            sizes, path = [n or TYPICAL_ATOMS for n in request.n_atoms], _path_evaluations(request.rtol)
+            return sum(n**2 * (path + (_likelihood_evaluations(request.nll, n) if request.nll else 0)) for n in sizes)
         case EngineLikelihoodRequest():
-            return sum(
-                len(m.atomic_numbers) ** 2 * _scoring(work.options, len(m.atomic_numbers)) for m in work.molecules
-            )
+            sizes = [len(molecule.atomic_numbers) for molecule in request.molecules]
+            return sum(n**2 * _likelihood_evaluations(request.options, n) for n in sizes)
         case _:
-            return len(work) * TYPICAL_ATOMS**2 * _way(work.rtol)
+            return len(request) * TYPICAL_ATOMS**2 * _path_evaluations(request.rtol)
 
 
-def _way(rtol: float) -> float:
-    return float(EVALUATIONS * (TOLERANCE / rtol) ** 0.2) * (DOUBLE if rtol < SINGLE else 1.0)
+def _path_evaluations(rtol: float) -> float:
+    return float(EVALUATIONS * (TOLERANCE / rtol) ** 0.2) * (DOUBLE_COST if rtol < DOUBLE_BELOW else 1.0)
 
 
-def _scoring(options: EstimatorOptions, n_atoms: int) -> float:
-    # 8 dimensions an atom at seven tenths of an evaluation each, or three for a probe.
+def _likelihood_evaluations(options: EstimatorOptions, n_atoms: int) -> float:
+    # The exact trace has 8 directions per atom at 0.7 evaluations each; a probe costs 3 evaluations.
     value = 5.6 * n_atoms if options.divergence == "exact" else 3 * options.probes
     nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
-    return float(options.draws * (_way(options.rtol / 3000) + nodes * value))  # its path is solved so much more tightly
+    path = _path_evaluations(options.rtol / 3000)  # the trajectory of a likelihood has a tighter tolerance
+    return float(options.draws * (path + nodes * value))
 
 
 @dataclass
-class _Claim:
+class _Reservation:
     client: str
-    amount: float
-    each: float
+    cost: float
+    per_sample: float
 
 
 @dataclass
 class AdmissionController:
-    """Lets work in while the queue has room.
+    """The queue's limits for all clients together and for one client.
 
-    Args:
-        seconds: of work that the whole queue may hold.
-        client_share: the part of it that one client may hold.
+    Attributes:
+        seconds: the computing time that the queue may hold.
+        client_share: the part of the queue that one client may hold.
+        rate: cost per second of the engine.
     """
 
     seconds: float
     client_share: float
     rate: float = RATE
-    _held: "dict[str, _Claim]" = field(default_factory=dict)
+    _reservations: dict[str, _Reservation] = field(default_factory=dict)
 
     @property
     def limit(self) -> float:
-        """Units that the queue may hold."""
+        """The cost that the queue may hold."""
         return self.seconds * self.rate
 
     @property
     def queued(self) -> float:
-        """Units in the queue, running ones included."""
-        return sum(claim.amount for claim in self._held.values())
+        """The cost of all waiting and running samples."""
+        return sum(reservation.cost for reservation in self._reservations.values())
 
-    def admit(self, work: EngineRequest) -> None:
-        """Let a work in. What is larger than the whole queue gets in when the queue is empty: else it never would.
+    @property
+    def queued_seconds(self) -> float:
+        """The time that all waiting and running samples will take."""
+        return self.queued / self.rate
+
+    def admit(self, request: EngineRequest) -> None:
+        """Reserve room for a request. A request larger than the whole queue is admitted when the queue is empty.
 
         Raises:
-            Overloaded: no room, for this client or for anybody; with the seconds until there is.
+            Overloaded: there is no room, for this client or for all, with the seconds until there is.
         """
-        amount = units(work)
-        mine = sum(claim.amount for claim in self._held.values() if claim.client == work.client)
+        amount = cost(request)
+        own = sum(r.cost for r in self._reservations.values() if r.client == request.client)
         self._check("service", self.queued, amount, self.limit)
-        self._check("client", mine, amount, self.limit * self.client_share)
-        self._held[work.id] = _Claim(work.client, amount, amount / max(1, len(work)))
+        self._check("client", own, amount, self.limit * self.client_share)
+        self._reservations[request.id] = _Reservation(request.client, amount, amount / max(1, len(request)))
 
-    def answered(self, work: str) -> None:
-        """A molecule of a work has been answered."""
-        if claim := self._held.get(work):
-            claim.amount = max(0.0, claim.amount - claim.each)
+    def sample_finished(self, request_id: str) -> None:
+        """Give back the room of one sample."""
+        if reservation := self._reservations.get(request_id):
+            reservation.cost = max(0.0, reservation.cost - reservation.per_sample)
 
-    def release(self, work: str) -> None:
-        """A work has ended, or has left."""
-        self._held.pop(work, None)
+    def release(self, request_id: str) -> None:
+        """Give back the room of a request that has ended."""
+        self._reservations.pop(request_id, None)
 
-    def _check(self, scope: str, held: float, amount: float, limit: float) -> None:
+    def _check(self, scope: Literal["client", "service"], held: float, amount: float, limit: float) -> None:
         if not held or held + amount <= limit:
             return
         wait = max(1.0, min(held, held + amount - limit) / self.rate)
-        whose = "the service's queue" if scope == "service" else "this client's share of the queue"
-        message = f"{whose} holds {held / self.rate:.0f} s of work, expected at most {limit / self.rate:.0f} s"
-        raise Overloaded("service" if scope == "service" else "client", wait, message)
+        queue = "the service's queue" if scope == "service" else "this client's share of the queue"
+        message = f"{queue} holds {held / self.rate:.0f} s of computing, expected at most {limit / self.rate:.0f} s"
+        raise Overloaded(scope, wait, message)

@@ -1,4 +1,4 @@
-"""The interface by which a handler reaches an engine."""
+"""The interface of an engine client."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -9,33 +9,33 @@ from enflow.service.protocol.status import Health, Stats
 
 
 class EngineClient(Protocol):
-    """What the application knows of an engine, wherever it runs."""
+    """The interface by which a handler reaches an engine, wherever the engine runs."""
 
     async def start(self) -> None:
-        """Start the engine; returns at once, `health` says when it is ready."""
+        """Start the engine and return at once; `health` says when it is ready."""
 
-    async def submit(self, work: EngineRequest) -> None:
-        """Take a work.
+    async def submit(self, request: EngineRequest) -> None:
+        """Submit a request.
 
         Raises:
             Overloaded: the queue, or this client's share of it, is full.
-            Unavailable: no work is taken now.
+            Unavailable: the engine accepts no requests now.
         """
 
-    def events(self, work: str) -> AsyncIterator[Event]:
-        """What becomes of a work, `Done` last."""
+    def events(self, request_id: str) -> AsyncIterator[Event]:
+        """Return the events of a request; `Done` is the last."""
 
-    async def abort(self, work: str) -> None:
-        """Stop a work; nothing happens if it has ended."""
+    async def abort(self, request_id: str) -> None:
+        """Abort a request; do nothing if it has ended."""
 
     async def drain(self, timeout: float) -> None:
-        """Take no new work, and return when all has ended or the time is up."""
+        """Accept no new requests, and return when all have ended or after `timeout` seconds."""
 
     def stats(self) -> Stats:
-        """What goes on."""
+        """Return the state and the counters."""
 
     def health(self) -> Health:
-        """Whether it lives and is ready."""
+        """Return the health."""
 
     async def close(self) -> None:
-        """Stop the engine; what still runs fails."""
+        """Stop the engine; unfinished samples fail."""

@@ -1,11 +1,12 @@
-"""The clients of all models but the first: an engine that nobody asks costs neither memory nor time at the start."""
+"""A client that starts its engine with the first request, so that a model in reserve costs neither memory nor time."""
 
 import asyncio
 import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from enflow.service.client.process_client import InProcessClient, ProcessClient, RestartPolicy, engine_client
+from enflow.service.client.config import ClientConfig
+from enflow.service.client.process_client import ProcessClient, engine_client
 from enflow.service.protocol.events import Event
 from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import Health, Stats
@@ -13,57 +14,62 @@ from enflow.service.settings import Settings
 
 
 class LazyClient:
-    """A client whose engine starts when the first work comes; from then on it is that client.
+    """A client whose engine starts with the first request.
 
     Args:
-        client: not started.
+        client: a client that is not started.
     """
 
-    def __init__(self, client: ProcessClient | InProcessClient) -> None:
+    def __init__(self, client: ProcessClient) -> None:
         self._client = client
         self._starting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Do nothing yet."""
+        """Do nothing; the first request starts the engine."""
 
-    async def submit(self, work: EngineRequest, answered: frozenset[int] = frozenset()) -> None:
-        """As of the client; the first work waits in the queue until the engine is ready."""
+    async def submit(self, request: EngineRequest, answered: frozenset[int] = frozenset()) -> None:
+        """Submit a request; the first one waits in the queue until the engine is ready."""
         if self._starting is None:
             self._starting = asyncio.create_task(self._client.start())
-        await asyncio.shield(self._starting)  # whoever leaves meanwhile does not take the engine along
-        await self._client.submit(work, answered)
+        await asyncio.shield(self._starting)  # a cancelled caller must not cancel the start
+        await self._client.submit(request, answered)
 
-    def events(self, work: str) -> AsyncIterator[Event]:
-        """What becomes of a work, `Done` last."""
-        return self._client.events(work)
+    def events(self, request_id: str) -> AsyncIterator[Event]:
+        """Return the events of a request; `Done` is the last."""
+        return self._client.events(request_id)
 
-    async def abort(self, work: str) -> None:
-        """Stop a work; nothing happens if it has ended."""
-        await self._client.abort(work)
+    async def abort(self, request_id: str) -> None:
+        """Abort a request; do nothing if it has ended."""
+        await self._client.abort(request_id)
 
     async def drain(self, timeout: float) -> None:
-        """Take no new work, and return when all has ended or the time is up."""
+        """Accept no new requests, and return when all have ended or after `timeout` seconds."""
         await self._client.drain(timeout)
 
     def stats(self) -> Stats:
-        """What goes on."""
+        """Return the state and the counters."""
         return self._client.stats() if self._starting else Stats()
 
     def health(self) -> Health:
-        """An engine that waits for its first work is as good as ready."""
-        return self._client.health() if self._starting else Health(True, True, "starts when it is asked", math.inf)
+        """Return the health; an engine that waits for its first request counts as ready."""
+        if self._starting:
+            return self._client.health()
+        return Health(True, True, "the engine starts with the first request", math.inf)
 
     async def close(self) -> None:
-        """Stop the engine; what still runs fails."""
+        """Stop the engine; unfinished samples fail."""
         if self._starting:
             await self._starting
             await self._client.close()
 
 
-def further_clients(settings: Settings, care: RestartPolicy | None = None) -> dict[Path, ProcessClient | LazyClient]:
-    """Of all models but the first, by their folders: the one for formulas at once, the others when they are asked."""
-    formulas, others = settings.formula_folder, settings.model_folders
-    at_once: dict[Path, ProcessClient | LazyClient] = (
-        {formulas: engine_client(settings, care, formulas)} if formulas else {}
-    )
-    return at_once | {place: LazyClient(engine_client(settings, care, place)) for place in others}
+def further_clients(settings: Settings, config: ClientConfig | None = None) -> dict[Path, ProcessClient | LazyClient]:
+    """Return the clients of all models but the first, by the folder of their weights.
+
+    The model for formulas starts at once, the others with their first request.
+    """
+    formulas = settings.formula_folder
+    clients: dict[Path, ProcessClient | LazyClient] = {}
+    if formulas:
+        clients[formulas] = engine_client(settings, config, formulas)
+    return clients | {place: LazyClient(engine_client(settings, config, place)) for place in settings.model_folders}

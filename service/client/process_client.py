@@ -1,25 +1,24 @@
-"""The client of the engine: it runs one in a process of its own, watches it, restarts it, and loses nothing.
+"""The client of one engine: it runs the engine in a worker process, supervises it, and replaces it when it fails.
 
-The unfinished molecules of a worker that died go on in the next one, from their last snapshot or from their seed; what
-its callers have heard once they do not hear again.
+The unfinished samples of a worker that failed continue in the next worker, from their last snapshot or from their seed.
+An answer that the caller has received once is not repeated.
 """
 
 import asyncio
-import importlib
 import multiprocessing
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from enflow.service.client.admission import AdmissionController
-from enflow.service.client.request_tracker import EventQueue, RequestTracker
-from enflow.service.client.worker_handle import ThreadRunner, WorkerHandle, WorkerRunner, process_runner
+from enflow.service.client.config import ClientConfig, EngineSpec
+from enflow.service.client.request_tracker import Delivery, RequestTracker
+from enflow.service.client.worker_handle import WorkerHandle, WorkerRunner, start_process
 from enflow.service.engine.process import (
-    CHECK,
+    CHECK_S,
     Abort,
     Crashed,
     Events,
@@ -27,7 +26,7 @@ from enflow.service.engine.process import (
     Ready,
     RowsSaved,
     Stop,
-    WorkerOrder,
+    WorkerCommand,
     WorkerReport,
 )
 from enflow.service.protocol.events import Event, Reason
@@ -35,275 +34,234 @@ from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import Health, Overloaded, Snapshot, Stats, Unavailable
 from enflow.service.settings import Settings
 
-if TYPE_CHECKING:  # a client's process need not load torch
-    from enflow.service.engine.core import Engine
+POLL_S = 0.1
+"""Seconds between two checks of the deadlines and of the worker."""
 
-WATCH = 0.1
-"""Seconds between looks at deadlines and at the worker's pulse."""
-
-SUMMED = ("steps", "row_steps", "nfe", "step_seconds")
-"""What workers count, each from zero."""
+COUNTERS = ("steps", "row_steps", "nfe", "step_seconds")
+"""Counters that every worker begins at zero."""
 
 
-@dataclass(frozen=True)
-class EngineSpec:
-    """How to make an engine, in words that cross to another process: "module:function" and its arguments."""
+class ProcessClient:
+    """An engine in a process of its own, so that its crash does not end the service.
 
-    target: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self) -> "Engine":
-        module, _, function = self.target.partition(":")
-        made: Engine = getattr(importlib.import_module(module), function)(**self.arguments)
-        return made
-
-
-@dataclass(frozen=True)
-class RestartPolicy:
-    """How a worker is looked after.
-
-    Attributes:
-        start_s: seconds it may take to be ready; loading torch and weights takes some.
-        hang_s: seconds without a heartbeat after which it counts as hung; the longest step takes less.
-        crashes: in a row, without a molecule finished between them, that open the breaker.
-        cooldown_s: seconds the breaker stays open before another worker is tried.
-        queue_s: seconds of work the queue may hold, and `client_share` the part of it that one client may.
+    Args:
+        spec: makes the engine, in the new process.
+        config: time limits, restarts, queue.
     """
 
-    start_s: float = 180.0
-    hang_s: float = 60.0
-    crashes: int = 5
-    cooldown_s: float = 30.0
-    queue_s: float = 600.0
-    client_share: float = 0.5
+    _context: BaseContext = multiprocessing.get_context("spawn")
 
-
-class _Client:
-    """Everything but the carrier of the worker."""
-
-    def __init__(self, factory: "Callable[[], Engine]", care: RestartPolicy | None = None) -> None:
-        self._factory, self._care = factory, care or RestartPolicy()
-        self._ledger = RequestTracker()
-        self._gate = AdmissionController(self._care.queue_s, self._care.client_share)
+    def __init__(self, spec: EngineSpec, config: ClientConfig | None = None) -> None:
+        self._spec, self._config = spec, config or ClientConfig()
+        self._tracker = RequestTracker()
+        self._admission = AdmissionController(self._config.queue_s, self._config.client_share)
         self._worker: WorkerHandle | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._now, self._past = Stats(), Stats()
+        self._supervision: asyncio.Task[None] | None = None
+        self._worker_stats, self._earlier_stats = Stats(), Stats()
         self._crashes, self._restarts = 0, 0
-        self._open_until, self._last_error = 0.0, ""
+        self._breaker_until, self._last_error = 0.0, ""
         self._draining = False
 
     async def start(self) -> None:
-        """Start the worker and its supervision; returns at once, `health` says when it is ready."""
+        """Start the worker and its supervision; return at once, `health` says when the engine is ready."""
         self._loop = asyncio.get_running_loop()
-        self._spawn()
-        self._watching = asyncio.create_task(self._watch())
+        self._start_worker()
+        self._supervision = asyncio.create_task(self._supervise())
 
-    async def submit(self, work: EngineRequest, answered: frozenset[int] = frozenset()) -> None:
-        """Take a work, but for the molecules that another engine has answered.
+    async def submit(self, request: EngineRequest, answered: frozenset[int] = frozenset()) -> None:
+        """Submit a request without the samples that another engine has answered.
 
         Raises:
             Overloaded: the queue, or this client's share of it, is full.
-            Unavailable: no work is taken now.
-            ValueError: a work of that id is here.
+            Unavailable: the engine accepts no requests now.
+            ValueError: a request with this id was submitted before.
         """
         if self._draining:
-            raise Unavailable("the engine is about to stop and takes no new work")
+            raise Unavailable("the engine is about to stop and accepts no new requests")
         if self._breaker_open:
             raise Unavailable(f"the engine has crashed {self._crashes} times in a row: {self._last_error}")
-        self._ledger.open(work, answered)
+        self._tracker.add(request, answered)
         try:
-            self._gate.admit(work)
+            self._admission.admit(request)
         except Overloaded:
-            self._ledger.forget(work.id)
+            self._tracker.forget(request.id)
             raise
-        self._order(Snapshot(((work, answered),)))
+        self._send(Snapshot(((request, answered),)))
 
-    def events(self, work: str) -> AsyncIterator[Event]:
-        """What becomes of a work, `Done` last.
+    def events(self, request_id: str) -> AsyncIterator[Event]:
+        """Return the events of a request; `Done` is the last.
 
         Raises:
-            KeyError: no such work is here.
+            KeyError: there is no request with this id.
         """
-        return self._ledger.events(work)
+        return self._tracker.events(request_id)
 
-    async def abort(self, work: str) -> None:
-        """Stop a work; nothing happens if it has ended."""
-        if self._end(work, Reason.CANCELLED, "the request was cancelled"):
-            self._order(Abort(work))
-        self._ledger.forget(work)
+    async def abort(self, request_id: str) -> None:
+        """Abort a request; do nothing if it has ended."""
+        if self._fail(request_id, Reason.CANCELLED, "the request was cancelled"):
+            self._send(Abort(request_id))
+        self._tracker.forget(request_id)
 
     async def drain(self, timeout: float) -> None:
-        """Take no new work, and return when all has ended or the time is up."""
+        """Accept no new requests, and return when all have ended or after `timeout` seconds."""
         self._draining = True
         until = time.monotonic() + timeout
-        while self._ledger.owed and time.monotonic() < until:
-            await asyncio.sleep(WATCH / 2)
+        while self._tracker.unfinished and time.monotonic() < until:
+            await asyncio.sleep(POLL_S / 2)
 
     def stats(self) -> Stats:
-        """What goes on, and what has been done by all workers together."""
+        """Return the state, and the counters over all workers."""
         return replace(
-            self._now,
-            **{name: getattr(self._past, name) + getattr(self._now, name) for name in SUMMED},
-            works=len(self._ledger.owed),
-            queue_units=self._gate.queued,
-            queue_limit=self._gate.limit,
-            queue_seconds=self._gate.queued / self._gate.rate,
-            finished=dict(self._ledger.finished),
-            failed=dict(self._ledger.failed),
+            _sum(self._worker_stats, self._earlier_stats),
+            requests=len(self._tracker.unfinished),
+            queue_units=self._admission.queued,
+            queue_limit=self._admission.limit,
+            queue_seconds=self._admission.queued_seconds,
+            finished=dict(self._tracker.finished),
+            failed=dict(self._tracker.failed),
             restarts=self._restarts,
         )
 
     def health(self) -> Health:
-        """Live: it is looked after. Ready: the device computed the known answer lately and work is taken."""
-        live = self._watching is not None and not self._watching.done()
-        worker, now = self._worker, time.monotonic()
-        age = now - worker.pulse if worker else float("inf")
-        reason = ""
-        if not live:
-            reason = "the engine is not started"
-        elif self._draining:
-            reason = "the engine is about to stop"
-        elif self._breaker_open:
-            reason = f"the engine has crashed {self._crashes} times in a row: {self._last_error}"
-        elif worker is None or not worker.ready:
-            reason = "the engine is starting"
-        elif now - worker.checked > CHECK + self._care.hang_s:
-            reason = f"the device computed a known answer {now - worker.checked:.0f} s ago"
+        """Return the health. Live: the worker is supervised. Ready: it accepts requests, and its device was checked."""
+        live = self._supervision is not None and not self._supervision.done()
+        reason = self._reason_not_ready() if live else "the engine is not started"
+        age = time.monotonic() - self._worker.last_report if self._worker else float("inf")
         return Health(live, not reason, reason, age)
 
     async def close(self) -> None:
-        """Stop the worker; what still runs fails."""
+        """Stop the worker; unfinished samples fail."""
         self._draining = True
-        if self._watching:
-            self._watching.cancel()
-        for entry in self._ledger.owed:
-            self._end(entry.work.id, Reason.ENGINE, "the engine was stopped")
-        self._order(Stop())
-        if worker := self._dismiss():
-            await asyncio.to_thread(worker.carrier.join, 2.0)
-            worker.carrier.kill()
+        if self._supervision:
+            self._supervision.cancel()
+        for tracked in self._tracker.unfinished:
+            self._fail(tracked.request.id, Reason.ENGINE, "the engine was stopped")
+        self._send(Stop())
+        if worker := self._detach_worker():
+            await asyncio.to_thread(worker.runner.join, 2.0)
+            worker.runner.kill()
 
-    # The worker's life
+    def _reason_not_ready(self) -> str:
+        worker = self._worker
+        if self._draining:
+            return "the engine is about to stop"
+        if self._breaker_open:
+            return f"the engine has crashed {self._crashes} times in a row: {self._last_error}"
+        if worker is None or not worker.ready:
+            return "the engine is starting"
+        age = time.monotonic() - worker.last_check
+        if age > CHECK_S + self._config.hang_s:
+            return f"the device computed a known answer {age:.0f} s ago"
+        return ""
 
-    def _carry(self, connection: Connection) -> WorkerRunner:
-        raise NotImplementedError
+    # Reports of the worker
 
-    def _spawn(self) -> None:
-        call = self._loop.call_soon_threadsafe
-        self._worker = WorkerHandle(
-            self._carry,
-            hear=lambda worker, report: call(self._hear, worker, report),
-            lost=lambda worker: call(self._lost, worker),
-        )
-        if self._ledger.owed:
-            self._worker.order(self._ledger.snapshot())
-
-    def _hear(self, worker: WorkerHandle, report: WorkerReport) -> None:
+    def _on_report(self, worker: WorkerHandle, report: WorkerReport) -> None:
         if worker is not self._worker:
             return
-        worker.pulse = time.monotonic()
+        worker.last_report = time.monotonic()
         match report:
             case Ready(rate):
-                worker.ready, worker.checked, self._gate.rate = True, worker.pulse, rate
+                worker.ready, worker.last_check, self._admission.rate = True, worker.last_report, rate
             case Events(events):
                 for event in events:
-                    self._tell(event)
+                    self._deliver(event)
             case Heartbeat(stats, check_age, rate):
-                self._now, worker.checked, self._gate.rate = stats, worker.pulse - check_age, rate
+                self._worker_stats, self._admission.rate = stats, rate
+                worker.last_check = worker.last_report - check_age
             case RowsSaved(rows):
-                self._ledger.save(rows)
+                self._tracker.save_rows(rows)
             case Crashed(error):
                 worker.error = error
 
-    def _tell(self, event: Event) -> None:
-        match self._ledger.hear(event):
-            case EventQueue.ANSWER:
-                self._gate.answered(event.id)
+    def _deliver(self, event: Event) -> None:
+        match self._tracker.deliver(event):
+            case Delivery.ANSWER:
+                self._admission.sample_finished(event.id)
                 self._crashes = 0
-            case EventQueue.END:
-                self._gate.release(event.id)
+            case Delivery.END:
+                self._admission.release(event.id)
 
-    def _lost(self, worker: WorkerHandle) -> None:
+    # Supervision
+
+    def _start_runner(self, connection: Connection) -> WorkerRunner:
+        return start_process(self._context, connection, self._spec)
+
+    def _start_worker(self) -> None:
+        call = self._loop.call_soon_threadsafe
+        self._worker = WorkerHandle(
+            self._start_runner,
+            on_report=lambda worker, report: call(self._on_report, worker, report),
+            on_exit=lambda worker: call(self._on_exit, worker),
+        )
+        if self._tracker.unfinished:
+            self._worker.send(self._tracker.snapshot())
+
+    def _on_exit(self, worker: WorkerHandle) -> None:
         if worker is not self._worker:
             return
-        self._dismiss()
-        worker.carrier.kill()
+        self._detach_worker()
+        worker.runner.kill()
         self._last_error = worker.error
         self._crashes += 1
         self._restarts += 1
-        if self._crashes < self._care.crashes:
-            self._spawn()
-            return
-        self._open_until = time.monotonic() + self._care.cooldown_s
-        for entry in self._ledger.owed:
-            self._end(entry.work.id, Reason.ENGINE, f"the engine crashed too often: {worker.error}")
+        if self._crashes < self._config.max_crashes:
+            self._start_worker()
+        else:
+            self._open_breaker()
 
-    def _dismiss(self) -> WorkerHandle | None:
+    def _open_breaker(self) -> None:
+        self._breaker_until = time.monotonic() + self._config.breaker_s
+        for tracked in self._tracker.unfinished:
+            self._fail(tracked.request.id, Reason.ENGINE, f"the engine crashed too often: {self._last_error}")
+
+    def _detach_worker(self) -> WorkerHandle | None:
         worker, self._worker = self._worker, None
         if worker:
-            worker.dismiss()
-            self._past = _sum(self._past, self._now)
-            self._now = Stats(device=self._now.device)
+            worker.close()
+            self._earlier_stats = _sum(self._earlier_stats, self._worker_stats)
+            self._worker_stats = Stats(device=self._worker_stats.device)
         return worker
 
     @property
     def _breaker_open(self) -> bool:
-        return self._crashes >= self._care.crashes
+        return self._crashes >= self._config.max_crashes
 
-    async def _watch(self) -> None:
+    async def _supervise(self) -> None:
         while True:
-            await asyncio.sleep(WATCH)
-            for work in self._ledger.late(time.time()):
-                self._end(work, Reason.DEADLINE, "the deadline passed before the molecule was finished")
-                self._order(Abort(work))
-            self._look_after(time.monotonic())
+            await asyncio.sleep(POLL_S)
+            for request_id in self._tracker.expired(time.time()):
+                self._fail(request_id, Reason.DEADLINE, "the deadline passed before the molecule was finished")
+                self._send(Abort(request_id))
+            self._check_worker(time.monotonic())
 
-    def _look_after(self, now: float) -> None:
+    def _check_worker(self, now: float) -> None:
         worker = self._worker
         if worker is None:
-            if self._breaker_open and now >= self._open_until:
-                self._crashes = self._care.crashes - 1  # one more try; the next crash opens the breaker again
-                self._spawn()
+            if self._breaker_open and now >= self._breaker_until:
+                self._crashes = self._config.max_crashes - 1  # the next crash opens the breaker again
+                self._start_worker()
             return
-        patience = self._care.hang_s if worker.ready else self._care.start_s
-        if now - worker.pulse > patience:
-            worker.error = f"the worker gave no sign for {patience:.0f} s"
-            worker.carrier.kill()
-            self._lost(worker)
+        limit = self._config.hang_s if worker.ready else self._config.start_s
+        if now - worker.last_report > limit:
+            worker.error = f"the worker sent no report for {limit:.0f} s"
+            worker.runner.kill()
+            self._on_exit(worker)
 
-    def _order(self, order: WorkerOrder) -> None:
+    def _send(self, command: WorkerCommand) -> None:
         if self._worker:
-            self._worker.order(order)
+            self._worker.send(command)
 
-    def _end(self, work: str, reason: Reason, detail: str) -> bool:
-        self._gate.release(work)
-        return self._ledger.end(work, reason, detail)
-
-
-def _sum(past: Stats, now: Stats) -> Stats:
-    return replace(past, **{name: getattr(past, name) + getattr(now, name) for name in SUMMED})
+    def _fail(self, request_id: str, reason: Reason, detail: str) -> bool:
+        self._admission.release(request_id)
+        return self._tracker.fail(request_id, reason, detail)
 
 
-class InProcessClient(_Client):
-    """The engine in a thread: for tests and small tools. A hung thread cannot be killed, only left behind."""
-
-    def _carry(self, connection: Connection) -> WorkerRunner:
-        return ThreadRunner(connection, self._factory)
+def _sum(stats: Stats, other: Stats) -> Stats:
+    return replace(stats, **{name: getattr(stats, name) + getattr(other, name) for name in COUNTERS})
 
 
-class ProcessClient(_Client):
-    """The engine in a process of its own, started afresh (spawn): what happens to it does not happen to the service."""
-
-    _processes: BaseContext = multiprocessing.get_context("spawn")
-
-    def __init__(self, factory: EngineSpec, care: RestartPolicy | None = None) -> None:
-        super().__init__(factory, care)
-
-    def _carry(self, connection: Connection) -> WorkerRunner:
-        return process_runner(self._processes, connection, self._factory)
-
-
-def engine_client(settings: Settings, care: RestartPolicy | None = None, weights: Path | None = None) -> ProcessClient:
-    """The engine of these settings, or of other weights, in a process of its own."""
+def engine_client(settings: Settings, config: ClientConfig | None = None, weights: Path | None = None) -> ProcessClient:
+    """Return the client of an engine with these settings; `weights` replaces the first model's folder."""
     arguments = {"weights": str(weights or settings.weights), "device": settings.device, "threads": settings.threads}
-    return ProcessClient(EngineSpec("enflow.service.engine.core:from_weights", arguments), care)
+    return ProcessClient(EngineSpec("enflow.service.engine.core:from_weights", arguments), config)

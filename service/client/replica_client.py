@@ -1,335 +1,266 @@
-"""The client of many engines: a work is dealt out to replicas in portions, and what a replica loses another one does.
+"""The client of many engines: it splits a request into portions, and a portion that a replica loses goes to another.
 
-A molecule is fixed by its seed and index, so that it does not matter which replica does it, nor how often it is begun:
-its caller hears of it once.
+The seed and the index fix a molecule. So it does not matter which replica computes a sample, nor how often it begins.
+The caller receives one answer for each sample.
 """
 
 import asyncio
 import itertools
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import replace
 
-from enflow.model.errors import EnflowError
 from enflow.service.client.admission import AdmissionController
-from enflow.service.client.request_tracker import EventQueue, RequestTracker
+from enflow.service.client.portions import Portion, split
+from enflow.service.client.replica_pool import ReplicaLost, ReplicaPool, ReplicaStatus
+from enflow.service.client.request_tracker import Delivery, RequestTracker
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled
-from enflow.service.protocol.requests import EngineDecodeRequest, EngineRequest, EngineSampleRequest
+from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import Health, Overloaded, Stats, Unavailable
 
-PORTION = 16, 256
-"""Molecules of a portion, at least and at most. Fewer rows waste a step (bench_engine: 13 ms a molecule at 16 rows, 34
-at one), more of them keep a replica that has just come from helping."""
+MAX_LOSSES = 5
+"""Replicas in a row that a portion may lose without an answer; after that the portion counts as the cause."""
 
-LOSSES = 5
-"""Replicas in a row that a portion may cost without one molecule answered: then it is the portion that kills them."""
+REFUSAL_LIMIT_S = 120.0
+"""Seconds that a portion waits while every replica refuses it; longer than the replacement of a replica takes."""
 
-PATIENCE = 120.0
-"""Seconds that a portion waits while whatever is asked refuses it: longer than it takes to replace a replica that
-refuses."""
-
-PULSE, STALE = 1.0, 45.0
-"""Seconds between looks at the replicas, and after which one that says nothing does not count any more; the cluster
-itself takes up to half a minute to notice that a machine is gone."""
+POLL_S, STALE_S = 1.0, 45.0
+"""Seconds between two queries of the replicas' status, and the age at which a status counts no more. A cluster takes up
+to half a minute to notice that a machine has failed."""
 
 GAUGES = ("waiting", "running", "slots", "memory_bytes")
 COUNTERS = ("steps", "row_steps", "nfe", "step_seconds", "restarts")
 
 
-@dataclass(frozen=True)
-class ReplicaStatus:
-    """What a replica says of itself; `rate` in pairs of atoms times evaluations a second."""
-
-    replica: str
-    pid: int
-    stats: Stats
-    health: Health
-    rate: float
-
-
-class ReplicaLost(EnflowError):  # noqa: N818 - an event
-    """A replica ended, or broke, before a work did."""
-
-
-class ReplicaSet(Protocol):
-    """Where the replicas are, and how they are reached."""
-
-    def run(self, work: EngineRequest, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
-        """What becomes of a work, but for the molecules answered already, on a replica that has little to do.
-
-        Raises:
-            ReplicaLost: before its end.
-            Unavailable: the replica takes no work now.
-        """
-
-    async def pulses(self) -> Sequence[ReplicaStatus]:
-        """Of all replicas that there are.
-
-        Raises:
-            TimeoutError: not all of them say something.
-        """
-
-
-@dataclass(eq=False)
-class _Share:
-    """Molecules of a work that travel together; which of them are answered, and what that took."""
-
-    work: EngineRequest
-    answered: set[int] = field(default_factory=set)
-    queue_ms: float = 0.0
-    nfe: int = 0
-    losses: int = 0
-
-    @property
-    def missing(self) -> list[int]:
-        first = self.work.first_index
-        return [index for index in range(first, first + len(self.work)) if index not in self.answered]
-
-
 class ReplicaClient:
-    """An `EngineClient` of all replicas on a stage.
+    """An `EngineClient` for all replicas of a pool.
 
     Args:
-        stage: the replicas.
-        queue_s: seconds of work that the whole queue may hold, and `client_share` the part of it that one client may.
+        pool: the replicas.
+        queue_s: seconds of computing that the queue may hold.
+        client_share: the part of the queue that one client may hold.
     """
 
-    def __init__(self, stage: ReplicaSet, queue_s: float = 600.0, client_share: float = 0.5) -> None:
-        self._stage = stage
-        self._ledger = RequestTracker()
-        self._gate = AdmissionController(queue_s, client_share)
-        self._works: dict[str, asyncio.Task[None]] = {}
-        self._care: list[asyncio.Task[None]] = []
-        self._names = itertools.count()
-        self._present: Sequence[ReplicaStatus] = ()
-        self._counted: dict[str, Stats] = {}
-        self._felt, self._lost = -math.inf, 0
+    def __init__(self, pool: ReplicaPool, queue_s: float = 600.0, client_share: float = 0.5) -> None:
+        self._pool = pool
+        self._tracker = RequestTracker()
+        self._admission = AdmissionController(queue_s, client_share)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._supervision: list[asyncio.Task[None]] = []
+        self._attempts = itertools.count()
+        self._replicas: Sequence[ReplicaStatus] = ()
+        self._last_stats: dict[str, Stats] = {}
+        self._last_status, self._losses = -math.inf, 0
         self._draining = False
 
     async def start(self) -> None:
-        """Start to watch replicas and deadlines; returns at once, `health` says when there is a replica."""
-        self._care = [asyncio.create_task(self._feel()), asyncio.create_task(self._watch())]
+        """Start to query the replicas; return at once, `health` says when a replica is ready."""
+        self._supervision = [asyncio.create_task(self._poll_replicas()), asyncio.create_task(self._watch_deadlines())]
 
-    async def submit(self, work: EngineRequest) -> None:
-        """Take a work.
+    async def submit(self, request: EngineRequest) -> None:
+        """Submit a request.
 
         Raises:
             Overloaded: the queue, or this client's share of it, is full.
-            Unavailable: no work is taken now.
-            ValueError: a work of that id is here.
+            Unavailable: the engines accept no requests now.
+            ValueError: a request with this id was submitted before.
         """
         if self._draining:
-            raise Unavailable("the engines are about to stop and take no new work")
-        self._ledger.open(work)
+            raise Unavailable("the engines are about to stop and accept no new requests")
+        self._tracker.add(request)
         try:
-            self._gate.admit(work)
+            self._admission.admit(request)
         except Overloaded:
-            self._ledger.forget(work.id)
+            self._tracker.forget(request.id)
             raise
-        task = self._works[work.id] = asyncio.create_task(self._carry_out(work))
-        task.add_done_callback(lambda done: self._after(work.id, done))
+        task = self._tasks[request.id] = asyncio.create_task(self._run(request))
+        task.add_done_callback(lambda ended: self._on_task_end(request.id, ended))
 
-    def events(self, work: str) -> AsyncIterator[Event]:
-        """What becomes of a work, `Done` last.
+    def events(self, request_id: str) -> AsyncIterator[Event]:
+        """Return the events of a request; `Done` is the last.
 
         Raises:
-            KeyError: no such work is here.
+            KeyError: there is no request with this id.
         """
-        return self._ledger.events(work)
+        return self._tracker.events(request_id)
 
-    async def abort(self, work: str) -> None:
-        """Stop a work; nothing happens if it has ended."""
-        self._end(work, Reason.CANCELLED, "the request was cancelled")
-        self._ledger.forget(work)
+    async def abort(self, request_id: str) -> None:
+        """Abort a request; do nothing if it has ended."""
+        self._fail(request_id, Reason.CANCELLED, "the request was cancelled")
+        self._tracker.forget(request_id)
 
     async def drain(self, timeout: float) -> None:
-        """Take no new work, and return when all has ended or the time is up."""
+        """Accept no new requests, and return when all have ended or after `timeout` seconds."""
         self._draining = True
-        if self._works:
-            await asyncio.wait(list(self._works.values()), timeout=timeout)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=timeout)
 
     def stats(self) -> Stats:
-        """What goes on, over all replicas; what was finished and failed, of this client's works.
+        """Return the state of all replicas together; finished and failed samples are those of this client.
 
-        Its restarts are those of the engines, and of portions that were begun again elsewhere.
+        Restarts are those of the engines, and portions that began again on another replica.
         """
-        present = [pulse.stats for pulse in self._present]
-        counted = {name: sum(getattr(each, name) for each in self._counted.values()) for name in COUNTERS}
+        stats = [status.stats for status in self._replicas]
+        counters = {name: sum(getattr(each, name) for each in self._last_stats.values()) for name in COUNTERS}
         return Stats(
-            **{name: sum(getattr(each, name) for each in present) for name in GAUGES},
-            **counted | {"restarts": counted["restarts"] + self._lost},
-            works=len(self._ledger.owed),
-            queue_units=self._gate.queued,
-            queue_limit=self._gate.limit,
-            queue_seconds=self._gate.queued / self._gate.rate,
-            device=", ".join(sorted({f"{len(present)} x {each.device}" for each in present})),
-            finished=dict(self._ledger.finished),
-            failed=dict(self._ledger.failed),
+            **{name: sum(getattr(each, name) for each in stats) for name in GAUGES},
+            **counters | {"restarts": counters["restarts"] + self._losses},
+            requests=len(self._tracker.unfinished),
+            queue_units=self._admission.queued,
+            queue_limit=self._admission.limit,
+            queue_seconds=self._admission.queued_seconds,
+            device=", ".join(sorted({f"{len(stats)} x {each.device}" for each in stats})),
+            finished=dict(self._tracker.finished),
+            failed=dict(self._tracker.failed),
         )
 
     def health(self) -> Health:
-        """Live: it is looked after. Ready: one replica at least is, and work is taken."""
-        live = bool(self._care) and not any(task.done() for task in self._care)
-        age = time.monotonic() - self._felt
-        found = [pulse.health for pulse in self._present]
-        reason = ""
-        if not live:
-            reason = "the replicas are not watched"
-        elif self._draining:
-            reason = "the engines are about to stop"
-        elif not any(health.ready for health in found):
-            reason = "; ".join(sorted({health.reason for health in found})) or "there is no engine yet"
-        elif age > STALE:
-            reason = f"no replica has said anything for {age:.0f} s"
-        return Health(live, not reason, reason, min((health.step_age for health in found), default=math.inf))
+        """Return the health. Live: the replicas are watched. Ready: at least one is, and requests are accepted."""
+        live = bool(self._supervision) and not any(task.done() for task in self._supervision)
+        reason = self._reason_not_ready() if live else "the replicas are not watched"
+        age = min((status.health.step_age for status in self._replicas), default=math.inf)
+        return Health(live, not reason, reason, age)
 
     @property
     def replicas(self) -> Sequence[ReplicaStatus]:
-        """The replicas, as of the last look."""
-        return self._present
+        """The replicas at the last query."""
+        return self._replicas
 
     async def close(self) -> None:
-        """Stop; what still runs fails."""
+        """Stop; unfinished samples fail."""
         self._draining = True
-        tasks = [*self._care, *self._works.values()]
-        for entry in self._ledger.owed:
-            self._end(entry.work.id, Reason.ENGINE, "the engine was stopped")
+        tasks = [*self._supervision, *self._tasks.values()]
+        for tracked in self._tracker.unfinished:
+            self._fail(tracked.request.id, Reason.ENGINE, "the engine was stopped")
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # A work's way
+    def _reason_not_ready(self) -> str:
+        healths = [status.health for status in self._replicas]
+        age = time.monotonic() - self._last_status
+        if self._draining:
+            return "the engines are about to stop"
+        if not any(health.ready for health in healths):
+            return "; ".join(sorted({health.reason for health in healths})) or "there is no engine yet"
+        return f"no replica has answered for {age:.0f} s" if age > STALE_S else ""
 
-    async def _carry_out(self, work: EngineRequest) -> None:
-        # As many portions at a time as there are replicas, those included that come later: the rest wait here, for
-        # whichever is done first, and to an engine's scheduler a large request stays one work among others.
-        began = time.monotonic()
-        dealt = [_Share(each) for each in portions(work, max(1, len(self._present)))]
-        brought: set[asyncio.Task[None]] = set()
+    # One request
+
+    async def _run(self, request: EngineRequest) -> None:
+        # At most as many portions at a time as there are replicas, which may become more. The other portions wait here
+        # for the first free replica. So a large request is one request among others for the scheduler of an engine.
+        started = time.monotonic()
+        portions = [Portion(each) for each in split(request, max(1, len(self._replicas)))]
+        running: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
-            for portion in dealt:
-                while len(brought) >= max(1, len(self._present)):
-                    _, brought = await asyncio.wait(brought, timeout=PULSE, return_when=asyncio.FIRST_COMPLETED)
-                brought.add(group.create_task(self._bring(work.id, portion)))
-        queue_ms = min((portion.queue_ms for portion in dealt), default=0.0)
-        integrate_ms = max(0.0, 1e3 * (time.monotonic() - began) - queue_ms)
-        self._tell(Done(work.id, queue_ms, integrate_ms, sum(portion.nfe for portion in dealt)))
+            for portion in portions:
+                while len(running) >= max(1, len(self._replicas)):
+                    _, running = await asyncio.wait(running, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+                running.add(group.create_task(self._run_portion(request.id, portion)))
+        queue_ms = min((portion.queue_ms for portion in portions), default=0.0)
+        integrate_ms = max(0.0, 1e3 * (time.monotonic() - started) - queue_ms)
+        self._deliver(Done(request.id, queue_ms, integrate_ms, sum(portion.nfe for portion in portions)))
 
-    async def _bring(self, name: str, portion: _Share) -> None:
-        taken = time.monotonic()
+    async def _run_portion(self, request_id: str, portion: Portion) -> None:
+        accepted = time.monotonic()
         while portion.missing:
-            before = len(portion.answered)
+            answered = len(portion.answered)
             try:
-                error = await self._attempt(name, portion)
-                portion.losses = portion.losses + 1 if len(portion.answered) == before else 0
-                taken = time.monotonic()
-            except Unavailable as refusal:  # nothing is lost by it
+                error = await self._attempt(request_id, portion)
+                portion.losses = portion.losses + 1 if len(portion.answered) == answered else 0
+                accepted = time.monotonic()
+            except Unavailable as refusal:  # a refusal is not a loss
                 error = str(refusal)
-            if portion.losses == LOSSES:
-                self._give_up(name, portion, f"{LOSSES} replicas were lost: {error}")
-            elif time.monotonic() - taken > PATIENCE:
-                self._give_up(name, portion, f"no replica took it for {PATIENCE:g} s: {error}")
+            if portion.losses == MAX_LOSSES:
+                self._fail_portion(request_id, portion, f"{MAX_LOSSES} replicas were lost: {error}")
+            elif time.monotonic() - accepted > REFUSAL_LIMIT_S:
+                self._fail_portion(request_id, portion, f"no replica accepted it for {REFUSAL_LIMIT_S:g} s: {error}")
             elif portion.missing:
                 await asyncio.sleep(0.1 * 2**portion.losses)
 
-    def _give_up(self, name: str, portion: _Share, why: str) -> None:
+    def _fail_portion(self, request_id: str, portion: Portion, detail: str) -> None:
         for index in portion.missing:
-            self._tell(Failed(name, index, Reason.ENGINE, why))
+            self._deliver(Failed(request_id, index, Reason.ENGINE, detail))
             portion.answered.add(index)
 
-    async def _attempt(self, name: str, portion: _Share) -> str:
-        """Hear what one replica has to say of a portion; why it did not say all.
+    async def _attempt(self, request_id: str, portion: Portion) -> str:
+        """Run a portion on one replica; return the reason if the replica did not answer for all samples.
 
         Raises:
-            Unavailable: the replica takes no work now.
+            Unavailable: the replica accepts no requests now.
         """
-        error = "it did not say why"
-        # A name of its own: the replica may not know yet that an earlier attempt is over.
-        work = replace(portion.work, id=f"{name}.{next(self._names)}")
+        error = "the replica gave no reason"
+        # A new id for each attempt, since the replica may still compute an earlier one.
+        request = replace(portion.request, id=f"{request_id}.{next(self._attempts)}")
         try:
-            async with aclosing(self._stage.run(work, frozenset(portion.answered))) as bundles:
-                async for event in _one_by_one(bundles):
-                    if isinstance(event, Done):
-                        portion.queue_ms = portion.queue_ms or event.queue_ms
-                        portion.nfe += event.nfe
-                    elif isinstance(event, Failed) and event.reason == Reason.ENGINE:
-                        error = event.detail  # the engine's end, not the molecule's
+            async with aclosing(self._pool.run(request, frozenset(portion.answered))) as bundles:
+                async for event in _flatten(bundles):
+                    if isinstance(event, Failed) and event.reason == Reason.ENGINE:
+                        error = event.detail  # the engine failed, and another one may succeed
                     else:
-                        self._tell(_renamed(event, name))
-                        if not isinstance(event, Progress):
-                            portion.answered.add(event.index)
+                        self._receive(request_id, portion, event)
         except ReplicaLost as lost:
-            self._lost += 1
+            self._losses += 1
             return str(lost)
         return error
 
-    def _tell(self, event: Event) -> None:
-        match self._ledger.hear(event):
-            case EventQueue.ANSWER:
-                self._gate.answered(event.id)
-            case EventQueue.END:
-                self._gate.release(event.id)
+    def _receive(self, request_id: str, portion: Portion, event: Event) -> None:
+        if isinstance(event, Done):
+            portion.queue_ms = portion.queue_ms or event.queue_ms
+            portion.nfe += event.nfe
+            return
+        self._deliver(_with_id(event, request_id))
+        if not isinstance(event, Progress):
+            portion.answered.add(event.index)
 
-    def _after(self, work: str, task: asyncio.Task[None]) -> None:
-        self._works.pop(work, None)
+    def _deliver(self, event: Event) -> None:
+        match self._tracker.deliver(event):
+            case Delivery.ANSWER:
+                self._admission.sample_finished(event.id)
+            case Delivery.END:
+                self._admission.release(event.id)
+
+    def _on_task_end(self, request_id: str, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(request_id, None)
         if not task.cancelled() and (error := task.exception()):
-            self._end(work, Reason.ENGINE, f"a defect: {type(error).__name__}")
+            self._fail(request_id, Reason.ENGINE, f"the client failed: {type(error).__name__}")
 
-    def _end(self, work: str, reason: Reason, detail: str) -> None:
-        if task := self._works.get(work):
+    def _fail(self, request_id: str, reason: Reason, detail: str) -> None:
+        if task := self._tasks.get(request_id):
             task.cancel()
-        self._gate.release(work)
-        self._ledger.end(work, reason, detail)
+        self._admission.release(request_id)
+        self._tracker.fail(request_id, reason, detail)
 
-    # Care
+    # Supervision
 
-    async def _feel(self) -> None:
+    async def _poll_replicas(self) -> None:
         while True:
             try:
-                self._present = await self._stage.pulses()
-                self._felt = time.monotonic()
-                self._counted |= {pulse.replica: pulse.stats for pulse in self._present}
-                self._gate.rate = sum(pulse.rate for pulse in self._present) or self._gate.rate
+                self._replicas = await self._pool.statuses()
+                self._last_status = time.monotonic()
+                self._last_stats |= {status.replica: status.stats for status in self._replicas}
+                self._admission.rate = sum(status.rate for status in self._replicas) or self._admission.rate
             except TimeoutError:
-                pass  # what was last heard counts until it is stale
-            await asyncio.sleep(PULSE)
+                pass  # the last status counts until it is stale
+            await asyncio.sleep(POLL_S)
 
-    async def _watch(self) -> None:
+    async def _watch_deadlines(self) -> None:
         while True:
-            await asyncio.sleep(PULSE / 10)
-            for work in self._ledger.late(time.time()):
-                self._end(work, Reason.DEADLINE, "the deadline passed before the molecule was finished")
+            await asyncio.sleep(POLL_S / 10)
+            for request_id in self._tracker.expired(time.time()):
+                self._fail(request_id, Reason.DEADLINE, "the deadline passed before the molecule was finished")
 
 
-def portions(work: EngineRequest, replicas: int) -> Iterator[EngineRequest]:
-    """A work in portions, one for each replica as far as that is sensible."""
-    least, most = PORTION
-    size = min(max(math.ceil(len(work) / replicas), least), most)
-    for begin in range(0, len(work), size):
-        yield _part(work, slice(begin, begin + size))
-
-
-def _part(work: EngineRequest, which: slice) -> EngineRequest:
-    first = work.first_index + which.start
-    match work:
-        case EngineSampleRequest():
-            return replace(work, n_atoms=work.n_atoms[which], first_index=first)
-        case EngineDecodeRequest():
-            return replace(work, latents=work.latents[which], first_index=first)
-        case _:
-            return replace(work, molecules=work.molecules[which], first_index=first)
-
-
-def _renamed(event: Event, name: str) -> Event:
+def _with_id(event: Event, request_id: str) -> Event:
     if isinstance(event, Sampled) and event.likelihood:
-        return replace(event, id=name, likelihood=replace(event.likelihood, id=name))
-    return replace(event, id=name)
+        return replace(event, id=request_id, likelihood=replace(event.likelihood, id=request_id))
+    return replace(event, id=request_id)
 
 
-async def _one_by_one(bundles: AsyncIterator[Sequence[Event]]) -> AsyncIterator[Event]:
+async def _flatten(bundles: AsyncIterator[Sequence[Event]]) -> AsyncIterator[Event]:
     async for bundle in bundles:
         for event in bundle:
             yield event

@@ -1,4 +1,4 @@
-"""What is owed to callers: every molecule is told about once, whatever happens to the engine."""
+"""The request tracker: every sample has exactly one answer, whatever happens to the engine."""
 
 import asyncio
 import time
@@ -12,21 +12,28 @@ from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import RowKey, SavedRow, Snapshot
 
 
-class EventQueue(Enum):
-    """What an event was to its caller."""
+class Delivery(Enum):
+    """The effect of an event on its request."""
 
-    NOTHING = 0
-    NEWS = 1
+    IGNORED = 0
+    PROGRESS = 1
     ANSWER = 2
     END = 3
 
 
 @dataclass(eq=False)
 class TrackedRequest:
-    """A work, the indices answered, and the events that its caller has not heard yet."""
+    """A request, the indices of its answered samples, and the events that its caller has not read yet.
 
-    work: EngineRequest
-    came: float = field(default_factory=time.monotonic)
+    Attributes:
+        submitted: monotonic seconds.
+        nfe: evaluations of the answered samples.
+        restarted: an engine that had this request was replaced.
+        closed: `Done` is among the events.
+    """
+
+    request: EngineRequest
+    submitted: float = field(default_factory=time.monotonic)
     answered: set[int] = field(default_factory=set)
     events: "asyncio.Queue[Event]" = field(default_factory=asyncio.Queue)
     nfe: int = 0
@@ -35,110 +42,111 @@ class TrackedRequest:
 
     @property
     def missing(self) -> list[int]:
-        """Indices not answered yet."""
-        first = self.work.first_index
-        return [index for index in range(first, first + len(self.work)) if index not in self.answered]
+        """The indices without an answer."""
+        first = self.request.first_index
+        return [index for index in range(first, first + len(self.request)) if index not in self.answered]
 
 
 class RequestTracker:
-    """Works from their coming to the last event their caller takes."""
+    """The requests of a client, from `add` until their caller has read the last event."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, TrackedRequest] = {}
+        self._tracked: dict[str, TrackedRequest] = {}
         self._rows: Mapping[RowKey, SavedRow] = {}
         self.finished: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
 
-    def open(self, work: EngineRequest, answered: frozenset[int] = frozenset()) -> None:
-        """Owe a work, but for the molecules that somebody else has answered.
+    def add(self, request: EngineRequest, answered: frozenset[int] = frozenset()) -> None:
+        """Track a request without the samples that another engine has answered.
 
         Raises:
-            ValueError: a work of that id is owed already.
+            ValueError: a request with this id was added before.
         """
-        if work.id in self._entries:
-            raise ValueError(f"found work {work.id!r} twice, expected each id once")
-        self._entries[work.id] = TrackedRequest(work, answered=set(answered))
+        if request.id in self._tracked:
+            raise ValueError(f"found request {request.id!r} twice, expected each id once")
+        self._tracked[request.id] = TrackedRequest(request, answered=set(answered))
 
-    def hear(self, event: Event) -> EventQueue:
-        """Pass an event of the engine on, unless its caller has had it before."""
-        entry = self._entries.get(event.id)
-        if entry is None or entry.closed:
-            return EventQueue.NOTHING
+    def deliver(self, event: Event) -> Delivery:
+        """Give an event to the caller of its request, unless an earlier engine has given the same answer."""
+        tracked = self._tracked.get(event.id)
+        if tracked is None or tracked.closed:
+            return Delivery.IGNORED
         if isinstance(event, Done):
-            return EventQueue.END if self._close(entry, event) else EventQueue.NOTHING
-        if event.index in entry.answered:
-            return EventQueue.NOTHING
-        entry.events.put_nowait(event)
+            return Delivery.END if self._close(tracked, event) else Delivery.IGNORED
+        if event.index in tracked.answered:
+            return Delivery.IGNORED
+        tracked.events.put_nowait(event)
         if isinstance(event, Progress):
-            return EventQueue.NEWS
-        self._answer(entry, event)
-        return EventQueue.ANSWER
+            return Delivery.PROGRESS
+        self._count_answer(tracked, event)
+        return Delivery.ANSWER
 
-    def save(self, rows: Mapping[RowKey, SavedRow]) -> None:
-        """Keep where rows stand, for a restart."""
+    def save_rows(self, rows: Mapping[RowKey, SavedRow]) -> None:
+        """Keep the states of the running rows, for a restart."""
         self._rows = rows
 
     def snapshot(self) -> Snapshot:
-        """What a new engine must go on with."""
-        owed = self.owed
-        for entry in owed:
-            entry.restarted = True
-        wanted = {entry.work.id: set(entry.missing) for entry in owed}
-        rows = {key: row for key, row in self._rows.items() if key[1] in wanted.get(key[0], ())}
-        return Snapshot(tuple((entry.work, frozenset(entry.answered)) for entry in owed), rows)
+        """Return the state from which a new engine continues."""
+        unfinished = self.unfinished
+        for tracked in unfinished:
+            tracked.restarted = True
+        missing = {tracked.request.id: set(tracked.missing) for tracked in unfinished}
+        rows = {key: row for key, row in self._rows.items() if key[1] in missing.get(key[0], ())}
+        return Snapshot(tuple((tracked.request, frozenset(tracked.answered)) for tracked in unfinished), rows)
 
-    def end(self, work: str, reason: Reason, detail: str) -> bool:
-        """Fail what is missing of a work and close it; whether there was anything to close."""
-        entry = self._entries.get(work)
-        if entry is None or entry.closed:
+    def fail(self, request_id: str, reason: Reason, detail: str) -> bool:
+        """Fail the missing samples of a request and close it; return False if it was closed before."""
+        tracked = self._tracked.get(request_id)
+        if tracked is None or tracked.closed:
             return False
-        for index in entry.missing:
-            self.hear(Failed(work, index, reason, detail))
-        return self._close(entry, Done(work, 0.0, 0.0, entry.nfe))
+        for index in tracked.missing:
+            self.deliver(Failed(request_id, index, reason, detail))
+        return self._close(tracked, Done(request_id, 0.0, 0.0, tracked.nfe))
 
-    def forget(self, work: str) -> None:
-        """Its caller will not ask any more."""
-        self._entries.pop(work, None)
+    def forget(self, request_id: str) -> None:
+        """Remove a request whose caller will not read any more events."""
+        self._tracked.pop(request_id, None)
 
-    async def events(self, work: str) -> AsyncIterator[Event]:
-        """A work's events to the last, after which it is forgotten.
+    async def events(self, request_id: str) -> AsyncIterator[Event]:
+        """Yield the events of a request up to `Done`, and then remove the request.
 
         Raises:
-            KeyError: no such work is owed.
+            KeyError: there is no request with this id.
         """
-        entry = self._entries[work]
+        tracked = self._tracked[request_id]
         while True:
-            event = await entry.events.get()
+            event = await tracked.events.get()
             if isinstance(event, Done):
-                self.forget(work)
+                self.forget(request_id)
             yield event
             if isinstance(event, Done):
                 return
 
     @property
-    def owed(self) -> list[TrackedRequest]:
-        """Works that are not closed."""
-        return [entry for entry in self._entries.values() if not entry.closed]
+    def unfinished(self) -> list[TrackedRequest]:
+        """The requests that are not closed."""
+        return [tracked for tracked in self._tracked.values() if not tracked.closed]
 
-    def late(self, now: float) -> list[str]:
-        """Works owed beyond their deadline, by the time of day."""
-        return [e.work.id for e in self.owed if e.work.deadline is not None and e.work.deadline <= now]
+    def expired(self, now: float) -> list[str]:
+        """Return the unfinished requests whose deadline has passed; `now` is the time of day."""
+        requests = [tracked.request for tracked in self.unfinished]
+        return [request.id for request in requests if request.deadline is not None and request.deadline <= now]
 
-    def _answer(self, entry: TrackedRequest, event: Event) -> None:
-        assert not isinstance(event, Done | Progress), "these answer no molecule"
-        entry.answered.add(event.index)
+    def _count_answer(self, tracked: TrackedRequest, event: Event) -> None:
+        assert not isinstance(event, Done | Progress), "these events answer no sample"
+        tracked.answered.add(event.index)
         if isinstance(event, Failed):
             self.failed[str(event.reason)] += 1
         else:
             self.finished[type(event).__name__.lower()] += 1
-            entry.nfe += event.nfe
+            tracked.nfe += event.nfe
 
-    def _close(self, entry: TrackedRequest, done: Done) -> bool:
-        if entry.missing:  # of an engine that has been replaced
+    def _close(self, tracked: TrackedRequest, done: Done) -> bool:
+        if tracked.missing:  # the event comes from an engine that has been replaced
             return False
-        if entry.restarted:
-            total = 1e3 * (time.monotonic() - entry.came)
-            done = replace(done, nfe=max(done.nfe, entry.nfe), integrate_ms=total - done.queue_ms)
-        entry.closed = True
-        entry.events.put_nowait(done)
+        if tracked.restarted:
+            total_ms = 1e3 * (time.monotonic() - tracked.submitted)
+            done = replace(done, nfe=max(done.nfe, tracked.nfe), integrate_ms=total_ms - done.queue_ms)
+        tracked.closed = True
+        tracked.events.put_nowait(done)
         return True

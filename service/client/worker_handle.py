@@ -1,4 +1,4 @@
-"""A worker as its client sees it: what carries it, the pipe to it, its pulse."""
+"""A worker as its client sees it: the process, the pipe to it, and its last sign of life."""
 
 import multiprocessing
 import signal
@@ -11,96 +11,79 @@ from multiprocessing.context import BaseContext
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast
 
-from enflow.service.engine.process import WorkerOrder, WorkerReport, serve
+from enflow.service.engine.process import WorkerCommand, WorkerReport, serve
 
-if TYPE_CHECKING:  # a client's process need not load torch
+if TYPE_CHECKING:  # the client need not load torch
     from enflow.service.engine.core import Engine
 
 
 class WorkerRunner(Protocol):
-    """What runs a worker: a thread or a process."""
+    """The process of a worker; in tests also a thread."""
 
     def kill(self) -> None:
-        """End it now, as far as that can be done."""
+        """End the worker at once."""
 
     def join(self, timeout: float) -> None:
-        """Wait for its end."""
+        """Wait until the worker has ended, at most `timeout` seconds."""
 
 
 class WorkerHandle:
-    """A worker under way. Orders leave by a thread, since a pipe may be full; reports come by another.
+    """A running worker. One thread writes commands, since a pipe may be full; another thread reads reports.
 
     Args:
-        carry: starts the worker on its end of the pipe.
-        hear: is called with every report, in the reading thread.
-        lost: is called once, after the last report.
+        start: starts the worker with its end of the pipe.
+        on_report: called with every report, in the reading thread.
+        on_exit: called once, after the last report.
+
+    Attributes:
+        last_report: monotonic seconds of the last report, or of the start.
+        last_check: monotonic seconds of the last check of the known answer.
+        ready: the engine is loaded.
+        error: why the worker ended.
     """
 
     def __init__(
         self,
-        carry: Callable[[Connection], WorkerRunner],
-        hear: "Callable[[WorkerHandle, WorkerReport], object]",
-        lost: "Callable[[WorkerHandle], object]",
+        start: Callable[[Connection], WorkerRunner],
+        on_report: "Callable[[WorkerHandle, WorkerReport], object]",
+        on_exit: "Callable[[WorkerHandle], object]",
     ) -> None:
-        self._connection, theirs = multiprocessing.Pipe()
-        self.carrier = carry(theirs)
-        self._orders: SimpleQueue[WorkerOrder | None] = SimpleQueue()
-        self._hear, self._lost = hear, lost
-        self.pulse = time.monotonic()
-        self.checked = self.pulse
+        self._connection, worker_end = multiprocessing.Pipe()
+        self.runner = start(worker_end)
+        self._commands: SimpleQueue[WorkerCommand | None] = SimpleQueue()
+        self._on_report, self._on_exit = on_report, on_exit
+        self.last_report = self.last_check = time.monotonic()
         self.ready = False
-        self.error = "the worker died"
+        self.error = "the worker ended"
         for target in (self._read, self._write):
             threading.Thread(target=target, name=f"enflow-{target.__name__}", daemon=True).start()
 
-    def order(self, order: WorkerOrder) -> None:
-        """Send an order."""
-        self._orders.put(order)
+    def send(self, command: WorkerCommand) -> None:
+        """Send a command; do nothing after `close`."""
+        self._commands.put(command)
 
-    def dismiss(self) -> None:
-        """Send no more orders than those already given."""
-        self._orders.put(None)
+    def close(self) -> None:
+        """Send the commands given so far and no more."""
+        self._commands.put(None)
 
     def _read(self) -> None:
-        # What a dead worker has sent is read to the end before it counts as dead; a torn last message never arrives.
-        with suppress(RuntimeError):  # the loop that listens may be closed by now
+        # All reports of a worker are read before its end is reported; an incomplete last message is dropped.
+        with suppress(RuntimeError):  # the event loop of the client may be closed
             with suppress(EOFError, OSError):
                 while True:
-                    self._hear(self, self._connection.recv())
-            self._lost(self)
-        self.dismiss()
+                    self._on_report(self, self._connection.recv())
+            self._on_exit(self)
+        self.close()
         self._connection.close()
 
     def _write(self) -> None:
         with suppress(OSError):
-            while (order := self._orders.get()) is not None:
-                self._connection.send(order)
+            while (command := self._commands.get()) is not None:
+                self._connection.send(command)
 
 
-class ThreadRunner:
-    """A worker in a thread of this process. A hung one cannot be killed, only cut off."""
-
-    def __init__(self, connection: Connection, factory: "Callable[[], Engine]") -> None:
-        self._connection = connection
-        self._thread = threading.Thread(target=self._run, args=(factory,), name="enflow-engine", daemon=True)
-        self._thread.start()
-
-    def _run(self, factory: "Callable[[], Engine]") -> None:
-        with suppress(Exception):  # told to the client as Crashed
-            serve(self._connection, factory)
-
-    def kill(self) -> None:
-        """Cut it off: its next word breaks the pipe."""
-        with suppress(OSError):
-            self._connection.close()
-
-    def join(self, timeout: float) -> None:
-        """Wait for its end."""
-        self._thread.join(timeout)
-
-
-def process_runner(context: BaseContext, connection: Connection, factory: "Callable[[], Engine]") -> WorkerRunner:
-    """A worker in a process of its own."""
+def start_process(context: BaseContext, connection: Connection, factory: "Callable[[], Engine]") -> WorkerRunner:
+    """Start a worker in a process of its own."""
     process = context.Process(  # type: ignore[attr-defined]
         target=_serve, args=(connection, factory), name="enflow-engine", daemon=True
     )
@@ -110,6 +93,6 @@ def process_runner(context: BaseContext, connection: Connection, factory: "Calla
 
 
 def _serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
-    # Ctrl-C reaches the whole group; the service stops this process when it has drained.
+    # Ctrl-C reaches the whole process group; the service stops this process after it has drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     serve(connection, factory)

@@ -1,16 +1,20 @@
-"""What two rows must share to stand in one forward."""
+"""The conditions under which two rows may share a forward pass."""
 
 from typing import Literal, NamedTuple
 
 Lane = Literal["sample", "likelihood"]
-
+"""A class of service: the lanes share the device by weight."""
 
 StepKind = Literal["path", "fine", "exact", "hutchinson"]
-"""What a row does in a step: it moves along its path, or along one that needs float64, or its divergence is taken."""
+"""The work of one step.
+
+"path" and "fine" move a row along its trajectory, in the precision of the model and in float64. "exact" and
+"hutchinson" evaluate the divergence along a finished trajectory.
+"""
 
 
 class BatchKey(NamedTuple):
-    """What may share a forward: a lane, a kind of step, a size class."""
+    """A lane, a kind of step and a size class; rows with equal keys may share a forward pass."""
 
     lane: Lane
     kind: StepKind
@@ -18,5 +22,5 @@ class BatchKey(NamedTuple):
 
     @property
     def moves(self) -> bool:
-        """Whether its rows move along a path, in slots."""
+        """True if the rows move along a trajectory and hold a slot on the device."""
         return self.kind in ("path", "fine")

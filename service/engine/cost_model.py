@@ -1,39 +1,64 @@
-"""How much one step may hold, and what it costs."""
+"""The number of rows that a step may hold, and the seconds that it takes. No torch here."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from enflow.model.flow.ode.quadrature import NODES
 from enflow.service.engine.batch_key import BatchKey
+
+STAGES = 6
+"""Evaluations of the velocity in one attempted step of the solver."""
+
+DOUBLE_COST = 3.0
+"""Evaluations in float32 that take as long as one in float64."""
+
+EXACT_COST, PROBE_COST = 0.7, 3.0
+"""Evaluations of the velocity that take as long as one direction of the exact trace, and as one Hutchinson probe.
+Measured: 78 evaluations for 141 directions; 2.5 to 4.7 for a probe."""
+
+QUADRATURE_NODES = 7
+"""Nodes of one Gauss-Kronrod stretch of the likelihood's quadrature (`model.flow.ode.quadrature`)."""
+
+SHORT_STEP_OVERHEAD = 1 / 4
+"""The largest part of a short step that may be spent on launching it."""
 
 
 @dataclass(frozen=True)
 class CostTable:
-    """Seconds of one evaluation of the velocity per molecule, for molecules padded to each of `sizes`, in a full step;
-    and the seconds that an evaluation takes however few molecules there are."""
+    """The measured seconds of one evaluation of the velocity.
+
+    Attributes:
+        sizes: the size classes, in atoms, ascending; a molecule is padded to its class.
+        seconds: for each size class the seconds per molecule in a full batch.
+        overhead: seconds of an evaluation of one small molecule.
+    """
 
     sizes: tuple[int, ...]
     seconds: tuple[float, ...]
     overhead: float = 0.0
 
     @classmethod
-    def profile(cls, evaluate: Callable[[int, int], None], sizes: Sequence[int], room: Callable[[int], int]) -> Self:
-        """Time `evaluate(rows, size)` at every size, as many rows as a step would hold; it must wait for the device.
+    def profile(cls, evaluate: Callable[[int, int], None], sizes: Sequence[int], rows: Callable[[int], int]) -> Self:
+        """Measure `evaluate(rows, size)` for every size class with a full batch.
 
-        The best of three: the first pays for allocation, and others may use the machine.
+        The fastest of three runs counts, since the first run allocates memory and other programs may use the machine.
+
+        Args:
+            evaluate: evaluates the velocity and returns when the device has finished.
+            sizes: the size classes.
+            rows: the rows of a full batch, by size class.
         """
-        rows = {size: room(size) for size in sizes}
-        best = {size: min(_seconds(evaluate, rows[size], size) for _ in range(3)) for size in sizes}
+        full = {size: rows(size) for size in sizes}
+        best = {size: min(_seconds(evaluate, full[size], size) for _ in range(3)) for size in sizes}
         overhead = min(_seconds(evaluate, 1, sizes[0]) for _ in range(5))
-        return cls(tuple(sizes), tuple(best[size] / rows[size] for size in sizes), overhead)
+        return cls(tuple(sizes), tuple(best[size] / full[size] for size in sizes), overhead)
 
     def size(self, n_atoms: int) -> int:
-        """The size class of a molecule.
+        """Return the size class of a molecule.
 
         Raises:
-            ValueError: larger than any class.
+            ValueError: the molecule is larger than every class.
         """
         for size in self.sizes:
             if n_atoms <= size:
@@ -41,41 +66,28 @@ class CostTable:
         raise ValueError(f"found {n_atoms} atoms, expected at most {self.sizes[-1]}")
 
     def evaluation(self, size: int) -> float:
-        """Seconds of one evaluation of a molecule of this class."""
+        """Return the seconds per molecule of one evaluation in this size class."""
         return self.seconds[self.sizes.index(size)]
 
-    def rows(self, size: int, share: float) -> int:
-        """How many molecules make the overhead that share of their evaluation."""
-        return max(1, int((1 / share - 1) * self.overhead / self.evaluation(size)))
+    def rows(self, size: int, overhead: float) -> int:
+        """Return the number of molecules for which the launch takes the given part of an evaluation."""
+        return max(1, int((1 / overhead - 1) * self.overhead / self.evaluation(size)))
 
     @property
     def rate(self) -> float:
-        """Pairs of atoms times evaluations in a second, at the middle of the classes."""
+        """Pairs of atoms times evaluations per second, for the middle size class."""
         middle = len(self.sizes) // 2
         return self.sizes[middle] ** 2 / self.seconds[middle]
 
 
-ATTEMPT = 6
-"""Evaluations of one attempted step."""
-
-DOUBLE = 3.0
-"""Evaluations in single precision that one in double costs: half the numbers to a register, and MKL's product."""
-
-OVERHEAD = 1 / 4
-"""The part of a brief step that goes to launching it."""
-
-EXACT, PROBE = 0.7, 3.0
-"""Evaluations that a direction of the exact trace, and a probe, cost (measured: 78 for 141; 2.5 to 4.7)."""
-
-
 @dataclass
 class BatchBudget:
-    """Room and cost of a step, by group.
+    """The rows that a step may hold and the cost of a row, by batch key.
 
-    Args:
-        pairs: rows x size^2 of one forward.
+    Attributes:
+        pairs: the largest rows x size^2 of one forward pass.
         n_features: features per atom.
-        costs: seconds of an evaluation, by size.
+        costs: the seconds of an evaluation, by size class.
     """
 
     pairs: int
@@ -83,37 +95,37 @@ class BatchBudget:
     costs: CostTable
 
     def halve(self) -> None:
-        """Remember that a step was too large for the memory."""
+        """Halve the budget, after a step that did not fit into memory."""
         self.pairs = max(1, self.pairs // 2)
 
-    def room(self, group: BatchKey) -> int:
-        """How many rows a step may take."""
-        return self.rows(group.size) if group.moves else max(1, self.values(group) // len(NODES))
+    def max_rows(self, key: BatchKey) -> int:
+        """Return the largest number of rows in a step."""
+        return self._forward_rows(key.size) if key.moves else max(1, self.values(key) // QUADRATURE_NODES)
 
-    def brief(self, group: BatchKey) -> int:
-        """How many rows a step may take that others wait for: as few as waste no more than a quarter of it."""
-        return min(self.room(group), self.costs.rows(group.size, OVERHEAD)) if group.moves else self.room(group)
+    def short_step_rows(self, key: BatchKey) -> int:
+        """Return the number of rows in a step that others wait for: the fewest that keep the overhead acceptable."""
+        rows = self.max_rows(key)
+        return min(rows, self.costs.rows(key.size, SHORT_STEP_OVERHEAD)) if key.moves else rows
 
-    def rows(self, size: int) -> int:
-        """How many molecules one forward may hold."""
+    def values(self, key: BatchKey) -> int:
+        """Return the number of divergence values that take as long as an attempted step of the solver."""
+        return max(1, int(STAGES * self._forward_rows(key.size) / self._evaluations(key)))
+
+    def cost(self, key: BatchKey, values: int = 1) -> float:
+        """Return the seconds of a row's next step, or of the given number of divergence values."""
+        return values * self._evaluations(key) * self.costs.evaluation(key.size)
+
+    def _forward_rows(self, size: int) -> int:
         return max(1, self.pairs // size**2)
 
-    def values(self, group: BatchKey) -> int:
-        """How many values of the divergence one step may take: as many as hold the device for an attempted step."""
-        return max(1, int(ATTEMPT * self.rows(group.size) / self._evaluations(group)))
-
-    def cost(self, group: BatchKey, values: int = 1) -> float:
-        """Seconds of a row's next step; of a divergence, that of so many values."""
-        return values * self._evaluations(group) * self.costs.evaluation(group.size)
-
-    def _evaluations(self, group: BatchKey) -> float:
-        directions = {
-            "path": ATTEMPT,
-            "fine": DOUBLE * ATTEMPT,
-            "hutchinson": PROBE,
-            "exact": EXACT * (3 + self.n_features) * group.size,
+    def _evaluations(self, key: BatchKey) -> float:
+        evaluations = {
+            "path": STAGES,
+            "fine": DOUBLE_COST * STAGES,
+            "hutchinson": PROBE_COST,
+            "exact": EXACT_COST * (3 + self.n_features) * key.size,
         }
-        return directions[group.kind]
+        return evaluations[key.kind]
 
 
 def _seconds(evaluate: Callable[[int, int], None], rows: int, size: int) -> float:

@@ -1,4 +1,4 @@
-"""Between the words of a work and the tensors of the flow."""
+"""The flow adapter: it translates between the requests of the protocol and the tensors of a flow."""
 
 import copy
 from typing import NamedTuple
@@ -17,8 +17,7 @@ from enflow.model.flow.ode.dopri5 import SolverState
 from enflow.model.flow.velocity import pack, unpack
 from enflow.service.engine.batch_key import Lane, StepKind
 from enflow.service.engine.likelihood import DivergenceState
-from enflow.service.engine.requests import MoleculeState as Pending
-from enflow.service.engine.requests import RequestState, RowState
+from enflow.service.engine.requests import MoleculeState, RequestState, RowState
 from enflow.service.engine.slots import RowStart
 from enflow.service.protocol.events import Frame, Scored
 from enflow.service.protocol.requests import (
@@ -32,12 +31,12 @@ from enflow.service.protocol.requests import (
     Structure,
 )
 
-Numbers = NDArray[np.int64]
-Reals = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 
 class FinishedRow(NamedTuple):
-    """Where a row has come out: as a molecule, as a latent, and the base's log-density there."""
+    """The end of a trajectory, as a molecule and as a latent, and the log-density of the base there."""
 
     structure: Structure
     latent: LatentArrays
@@ -45,7 +44,7 @@ class FinishedRow(NamedTuple):
 
 
 class FlowAdapter:
-    """The flow as the engine uses it; everything here concerns one molecule, or the rows of one batch."""
+    """A flow as the engine uses it. Every method concerns one molecule, or the rows of one batch."""
 
     def __init__(self, flow: MoleculeFlow) -> None:
         self._flow = flow
@@ -55,53 +54,53 @@ class FlowAdapter:
         self.n_features = flow.config.dynamics.n_features
         self._vocabulary = np.array(flow.vocabulary.atomic_numbers, dtype=np.int64)
         with torch.inference_mode():
-            self._known = _velocity(copy.deepcopy(flow).to("cpu", torch.float64))
+            self._known_velocity = _velocity(copy.deepcopy(flow).to("cpu", torch.float64))
 
-    def kind(self, job: RequestState, lane: Lane) -> StepKind:
-        """How rows of a job move in a lane: along paths that the model's arithmetic can follow, or in double."""
-        if lane == "likelihood" and job.scoring is not None:
-            tolerance = path_tolerance(min(job.scoring.rtol, job.scoring.atol))
+    def kind(self, request_state: RequestState, lane: Lane) -> StepKind:
+        """Return "fine" if the tolerance asks for more than the precision of the model, else "path"."""
+        if lane == "likelihood" and request_state.scoring is not None:
+            tolerance = path_tolerance(min(request_state.scoring.rtol, request_state.scoring.atol))
         else:
-            assert not isinstance(job.work, EngineLikelihoodRequest), "it is scored"
-            tolerance = min(job.work.rtol, job.work.atol)
+            assert not isinstance(request_state.request, EngineLikelihoodRequest), "it is scored"
+            tolerance = min(request_state.request.rtol, request_state.request.atol)
         return "path" if dopri5.arithmetic(tolerance, self.dtype) == self.dtype else "fine"
 
-    def n_atoms(self, work: EngineRequest, index: int) -> int:
-        """How many atoms molecule `index` of a work has.
+    def n_atoms(self, request: EngineRequest, index: int) -> int:
+        """Return the number of atoms of sample `index`.
 
         Raises:
-            ModelError: a structure, or a size, that the model does not know.
+            ModelError: the model does not know the structure or the size.
         """
-        i = index - work.first_index
-        match work:
+        i = index - request.first_index
+        match request:
             case EngineSampleRequest():
-                return work.n_atoms[i] or self._flow.draw_n_atoms(work.seed, index)
+                return request.n_atoms[i] or self._flow.draw_n_atoms(request.seed, index)
             case EngineDecodeRequest():
-                return len(work.latents[i].x)
+                return len(request.latents[i].x)
             case EngineLikelihoodRequest() | EngineEncodeRequest():
-                return self._molecule(work.molecules[i]).n_atoms
+                return self._molecule(request.molecules[i]).n_atoms
 
     def start(self, row: RowState) -> tuple[RowStart, DivergenceState | None]:
-        """Where a row sets out, and for a likelihood what is known before its path.
+        """Return the initial value of a row, and for a likelihood the state of its quadrature.
 
         Raises:
-            ModelError: a structure that the model cannot take.
+            ModelError: the model does not know the structure.
         """
-        work, i = row.job.work, row.index - row.job.work.first_index
-        match work:
+        request, i = row.request_state.request, row.index - row.request_state.request.first_index
+        match request:
             case EngineLikelihoodRequest():
-                return self._scoring(row, work.seed, work.options, work.molecules[i])
-            case EngineSampleRequest() if row.molecule.sampled is not None and work.nll is not None:
+                return self._scoring(row, request.seed, request.options, request.molecules[i])
+            case EngineSampleRequest() if row.molecule.sampled is not None and request.nll is not None:
                 sampled = Structure(row.molecule.sampled.atomic_numbers, row.molecule.sampled.positions)
-                return self._scoring(row, work.seed, work.nll, sampled)
+                return self._scoring(row, request.seed, request.nll, sampled)
             case EngineSampleRequest():
-                x, h = self._flow.draw_latent(row.molecule.n_atoms, work.seed, row.index, work.formula)
+                x, h = self._flow.draw_latent(row.molecule.n_atoms, request.seed, row.index, request.formula)
             case EngineDecodeRequest():
-                x, h = (torch.from_numpy(np.asarray(part)) for part in work.latents[i])
+                x, h = (torch.from_numpy(np.asarray(part)) for part in request.latents[i])
             case EngineEncodeRequest():
-                lifted = self._flow.lift([self._molecule(work.molecules[i])], work.seed, [row.index], row.draw)
-                return RowStart(lifted.x[0], lifted.h[0], 1.0, 0.0, work.rtol, work.atol), None
-        return RowStart(x, h, 0.0, 1.0, work.rtol, work.atol), None
+                lifted = self._flow.lift([self._molecule(request.molecules[i])], request.seed, [row.index], row.draw)
+                return RowStart(lifted.x[0], lifted.h[0], 1.0, 0.0, request.rtol, request.atol), None
+        return RowStart(x, h, 0.0, 1.0, request.rtol, request.atol), None
 
     def _scoring(
         self, row: RowState, seed: int, options: EstimatorOptions, structure: Structure
@@ -116,13 +115,13 @@ class FlowAdapter:
         score = DivergenceState(float(lifted.log_q[0]), float(lifted.ladj[0]), probes, quadrature)
         return RowStart(lifted.x[0], lifted.h[0], 1.0, 0.0, rtol, atol), score
 
-    def scored(self, work: EngineRequest, molecule: Pending, exact: bool) -> Scored:
-        """The answer that the draws of a molecule give together."""
+    def scored(self, request: EngineRequest, molecule: MoleculeState, exact: bool) -> Scored:
+        """Return the likelihood of a molecule from all its draws."""
         log_n_atoms = float(self._flow.n_atoms.log_prob(torch.tensor([molecule.n_atoms], device=self.device)))
         found = combine(molecule.draws, log_n_atoms, exact)
         best = max(molecule.draws, key=lambda draw: draw.bound)
         return Scored(
-            id=work.id,
+            id=request.id,
             index=molecule.index,
             nll=found.nll,
             std_error=found.std_error,
@@ -134,26 +133,26 @@ class FlowAdapter:
             atoms=tuple(best.atoms),
         )
 
-    def ends(self, state: SolverState, positions: list[int]) -> list[FinishedRow]:
-        """Where these rows of a state stand."""
+    def finished_rows(self, state: SolverState, positions: list[int]) -> list[FinishedRow]:
+        """Return the results of the rows of a solver state at the given positions."""
         rows = dopri5.select(state, torch.tensor(positions, device=self.device))
         log_prob = self._flow.log_prob_base(rows.x, rows.h, rows.mask).tolist()
         x, h, counts = rows.x.cpu().double().numpy(), rows.h.cpu().double().numpy(), rows.mask.sum(1).tolist()
-        shown = self._reveal(rows.x, rows.h, rows.mask)
+        numbers, coordinates, _ = self._decode(rows.x, rows.h, rows.mask)
         return [
-            FinishedRow(Structure(numbers[:n], spots[:n]), LatentArrays(x[i, :n], h[i, :n]), log_prob[i])
-            for i, (n, numbers, spots) in enumerate(zip(counts, *shown[:2], strict=True))
+            FinishedRow(Structure(numbers[i, :n], coordinates[i, :n]), LatentArrays(x[i, :n], h[i, :n]), log_prob[i])
+            for i, n in enumerate(counts)
         ]
 
     def frame(self, step: Interpolant, i: int, t: float, row: RowState) -> Frame:
-        """What a row looks like at a time within its step."""
-        here = step.row(i, row.molecule.n_atoms)
-        x, h = unpack(here.at(here.t0.new_tensor([t])))
-        numbers, positions, features = self._reveal(x, h, torch.ones_like(x[..., 0], dtype=torch.bool))
+        """Return the frame of row `i` at a time within its last step."""
+        one = step.row(i, row.molecule.n_atoms)
+        x, h = unpack(one.at(one.t0.new_tensor([t])))
+        numbers, positions, features = self._decode(x, h, torch.ones_like(x[..., 0], dtype=torch.bool))
         return Frame(t, row.nfe, numbers[0], positions[0], features[0])
 
     def evaluate(self, rows: int, size: int) -> None:
-        """Evaluate the velocity of any molecules of that size, and wait for it."""
+        """Evaluate the velocity of random molecules and wait for the device."""
         x = torch.randn(rows, size, 3, dtype=self.dtype, device=self.device)
         h = torch.randn(rows, size, self.n_features, dtype=self.dtype, device=self.device)
         with torch.inference_mode():
@@ -161,13 +160,15 @@ class FlowAdapter:
             float(dx[0, 0, 0])
 
     def check(self) -> bool:
-        """Whether the device computes what the CPU did at start, in float64: the velocity of a fixed latent."""
+        """Return True if the velocity of a fixed latent agrees with the value that the CPU found at the start."""
         with torch.inference_mode():
             found = _velocity(self._flow)
-        return bool(torch.allclose(found, self._known, rtol=1e-2, atol=1e-3 * float(self._known.abs().max())))
+        return bool(
+            torch.allclose(found, self._known_velocity, rtol=1e-2, atol=1e-3 * float(self._known_velocity.abs().max()))
+        )
 
-    def _reveal(self, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Numbers, Reals, Reals]:
-        # Not by Molecule: on the way, and in a bad sample, two atoms may stand at one point.
+    def _decode(self, x: Tensor, h: Tensor, mask: Tensor) -> tuple[IntArray, FloatArray, FloatArray]:
+        # Molecule would refuse two atoms at one point, which a frame or a bad sample may have.
         if self._flow.act_norm is not None:
             x, h = self._flow.act_norm.inverse(x, h, mask)
         types = self._flow.dequantizer.quantize(h, mask).cpu().numpy()

@@ -1,4 +1,4 @@
-"""The worker's side: an engine behind a pipe."""
+"""The worker process: an engine behind a pipe."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,42 +9,42 @@ from typing import TYPE_CHECKING
 from enflow.service.protocol.events import Event
 from enflow.service.protocol.status import RowKey, SavedRow, Snapshot, Stats
 
-if TYPE_CHECKING:  # the client's process need not load torch
+if TYPE_CHECKING:  # the client imports this module and need not load torch
     from enflow.service.engine.core import Engine
 
-BEAT, SAVE, CHECK = 0.2, 2.0, 15.0
-"""Seconds between heartbeats, between snapshots of what runs, and between checks of the known answer."""
+HEARTBEAT_S, SNAPSHOT_S, CHECK_S = 0.2, 2.0, 15.0
+"""Seconds between heartbeats, between snapshots of the running rows, and between checks of the known answer."""
 
 
 @dataclass(frozen=True)
 class Abort:
-    """Stop a work."""
+    """Abort a request."""
 
-    work: str
+    request_id: str
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Come to an end."""
+    """End the worker."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The engine stands and has computed the known answer; `rate` in pairs of atoms times evaluations a second."""
+    """The engine is loaded and has computed the known answer; `rate` in pairs of atoms times evaluations per second."""
 
     rate: float
 
 
 @dataclass(frozen=True)
 class Events:
-    """Events."""
+    """Events of the engine."""
 
     events: tuple[Event, ...]
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The loop turns; seconds since the known answer was computed last; `rate` as it is by now."""
+    """A sign of life, with the seconds since the last check of the known answer and the present rate."""
 
     stats: Stats
     check_age: float
@@ -53,28 +53,28 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class RowsSaved:
-    """Where rows stand."""
+    """The states of the running rows."""
 
     rows: Mapping[RowKey, SavedRow]
 
 
 @dataclass(frozen=True)
 class Crashed:
-    """The engine raised; the worker ends."""
+    """The engine raised an exception; the worker ends."""
 
     error: str
 
 
-WorkerOrder = Snapshot | Abort | Stop
+WorkerCommand = Snapshot | Abort | Stop
 WorkerReport = Ready | Events | Heartbeat | RowsSaved | Crashed
 
 
 def serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
-    """Drive an engine by the orders of a pipe, until it says stop or breaks off."""
+    """Run an engine by the commands from a pipe, until `Stop` or until the pipe is closed."""
     try:
-        _Loop(connection, factory()).run()
+        _WorkerLoop(connection, factory()).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the client is gone, and with it everybody who waits
+        return  # the client has ended, and nobody waits for an answer
     except Exception as error:
         connection.send(Crashed(f"{type(error).__name__}: {error}"))
         raise
@@ -82,43 +82,45 @@ def serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
         connection.close()
 
 
-class _Loop:
+class _WorkerLoop:
     def __init__(self, connection: Connection, engine: "Engine") -> None:
         self._connection, self._engine = connection, engine
-        self._checked = self._beaten = self._saved = time.monotonic()
+        self._last_check = self._last_heartbeat = self._last_snapshot = time.monotonic()
 
     def run(self) -> None:
         self._check()
         self._connection.send(Ready(self._engine.rate))
-        while self._obey():
+        while self._handle_commands():
             if events := self._engine.step():
                 self._connection.send(Events(tuple(events)))
-            now = time.monotonic()
-            if now - self._checked >= CHECK:
-                self._check()
-            if now - self._beaten >= BEAT:
-                self._beaten = now
-                self._connection.send(Heartbeat(self._engine.stats(), now - self._checked, self._engine.rate))
-            if now - self._saved >= SAVE and not self._engine.idle:
-                self._saved = now
-                self._connection.send(RowsSaved(self._engine.snapshot().rows))
+            self._report(time.monotonic())
         self._engine.close()
 
-    def _obey(self) -> bool:
-        # An idle loop sleeps on the pipe until an order or the next heartbeat.
-        wait = BEAT if self._engine.idle else 0.0
+    def _handle_commands(self) -> bool:
+        """Handle all commands in the pipe; return False after `Stop`. An idle loop waits here for a command."""
+        wait = HEARTBEAT_S if self._engine.idle else 0.0
         while self._connection.poll(wait):
             match self._connection.recv():
                 case Snapshot() as snapshot:
                     self._engine.restore(snapshot)
-                case Abort(work):
-                    self._engine.abort(work)
+                case Abort(request_id):
+                    self._engine.abort(request_id)
                 case Stop():
                     return False
             wait = 0.0
         return True
 
+    def _report(self, now: float) -> None:
+        if now - self._last_check >= CHECK_S:
+            self._check()
+        if now - self._last_heartbeat >= HEARTBEAT_S:
+            self._last_heartbeat = now
+            self._connection.send(Heartbeat(self._engine.stats(), now - self._last_check, self._engine.rate))
+        if now - self._last_snapshot >= SNAPSHOT_S and not self._engine.idle:
+            self._last_snapshot = now
+            self._connection.send(RowsSaved(self._engine.snapshot().rows))
+
     def _check(self) -> None:
         if not self._engine.check():
             raise RuntimeError("the device does not compute the known answer any more")
-        self._checked = time.monotonic()
+        self._last_check = time.monotonic()

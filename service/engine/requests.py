@@ -1,4 +1,4 @@
-"""A work in the engine, taken apart: its molecules, and their rows."""
+"""The requests inside the engine: their samples, the rows of the samples, and the events for the client."""
 
 import time
 from collections.abc import Collection, Iterator
@@ -24,7 +24,7 @@ from enflow.service.protocol.status import SavedRow
 
 @dataclass(eq=False)
 class MoleculeState:
-    """A molecule of a work: its rows on their way, and what they have brought so far."""
+    """A sample of a request: its rows and their results so far."""
 
     index: int
     n_atoms: int = 0
@@ -36,39 +36,56 @@ class MoleculeState:
 
 @dataclass(eq=False)
 class RequestState:
-    """A work in the engine: when it came and began (monotonic seconds), what it has cost, the molecules to come."""
+    """A request in the engine and its unfinished samples, by index.
 
-    work: EngineRequest
-    came: float
-    began: float | None = None
+    Attributes:
+        request: the request as the client sent it.
+        arrived: monotonic seconds.
+        started: monotonic seconds of the first step; None = no step yet.
+        nfe: evaluations of the finished samples.
+        molecules: the unfinished samples.
+    """
+
+    request: EngineRequest
+    arrived: float
+    started: float | None = None
     nfe: int = 0
     molecules: dict[int, MoleculeState] = field(default_factory=dict)
 
     @property
     def lane(self) -> Lane:
-        """Where its molecules begin."""
-        return "sample" if isinstance(self.work, EngineSampleRequest | EngineDecodeRequest) else "likelihood"
+        """The lane of the first step of every sample."""
+        return "sample" if isinstance(self.request, EngineSampleRequest | EngineDecodeRequest) else "likelihood"
 
     @property
     def scoring(self) -> EstimatorOptions | None:
-        """How its molecules are scored, if they are."""
-        if isinstance(self.work, EngineLikelihoodRequest):
-            return self.work.options
-        return self.work.nll if isinstance(self.work, EngineSampleRequest) else None
+        """The options of the likelihood; None if the samples are not scored."""
+        if isinstance(self.request, EngineLikelihoodRequest):
+            return self.request.options
+        return self.request.nll if isinstance(self.request, EngineSampleRequest) else None
 
     @property
     def frame_times(self) -> list[float]:
-        """When frames are taken: evenly spaced from 0 to 1; a single one shows the end."""
-        count = self.work.frames if isinstance(self.work, EngineSampleRequest | EngineDecodeRequest) else 0
+        """The times of the frames, evenly spaced from 0 to 1; a single frame shows t = 1."""
+        count = self.request.frames if isinstance(self.request, EngineSampleRequest | EngineDecodeRequest) else 0
         return [1.0] if count == 1 else np.linspace(0.0, 1.0, count).tolist()
 
 
 @dataclass(eq=False, kw_only=True)
 class RowState(Row):
-    """A row: from base to data or back, and for a likelihood on to the divergence of its path."""
+    """A row: one ODE trajectory, followed in a likelihood by the quadrature of the divergence along it.
 
-    group: BatchKey
-    job: RequestState
+    Attributes:
+        slot: the row's slot on the device; None = not on the device.
+        t: the time that the solver has reached.
+        nfe: evaluations of the velocity so far.
+        saved: the state of an earlier engine from which the row continues.
+        frames: the frames passed so far.
+        score: the quadrature of a likelihood.
+    """
+
+    batch_key: BatchKey
+    request_state: RequestState
     molecule: MoleculeState
     slot: int | None = None
     t: float = 0.0
@@ -78,71 +95,94 @@ class RowState(Row):
     score: DivergenceState | None = None
 
 
+def new_rows(
+    request_state: RequestState, molecule: MoleculeState, key: BatchKey, draws: int, cost: float
+) -> list[RowState]:
+    """Return the rows of a sample, one for each draw."""
+    return [
+        RowState(
+            request_id=request_state.request.id,
+            index=molecule.index,
+            draw=draw,
+            lane=key.lane,
+            batch_key=key,
+            cost=cost,
+            request_state=request_state,
+            molecule=molecule,
+        )
+        for draw in range(draws)
+    ]
+
+
 class RequestTable:
-    """Enter a work, answer its molecules one by one; `told` has the events since the last call, `Done` last."""
+    """The requests in the engine, and the events that the client has not received yet.
+
+    Every sample has one answer. `Done` is the last event of a request.
+    """
 
     def __init__(self) -> None:
-        self.tally = StatsCounter()
-        self._jobs: dict[str, RequestState] = {}
+        self.stats = StatsCounter()
+        self._states: dict[str, RequestState] = {}
         self._events: list[Event] = []
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._states)
 
     @property
     def idle(self) -> bool:
-        """Nobody waits, and there is nothing to tell."""
-        return not (self._jobs or self._events)
+        """True if there is no request and no event."""
+        return not (self._states or self._events)
 
-    @property
-    def works(self) -> Iterator[tuple[EngineRequest, frozenset[int]]]:
-        """Each work with the indices of its molecules that are answered."""
-        for job in self._jobs.values():
-            first = job.work.first_index
-            yield job.work, frozenset(range(first, first + len(job.work))) - job.molecules.keys()
+    def unfinished(self) -> Iterator[tuple[EngineRequest, frozenset[int]]]:
+        """Yield each request with the indices of its finished samples."""
+        for state in self._states.values():
+            first = state.request.first_index
+            yield state.request, frozenset(range(first, first + len(state.request))) - state.molecules.keys()
 
-    def enter(self, work: EngineRequest, answered: Collection[int] = ()) -> RequestState:
-        """Take a work, but for the molecules already answered.
+    def add(self, request: EngineRequest, answered: Collection[int] = ()) -> RequestState:
+        """Add a request without the samples that are answered already.
 
         Raises:
-            ValueError: a work of that id is here.
+            ValueError: a request with this id was added before.
         """
-        if work.id in self._jobs:
-            raise ValueError(f"found work {work.id!r} twice, expected each id once")
-        job = self._jobs[work.id] = RequestState(work, time.perf_counter())
-        indices = range(work.first_index, work.first_index + len(work))
-        job.molecules = {index: MoleculeState(index) for index in indices if index not in answered}
-        return job
+        if request.id in self._states:
+            raise ValueError(f"found request {request.id!r} twice, expected each id once")
+        state = self._states[request.id] = RequestState(request, time.perf_counter())
+        indices = range(request.first_index, request.first_index + len(request))
+        state.molecules = {index: MoleculeState(index) for index in indices if index not in answered}
+        return state
 
-    def job(self, work: str) -> RequestState | None:
-        """The work of that id, if it is here."""
-        return self._jobs.get(work)
+    def get(self, request_id: str) -> RequestState | None:
+        """Return the request with this id, or None."""
+        return self._states.get(request_id)
 
-    def tell(self, event: Event) -> None:
-        """Note what happened on the way."""
+    def emit(self, event: Event) -> None:
+        """Add an event for the client."""
         self._events.append(event)
 
-    def told(self) -> list[Event]:
-        """What has happened since the last call."""
+    def take_events(self) -> list[Event]:
+        """Return the events since the last call."""
         events, self._events = self._events, []
         return events
 
-    def answer(self, job: RequestState, molecule: MoleculeState, event: Sampled | Scored | Encoded | Failed) -> None:
-        """Note what became of a molecule, and with the last of a work that it is done."""
+    def answer(
+        self, request_state: RequestState, molecule: MoleculeState, event: Sampled | Scored | Encoded | Failed
+    ) -> None:
+        """Finish a sample with its answer, and with the last sample the request."""
         self._events.append(event)
-        self.tally.answer(event, molecule.nfe)
-        job.nfe += molecule.nfe
-        del job.molecules[molecule.index]
-        self.close_if_done(job)
+        self.stats.record_answer(event, molecule.nfe)
+        request_state.nfe += molecule.nfe
+        del request_state.molecules[molecule.index]
+        self.close_if_done(request_state)
 
-    def close_if_done(self, job: RequestState) -> None:
-        """A work without molecules to come has ended."""
-        if job.molecules or self._jobs.pop(job.work.id, None) is None:
+    def close_if_done(self, state: RequestState) -> None:
+        """Remove the request and emit `Done` if all its samples are finished."""
+        if state.molecules or self._states.pop(state.request.id, None) is None:
             return
         now = time.perf_counter()
-        began = job.began or now
-        self._events.append(Done(job.work.id, 1e3 * (began - job.came), 1e3 * (now - began), job.nfe))
+        started = state.started or now
+        self._events.append(Done(state.request.id, 1e3 * (started - state.arrived), 1e3 * (now - started), state.nfe))
 
     def clear(self) -> None:
-        """Forget all works."""
-        self._jobs.clear()
+        """Remove all requests."""
+        self._states.clear()

@@ -1,4 +1,4 @@
-"""The rows on the device: slots by lane and size class, and the steps on their way."""
+"""The model runner: it holds the rows on the device and runs their solver steps."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,8 @@ import torch
 
 from enflow.model.flow.ode.dopri5 import SolverState
 from enflow.model.flow.velocity import Velocity
-from enflow.service.engine.batch_key import BatchKey, Lane, StepKind
+from enflow.service.engine.batch_key import BatchKey, StepKind
+from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cuda_graphs import CudaGraphs
 from enflow.service.engine.flow_adapter import FlowAdapter
 from enflow.service.engine.requests import RowState
@@ -17,44 +18,42 @@ from enflow.service.protocol.status import RowKey, SavedRow
 
 
 class ModelRunner:
-    """Pools, and flights that have not landed.
+    """A pool of slots for each batch key, and the steps in flight.
 
     Args:
-        translator: whose velocity moves the rows.
-        lanes, sizes: a pool for each pair of them, and another for paths in double precision.
-        slots: of each pool.
-        max_steps: attempts after which a row is given up.
-        lag: flights that may be under way when the caller goes on.
+        adapter: the model.
+        config: the size classes, the slots of each pool, `max_steps`, and `lag`, the number of steps that may be in
+            flight after `collect`.
     """
 
-    def __init__(
-        self,
-        translator: FlowAdapter,
-        lanes: Sequence[Lane],
-        sizes: Sequence[int],
-        slots: int,
-        max_steps: int,
-        lag: int,
-    ) -> None:
-        t, static = translator, translator.device.type == "cuda"
-        self._replays = [CudaGraphs(velocity) for velocity in (t.velocity, t.fine_velocity)] if static else []
-        velocity, fine = self._replays or (t.velocity, t.fine_velocity)
-        ways: dict[StepKind, tuple[Velocity, torch.dtype]] = {
-            "path": (velocity, t.dtype),
-            "fine": (fine, torch.float64),
+    def __init__(self, adapter: FlowAdapter, config: EngineConfig) -> None:
+        static = adapter.device.type == "cuda"
+        velocities = adapter.velocity, adapter.fine_velocity
+        self._graphs = [CudaGraphs(velocity) for velocity in velocities] if static else []
+        velocity, fine_velocity = self._graphs or velocities
+        kinds: dict[StepKind, tuple[Velocity, torch.dtype]] = {
+            "path": (velocity, adapter.dtype),
+            "fine": (fine_velocity, torch.float64),
         }
         self._pools = {
-            BatchKey(lane, kind, size): SlotPool(moved_by, slots, size, t.n_features, dtype, t.device, static)
-            for lane in lanes
-            for kind, (moved_by, dtype) in ways.items()
-            for size in sizes
+            BatchKey(lane, kind, size): SlotPool(
+                kind_velocity, config.slots, size, adapter.n_features, dtype, adapter.device, static
+            )
+            for lane in LANES
+            for kind, (kind_velocity, dtype) in kinds.items()
+            for size in config.sizes
         }
-        self._max_steps, self._lag = max_steps, lag
-        self._flights: deque[tuple[list[RowState], InFlightStep]] = deque()
+        self._max_steps, self._lag = config.max_steps, config.lag
+        self._in_flight: deque[tuple[list[RowState], InFlightStep]] = deque()
 
-    def launch(self, rows: list[RowState], starts: Mapping[RowState, RowStart]) -> None:
-        """Let rows of one pool attempt a step; those in `starts` set out with it, those saved go on from there."""
-        pool = self._pool(rows[0])
+    def submit(self, rows: list[RowState], starts: Mapping[RowState, RowStart]) -> None:
+        """Attempt one solver step with rows of one batch key.
+
+        Args:
+            rows: rows on the device, rows with a saved state, and rows in `starts`.
+            starts: the initial values of rows that begin.
+        """
+        pool = self._pools[rows[0].batch_key]
         for row in rows:
             if row.slot is None and row.saved is not None:
                 state = SolverState(*(torch.from_numpy(np.asarray(field)) for field in row.saved.state))
@@ -63,34 +62,35 @@ class ModelRunner:
             for row, slot in zip(starts, pool.start(list(starts.values())), strict=True):
                 row.slot = slot
         slots = [row.slot for row in rows if row.slot is not None]
-        self._flights.append((rows, pool.step(slots, self._max_steps)))
+        self._in_flight.append((rows, pool.step(slots, self._max_steps)))
 
-    def landed(self, *, all_of_them: bool) -> Iterator[tuple[list[RowState], InFlightStep]]:
-        """The flights whose flags are due, oldest first."""
-        while len(self._flights) > (0 if all_of_them else self._lag):
-            yield self._flights.popleft()
+    def collect(self, *, everything: bool) -> Iterator[tuple[list[RowState], InFlightStep]]:
+        """Yield the rows and results of steps in flight, oldest first.
 
-    def shrink(self) -> None:
-        """Give back what memory can be had again: captured graphs, and on a GPU what torch keeps for later."""
-        for replay in self._replays:
-            replay.forget()
+        Args:
+            everything: False leaves the newest `lag` steps in flight.
+        """
+        while len(self._in_flight) > (0 if everything else self._lag):
+            yield self._in_flight.popleft()
+
+    def free_memory(self) -> None:
+        """Give up memory that can be allocated again: captured graphs, and torch's cache on a GPU."""
+        for graphs in self._graphs:
+            graphs.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def vacate(self, row: RowState) -> None:
-        """Take a row off the device, if it is there."""
+    def release(self, row: RowState) -> None:
+        """Free the slot of a row, if it has one."""
         if row.slot is not None:
-            self._pool(row).release(row.slot)
+            self._pools[row.batch_key].release(row.slot)
             row.slot = None
 
     def save(self, rows: Sequence[RowState]) -> dict[RowKey, SavedRow]:
-        """Where these rows stand, for `launch` elsewhere; those without a slot stand nowhere."""
+        """Return the states of those rows that have a slot; `submit` of another engine continues from them."""
         saved = {}
-        for group, pool in self._pools.items():
-            here = {row: row.slot for row in rows if row.slot is not None and row.group == group}
-            for row, state in zip(here, pool.read(list(here.values())) if here else (), strict=True):
+        for key, pool in self._pools.items():
+            slots = {row: row.slot for row in rows if row.slot is not None and row.batch_key == key}
+            for row, state in zip(slots, pool.read(list(slots.values())) if slots else (), strict=True):
                 saved[row.key] = SavedRow(tuple(field.numpy() for field in state), tuple(row.frames))
         return saved
-
-    def _pool(self, row: RowState) -> SlotPool:
-        return self._pools[row.group]

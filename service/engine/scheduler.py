@@ -1,12 +1,15 @@
-"""Which molecules step next: fair shares between requests and lanes, within a budget; plain Python, no torch.
+"""The scheduler: it chooses the rows of the next step. Plain Python, no torch.
 
-The unit is a row: one molecule, or one draw of its likelihood. A step takes rows that may share a forward (one group)
-up to the group's room. Who goes first is decided by virtual time (start-time fair queueing: Goyal, Vin and Cheng,
-SIGCOMM 1996): service received, divided by weight, first among lanes, then among the works of a lane. One rule does
-what a deficit round robin over lanes, equal shares and ageing would do in three: who waits does not advance, and so
-comes first; who was idle starts at the present and has saved nothing up. A new work starts a little before the present:
-by this head start a small one is done before the large ones go on, and none can hold them up for longer than that.
-While a small new one is about, steps are brief, since it waits for the end of each.
+A step takes rows with one batch key, since only these may share a forward pass. The choice is start-time fair queueing
+(Goyal, Vin and Cheng, SIGCOMM 1996) on two levels: among the lanes by weight, and in a lane among the requests with
+equal weights. Every lane and every request has a start tag: the service it has received, divided by its weight. The
+smallest start tag goes first. A lane or a request that had no rows starts again at the current virtual time, so that
+idle time earns nothing.
+
+Two additions favour short requests:
+- A new request starts a fixed credit before the virtual time (the warp of borrowed-virtual-time scheduling: Duda and
+  Cheriton, SOSP 1999). A short request is finished within this credit; a long one cannot use more than it.
+- While a short request uses its credit, the steps of its lane are short, because the request waits for each of them.
 """
 
 import heapq
@@ -20,253 +23,275 @@ from enflow.service.protocol.status import RowKey
 
 Key = Hashable
 
-AGEING = 0.5
-"""How fast a lane's present goes on where only new works are served. It keeps an old work a quarter of the device while
-small new ones come without end; at 1 a new work would have no lead over one that is alone."""
+AGING = 0.5
+"""The part of the mean service of a lane's requests by which its virtual time advances at least.
 
+With 0.5 an old request keeps a quarter of the device under an endless stream of short new requests. With 1 a new
+request would gain nothing over an old request that was alone."""
 
-SMALL = 4
-"""A work is small if so many like it fill a brief step."""
+SHORT_REQUEST = 1 / 4
+"""A request is short if its rows fill at most this part of a short step."""
 
 
 @dataclass(eq=False)
 class Row:
-    """A molecule on its way, or one draw of its likelihood; the engine's own data about it hang on by subclassing.
+    """A row as the scheduler sees it.
 
-    group: what may share a forward. cost: of its next step, in any unit shared by all rows.
+    Attributes:
+        request_id: the request that the row belongs to.
+        index: the index of the sample.
+        lane: the lane that is charged for the row.
+        batch_key: rows with equal keys may share a step.
+        cost: the cost of the row's next step, in any unit that all rows share.
+        draw: the number of the draw of a likelihood, from 0.
+        state: "running" from the first step on.
     """
 
-    work: str
+    request_id: str
     index: int
     lane: str
-    group: Key
+    batch_key: Key
     cost: float
     draw: int = 0
     state: Literal["waiting", "running", "finished"] = "waiting"
 
     @property
     def key(self) -> RowKey:
-        """What names the row: work, index, draw."""
-        return self.work, self.index, self.draw
+        """The identity of the row: request, index, draw."""
+        return self.request_id, self.index, self.draw
 
 
 R = TypeVar("R", bound=Row)
 
 
 @dataclass
-class _Flow(Generic[R]):
-    """The rows of one work in one lane, by group, in the order of their coming; its virtual time; when it came.
+class _RequestQueue(Generic[R]):
+    """The rows of one request in one lane, by batch key, in the order of their arrival.
 
-    It is new until its time reaches `debut`.
+    Attributes:
+        arrival: the number of the request in the order of arrival; it decides between equal start tags.
+        start_tag: the virtual time at which the next service starts.
+        credit_end: the start tag at which the credit of a new request is used up.
     """
 
     arrival: int
-    time: float = -math.inf
-    debut: float = -math.inf
-    groups: dict[Key, dict[RowKey, R]] = field(default_factory=dict)
+    start_tag: float = -math.inf
+    credit_end: float = -math.inf
+    rows: dict[Key, dict[RowKey, R]] = field(default_factory=dict)
 
-    def hurries(self, few: float) -> bool:
-        """Whether it is new and small, so that it waits for its steps rather than for the device."""
-        return self.time < self.debut and sum(len(rows) for rows in self.groups.values()) <= max(1.0, few)
+    @property
+    def priority(self) -> tuple[float, int]:
+        """The order of service: the smallest goes first."""
+        return self.start_tag, self.arrival
 
-    def head(self) -> R:
-        return next(iter(next(iter(self.groups.values())).values()))
+    def is_new_and_short(self, max_rows: float) -> bool:
+        """Return True if the request still uses its credit and has at most `max_rows` rows (or one)."""
+        return self.start_tag < self.credit_end and sum(map(len, self.rows.values())) <= max(1.0, max_rows)
+
+    def first(self) -> R:
+        """Return the oldest row."""
+        return next(iter(next(iter(self.rows.values())).values()))
 
 
 @dataclass
-class _Lane(Generic[R]):
-    """A lane's weight and virtual time, the present in the virtual time of its flows, and those that have rows."""
+class _LaneQueue(Generic[R]):
+    """The requests of one lane that have rows.
+
+    Attributes:
+        weight: the lane's share of the device.
+        start_tag: the service that the lane has received, divided by its weight.
+        virtual_time: the virtual time of the lane's requests.
+    """
 
     weight: float
-    time: float = 0.0
-    present: float = 0.0
-    flows: dict[str, _Flow[R]] = field(default_factory=dict)
+    start_tag: float = 0.0
+    virtual_time: float = 0.0
+    requests: dict[str, _RequestQueue[R]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Entry(Generic[R]):
     deadline: float | None
     rows: dict[RowKey, R] = field(default_factory=dict)
-    flows: dict[str, _Flow[R]] = field(default_factory=dict)
+    queues: dict[str, _RequestQueue[R]] = field(default_factory=dict)
 
 
 class Scheduler(Generic[R]):
-    """Rows waiting and running, and the choice of the next step.
+    """Waiting and running rows, and the choice of the next step.
 
     Args:
-        weights: the lanes and their shares of the device while all have work.
-        room: how many rows of a group one step may take; at least 1.
-        slots: how many rows of a lane's group may be running, that is have a state on the device; at least its room.
-        head_start: service, in units of cost, that a new work may have before the others of its lane go on.
-        brief: the room of a step while one of several works is new and small; None = as ever.
+        weights: the lanes and their shares of the device while all lanes have rows.
+        max_rows: the largest number of rows in a step, by batch key; at least 1.
+        slots: the rows of one lane and batch key that may hold a state on the device; at least `max_rows`.
+        initial_credit: the service, in units of cost, that a new request may receive before older ones continue.
+        short_step_rows: the rows of a step while a new and short request waits; None = `max_rows`.
     """
 
     def __init__(
         self,
         weights: Mapping[Any, float],
-        room: Callable[[Any], int],
+        max_rows: Callable[[Any], int],
         slots: int,
-        head_start: float = 0.0,
-        brief: Callable[[Any], int] | None = None,
+        initial_credit: float = 0.0,
+        short_step_rows: Callable[[Any], int] | None = None,
     ) -> None:
-        self._lanes: dict[str, _Lane[R]] = {name: _Lane(weight) for name, weight in weights.items()}
-        self._room, self._brief = room, brief or room
-        self._slots, self._head_start = slots, head_start
+        self._lanes: dict[str, _LaneQueue[R]] = {name: _LaneQueue(weight) for name, weight in weights.items()}
+        self._max_rows, self._short_step_rows = max_rows, short_step_rows or max_rows
+        self._slots, self._initial_credit = slots, initial_credit
         self._entries: dict[str, _Entry[R]] = {}
         self._running: dict[tuple[str, Key], int] = {}
         self._arrivals = 0
-        self._present = 0.0
+        self._virtual_time = 0.0
 
-    def add(self, work: str, rows: Iterable[R], deadline: float | None = None) -> None:
-        """Let rows of a work wait for their turn; a work may gain rows as it goes.
+    def add(self, request_id: str, rows: Iterable[R], deadline: float | None = None) -> None:
+        """Add waiting rows of a request; a request may gain rows later.
 
         Raises:
-            ValueError: a row of that key is already here.
+            ValueError: a row with the same key was added before.
         """
-        entry = self._entries.setdefault(work, _Entry(deadline))
+        entry = self._entries.setdefault(request_id, _Entry(deadline))
         for row in rows:
             if row.key in entry.rows:
-                raise ValueError(f"found row {row.key} twice, expected each once")
+                raise ValueError(f"found row {row.key} twice, expected each row once")
             entry.rows[row.key] = row
-            self._enter(row)
+            self._enqueue(row)
 
-    def batch(self) -> list[R]:
-        """The rows of the next step, now running and charged for it; empty if nothing can step.
+    def schedule(self) -> list[R]:
+        """Return the rows of the next step, running and charged for it; an empty list if there are no rows.
 
-        The work that has had least chooses the group, and the rest of the room is shared fairly among all works with
-        rows of that group: rows already on their way first, so that few are parked half-way.
+        The request with the smallest start tag chooses the batch key. All requests of the lane with rows of this key
+        share the step. Rows that are running go before rows that wait, so that few unfinished rows are parked.
         """
-        lane = min((lane for lane in self._lanes.values() if lane.flows), key=lambda lane: lane.time, default=None)
+        lane = min((q for q in self._lanes.values() if q.requests), key=lambda q: q.start_tag, default=None)
         if lane is None:
             return []
-        first = min(lane.flows.values(), key=_precedence)
-        self._present = lane.time
-        rows = self._fill(lane, first.head())
-        # The present goes on with everybody's service, so that no stream of new works stays ahead of an old one.
-        lane.present += AGEING * sum(row.cost for row in rows) / len(lane.flows)
+        self._virtual_time = lane.start_tag
+        rows = self._choose(lane, min(lane.requests.values(), key=lambda queue: queue.priority).first())
+        # The virtual time advances with the service of all, so that no stream of new requests stays before an old one.
+        lane.virtual_time += AGING * sum(row.cost for row in rows) / len(lane.requests)
         for row in rows:
-            lane.time += row.cost / lane.weight
-            flow = lane.flows[row.work]
-            flow.time += row.cost
-            lane.present = max(lane.present, flow.time)
-            self._start(row)
+            lane.start_tag += row.cost / lane.weight
+            queue = lane.requests[row.request_id]
+            queue.start_tag += row.cost
+            lane.virtual_time = max(lane.virtual_time, queue.start_tag)
+            self._set_running(row)
         return rows
 
-    def move(self, row: R, lane: str, group: Key, cost: float) -> None:
-        """Send a running row to another group, where it waits for its next step."""
-        self._leave(row)
-        row.lane, row.group, row.cost = lane, group, cost
+    def move(self, row: R, lane: str, batch_key: Key, cost: float) -> None:
+        """Move a row to another batch key, where it waits for its next step."""
+        self._dequeue(row)
+        row.lane, row.batch_key, row.cost = lane, batch_key, cost
         row.state = "waiting"
-        self._enter(row)
+        self._enqueue(row)
 
     def finish(self, row: R) -> bool:
-        """Take a row out; whether it was the last of its work."""
-        self._leave(row)
+        """Remove a row; return True if it was the last row of its request."""
+        self._dequeue(row)
         row.state = "finished"
-        entry = self._entries[row.work]
+        entry = self._entries[row.request_id]
         del entry.rows[row.key]
         if not entry.rows:
-            del self._entries[row.work]
+            del self._entries[row.request_id]
         return not entry.rows
 
-    def abort(self, work: str) -> list[R]:
-        """Take all rows of a work out, waiting or running; none if the work is not here (it may just have ended)."""
-        rows = list(self._entries[work].rows.values()) if work in self._entries else []
+    def abort(self, request_id: str) -> list[R]:
+        """Remove and return all rows of a request; an empty list if the request has none."""
+        rows = self.rows(request_id)
         for row in rows:
             self.finish(row)
         return rows
 
     def expired(self, now: float) -> list[str]:
-        """The works whose deadline has passed."""
+        """Return the requests whose deadline has passed."""
         return [name for name, entry in self._entries.items() if entry.deadline is not None and entry.deadline <= now]
 
-    def rows(self, work: str | None = None) -> list[R]:
-        """All rows that are not finished, or those of a work."""
-        entries = self._entries.values() if work is None else filter(None, [self._entries.get(work)])
+    def rows(self, request_id: str | None = None) -> list[R]:
+        """Return all rows that are not finished, or only the rows of one request."""
+        entries = self._entries.values() if request_id is None else filter(None, [self._entries.get(request_id)])
         return [row for entry in entries for row in entry.rows.values()]
 
     @property
     def running(self) -> int:
-        """Rows that have a state on the device."""
+        """The number of rows that have taken a step."""
         return sum(self._running.values())
 
     @property
     def waiting(self) -> int:
-        """Rows that have none yet."""
+        """The number of rows that have not taken a step yet."""
         return sum(len(entry.rows) for entry in self._entries.values()) - self.running
 
     @property
-    def works(self) -> int:
-        """Works with rows here."""
+    def n_requests(self) -> int:
+        """The number of requests with rows."""
         return len(self._entries)
 
-    def _fill(self, lane: _Lane[R], head: R) -> list[R]:
-        group = head.group
-        few = self._brief(group) / SMALL
-        hurried = [flow for flow in lane.flows.values() if flow.hurries(few)] if len(lane.flows) > 1 else []
-        flows = [flow for flow in lane.flows.values() if group in flow.groups]
-        free = _Free(self._slots - self._running.get((head.lane, group), 0))
-        taken = _fairly(flows, group, (self._brief if hurried else self._room)(group), free)
-        # Those in a hurry step with everybody, however many there are.
-        waiting = (row for flow in hurried for row in flow.groups.get(group, {}).values() if row not in taken)
-        room = self._room(group) - len(taken)
-        return taken + [row for row in islice(waiting, max(0, room)) if free.take(row)]
+    def _choose(self, lane: _LaneQueue[R], first: R) -> list[R]:
+        key, queues = first.batch_key, list(lane.requests.values())
+        limit = SHORT_REQUEST * self._short_step_rows(key)
+        short = [queue for queue in queues if queue.is_new_and_short(limit)] if len(queues) > 1 else []
+        free = _FreeSlots(self._slots - self._running.get((first.lane, key), 0))
+        max_rows = self._max_rows(key)
+        rows = _fair_share(queues, key, self._short_step_rows(key) if short else max_rows, free)
+        # All rows of short requests take part, also beyond the rows of a short step.
+        others = (row for queue in short for row in queue.rows.get(key, {}).values() if row not in rows)
+        return rows + [row for row in islice(others, max(0, max_rows - len(rows))) if free.take(row)]
 
-    def _start(self, row: R) -> None:
+    def _set_running(self, row: R) -> None:
         if row.state == "waiting":
             row.state = "running"
-            self._running[row.lane, row.group] = self._running.get((row.lane, row.group), 0) + 1
+            self._running[row.lane, row.batch_key] = self._running.get((row.lane, row.batch_key), 0) + 1
 
-    def _enter(self, row: R) -> None:
+    def _enqueue(self, row: R) -> None:
         lane = self._lanes[row.lane]
-        if not lane.flows:
-            lane.time = max(lane.time, self._present)
-        if row.work not in lane.flows:
-            self._arrivals += 1
-            flow = self._entries[row.work].flows.setdefault(row.lane, _Flow(self._arrivals))
-            if flow.time < lane.present - self._head_start:
-                flow.time, flow.debut = lane.present - self._head_start, lane.present
-            lane.flows[row.work] = flow
-        lane.flows[row.work].groups.setdefault(row.group, {})[row.key] = row
+        if not lane.requests:
+            lane.start_tag = max(lane.start_tag, self._virtual_time)
+        if row.request_id not in lane.requests:
+            lane.requests[row.request_id] = self._queue(row, lane)
+        lane.requests[row.request_id].rows.setdefault(row.batch_key, {})[row.key] = row
 
-    def _leave(self, row: R) -> None:
+    def _queue(self, row: R, lane: _LaneQueue[R]) -> _RequestQueue[R]:
+        self._arrivals += 1
+        queue = self._entries[row.request_id].queues.setdefault(row.lane, _RequestQueue(self._arrivals))
+        earliest = lane.virtual_time - self._initial_credit
+        if queue.start_tag < earliest:
+            queue.start_tag, queue.credit_end = earliest, lane.virtual_time
+        return queue
+
+    def _dequeue(self, row: R) -> None:
         if row.state == "running":
-            self._running[row.lane, row.group] -= 1
-        flows = self._lanes[row.lane].flows
-        flow = flows[row.work]
-        del flow.groups[row.group][row.key]
-        if not flow.groups[row.group]:
-            del flow.groups[row.group]
-        if not flow.groups:
-            del flows[row.work]
+            self._running[row.lane, row.batch_key] -= 1
+        requests = self._lanes[row.lane].requests
+        queue = requests[row.request_id]
+        del queue.rows[row.batch_key][row.key]
+        if not queue.rows[row.batch_key]:
+            del queue.rows[row.batch_key]
+        if not queue.rows:
+            del requests[row.request_id]
 
 
 @dataclass
-class _Free:
-    """Slots that nobody holds."""
+class _FreeSlots:
+    """The number of free slots on the device."""
 
-    slots: int
+    count: int
 
     def take(self, row: Row) -> bool:
-        """Whether a row may step: it runs, or there is a slot for it, which it then has."""
+        """Return True if the row is running, or else if there is a slot for it, which it takes."""
         if row.state == "running":
             return True
-        self.slots -= 1
-        return self.slots >= 0
+        self.count -= 1
+        return self.count >= 0
 
 
-def _fairly(flows: list[_Flow[R]], group: Key, room: int, free: _Free) -> list[R]:
-    queue = [(*_precedence(flow), iter(flow.groups[group].values())) for flow in flows]
-    heapq.heapify(queue)
+def _fair_share(queues: Iterable[_RequestQueue[R]], key: Key, max_rows: int, free: _FreeSlots) -> list[R]:
+    """Take rows one by one from the request with the smallest start tag, which then advances by the row's cost."""
+    heap = [(*queue.priority, iter(queue.rows[key].values())) for queue in queues if key in queue.rows]
+    heapq.heapify(heap)
     taken: list[R] = []
-    while queue and len(taken) < max(1, room):
-        time, arrival, rows = heapq.heappop(queue)
+    while heap and len(taken) < max(1, max_rows):
+        start_tag, arrival, rows = heapq.heappop(heap)
         row = next((row for row in rows if free.take(row)), None)
         if row is not None:
             taken.append(row)
-            heapq.heappush(queue, (time + row.cost, arrival, rows))
+            heapq.heappush(heap, (start_tag + row.cost, arrival, rows))
     return taken
-
-
-def _precedence(flow: _Flow[Any]) -> tuple[float, int]:
-    return flow.time, flow.arrival

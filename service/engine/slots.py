@@ -1,4 +1,4 @@
-"""Slots on the device: rows of one size class, and the steps that some of them take together."""
+"""Slots on the device: the solver states of rows with one batch key."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from enflow.model.flow.velocity import Velocity
 
 
 class RowStart(NamedTuple):
-    """Where a row sets out: x (N, 3), h (N, F), its time, its goal, its tolerances."""
+    """The initial value of a row: x (N, 3), h (N, F), the first and the last time, the tolerances."""
 
     x: Tensor
     h: Tensor
@@ -23,7 +23,7 @@ class RowStart(NamedTuple):
 
 
 class StepFlags(NamedTuple):
-    """What the host must know of each row after a step."""
+    """The facts about each row that the host reads after a step."""
 
     t: list[float]
     nfe: list[int]
@@ -32,25 +32,37 @@ class StepFlags(NamedTuple):
 
 
 class InFlightStep(NamedTuple):
-    """A step on its way through the device; its `packed` flags are on the host once it has `landed`."""
+    """A step that the device may still compute.
+
+    Attributes:
+        step: the result, on the device.
+        packed: the flags, on the host once `copied` has happened.
+        copied: None on a CPU, where the flags are there at once.
+    """
 
     step: Step
     packed: Tensor
-    landed: torch.cuda.Event | None
+    copied: torch.cuda.Event | None
 
     def flags(self) -> StepFlags:
-        """What came of it, row by row; waits for it."""
-        if self.landed is not None:
-            self.landed.synchronize()
+        """Wait for the step and return its flags, row by row."""
+        if self.copied is not None:
+            self.copied.synchronize()
         t, nfe, status, accepted = self.packed.tolist()
         return StepFlags(t, [int(n) for n in nfe], [int(s) for s in status], [bool(a) for a in accepted])
 
 
 class SlotPool:
-    """A fixed number of slots for molecules of at most `n_atoms` atoms.
+    """A fixed number of slots for rows of one batch key.
 
-    A device that replays captured shapes gets few of them: with `static`, rows are padded to a power of two with a
-    slot that is always vacant, and atoms to the class. Elsewhere a step is cut to its rows and its largest molecule.
+    Args:
+        velocity: the velocity that moves the rows.
+        slots: the number of slots.
+        n_atoms: the size class.
+        n_features: features per atom.
+        dtype, device: of the states.
+        static: True pads the rows of a step to a power of two with an empty slot and the atoms to the size class, so
+            that captured graphs see few shapes. False cuts a step to its rows and to its largest molecule.
     """
 
     def __init__(
@@ -68,25 +80,25 @@ class SlotPool:
         self._state = dopri5.vacant(slots + 1, n_atoms, n_features, dtype, device)
         self._n_atoms = [0] * (slots + 1)
         self._free = list(reversed(range(slots)))
-        self._vacant = slots
+        self._empty = slots
 
     def start(self, starts: Sequence[RowStart]) -> list[int]:
-        """Give each row a slot and its first derivative; costs two evaluations each."""
+        """Give each row a slot and evaluate its first derivative; this takes two evaluations each."""
         x, h = self._batch([start.x for start in starts]), self._batch([start.h for start in starts])
         n_atoms = torch.tensor([len(start.x) for start in starts] + [0] * (len(x) - len(starts)), device=x.device)
         mask = torch.arange(x.shape[1], device=x.device) < n_atoms[:, None]
-        idle = [(0.0, 0.0, 1.0, 1.0)] * (len(x) - len(starts))
-        scalars = x.new_tensor([start[2:] for start in starts] + idle).unbind(1)
-        return self._seat(dopri5.init(self._velocity, x, h, mask, *scalars), [len(start.x) for start in starts])
+        padding = [(0.0, 0.0, 1.0, 1.0)] * (len(x) - len(starts))
+        scalars = x.new_tensor([start[2:] for start in starts] + padding).unbind(1)
+        return self._assign(dopri5.init(self._velocity, x, h, mask, *scalars), [len(start.x) for start in starts])
 
     def resume(self, saved: SolverState) -> int:
-        """Give a row that was read from a pool a slot again."""
+        """Give a slot to a row that `read` returned."""
         dtype, device = self._state.x.dtype, self._state.x.device
         moved = SolverState(*(f.to(device, dtype if f.is_floating_point() else f.dtype) for f in saved))
-        return self._seat(moved, [int(saved.mask.sum())])[0]
+        return self._assign(moved, [int(saved.mask.sum())])[0]
 
     def step(self, slots: Sequence[int], max_steps: int) -> InFlightStep:
-        """Let the rows of these slots attempt one step; the answer's rows are in their order, then padding."""
+        """Attempt one step with the rows of these slots; the result has the rows in this order, then padding."""
         index = self._index(slots)
         width = self._state.x.shape[1] if self._static else max(self._n_atoms[slot] for slot in slots)
         step = dopri5.step(self._velocity, dopri5.select(self._state, index, width), max_steps)
@@ -95,14 +107,14 @@ class SlotPool:
         packed = torch.stack([f.to(torch.float64) for f in (state.t, state.nfe, state.status, step.accepted)])
         if packed.device.type != "cuda":
             return InFlightStep(step, packed, None)
-        # Only a copy to pinned memory does not wait for the device.
+        # A copy to memory that is not pinned would wait for the device.
         host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True).copy_(packed, non_blocking=True)
-        landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        landed.record()
-        return InFlightStep(step, host, landed)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        return InFlightStep(step, host, copied)
 
     def read(self, slots: Sequence[int]) -> list[SolverState]:
-        """The states of these rows on the host, each without padding."""
+        """Return the states of these rows on the host, each without padding."""
         rows = SolverState(*(field.cpu() for field in dopri5.select(self._state, self._index(slots))))
         return [
             SolverState(*(f[i : i + 1] if f.ndim == 1 else f[i : i + 1, : self._n_atoms[slot]] for f in rows))
@@ -110,29 +122,29 @@ class SlotPool:
         ]
 
     def release(self, slot: int) -> None:
-        """Free a slot; what stands in it is overwritten by the next row."""
+        """Free a slot; the next row overwrites its state."""
         self._free.append(slot)
 
-    def _seat(self, state: SolverState, n_atoms: Sequence[int]) -> list[int]:
+    def _assign(self, state: SolverState, n_atoms: Sequence[int]) -> list[int]:
         slots = [self._free.pop() for _ in n_atoms]
         for slot, n in zip(slots, n_atoms, strict=True):
             self._n_atoms[slot] = n
-        index = torch.tensor(slots + [self._vacant] * (len(state.t) - len(slots)), device=state.t.device)
+        index = torch.tensor(slots + [self._empty] * (len(state.t) - len(slots)), device=state.t.device)
         self._state = dopri5.place(self._state, index, state)
         return slots
 
     def _index(self, slots: Sequence[int]) -> Tensor:
-        padding = _rows(len(slots)) - len(slots) if self._static else 0
-        return torch.tensor([*slots, *[self._vacant] * padding], device=self._state.t.device)
+        padding = _padded_count(len(slots)) - len(slots) if self._static else 0
+        return torch.tensor([*slots, *[self._empty] * padding], device=self._state.t.device)
 
     def _batch(self, rows: Sequence[Tensor]) -> Tensor:
         width = self._state.x.shape[1] if self._static else max(len(row) for row in rows)
-        count = _rows(len(rows)) if self._static else len(rows)
+        count = _padded_count(len(rows)) if self._static else len(rows)
         batch = torch.zeros(count, width, rows[0].shape[-1], dtype=self._state.x.dtype)
         for target, row in zip(batch, rows, strict=False):
             target[: len(row)] = row
         return batch.to(self._state.x.device)
 
 
-def _rows(n: int) -> int:
+def _padded_count(n: int) -> int:
     return 1 << (n - 1).bit_length()

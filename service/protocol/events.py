@@ -1,4 +1,4 @@
-"""What the engine reports about a request."""
+"""The events by which an engine answers a request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from enflow.service.protocol.requests import LatentArrays
 
 @dataclass(frozen=True)
 class Frame:
-    """A molecule on its way: positions (N, 3) in angstrom, features (N, F), and the atomic numbers they mean by now."""
+    """A state along the path at time t: positions (N, 3) in angstrom, features (N, F) and their atomic numbers (N,)."""
 
     t: float
     nfe: int
@@ -23,12 +23,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Scored:
-    """A molecule's negative log-likelihood in nats, with its parts (each a negative log, so that they sum to nll).
+    """The negative log-likelihood of a molecule in nats.
 
-    parts: "base", "divergence", "dequantizer", "n_atoms". std_error: Monte Carlo error over probes and draws, None
-    where there is nothing to estimate it from. quadrature_error: the Gauss-Kronrod estimate, in nats. Of the draw that
-    weighs most: path, (t, log p_t of the state there) along the way from data to base, where the divergence is exact;
-    atoms, what each atom takes of the part "base".
+    Attributes:
+        parts: negative logarithms that sum to `nll`: "base", "divergence", "dequantizer", "n_atoms".
+        std_error: the Monte Carlo error over probes and draws; None = only one of each.
+        nfe: evaluations of the velocity.
+        quadrature_error: the estimate of the Gauss-Kronrod rule.
+        path: (t, log p_t) along the trajectory of the draw with the largest weight.
+        atoms: the share of each atom in the part "base", in the same draw.
     """
 
     id: str
@@ -45,7 +48,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A finished molecule: atomic numbers (N,), positions (N, 3) in angstrom."""
+    """A molecule that was generated: atomic numbers (N,), positions (N, 3) in angstrom."""
 
     id: str
     index: int
@@ -64,7 +67,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A molecule's latent."""
+    """The latent of a molecule."""
 
     id: str
     index: int
@@ -75,7 +78,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Progress:
-    """A molecule on its way. May be told again after a crash; `frame` is the newest requested frame just passed."""
+    """An accepted step of the solver, with the last frame that it passed. After a crash steps may be repeated."""
 
     id: str
     index: int
@@ -85,7 +88,7 @@ class Progress:
 
 
 class Reason(StrEnum):
-    """Why a molecule failed."""
+    """The reason why a sample failed."""
 
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
@@ -99,7 +102,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Failed:
-    """A molecule that will not come, why, and what was found."""
+    """A sample that failed, with the reason and a sentence for the caller."""
 
     id: str
     index: int
@@ -109,7 +112,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a work: the time its first molecule waited, the time its molecules ran (ms), evaluations over all."""
+    """The end of a request: milliseconds before its first step, milliseconds from there to the end, evaluations."""
 
     id: str
     queue_ms: float

@@ -1,9 +1,4 @@
-"""The words between the API and the engine: what is asked for, and what is told back.
-
-Plain values without torch, which cross to the engine's process by pickle. A work holds molecules; each has an index and
-is told about exactly once, by `Sampled`, `Scored`, `Encoded` or `Failed`. `Done` ends every work, exactly once.
-Times of day are seconds since the epoch (`time.time`), because two processes share no other clock.
-"""
+"""The requests to an engine."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -30,7 +25,14 @@ class LatentArrays(NamedTuple):
 
 @dataclass(frozen=True)
 class EstimatorOptions:
-    """How a likelihood is computed; probes are Hutchinson's, draws are the dequantizer's."""
+    """The estimator of a likelihood.
+
+    Attributes:
+        divergence: "exact" or "hutchinson".
+        probes: Hutchinson probes of each draw.
+        draws: draws of the dequantizer.
+        rtol, atol: tolerances of the solver.
+    """
 
     divergence: Divergence = "exact"
     probes: int = 1
@@ -41,11 +43,20 @@ class EstimatorOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSampleRequest:
-    """Generate one molecule per entry of `n_atoms`; None draws its size from p(N). A formula is that of all of them.
+    """Generate molecules; `Sampled` is the answer to each.
 
-    Molecule i of the tuple has index `first_index` + i, and (seed, index) fixes it. `frames` of its path, evenly spaced
-    in t from 0 to 1, come with the molecule; with `progress` every accepted step is told. With `nll` each molecule is
-    scored once it stands, and `Sampled` carries the answer.
+    Attributes:
+        id: names the request in all events.
+        seed: (seed, index) fixes a molecule.
+        n_atoms: one entry per sample; None = drawn from p(N).
+        formula: the formula of all samples, for models that take one.
+        first_index: the index of the first sample.
+        rtol, atol: tolerances of the solver.
+        frames: the number of states along the path that come with each molecule, evenly spaced in t from 0 to 1.
+        nll: scores each molecule when it is finished; `Sampled.likelihood` is the result.
+        progress: reports every accepted step by `Progress`.
+        client: the caller whose share of the queue is used.
+        deadline: the time of day after which unfinished samples fail.
     """
 
     id: str
@@ -67,7 +78,7 @@ class EngineSampleRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLikelihoodRequest:
-    """Score molecules: -log p(molecule) or rather its bound, with parts and standard error."""
+    """Score molecules: a bound of -log p(molecule) in nats; `Scored` is the answer to each."""
 
     id: str
     molecules: tuple[Structure, ...]
@@ -84,7 +95,7 @@ class EngineLikelihoodRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineEncodeRequest:
-    """Take molecules to their latents; (seed, index) fixes the dequantization."""
+    """Map molecules to latents; `Encoded` is the answer to each. (seed, index) fixes the dequantization."""
 
     id: str
     molecules: tuple[Structure, ...]
@@ -102,7 +113,7 @@ class EngineEncodeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineDecodeRequest:
-    """Take latents to molecules; answered by `Sampled`, like a sample with a given latent."""
+    """Map latents to molecules; `Sampled` is the answer to each."""
 
     id: str
     latents: tuple[LatentArrays, ...]

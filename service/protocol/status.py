@@ -1,4 +1,4 @@
-"""The state of an engine as its clients see it."""
+"""The state of an engine, for its clients."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from enflow.service.protocol.events import Frame
 from enflow.service.protocol.requests import EngineRequest
 
 RowKey = tuple[str, int, int]
-"""What names a row: work, index, draw."""
+"""The identity of a row: request, index, draw."""
 
 
 @dataclass(frozen=True)
 class SavedRow:
-    """A molecule half-way: the fields of its solver state for one row without padding, and the frames it has passed."""
+    """An unfinished row: the fields of its solver state without padding, and the frames passed so far."""
 
     state: tuple[NDArray[np.generic], ...]
     frames: tuple[Frame, ...] = ()
@@ -25,23 +25,33 @@ class SavedRow:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What an engine needs to go on: works with the indices already answered, and rows half-way.
+    """The state from which an engine can continue: requests with the indices already answered, and unfinished rows.
 
-    A row without a saved state goes on from its seed; either way it ends in the same molecule.
+    A row without a saved state starts again from its seed. Both lead to the same molecule.
     """
 
-    works: tuple[tuple[EngineRequest, frozenset[int]], ...] = ()
+    requests: tuple[tuple[EngineRequest, frozenset[int]], ...] = ()
     rows: Mapping[RowKey, SavedRow] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What the engine counts. Counters grow from the start of the service, over restarts too; the rest is of now."""
+    """The present state of an engine, and counters since the start of the service.
+
+    Attributes:
+        waiting, running: rows without and with a state on the device.
+        slots: rows of one batch key that may run.
+        requests: unfinished requests.
+        queue_units, queue_limit: cost in the queue and its limit, in pairs of atoms times evaluations.
+        queue_seconds: the time that the queue will take.
+        finished, failed: samples, by kind of answer and by reason.
+        restarts: workers that were replaced.
+    """
 
     waiting: int = 0
     running: int = 0
     slots: int = 0
-    works: int = 0
+    requests: int = 0
     queue_units: float = 0.0
     queue_limit: float = 0.0
     queue_seconds: float = 0.0
@@ -58,7 +68,14 @@ class Stats:
 
 @dataclass(frozen=True)
 class Health:
-    """live: the loop turns (or is being restarted); ready: the device computed a known answer recently."""
+    """The health of an engine.
+
+    Attributes:
+        live: the engine is supervised; a worker that fails is replaced.
+        ready: requests are accepted, and the device computed a known answer recently.
+        reason: why the engine is not ready; empty if it is.
+        step_age: seconds since the last sign of life; infinite before the first.
+    """
 
     live: bool
     ready: bool
@@ -66,8 +83,8 @@ class Health:
     step_age: float
 
 
-class Overloaded(EnflowError):  # noqa: N818 - the state it names is what callers handle
-    """The queue has no room, for this client ("client") or for anybody ("service"); retry in `retry_after` seconds."""
+class Overloaded(EnflowError):  # noqa: N818 - callers handle a state
+    """The queue is full, for this client ("client") or for all ("service"); retry after `retry_after` seconds."""
 
     def __init__(self, scope: Literal["client", "service"], retry_after: float, message: str) -> None:
         super().__init__(message)
@@ -79,4 +96,4 @@ class Overloaded(EnflowError):  # noqa: N818 - the state it names is what caller
 
 
 class Unavailable(EnflowError):  # noqa: N818 - as above
-    """The engine takes no work now: it drains, or it crashed too often."""
+    """The engine accepts no requests now: it drains, or it crashed too often."""

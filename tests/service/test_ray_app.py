@@ -24,11 +24,12 @@ import yaml
 
 from enflow.model.checkpoint import load_particles
 from enflow.model.chem.elements import SYMBOLS
-from enflow.service.client.replica_client import ReplicaStatus
-from enflow.service.engine.core import from_weights, run
+from enflow.service.client.replica_pool import ReplicaStatus
+from enflow.service.engine.core import from_weights
 from enflow.service.protocol.events import Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
 from tests.service.serving import tiny_formula_weights, tiny_particle_weights, tiny_weights
+from tests.stubs import run
 
 pytestmark = [
     pytest.mark.ray,
@@ -105,19 +106,19 @@ class Cluster:
     """The application behind Serve's proxy, and a look at its engines."""
 
     http: httpx.Client
-    stage: Any
+    pool: Any
 
-    def pulses(self) -> dict[str, ReplicaStatus]:
-        return {pulse.replica: pulse for pulse in until(self._felt, "the engines say something")}
+    def statuses(self) -> dict[str, ReplicaStatus]:
+        return {status.replica: status for status in until(self._query, "the engines say something")}
 
     def sees(self, engines: int) -> bool:
         """The application looks for itself, once a second, and is ready with one."""
         device = self.http.get("/health/ready").json().get("device", "")
         return bool(device.startswith(f"{engines} x "))
 
-    def _felt(self) -> Any:
+    def _query(self) -> Any:
         with contextlib.suppress(TimeoutError):  # one that starts, or has just died
-            return asyncio.run(self.stage.pulses())
+            return asyncio.run(self.pool.statuses())
 
 
 @pytest.fixture(scope="module")
@@ -148,20 +149,20 @@ def cluster(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             until(lambda: _ready(http), "ready")
             from ray import serve
 
-            handle = serve.get_deployment_handle("Engine", ray_app.APPLICATION)
-            yield Cluster(http, ray_app.RayReplicaSet(handle, str(weights)))
+            handle = serve.get_deployment_handle("EngineReplica", ray_app.APPLICATION)
+            yield Cluster(http, ray_app.RayReplicaPool(handle, str(weights)))
     until(lambda: not marked("cluster"), "no process is left", 60)
 
 
 def test_the_load_spreads_and_each_engine_makes_the_same_molecules(cluster: Cluster, weights: Path) -> None:
-    before = cluster.pulses()
+    before = cluster.statuses()
     assert len(before) == 2
     until(lambda: cluster.sees(2), "the application has seen both")
     for seed in (4, 5):
         answer = cluster.http.post("/sample", json={"n_molecules": 80, "n_atoms": 9, "seed": seed, "tolerance": 1e-4})
         assert answer.status_code == 200, answer.text
         assert_same(answer.json()["molecules"], expected(weights, 80, seed, 1e-4))
-    after = cluster.pulses()
+    after = cluster.statuses()
     assert all(after[name].stats.finished["sampled"] >= 40 for name in before)
 
 
@@ -174,7 +175,7 @@ def test_a_killed_engine_loses_nothing(cluster: Cluster, weights: Path) -> None:
             event = json.loads(line)
             assert event["event"] != "error", event
             if event["event"] == "progress" and not killed:
-                victim = next(pulse for pulse in cluster.pulses().values() if pulse.stats.works)
+                victim = next(status for status in cluster.statuses().values() if status.stats.requests)
                 os.kill(victim.pid, signal.SIGKILL)
                 killed = True
             if event["event"] == "molecule":
@@ -183,7 +184,7 @@ def test_a_killed_engine_loses_nothing(cluster: Cluster, weights: Path) -> None:
     assert_same(found, expected(weights, count, 6, 1e-5))
     restarts = until(lambda: metric(cluster.http, "enflow_engine_restarts_total"), "the loss is counted")
     assert restarts >= 1
-    two = until(lambda: len(now := cluster.pulses()) == 2 and now, "another replica in its place")
+    two = until(lambda: len(now := cluster.statuses()) == 2 and now, "another replica in its place")
     assert victim.replica not in two
 
 
@@ -193,7 +194,7 @@ def metric(http: httpx.Client, name: str) -> float:
 
 
 def test_an_engine_more_comes_under_load_and_helps(cluster: Cluster) -> None:
-    before = cluster.pulses()
+    before = cluster.statuses()
     assert len(before) == 2
     until(lambda: cluster.sees(2), "the application has seen both")  # it admits, and deals out, by what it has seen
     asked = {"n_molecules": 1000, "n_atoms": 29, "seed": 9, "tolerance": 1e-7}
@@ -206,16 +207,16 @@ def test_an_engine_more_comes_under_load_and_helps(cluster: Cluster) -> None:
                 assert "queue" in answer.read().decode()
                 break
             assert answer.status_code == 200
-        three = until(lambda: len(now := cluster.pulses()) == 3 and now, "a third engine", 240)
+        three = until(lambda: len(now := cluster.statuses()) == 3 and now, "a third engine", 240)
         (new,) = three.keys() - before.keys()
         # What waited before there was a third now goes to it.
-        until(lambda: cluster.pulses()[new].stats.steps > 0, "it works")
-    until(lambda: len(cluster.pulses()) == 2, "it leaves when the load is gone", 240)
+        until(lambda: cluster.statuses()[new].stats.steps > 0, "it works")
+    until(lambda: len(cluster.statuses()) == 2, "it leaves when the load is gone", 240)
 
 
 def test_a_caller_who_leaves_frees_the_engines(cluster: Cluster) -> None:
     def running() -> bool:
-        return sum(pulse.stats.works for pulse in cluster.pulses().values()) > 0
+        return sum(status.stats.requests for status in cluster.statuses().values()) > 0
 
     asked = {"n_molecules": 500, "n_atoms": 29, "seed": 7, "tolerance": 1e-7}
     headers = {"Accept": "application/x-ndjson"}
@@ -242,7 +243,7 @@ def test_the_application_is_the_same(cluster: Cluster, weights: Path) -> None:
 def test_replicas_follow_the_work_in_the_queues(weights: Path) -> None:
     from ray.serve.config import AutoscalingContext
 
-    from enflow.service.ray_app import WORK_S, replicas_wanted
+    from enflow.service.ray_app import SECONDS_PER_REPLICA, replicas_wanted
 
     def wanted(seconds: dict[str, float]) -> float:
         given = dict.fromkeys(inspect.signature(AutoscalingContext.__init__).parameters)
@@ -250,8 +251,8 @@ def test_replicas_follow_the_work_in_the_queues(weights: Path) -> None:
         return replicas_wanted(AutoscalingContext(**given | {"aggregated_metrics": {"queue_seconds": seconds}}))[0]
 
     assert wanted({}) == 1
-    assert wanted({"a": 0.1 * WORK_S}) == 1
-    assert wanted({"a": 3 * WORK_S, "b": WORK_S}) == 4
+    assert wanted({"a": 0.1 * SECONDS_PER_REPLICA}) == 1
+    assert wanted({"a": 3 * SECONDS_PER_REPLICA, "b": SECONDS_PER_REPLICA}) == 4
 
 
 # enflow serve --ray
@@ -261,7 +262,7 @@ def test_the_command_serves_drains_and_leaves_no_process(weights: Path) -> None:
     port = free_port()
     environment = {**os.environ, MARK: "command", "ENFLOW_CHEMISTRY__PROCESSES": "1", "ENFLOW_DRAIN_S": "60"}
     options = ["--ray", "--replicas", "2", "--port", str(port), "--weights", str(weights), "--device", "cpu"]
-    command = [sys.executable, "-m", "service", "serve", *options]
+    command = [sys.executable, "-m", "enflow.service", "serve", *options]
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:

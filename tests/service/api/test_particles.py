@@ -44,7 +44,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def http(weights: Path) -> Iterator[httpx.Client]:
     settings = Settings(weights=weights, device="cpu", threads=1, chemistry=one_worker(), drain_s=1)
     with serving(FakeClient(), settings) as (http, _):
-        assert set(http.get("/health/ready").json()["models"].values()) == {"ok", "starts when it is asked"}
+        assert set(http.get("/health/ready").json()["models"].values()) == {
+            "ok",
+            "the engine starts with the first request",
+        }
         yield http
 
 
@@ -175,5 +178,5 @@ def test_the_models_are_listed_and_described(http: httpx.Client) -> None:
         "anyOf"
     ]
     text = http.get("/metrics").text
-    assert 'enflow_engine_works{model="dw4"}' in text
+    assert 'enflow_engine_requests{model="dw4"}' in text
     assert 'enflow_model_info{device="cpu",name="dw4"' in text

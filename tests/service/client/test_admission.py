@@ -1,9 +1,9 @@
-"""Backpressure: room is work, and the time to come back follows from the queue."""
+"""Backpressure: room is cost, and the time to come back follows from the queue."""
 
 import numpy as np
 import pytest
 
-from enflow.service.client.admission import AdmissionController, units
+from enflow.service.client.admission import AdmissionController, cost
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
 from enflow.service.protocol.status import Overloaded
 
@@ -12,18 +12,18 @@ def sample(name: str, n: int, client: str = "") -> EngineSampleRequest:
     return EngineSampleRequest(id=name, seed=0, n_atoms=(10,) * n, client=client)
 
 
-UNIT = units(sample("", 1))
+UNIT = cost(sample("", 1))
 
 
 def test_work_grows_with_molecules_and_with_the_square_of_their_atoms() -> None:
-    assert units(sample("", 7)) == 7 * UNIT
-    assert units(EngineSampleRequest(id="", seed=0, n_atoms=(20,))) == 4 * UNIT
+    assert cost(sample("", 7)) == 7 * UNIT
+    assert cost(EngineSampleRequest(id="", seed=0, n_atoms=(20,))) == 4 * UNIT
 
 
 def test_an_exact_likelihood_is_dearer_than_a_probe_and_draws_multiply() -> None:
     methane = Structure(np.array([6, 1, 1, 1, 1]), np.zeros((5, 3)))
     exact, probe, draws = (
-        units(EngineLikelihoodRequest(id="", molecules=(methane,), options=options))
+        cost(EngineLikelihoodRequest(id="", molecules=(methane,), options=options))
         for options in (EstimatorOptions(), EstimatorOptions("hutchinson"), EstimatorOptions("hutchinson", draws=3))
     )
     assert probe < exact
@@ -31,35 +31,35 @@ def test_an_exact_likelihood_is_dearer_than_a_probe_and_draws_multiply() -> None
 
 
 def test_a_full_queue_tells_when_there_will_be_room() -> None:
-    gate = AdmissionController(seconds=10.0, client_share=1.0, rate=UNIT)  # one molecule a second
-    gate.admit(sample("a", 8))
+    controller = AdmissionController(seconds=10.0, client_share=1.0, rate=UNIT)  # one molecule a second
+    controller.admit(sample("a", 8))
     with pytest.raises(Overloaded, match="the service's queue") as caught:
-        gate.admit(sample("b", 5))
+        controller.admit(sample("b", 5))
     assert (caught.value.scope, caught.value.retry_after) == ("service", pytest.approx(3.0))
-    gate.admit(sample("c", 2))
+    controller.admit(sample("c", 2))
 
 
 def test_a_client_has_a_share() -> None:
-    gate = AdmissionController(seconds=10.0, client_share=0.5, rate=UNIT)
-    gate.admit(sample("a", 5, client="greedy"))
+    controller = AdmissionController(seconds=10.0, client_share=0.5, rate=UNIT)
+    controller.admit(sample("a", 5, client="greedy"))
     with pytest.raises(Overloaded) as caught:
-        gate.admit(sample("b", 1, client="greedy"))
+        controller.admit(sample("b", 1, client="greedy"))
     assert caught.value.scope == "client"
-    gate.admit(sample("c", 5, client="other"))
+    controller.admit(sample("c", 5, client="other"))
 
 
 def test_what_ends_makes_room() -> None:
-    gate = AdmissionController(seconds=10.0, client_share=1.0, rate=UNIT)
-    gate.admit(sample("a", 10))
-    gate.release("a")
-    gate.release("a")
-    gate.admit(sample("b", 10))
-    assert gate.queued == 10 * UNIT
+    controller = AdmissionController(seconds=10.0, client_share=1.0, rate=UNIT)
+    controller.admit(sample("a", 10))
+    controller.release("a")
+    controller.release("a")
+    controller.admit(sample("b", 10))
+    assert controller.queued == 10 * UNIT
 
 
 def test_what_is_larger_than_the_queue_gets_in_when_it_is_empty() -> None:
-    gate = AdmissionController(seconds=10.0, client_share=0.5, rate=UNIT)
-    gate.admit(sample("whale", 100))
+    controller = AdmissionController(seconds=10.0, client_share=0.5, rate=UNIT)
+    controller.admit(sample("whale", 100))
     with pytest.raises(Overloaded) as caught:
-        gate.admit(sample("whale 2", 100))
+        controller.admit(sample("whale 2", 100))
     assert caught.value.retry_after == pytest.approx(100.0)

@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.lazy_client import LazyClient
-from enflow.service.client.process_client import EngineSpec, InProcessClient, ProcessClient, RestartPolicy
-from enflow.service.engine.core import run
+from enflow.service.client.process_client import ProcessClient
 from enflow.service.protocol.events import Done, Event, Failed, Reason, Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
 from enflow.service.protocol.status import Overloaded, Unavailable
 from tests import stubs
-from tests.service.local_stage import TwoReplicas
+from tests.service.local_replicas import InProcessClient, TwoReplicas
+from tests.stubs import run
 
-CARE = RestartPolicy(start_s=120.0, hang_s=60.0, queue_s=1e9, client_share=1.0)
+CONFIG = ClientConfig(start_s=120.0, hang_s=60.0, queue_s=1e9, client_share=1.0)
 Run = Callable[[Callable[[Any], Awaitable[Any]]], Any]
 
 
@@ -39,13 +40,13 @@ async def ready(client: Any) -> None:
         await asyncio.sleep(0.02)
 
 
-async def heard(client: Any, name: str) -> list[Event]:
+async def events_of(client: Any, name: str) -> list[Event]:
     return [event async for event in client.events(name)]
 
 
-async def asked(client: Any, work: EngineSampleRequest) -> list[Event]:
-    await client.submit(work)
-    return await heard(client, work.id)
+async def answer(client: Any, request: EngineSampleRequest) -> list[Event]:
+    await client.submit(request)
+    return await events_of(client, request.id)
 
 
 def assert_complete(events: list[Event], expected: dict[int, Sampled]) -> None:
@@ -59,25 +60,25 @@ def assert_complete(events: list[Event], expected: dict[int, Sampled]) -> None:
         np.testing.assert_allclose(one.positions, expected[one.index].positions, atol=1e-9)
 
 
-def expected(work: EngineSampleRequest, engine: str = "engine") -> dict[int, Sampled]:
-    return {event.index: event for event in run(getattr(stubs, engine)(), work) if isinstance(event, Sampled)}
+def expected(request: EngineSampleRequest, engine: str = "engine") -> dict[int, Sampled]:
+    return {event.index: event for event in run(getattr(stubs, engine)(), request) if isinstance(event, Sampled)}
 
 
 class Forked(ProcessClient):
     """Processes whose torch is loaded already, so that twenty of them are had in seconds."""
 
-    _processes = multiprocessing.get_context("forkserver")
-    _processes.set_forkserver_preload(["tests.stubs"])
+    _context = multiprocessing.get_context("forkserver")
+    _context.set_forkserver_preload(["tests.stubs"])
 
 
-def lazy(factory: EngineSpec, care: RestartPolicy) -> LazyClient:
-    return LazyClient(InProcessClient(factory, care))
+def lazy(spec: EngineSpec, config: ClientConfig) -> LazyClient:
+    return LazyClient(InProcessClient(spec, config))
 
 
 @pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas, lazy])
 def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs a conversation with a client that is ready; one client for the whole suite."""
-    client = request.param(EngineSpec("tests.stubs:engine", {"sick": 13, "pause": 0.0005}), CARE)
+    client = request.param(EngineSpec("tests.stubs:engine", {"sick": 13, "pause": 0.0005}), CONFIG)
     with asyncio.Runner() as runner:
 
         async def start() -> None:
@@ -90,36 +91,36 @@ def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
 
 
 def test_a_work_ends_with_done_and_brings_the_engines_molecules(contract: Run) -> None:
-    work = sample("a", (5, 9, 18))
-    assert_complete(contract(lambda client: asked(client, work)), expected(work))
+    request = sample("a", (5, 9, 18))
+    assert_complete(contract(lambda client: answer(client, request)), expected(request))
 
 
 def test_works_side_by_side_hear_their_own_events_only(contract: Run) -> None:
-    works = [sample(f"side {i}", (5 + i, 6)) for i in range(4)]
+    requests = [sample(f"side {i}", (5 + i, 6)) for i in range(4)]
 
     async def talk(client: Any) -> list[list[Event]]:
-        return await asyncio.gather(*(asked(client, work) for work in works))
+        return await asyncio.gather(*(answer(client, request) for request in requests))
 
-    for work, events in zip(works, contract(talk), strict=True):
-        assert {event.id for event in events} == {work.id}
-        assert_complete(events, expected(work))
+    for request, events in zip(requests, contract(talk), strict=True):
+        assert {event.id for event in events} == {request.id}
+        assert_complete(events, expected(request))
 
 
 def test_a_molecule_that_fails_says_why(contract: Run) -> None:
-    events = contract(lambda client: asked(client, sample("sick", (12, 13))))
+    events = contract(lambda client: answer(client, sample("sick", (12, 13))))
     failed = [event for event in events if isinstance(event, Failed)]
     assert [(event.index, event.reason) for event in failed] == [(1, Reason.NON_FINITE)]
 
 
 def test_abort_ends_a_work_at_any_moment_once(contract: Run) -> None:
     async def one(client: Any, i: int) -> list[Event]:
-        work = sample(f"abort {i}", (5, 7))
-        await client.submit(work)
-        listening = asyncio.create_task(heard(client, work.id))
+        request = sample(f"abort {i}", (5, 7))
+        await client.submit(request)
+        tasks = asyncio.create_task(events_of(client, request.id))
         await asyncio.sleep(random.Random(i).uniform(0, 0.4))
-        await client.abort(work.id)
-        await client.abort(work.id)
-        return await listening
+        await client.abort(request.id)
+        await client.abort(request.id)
+        return await tasks
 
     async def talk(client: Any) -> list[list[Event]]:
         return await asyncio.gather(*(one(client, i) for i in range(12)))
@@ -127,17 +128,17 @@ def test_abort_ends_a_work_at_any_moment_once(contract: Run) -> None:
     for events in contract(talk):
         assert [type(event) for event in events].count(Done) == 1
         assert isinstance(events[-1], Done)
-        told = [event for event in events if isinstance(event, Failed | Sampled)]
-        assert Counter(event.index for event in told) == {0: 1, 1: 1}
+        answers = [event for event in events if isinstance(event, Failed | Sampled)]
+        assert Counter(event.index for event in answers) == {0: 1, 1: 1}
 
 
 def test_an_aborted_work_leaves_the_device(contract: Run) -> None:
     async def talk(client: Any) -> None:
         await client.submit(sample("large", (20,) * 200))
         await client.abort("large")
-        events = await asked(client, sample("next"))
+        events = await answer(client, sample("next"))
         assert isinstance(events[-1], Done)
-        assert client.stats().works == 0
+        assert client.stats().requests == 0
         while client.stats().running or client.stats().waiting:
             await asyncio.sleep(0.02)
 
@@ -145,7 +146,7 @@ def test_an_aborted_work_leaves_the_device(contract: Run) -> None:
 
 
 def test_a_deadline_is_kept(contract: Run) -> None:
-    events = contract(lambda client: asked(client, sample("late", (29,) * 300, deadline=time.time() + 0.3)))
+    events = contract(lambda client: answer(client, sample("late", (29,) * 300, deadline=time.time() + 0.3)))
     assert isinstance(events[-1], Done)
     assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.DEADLINE}
 
@@ -155,9 +156,9 @@ def test_an_id_names_one_work(contract: Run) -> None:
         await client.submit(sample("twice"))
         with pytest.raises(ValueError, match="twice"):
             await client.submit(sample("twice"))
-        assert isinstance((await heard(client, "twice"))[-1], Done)
+        assert isinstance((await events_of(client, "twice"))[-1], Done)
         with pytest.raises(KeyError):
-            await heard(client, "twice")
+            await events_of(client, "twice")
 
     contract(talk)
 
@@ -165,14 +166,14 @@ def test_an_id_names_one_work(contract: Run) -> None:
 def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
     async def talk(client: Any) -> None:
         client = getattr(client, "_client", client)
-        gate, client._gate = client._gate, type(client._gate)(seconds=1e-6, client_share=1.0)
+        admission, client._admission = client._admission, type(client._admission)(seconds=1e-6, client_share=1.0)
         await client.submit(sample("first"))
         with pytest.raises(Overloaded) as caught:
             await client.submit(sample("second"))
         assert caught.value.retry_after >= 1.0
-        await heard(client, "first")
-        assert isinstance((await asked(client, sample("third")))[-1], Done)
-        client._gate = gate
+        await events_of(client, "first")
+        assert isinstance((await answer(client, sample("third")))[-1], Done)
+        client._admission = admission
 
     contract(talk)
 
@@ -180,7 +181,7 @@ def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
 def test_stats_count_what_was_answered(contract: Run) -> None:
     async def talk(client: Any) -> tuple[Counter[str], Counter[str]]:
         before = Counter(client.stats().finished)
-        await asked(client, sample("counted", (5, 6, 7)))
+        await answer(client, sample("counted", (5, 6, 7)))
         return before, Counter(client.stats().finished)
 
     before, after = contract(talk)
@@ -189,11 +190,15 @@ def test_stats_count_what_was_answered(contract: Run) -> None:
 
 def test_a_lazy_engine_starts_with_its_first_work() -> None:
     async def talk() -> tuple[int, int]:
-        client = lazy(EngineSpec("tests.stubs:engine"), CARE)
+        client = lazy(EngineSpec("tests.stubs:engine"), CONFIG)
         await client.start()
-        before, told = threading.active_count(), client.health()
-        assert (told.ready, told.reason, client.stats().works) == (True, "starts when it is asked", 0)
-        await asked(client, sample("first"))
+        before, answers = threading.active_count(), client.health()
+        assert (answers.ready, answers.reason, client.stats().requests) == (
+            True,
+            "the engine starts with the first request",
+            0,
+        )
+        await answer(client, sample("first"))
         after = threading.active_count()
         await client.close()
         return before, after
@@ -215,23 +220,23 @@ def test_the_service_need_not_load_torch() -> None:
 def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
     engine: str, kills: int, sizes: list[tuple[int, ...]]
 ) -> None:
-    works = [sample(f"work {i}", each, frames=2) for i, each in enumerate(sizes)]
-    wanted = {work.id: expected(work, engine) for work in works}
+    requests = [sample(f"request {i}", each, frames=2) for i, each in enumerate(sizes)]
+    wanted = {request.id: expected(request, engine) for request in requests}
     chance = random.Random(1)
 
     async def talk() -> int:
         spec = EngineSpec(f"tests.stubs:{engine}", {"pause": 0.004, "pairs": 300})
-        client = Forked(spec, RestartPolicy(crashes=1000))
+        client = Forked(spec, ClientConfig(max_crashes=1000))
         await client.start()
         pipes, rounds = len(list(Path("/proc/self/fd").iterdir())), 0
         while client.stats().restarts < kills:
-            listening = [asyncio.create_task(asked(client, _renamed(work, rounds))) for work in works]
-            while not all(task.done() for task in listening):
+            tasks = [asyncio.create_task(answer(client, _renamed(request, rounds))) for request in requests]
+            while not all(task.done() for task in tasks):
                 await asyncio.sleep(chance.uniform(0.0, 0.6))
                 if client.stats().restarts < kills and client._worker is not None:
-                    os.kill(client._worker.carrier.pid, signal.SIGKILL)
-            for work, task in zip(works, listening, strict=True):
-                assert_complete(task.result(), wanted[work.id])
+                    os.kill(client._worker.runner.pid, signal.SIGKILL)
+            for request, task in zip(requests, tasks, strict=True):
+                assert_complete(task.result(), wanted[request.id])
             rounds += 1
         assert len(list(Path("/proc/self/fd").iterdir())) <= pipes + 4
         restarts = client.stats().restarts
@@ -241,38 +246,40 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
     assert asyncio.run(asyncio.wait_for(talk(), 400)) >= kills
 
 
-def _renamed(work: EngineSampleRequest, rounds: int) -> EngineSampleRequest:
-    return EngineSampleRequest(**{**work.__dict__, "id": f"{work.id}, round {rounds}"})
+def _renamed(request: EngineSampleRequest, rounds: int) -> EngineSampleRequest:
+    return EngineSampleRequest(**{**request.__dict__, "id": f"{request.id}, round {rounds}"})
 
 
 def test_a_hung_worker_is_replaced_and_its_molecules_go_on(tmp_path: Path) -> None:
     hang = tmp_path / "hang"
-    work = sample("a", (5, 9))
+    request = sample("a", (5, 9))
 
     async def talk() -> list[Event]:
         spec = EngineSpec("tests.stubs:engine", {"hang": str(hang), "pause": 0.002})
-        client = Forked(spec, RestartPolicy(hang_s=1.5))
+        client = Forked(spec, ClientConfig(hang_s=1.5))
         await client.start()
         await ready(client)
         hang.touch()
-        await client.submit(work)
+        await client.submit(request)
         while client.stats().restarts == 0:
             await asyncio.sleep(0.05)
         hang.unlink()
-        events = await heard(client, "a")
+        events = await events_of(client, "a")
         await client.close()
         return events
 
-    assert_complete(asyncio.run(asyncio.wait_for(talk(), 120)), expected(work))
+    assert_complete(asyncio.run(asyncio.wait_for(talk(), 120)), expected(request))
 
 
 def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> None:
     cure = tmp_path / "cure"
 
     async def talk() -> None:
-        client = Forked(EngineSpec("tests.stubs:broken", {"cure": str(cure)}), RestartPolicy(crashes=3, cooldown_s=0.5))
+        client = Forked(
+            EngineSpec("tests.stubs:broken", {"cure": str(cure)}), ClientConfig(max_crashes=3, breaker_s=0.5)
+        )
         await client.start()
-        events = await asked(client, sample("lost"))
+        events = await answer(client, sample("lost"))
         assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.ENGINE}
         assert "no device" in next(event.detail for event in events if isinstance(event, Failed))
         health = client.health()
@@ -282,7 +289,7 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
             await client.submit(sample("refused"))
         cure.touch()
         await ready(client)
-        assert isinstance((await asked(client, sample("cured")))[-1], Done)
+        assert isinstance((await answer(client, sample("cured")))[-1], Done)
         await client.close()
 
     asyncio.run(asyncio.wait_for(talk(), 120))
@@ -290,7 +297,7 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
 
 def test_drain_refuses_new_work_and_finishes_what_runs() -> None:
     async def talk() -> None:
-        client = InProcessClient(EngineSpec("tests.stubs:engine"), CARE)
+        client = InProcessClient(EngineSpec("tests.stubs:engine"), CONFIG)
         await client.start()
         await client.submit(sample("last"))
         draining = asyncio.create_task(client.drain(60))
@@ -299,8 +306,8 @@ def test_drain_refuses_new_work_and_finishes_what_runs() -> None:
             await client.submit(sample("refused"))
         assert not client.health().ready
         await draining
-        assert client.stats().works == 0
-        assert len(await heard(client, "last")) == 3
+        assert client.stats().requests == 0
+        assert len(await events_of(client, "last")) == 3
         await client.close()
 
     asyncio.run(asyncio.wait_for(talk(), 120))
@@ -308,11 +315,11 @@ def test_drain_refuses_new_work_and_finishes_what_runs() -> None:
 
 def test_close_fails_what_still_runs() -> None:
     async def talk() -> list[Event]:
-        client = InProcessClient(EngineSpec("tests.stubs:engine", {"pause": 0.01}), CARE)
+        client = InProcessClient(EngineSpec("tests.stubs:engine", {"pause": 0.01}), CONFIG)
         await client.start()
         await client.submit(sample("cut", (20,) * 50))
         await client.close()
-        return await heard(client, "cut")
+        return await events_of(client, "cut")
 
     events = asyncio.run(asyncio.wait_for(talk(), 120))
     assert isinstance(events[-1], Done)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from enflow.service.engine.core import from_weights, run
+from enflow.service.engine.core import from_weights
 from enflow.service.protocol.events import Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
+from tests.stubs import run
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
 

@@ -11,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from enflow.service.engine.core import Engine, run
+from enflow.service.engine.config import EngineConfig
+from enflow.service.engine.core import Engine
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
     EngineDecodeRequest,
@@ -22,6 +23,7 @@ from enflow.service.protocol.requests import (
     Structure,
 )
 from tests import stubs
+from tests.stubs import run
 
 GROWN = math.exp(stubs.RATE)
 METHANE = Structure(
@@ -68,17 +70,17 @@ def test_a_sample_is_its_latent_grown_by_the_known_solution() -> None:
 
 
 def test_what_single_precision_cannot_meet_is_stepped_in_double() -> None:
-    engine = Engine(stubs.flow(torch.float32), pairs=2000, slots=8)
+    engine = Engine(stubs.flow(torch.float32), EngineConfig(pairs=2000, slots=8))
     options = EstimatorOptions(rtol=1e-6, atol=1e-6)
-    works = [
+    requests = [
         EngineSampleRequest(id="fine", seed=7, n_atoms=(5, 12), rtol=1e-10, atol=1e-10),
         EngineSampleRequest(id="plain", seed=7, n_atoms=(5,), rtol=1e-4, atol=1e-4),
         EngineLikelihoodRequest(id="likelihood", molecules=(METHANE,), seed=3, options=options),
     ]
-    for work in works:
-        engine.add(work)
+    for request in requests:
+        engine.add(request)
     engine.step()
-    second = Engine(stubs.flow(torch.float32), pairs=2000, slots=8)
+    second = Engine(stubs.flow(torch.float32), EngineConfig(pairs=2000, slots=8))
     second.restore(engine.snapshot())
     events = drain(second)
     found = sampled(events)
@@ -132,8 +134,8 @@ def test_a_likelihood_is_the_closed_form() -> None:
 
 def test_an_estimated_density_leads_from_the_base_to_the_data() -> None:
     options = EstimatorOptions(divergence="hutchinson", probes=3, rtol=1e-5, atol=1e-5)
-    work = EngineLikelihoodRequest(id="l", molecules=(METHANE,), seed=3, options=options)
-    (scored,) = answers(list(run(stubs.engine(), work)))
+    request = EngineLikelihoodRequest(id="l", molecules=(METHANE,), seed=3, options=options)
+    (scored,) = answers(list(run(stubs.engine(), request)))
     assert isinstance(scored, Scored)
     times, density = np.array(scored.path).T
     assert np.all(np.diff(times) > 0)
@@ -155,8 +157,8 @@ def test_the_engine_scores_as_the_flow_does() -> None:
 
 
 def test_a_sample_can_bring_its_likelihood() -> None:
-    work = sample(nll=EstimatorOptions(divergence="hutchinson"))
-    (found,) = answers(list(run(stubs.engine(), work)))
+    request = sample(nll=EstimatorOptions(divergence="hutchinson"))
+    (found,) = answers(list(run(stubs.engine(), request)))
     assert isinstance(found, Sampled)
     structure = Structure(found.atomic_numbers, found.positions)
     options = EstimatorOptions(divergence="hutchinson")
@@ -227,12 +229,12 @@ def test_a_size_beyond_the_model_fails_alone() -> None:
 
 
 def test_out_of_memory_halves_the_room_and_changes_no_molecule() -> None:
-    work = sample(n_atoms=(12,) * 10)
-    ample = sampled(list(run(stubs.engine(pairs=2000), work)))
+    request = sample(n_atoms=(12,) * 10)
+    ample = sampled(list(run(stubs.engine(pairs=2000), request)))
     engine = stubs.engine(pairs=2000)
-    dynamics = engine._translator._flow.dynamics  # the device shrinks after the start
+    dynamics = engine._adapter._flow.dynamics  # the device shrinks after the start
     dynamics.memory = 500
-    short = sampled(list(run(engine, work)))
+    short = sampled(list(run(engine, request)))
     assert short.keys() == ample.keys()
     for key, one in short.items():
         assert_same(one, ample[key])
@@ -244,7 +246,7 @@ def test_out_of_memory_halves_the_room_and_changes_no_molecule() -> None:
 
 def test_a_molecule_that_fits_no_memory_fails_with_its_reason() -> None:
     engine = stubs.engine()
-    engine._translator._flow.dynamics.memory = 200
+    engine._adapter._flow.dynamics.memory = 200
     events = answers(list(run(engine, sample(n_atoms=(20, 10)))))
     assert {(event.index, getattr(event, "reason", None)) for event in events} == {(0, Reason.MEMORY), (1, None)}
 
@@ -258,7 +260,7 @@ def test_a_molecule_that_raises_takes_no_other_with_it() -> None:
 
 def test_a_deadline_ends_a_work_whether_it_waits_or_runs() -> None:
     now = 100.0
-    engine = Engine(stubs.flow(), pairs=150, clock=lambda: now)
+    engine = Engine(stubs.flow(), EngineConfig(pairs=150), clock=lambda: now)
     engine.add(sample("late", (12, 12, 12), deadline=101.0))
     engine.add(sample("free", (12,)))
     engine.step()
@@ -297,17 +299,17 @@ def test_a_deadline_leaves_a_molecule_that_only_lacks_its_likelihood() -> None:
 @pytest.mark.parametrize("steps", [0, 4, 9])
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_snapshot_goes_on_elsewhere_to_the_same_molecules(steps: int, lag: int) -> None:
-    works = [sample("a", (5, 12, 20, None), frames=3), sample("b", (12,))]
+    requests = [sample("a", (5, 12, 20, None), frames=3), sample("b", (12,))]
     whole = stubs.engine(pairs=400)
-    for work in works:
-        whole.add(work)
+    for request in requests:
+        whole.add(request)
     expected = sampled(drain(whole))
     first, second = stubs.engine(pairs=400, lag=lag), stubs.engine(pairs=300)
-    for work in works:
-        first.add(work)
+    for request in requests:
+        first.add(request)
     before = [event for _ in range(steps) for event in first.step()]
     second.restore(first.snapshot())
-    before += first._register.told()  # what the snapshot itself had still to tell
+    before += first._requests.take_events()  # what the snapshot itself had still to tell
     after = drain(second)
     found = sampled(before) | sampled(after)
     assert len(sampled(before)) + len(sampled(after)) == len(expected)
@@ -342,9 +344,9 @@ def test_likelihoods_do_not_starve_samples() -> None:
 def test_the_known_answer_is_missed_when_the_device_errs() -> None:
     engine = stubs.engine()
     assert engine.check()
-    engine._translator._flow.dynamics.rate.mul_(1.1)
+    engine._adapter._flow.dynamics.rate.mul_(1.1)
     assert not engine.check()
-    engine._translator._flow.dynamics.rate.fill_(torch.nan)
+    engine._adapter._flow.dynamics.rate.fill_(torch.nan)
     assert not engine.check()
 
 
@@ -355,12 +357,12 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.engine = stubs.engine(pairs=300, slots=4, sick=6, lag=1)
         self.wanted: dict[str, int] = {}
-        self.heard: dict[str, Counter[int]] = defaultdict(Counter)
+        self.answered: dict[str, Counter[int]] = defaultdict(Counter)
         self.done: Counter[str] = Counter()
 
     @rule(n_atoms=st.lists(st.integers(3, 7), min_size=0, max_size=6), frames=st.integers(0, 2), score=st.booleans())
     def add(self, n_atoms: list[int], frames: int, score: bool) -> None:
-        name = f"work {len(self.wanted)}"
+        name = f"request {len(self.wanted)}"
         self.wanted[name] = len(n_atoms)
         nll = EstimatorOptions(divergence="hutchinson") if score else None
         self.engine.add(EngineSampleRequest(id=name, seed=1, n_atoms=tuple(n_atoms), frames=frames, nll=nll))
@@ -369,14 +371,14 @@ class Life(RuleBasedStateMachine):
     def step(self, count: int) -> None:
         for _ in range(count):
             for event in self.engine.step():
-                self.hear(event)
+                self.receive(event)
 
-    def hear(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         assert not self.done[event.id], "silence after Done"
         if isinstance(event, Done):
             self.done[event.id] += 1
         elif not isinstance(event, Progress):
-            self.heard[event.id][event.index] += 1
+            self.answered[event.id][event.index] += 1
 
     @precondition(lambda self: self.wanted)
     @rule(data=st.data())
@@ -385,10 +387,10 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for event in drain(self.engine):
-            self.hear(event)
+            self.receive(event)
         assert self.done == dict.fromkeys(self.wanted, 1)
         for name, count in self.wanted.items():
-            assert self.heard[name] == dict.fromkeys(range(count), 1)
+            assert self.answered[name] == dict.fromkeys(range(count), 1)
         assert (self.engine.stats().running, self.engine.stats().waiting) == (0, 0)
 
 

@@ -17,17 +17,17 @@ def starts(*sizes: int) -> list[RowStart]:
     return [RowStart(*flow.draw_latent(n, 0, n), 0.0, 1.0, 1e-6, 1e-6) for n in sizes]
 
 
-def arrive(pool: SlotPool, slots: list[int]) -> None:
+def run_to_end(pool: SlotPool, slots: list[int]) -> None:
     while Status.RUNNING in pool.step(slots, 100).flags().status[: len(slots)]:
         pass
 
 
 def test_static_shapes_change_no_row() -> None:
     plain, static = pool(False), pool(True)
-    ways = [(p, p.start(starts(5, 9, 12))) for p in (plain, static)]
-    for p, slots in ways:
-        arrive(p, slots)
-    for one, other in zip(ways[0][1], ways[1][1], strict=True):
+    pools = [(p, p.start(starts(5, 9, 12))) for p in (plain, static)]
+    for p, slots in pools:
+        run_to_end(p, slots)
+    for one, other in zip(pools[0][1], pools[1][1], strict=True):
         torch.testing.assert_close(plain.read([one])[0], static.read([other])[0], rtol=0, atol=1e-12)
 
 
@@ -41,7 +41,7 @@ def test_static_shapes_are_few(rows: int) -> None:
         return flow.velocity(t, x, h, mask)
 
     p = SlotPool(velocity, 8, 12, 5, torch.float64, torch.device("cpu"), static=True)
-    arrive(p, p.start(starts(*range(4, 4 + rows))))
+    run_to_end(p, p.start(starts(*range(4, 4 + rows))))
     assert seen == {(1 << (rows - 1).bit_length(), 12, 3)}
 
 
@@ -61,6 +61,6 @@ def test_a_row_that_was_read_goes_on_in_another_pool() -> None:
     (slot,) = here.start(starts(9))
     here.step([slot], 100).flags()
     moved = there.resume(here.read([slot])[0])
-    arrive(here, [slot])
-    arrive(there, [moved])
+    run_to_end(here, [slot])
+    run_to_end(there, [moved])
     torch.testing.assert_close(there.read([moved])[0], here.read([slot])[0], rtol=0, atol=1e-12)

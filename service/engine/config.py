@@ -1,0 +1,58 @@
+"""The configuration of an engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+
+from enflow.model.flow.ode.dopri5 import MAX_STEPS
+from enflow.service.engine.batch_key import Lane
+
+LANES: dict[Lane, float] = {"sample": 1.0, "likelihood": 1.0}
+"""The lanes and their weights: each lane has half of the device while both have rows."""
+
+SIZES = (9, 12, 15, 18, 21, 24, 29)
+"""Size classes for QM9: at most two atoms of padding for most molecules."""
+
+CPU_PAIRS, GPU_PAIRS = 4096, 1 << 18
+"""Pairs of atoms in one forward pass. On one core 8 molecules of 18 atoms are within a tenth of the lowest cost per
+molecule and stay in the cache; 32 molecules cost a third more each (measured). A GPU needs a full batch."""
+
+CPU_SLOTS, GPU_SLOTS = 64, 1024
+"""At least the rows of a full step in the smallest size classes."""
+
+INITIAL_CREDIT = 40.0
+"""Steps of a molecule of middle size that a new request may take before older requests continue: enough for two
+molecules at any tolerance, or for a dozen small ones."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The sizes and limits of an engine; the defaults are for a CPU.
+
+    Attributes:
+        pairs: the largest rows x size^2 of one forward pass.
+        slots: the rows of a batch key that may hold a state on the device.
+        sizes: the size classes in atoms, ascending.
+        max_steps: attempted solver steps after which a row fails.
+        lag: steps that stay in flight while the results of an older step are read.
+        initial_credit: steps of a molecule of middle size that a new request may take before older ones continue;
+            0 = no credit.
+    """
+
+    pairs: int = CPU_PAIRS
+    slots: int = CPU_SLOTS
+    sizes: Sequence[int] = SIZES
+    max_steps: int = MAX_STEPS
+    lag: int = 0
+    initial_credit: float = INITIAL_CREDIT
+
+    @classmethod
+    def for_device(cls, device: torch.device) -> Self:
+        """Return the configuration for a device; a GPU works on one step while the host reads the step before."""
+        return cls(pairs=GPU_PAIRS, slots=GPU_SLOTS, lag=1) if device.type == "cuda" else cls()
+
+    def up_to(self, max_atoms: int) -> Self:
+        """Return the configuration with size classes that end at the largest molecule of a model."""
+        return replace(self, sizes=(*(size for size in self.sizes if size < max_atoms), max_atoms))

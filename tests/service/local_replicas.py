@@ -1,0 +1,99 @@
+"""Engines in threads of the test process, and a pool of two of them without a cluster."""
+
+import threading
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
+
+from enflow.service.client.config import ClientConfig, EngineSpec
+from enflow.service.client.process_client import ProcessClient
+from enflow.service.client.replica_client import ReplicaClient
+from enflow.service.client.replica_pool import ReplicaLost, ReplicaStatus
+from enflow.service.client.worker_handle import WorkerRunner
+from enflow.service.engine.core import Engine
+from enflow.service.engine.process import serve
+from enflow.service.protocol.events import Event, Progress
+from enflow.service.protocol.requests import EngineRequest
+
+
+class ThreadRunner:
+    """A worker in a thread. A thread that hangs cannot be killed, only disconnected."""
+
+    def __init__(self, connection: Connection, factory: Callable[[], Engine]) -> None:
+        self._connection = connection
+        self._thread = threading.Thread(target=self._run, args=(factory,), name="enflow-engine", daemon=True)
+        self._thread.start()
+
+    def _run(self, factory: Callable[[], Engine]) -> None:
+        with suppress(Exception):  # the client receives the error as Crashed
+            serve(self._connection, factory)
+
+    def kill(self) -> None:
+        """Close the pipe, so that the next report of the worker fails."""
+        with suppress(OSError):
+            self._connection.close()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join(timeout)
+
+
+class InProcessClient(ProcessClient):
+    """A `ProcessClient` whose worker is a thread."""
+
+    def _start_runner(self, connection: Connection) -> WorkerRunner:
+        return ThreadRunner(connection, self._spec)
+
+
+class LocalReplicaPool:
+    """Engines in threads that can be lost; a request goes to the engine with the fewest open requests."""
+
+    def __init__(self, count: int, spec: EngineSpec, config: ClientConfig) -> None:
+        self.engines = {f"replica {i}": InProcessClient(spec, config) for i in range(count)}
+        self.open: Counter[str] = Counter()
+        self.requested: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.lost: set[str] = set()
+        self.poison = 0
+
+    async def run(self, request: EngineRequest, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
+        name = min(sorted(self.engines.keys() - self.lost), key=lambda each: (self.open[each], self.requested[each]))
+        engine, attempt = self.engines[name], replace(request, id=f"{name}: {request.id}")
+        self.open[name] += 1
+        self.requested[name] += 1
+        try:
+            if self.poison and self.poison in getattr(request, "n_atoms", ()):
+                raise ReplicaLost("poisoned")
+            await engine.submit(attempt, answered)
+            async for event in engine.events(attempt.id):
+                if name in self.lost:
+                    raise ReplicaLost(f"{name} was killed")
+                self.answered[name] += not isinstance(event, Progress)
+                yield [event]
+        finally:
+            self.open[name] -= 1
+            await engine.abort(attempt.id)
+
+    async def statuses(self) -> Sequence[ReplicaStatus]:
+        alive = {name: engine for name, engine in self.engines.items() if name not in self.lost}
+        return [ReplicaStatus(name, 0, engine.stats(), engine.health(), 1e5) for name, engine in alive.items()]
+
+
+class TwoReplicas(ReplicaClient):
+    """The client of two engines in threads."""
+
+    def __init__(self, spec: EngineSpec, config: ClientConfig) -> None:
+        self.pool = LocalReplicaPool(2, spec, config)
+        super().__init__(self.pool, config.queue_s, config.client_share)
+
+    async def start(self) -> None:
+        for engine in self.pool.engines.values():
+            await engine.start()
+        await super().start()
+
+    async def close(self) -> None:
+        await super().close()
+        for engine in self.pool.engines.values():
+            await engine.close()
