@@ -1,6 +1,7 @@
-"""The original authors' model against what their own code answered, in float64 on a CPU."""
+"""The original authors' model against the results of their own code, in float64 on a CPU."""
 
 import math
+import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -156,14 +157,20 @@ def test_saved_as_weights_it_is_the_same_model(shared: Path, original: Path) -> 
         assert torch.equal(tensor.float(), again.state_dict()[name]), name
 
 
-def test_the_pickle_beside_them_is_never_opened(original: Path) -> None:
-    (original / "args.pickle").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    import_en_flows(original)
-
-
 class Payload:
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (Path("executed"),)
+
+
+def test_the_pickle_beside_them_is_never_opened(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(original)
+    harmful, executed = pickle.dumps(Payload()), Path("executed")
+    pickle.loads(harmful)
+    assert executed.exists()  # opening it would be seen
+    executed.unlink()
+    (original / "args.pickle").write_bytes(harmful)
+    import_en_flows(original)
+    assert not executed.exists()
 
 
 def test_code_in_a_state_dict_is_refused_and_not_executed(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +218,7 @@ def sized(file: Mapping[str, np.ndarray], rows: Sequence[int]) -> list[tuple[int
 
 
 def with_noise(monkeypatch: pytest.MonkeyPatch, flow: MoleculeFlow, noise: np.ndarray) -> None:
-    """Let the dequantizer draw what the original drew."""
+    """Let the dequantizer use the noise that the original drew."""
     given = torch.from_numpy(noise)
     monkeypatch.setattr(flow.dequantizer, "sample_noise", lambda _, mask: given[:, : mask.shape[1]])
 
