@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -79,6 +81,24 @@ class Molecule:
         positions = self.positions - self.positions.mean(axis=0)
         return Molecule(self.atomic_numbers, positions, self.name, self.properties)
 
+    def to_rdkit(self) -> Any:
+        """Return an RDKit molecule with inferred bonds; see `interop.to_rdkit`."""
+        return _interop().to_rdkit(self)
+
+    @staticmethod
+    def from_rdkit(mol: Any) -> "Molecule":
+        """Return the atoms of an RDKit molecule at the positions of its first conformer; see `interop.from_rdkit`."""
+        return _interop().from_rdkit(mol)  # type: ignore[no-any-return]
+
+    def to_ase(self) -> Any:
+        """Return `ase.Atoms`; see `interop.to_ase`."""
+        return _interop().to_ase(self)
+
+    @staticmethod
+    def from_ase(atoms: Any) -> "Molecule":
+        """Return `ase.Atoms` as a molecule; see `interop.from_ase`."""
+        return _interop().from_ase(atoms)  # type: ignore[no-any-return]
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Molecule):
             return NotImplemented
@@ -95,6 +115,10 @@ class Molecule:
     def _repr_html_(self) -> str:
         """Return the molecule as a notebook shows it."""
         return _card(self, 320, view(_block(self), "xyz", f"molecule{uuid4().hex}", library_address()))
+
+
+def _interop() -> Any:
+    return import_module("enflow.model.chem.interop")  # it imports this module, and RDKit, which takes a while
 
 
 MOST_VIEWS = 12
