@@ -7,7 +7,7 @@ from rdkit import Chem
 
 from enflow.model.chem.bonds import infer_bonds, to_mol
 from enflow.model.chem.molecule import Molecule, check_apart
-from enflow.model.chem.periodic import unwrapped
+from enflow.model.chem.periodic import cell_of, unwrapped
 from enflow.model.errors import StructureError
 
 
@@ -48,7 +48,7 @@ def from_rdkit(mol: Any) -> Molecule:
 
 
 def to_ase(molecule: Molecule) -> Any:
-    """Return the molecule as `ase.Atoms`, its name and properties in `info`.
+    """Return the molecule as `ase.Atoms`, with its cell, its name and properties in `info`.
 
     Raises:
         ImportError: the package ase is not installed.
@@ -57,8 +57,13 @@ def to_ase(molecule: Molecule) -> Any:
         ase = import_module("ase")
     except ImportError:
         raise ImportError("found no package ase, expected it for this conversion: pip install ase") from None
+    info = {"name": molecule.name, **molecule.properties} if molecule.name else dict(molecule.properties)
     atoms = ase.Atoms(numbers=molecule.atomic_numbers, positions=molecule.positions)
-    atoms.info = {"name": molecule.name, **molecule.properties} if molecule.name else dict(molecule.properties)
+    if found := cell_of(molecule):
+        atoms.set_cell(found[0])
+        atoms.set_pbc(found[1])
+        info = {key: value for key, value in info.items() if key not in ("Lattice", "pbc")}
+    atoms.info = info
     return atoms
 
 

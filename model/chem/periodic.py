@@ -22,7 +22,7 @@ def unwrapped(molecule: Molecule) -> Molecule:
     missing). A molecule is returned as it is where it has no cell, where it is already whole, or where its bonds
     connect it with its own images, as in a crystal.
     """
-    cell = _cell(molecule)
+    cell = cell_of(molecule)
     if cell is None or molecule.n_atoms > MAX_ATOMS:
         return molecule
     apart = molecule.positions[None, :] - molecule.positions[:, None]
@@ -43,7 +43,8 @@ def unwrapped(molecule: Molecule) -> Molecule:
     return Molecule(molecule.atomic_numbers, positions, molecule.name, {**molecule.properties, "unwrapped": True})
 
 
-def _cell(molecule: Molecule) -> tuple[Float64[np.ndarray, "3 3"], Bool[np.ndarray, "3"]] | None:
+def cell_of(molecule: Molecule) -> tuple[Float64[np.ndarray, "3 3"], Bool[np.ndarray, "3"]] | None:
+    """Return the cell of a molecule, its vectors in angstrom and the axes that repeat; None where it has none."""
     try:
         vectors = np.array([float(word) for word in str(molecule.properties["Lattice"]).split()]).reshape(3, 3)
     except (KeyError, ValueError):

@@ -70,3 +70,12 @@ def test_ase_and_back() -> None:
     water = Molecule([8, 1, 1], [[0, 0, 0.1], [0, 0.76, -0.48], [0, -0.76, -0.48]], "water", PROPERTIES)
     again = Molecule.from_ase(water.to_ase())
     assert (again, again.name, again.properties) == (water, "water", PROPERTIES)
+
+
+def test_a_cell_goes_to_ase_and_back() -> None:
+    pytest.importorskip("ase")
+    cell = {"Lattice": "10.0 0.0 0.0 0.0 11.0 0.0 0.0 0.0 12.0", "pbc": "T T F"}
+    fluoride = Molecule([9, 1], [[1.0, 0, 0], [1.9, 0, 0]], properties=cell)
+    atoms = fluoride.to_ase()
+    assert atoms.cell.lengths().tolist() == [10.0, 11.0, 12.0]
+    assert Molecule.from_ase(atoms).properties == cell
