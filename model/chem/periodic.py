@@ -5,8 +5,6 @@ import re
 import numpy as np
 from jaxtyping import Bool, Float64
 from rdkit import Chem
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from enflow.model.chem.molecule import Molecule
 
@@ -24,24 +22,29 @@ def unwrapped(molecule: Molecule) -> Molecule:
     missing). A molecule is returned as it is where it has no cell, where it is already whole, or where its bonds
     connect it with its own images, as in a crystal.
     """
-    cell = _cell(molecule)
+    cell = cell_of(molecule)
     if cell is None or molecule.n_atoms > MAX_ATOMS:
         return molecule
     apart = molecule.positions[None, :] - molecule.positions[:, None]
     shifts = _nearest_images(apart, *cell)
     if not shifts.any():
         return molecule
-    joined = _joined(molecule, apart + shifts)
-    if _pieces(joined) == _pieces(_joined(molecule, apart)):
+    nearest = apart + shifts
+    joined = _joined(molecule, nearest)
+    if len(_walk(joined)) == len(_walk(_joined(molecule, apart))):
         return molecule
-    positions = _assembled(molecule.positions, apart + shifts, joined)
+    positions = molecule.positions.copy()
+    for walk in _walk(joined):
+        for before, atom in walk:
+            positions[atom] = positions[before] + nearest[before, atom]
     i, j = np.nonzero(joined)
-    if not np.allclose(positions[j] - positions[i], (apart + shifts)[i, j], atol=1e-6):
+    if not np.allclose(positions[j] - positions[i], nearest[i, j], atol=1e-6):
         return molecule
     return Molecule(molecule.atomic_numbers, positions, molecule.name, {**molecule.properties, "unwrapped": True})
 
 
-def _cell(molecule: Molecule) -> tuple[Float64[np.ndarray, "3 3"], Bool[np.ndarray, "3"]] | None:
+def cell_of(molecule: Molecule) -> tuple[Float64[np.ndarray, "3 3"], Bool[np.ndarray, "3"]] | None:
+    """Return the cell of a molecule, its vectors in angstrom and the axes that repeat; None where it has none."""
     try:
         vectors = np.array([float(word) for word in str(molecule.properties["Lattice"]).split()]).reshape(3, 3)
     except (KeyError, ValueError):
@@ -70,19 +73,17 @@ def _joined(molecule: Molecule, apart: Float64[np.ndarray, "N N 3"]) -> Bool[np.
     return joined
 
 
-def _pieces(joined: Bool[np.ndarray, "N N"]) -> int:
-    return int(connected_components(csr_array(joined), directed=False)[0])
-
-
-def _assembled(
-    positions: Float64[np.ndarray, "N 3"], apart: Float64[np.ndarray, "N N 3"], joined: Bool[np.ndarray, "N N"]
-) -> Float64[np.ndarray, "N 3"]:
-    """Place each atom next to the atom by which a walk along the bonds reaches it."""
-    placed = positions.copy()
-    pieces, labels = connected_components(csr_array(joined), directed=False)
-    for piece in range(pieces):
-        start = int(np.argmax(labels == piece))
-        order, before = breadth_first_order(csr_array(joined), start, directed=False)
-        for atom in order[1:]:
-            placed[atom] = placed[before[atom]] + apart[before[atom], atom]
-    return placed
+def _walk(joined: Bool[np.ndarray, "N N"]) -> list[list[tuple[int, int]]]:
+    """Return one walk per connected piece: steps along bonds from an atom that was visited to a new one."""
+    walks: list[list[tuple[int, int]]] = []
+    unseen = np.ones(len(joined), dtype=bool)
+    while unseen.any():
+        visited, steps = [int(np.argmax(unseen))], list[tuple[int, int]]()
+        unseen[visited[0]] = False
+        for before in visited:  # the list grows while it is read
+            fresh = np.flatnonzero(joined[before] & unseen).tolist()
+            steps += [(before, atom) for atom in fresh]
+            visited += fresh
+            unseen[fresh] = False
+        walks.append(steps)
+    return walks

@@ -1,4 +1,4 @@
-"""The way in and the way out, whatever the format."""
+"""Reading and writing through the common functions, for every format."""
 
 import json
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Each trap of real XYZ files is a test: what must be read is, and what must not be read says where and why."""
+"""XYZ files of many programs: valid files are read, and the refusal of others says where and why."""
 
 import numpy as np
 import pytest
