@@ -24,7 +24,7 @@ def errors(flow: MoleculeFlow, molecules: list[Molecule], tolerance: float) -> t
     pairs = list(zip(molecules, decoded, strict=True))
     largest = [np.abs(before.centred().positions - after.centred().positions).max() for before, after in pairs]
     same = sum(np.array_equal(before.atomic_numbers, after.atomic_numbers) for before, after in pairs)
-    return np.array(largest), same, float(np.mean([int(str(after.properties["nfe"])) for after in back]))
+    return np.array(largest), same, float(np.mean([int(str(after.properties["nfe"])) for after in decoded]))
 
 
 def main(quick: bool) -> None:

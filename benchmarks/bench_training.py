@@ -4,9 +4,9 @@
 
 Both train the EGNN of node width 128, edge width 32 and 8 layers on batches of 64 molecules of QM9 of 18 atoms, by flow
 matching, coupling included. Both start from the same weights and must find the same loss. The plain loop is eager
-float32. Its messages use either concatenated pairs, as EGNNs are usually written, or sums of three smaller products; the
-faster of the two counts. The shipped configuration is measured, too. One thread, processor time. --profile prints the
-profile of Enflow's step.
+float32. Its messages use either concatenated pairs, as EGNNs are usually written, or sums of three smaller products;
+the faster of the two counts. The shipped configuration is measured, too. One thread, processor time. --profile prints
+the profile of Enflow's step.
 """
 
 import argparse
