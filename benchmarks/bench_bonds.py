@@ -69,7 +69,7 @@ def main(quick: bool) -> None:
         ["valid, one piece", str(round(share * len(molecules))), f"{100 * share:.2f} % (target {100 * TARGET:g} %)"]
     )
     rows.append(["DetermineBonds alone", str(round(alone * len(molecules))), f"{100 * alone:.2f} %"])
-    rows.append(["median, p99, most", "", " ".join(f"{facts[key]} ms" for key in ("median_ms", "p99_ms", "max_ms"))])
+    rows.append(["median, p99, maximum", "", " ".join(f"{facts[key]} ms" for key in ("median_ms", "p99_ms", "max_ms"))])
     write_results("bonds", "Bonds from geometry", ["method", "molecules", "share"], rows, facts)
 
 
@@ -77,4 +77,4 @@ if __name__ == "__main__":
     if (SHARED / "data" / "qm9.npz").is_file():
         main("--quick" in sys.argv)
     else:
-        print(f"bench_bonds: no QM9 at {SHARED}: set ENFLOW_SHARED to the directory of the reference data")
+        print(f"bench_bonds: no QM9 at {SHARED}: set ENFLOW_SHARED to the folder of the reference data")

@@ -21,7 +21,7 @@ from enflow.model.config import TOLERANCES
 from enflow.model.progress import progress
 from enflow.model.training.config import read_config
 from enflow.model.training.data.qm9 import MoleculeDataset, data_file, load_qm9
-from enflow.model.training.evaluation.solver_curve import curve
+from enflow.model.training.evaluation.solver_curve import CurveConfig, curve
 from enflow.model.training.export import flow_of
 from enflow.model.training.svg_charts import Point, Series, svg
 from enflow.model.training.trainer import Trainer
@@ -35,7 +35,7 @@ def point(state: Path, samples: int, data: MoleculeDataset) -> dict[str, Any]:
     trainer.load(state)
     flow, standard = flow_of(trainer, data), {"standard": TOLERANCES["standard"]}
     with tempfile.TemporaryDirectory() as folder, progress() as report:
-        (found,) = curve(flow, "", Path(folder), samples, 0, report, (), standard)
+        (found,) = curve(flow, "", Path(folder), CurveConfig(samples, steps=(), tolerances=standard), report)
     kept = ("samples", "nfe_mean", "atom_stability", "molecule_stability", "validity")
     return {"passes": trainer.passes, "annealed": trainer.anneal is not None} | {key: found[key] for key in kept}
 

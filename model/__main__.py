@@ -177,6 +177,7 @@ def evaluate(
     from enflow.model.training.evaluation.evaluate import EvaluationConfig
     from enflow.model.training.evaluation.evaluate import evaluate as run_evaluation
     from enflow.model.training.evaluation.publish import publish, publish_card
+    from enflow.model.training.evaluation.solver_curve import CurveConfig
     from enflow.model.training.evaluation.solver_curve import curve as run_curve
     from enflow.model.training.evaluation.summary import table
 
@@ -188,7 +189,7 @@ def evaluate(
     flow = load(weights, pick_device(device))
     with progress() as report:
         result = run_evaluation(flow, card.weights_sha256, data_file(), folder, settings, report)
-        points = run_curve(flow, card.weights_sha256, folder, curve, seed, report) if curve else []
+        points = run_curve(flow, card.weights_sha256, folder, CurveConfig(curve, seed), report) if curve else []
     command = shlex.join(["enflow", *sys.argv[1:]])
     publish(folder, card, command, result, points)
     if write_card:

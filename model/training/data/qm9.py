@@ -106,9 +106,9 @@ def sha256_of(path: Path) -> str:
 def batch_plan(n_atoms: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Return the batches of one epoch: molecules of one size each, in random order, every molecule once.
 
-    No batch of several molecules is left with one: torch.compile treats a dimension of length 1 as a constant and
-    compiles the whole network again for it (76 s). A molecule that is the only one of its size stands twice in its
-    batch, which changes the loss's variance but not its mean.
+    No batch has a single molecule, unless batch_size is 1: torch.compile treats a dimension of length 1 as a constant
+    and compiles the whole network again for it (76 s). The only molecule of a size is repeated in its batch, which
+    changes the variance of the loss but not its mean.
 
     Args:
         n_atoms: (M,) number of atoms of every molecule.

@@ -1,6 +1,7 @@
 """The curve of quality against cost: the same molecules with more and with fewer evaluations of the velocity."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,29 @@ STEPS = (8, 15, 25, 50, 100)
 """Numbers of steps of Heun's method; a step takes two evaluations."""
 
 
+@dataclass(frozen=True)
+class CurveConfig:
+    """The points of a curve.
+
+    Attributes:
+        samples: number of molecules per point.
+        seed: seed of their sizes and noise.
+        steps: numbers of Heun steps.
+        tolerances: tolerances of the adaptive solver, by name.
+    """
+
+    samples: int
+    seed: int = 0
+    steps: Sequence[int] = STEPS
+    tolerances: Mapping[str, float] = field(default_factory=lambda: TOLERANCES)
+
+
 def curve(
     flow: MoleculeFlow,
     weights_sha256: str,
     folder: Path,
-    samples: int,
-    seed: int,
+    config: CurveConfig,
     report: ProgressCallback,
-    steps: Sequence[int] = STEPS,
-    tolerances: Mapping[str, float] = TOLERANCES,
 ) -> list[dict[str, Any]]:
     """Measure the same molecules with every named tolerance of the adaptive solver and every number of Heun steps.
 
@@ -39,28 +54,26 @@ def curve(
         flow: the model.
         weights_sha256: hash of its weights.
         folder: folder of the records, with which a second call continues.
-        samples: number of molecules per point.
-        seed: seed of their sizes and noise.
+        config: the points.
         report: receives the progress.
-        steps: numbers of Heun steps.
-        tolerances: tolerances of the adaptive solver, by name.
 
     Returns:
         For each point: name, method, mean number of evaluations, shares with 95 % intervals, and the loss of molecule
         stability against the tightest tolerance in percentage points, paired by molecule, with its standard error.
     """
+    seed, tolerances, indices = config.seed, config.tolerances, range(config.samples)
     by_point = {}
-    for name in [*tolerances, *(f"heun-{n}" for n in steps)]:
+    for name in [*tolerances, *(f"heun-{n}" for n in config.steps)]:
         header = {"weights_sha256": weights_sha256, "seed": seed, "solver": tolerances.get(name, name)}
         records = RecordFile(folder / f"curve-{name}.jsonl", header, SampleRecord)
-        missing = [index for index in range(samples) if index not in records.records]
+        missing = [index for index in indices if index not in records.records]
         sizes = {index: flow.draw_n_atoms(seed, index) for index in missing}
         if name in tolerances:
             found = flow.samples(list(sizes.values()), seed, tolerances[name], tolerances[name], indices=list(sizes))
         else:
             found = heun_samples(flow, sizes, seed, int(name.removeprefix("heun-")))
-        record_samples(found, sizes, records, samples, report)
-        by_point[name] = [records.records[index] for index in range(samples)]
+        record_samples(found, sizes, records, config.samples, report)
+        by_point[name] = [records.records[index] for index in indices]
     best = _stable(by_point[min(tolerances, key=tolerances.__getitem__)])
     return [_point(name, "adaptive" if name in tolerances else "heun", e, best) for name, e in by_point.items()]
 

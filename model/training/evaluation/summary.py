@@ -10,7 +10,7 @@ def table(metrics: Mapping[str, Any]) -> str:
 
 
 def lines(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return name, value and spread of every metric; the name of a group stands before the names of its metrics."""
+    """Return name, value and spread of every metric; a metric of a group gets the name of the group as prefix."""
     spreads = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in metrics.get("intervals_95", {}).items()}
     found = []
     for name, value in metrics.items():

@@ -112,12 +112,12 @@ def figure(system: str, entropy: float | None, results: Sequence[Result]) -> str
     series = []
     for model, name in CHARTED.items():
         found = [(size, _nlls(results, model, size)) for size in SIZES[system]]
-        points: list[Point] = [(size, float(np.mean(nlls))) for size, nlls in found if nlls]
+        points: list[Point] = [(float(size), float(np.mean(nlls))) for size, nlls in found if nlls]
         if points:
             series.append(Series(name, points))
     if series and entropy is not None:
         ends = SIZES[system][0], SIZES[system][-1]
-        series.append(Series("floor: the entropy", [(end, entropy) for end in ends]))
+        series.append(Series("floor: the entropy", [(float(end), entropy) for end in ends]))
     return svg(f"Test NLL of {system.upper()}", "training samples", "nats", series, log_x=True)
 
 

@@ -63,10 +63,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(qm9, tmp_path):
     resumed.load(tmp_path / "state.pt")
     steps(resumed, 5)
     assert resumed.passes == straight.passes
-    for mine, theirs in zip(resumed.network.parameters(), straight.network.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-    for mine, theirs in zip(resumed.average, straight.average, strict=True):
-        assert torch.equal(mine, theirs)
+    for found, expected in zip(resumed.network.parameters(), straight.network.parameters(), strict=True):
+        assert torch.equal(found, expected)
+    for found, expected in zip(resumed.average, straight.average, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_training_lowers_the_validation_error_and_annealing_leaves_the_run_as_it_was(qm9, tmp_path):
@@ -126,25 +126,25 @@ def test_training_starts_from_weights_of_the_same_model(qm9, tmp_path, config):
     second = Trainer(replace(config, start=str(tmp_path / "weights")))
     second.initialize(data, starting_flow(second.config))
     for parameters in (second.network.parameters(), second.average):
-        for mine, theirs in zip(parameters, first.network.parameters(), strict=True):
-            assert torch.equal(mine, theirs)
+        for found, expected in zip(parameters, first.network.parameters(), strict=True):
+            assert torch.equal(found, expected)
     other = replace(config, start=second.config.start, flow=replace(config.flow, max_atoms=30))
     with pytest.raises(ConfigError, match="weights holds another model"):
         starting_flow(other)
 
 
-def test_each_atom_learns_its_type_for_itself_and_the_flow_knows_of_all(qm9, tmp_path):
+def test_each_atom_learns_its_own_type_and_the_flow_applies_the_parity(qm9, tmp_path):
     flow = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, odd_types=(0, 2, 4)))
-    data, alone, knowing = load_qm9(qm9, "train"), Trainer(TINY), Trainer(replace(TINY, flow=flow))
-    for trainer in (alone, knowing):
+    data, alone, with_parity = load_qm9(qm9, "train"), Trainer(TINY), Trainer(replace(TINY, flow=flow))
+    for trainer in (alone, with_parity):
         trainer.initialize(data)
         trainer.update(trainer.network, trainer.draw(data, np.arange(8), step=0), 8)
-    for mine, theirs in zip(knowing.network.parameters(), alone.network.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-    export(knowing, knowing.config, data, tmp_path / "weights")
+    for found, expected in zip(with_parity.network.parameters(), alone.network.parameters(), strict=True):
+        assert torch.equal(found, expected)
+    export(with_parity, with_parity.config, data, tmp_path / "weights")
     assert load(tmp_path / "weights").config.dynamics.odd_types == (0, 2, 4)
     t, x, h, mask = torch.full((1,), 0.9), torch.randn(1, 5, 3), torch.randn(1, 5, 5), torch.ones(1, 5).bool()
-    first, second = (flow_of(trainer, data).velocity(t, x, h, mask) for trainer in (alone, knowing))
+    first, second = (flow_of(trainer, data).velocity(t, x, h, mask) for trainer in (alone, with_parity))
     assert torch.equal(first[0], second[0])
     assert (first[1] - second[1]).abs().max() > 1e-4
 
@@ -159,11 +159,11 @@ def test_with_types_given_training_starts_from_a_model_that_draws_them(qm9, tmp_
     given.initialize(data, starting_flow(given.config))
     pairs, _ = given.draw(data, np.flatnonzero(data.n_atoms == 5)[:4], step=0)
     t, scale = torch.full((4,), 0.7), TINY.flow.dequantizer.scale
-    mine, still_types = given.network(t, pairs.x0, pairs.h1, pairs.mask)
-    theirs, _ = drawing.network(t, pairs.x0, scale * pairs.h1, pairs.mask)
-    torch.testing.assert_close(mine, theirs)
+    found, still_types = given.network(t, pairs.x0, pairs.h1, pairs.mask)
+    expected, _ = drawing.network(t, pairs.x0, scale * pairs.h1, pairs.mask)
+    torch.testing.assert_close(found, expected)
     assert not still_types.any()
-    assert theirs.abs().max() > 1e-4
+    assert expected.abs().max() > 1e-4
     deeper = replace(still, dynamics=replace(still.dynamics, n_layers=3))
     with pytest.raises(ConfigError, match="weights holds another model"):
         starting_flow(replace(given.config, flow=deeper))

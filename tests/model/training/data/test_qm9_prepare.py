@@ -1,4 +1,4 @@
-"""Raw files as the authors wrote them; the truth of the split is the published one, as others prepared it."""
+"""Raw files in the format of the authors, and the published split."""
 
 import hashlib
 import io
@@ -77,8 +77,8 @@ def test_what_is_no_raw_file_is_named_with_its_place(text, found):
 def test_prepared_file_holds_what_the_raw_files_say(tmp_path):
     texts = [(i, WATER if i % 2 else METHANE) for i in (3, 1, 2, 5, 4, 6, 7)]  # in no order
     archive = archive_of(tmp_path, texts, excluded=[2, 5], n_train=3, n_valid=1)
-    told = []
-    path = qm9_prepare.prepare(tmp_path / "out", lambda *news: told.append(news), tmp_path, archive)
+    reports = []
+    path = qm9_prepare.prepare(tmp_path / "out", lambda *update: reports.append(update), tmp_path, archive)
     with np.load(path) as file:
         assert file["index"].tolist() == [1, 3, 4, 6, 7]
         assert file["num_atoms"].tolist() == [3, 3, 5, 5, 3]
@@ -90,7 +90,7 @@ def test_prepared_file_holds_what_the_raw_files_say(tmp_path):
         "index": "int32", "num_atoms": "uint8", "atomic_numbers": "uint8",
         "positions": "float32", "split": "uint8", "source": "uint8",
     }  # fmt: skip
-    assert told[-1] == ("reading molecules", 7, 7)
+    assert reports[-1] == ("reading molecules", 7, 7)
 
 
 def test_the_split_is_the_published_one(shared):

@@ -1,4 +1,4 @@
-"""Two commands, one record and one page: what each found stands in both, and nothing of other weights."""
+"""The results of two commands in one file and one page, without results of other weights."""
 
 import json
 from html.parser import HTMLParser
@@ -35,7 +35,7 @@ def weights(tmp_path):
 
 
 class Page(HTMLParser):
-    """What a browser would load, and how often each tag opens."""
+    """A parser that collects the opened tags and the addresses that a browser would load."""
 
     def __init__(self, text):
         super().__init__()
@@ -47,7 +47,7 @@ class Page(HTMLParser):
         self.loads += [value for name, value in attributes if name in ("src", "href")]
 
 
-def test_halves_of_an_evaluation_come_together(weights):
+def test_results_of_two_commands_are_combined(weights):
     folder, card = weights
     publish(folder, card, "enflow evaluate a", SAMPLES, [])
     publish(folder, card, "enflow evaluate b", SCORES, POINTS)
@@ -66,7 +66,7 @@ def test_halves_of_an_evaluation_come_together(weights):
     assert "<tiny>" not in text
 
 
-def test_other_weights_begin_anew(weights):
+def test_other_weights_replace_the_results(weights):
     folder, card = weights
     publish(folder, card, "enflow evaluate", SAMPLES, [])
     other = save(MoleculeFlow(card.config), folder, card)
@@ -75,7 +75,7 @@ def test_other_weights_begin_anew(weights):
     assert json.loads((folder / "evaluation.json").read_text())["metrics"] == SCORES.metrics
 
 
-def test_the_card_keeps_what_it_knew(weights):
+def test_the_card_keeps_its_other_metrics(weights):
     folder, _ = weights
     publish_card(folder, SAMPLES)
     assert not (folder / "percentiles.json").exists()
