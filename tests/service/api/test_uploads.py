@@ -17,12 +17,12 @@ XYZ = {"Content-Type": "chemical/x-xyz"}
 FORM = [("file", ("a.xyz", WATER)), ("file", ("b.xyz", WATER))]
 JSON = {"structures": [{"format": "xyz", "data": WATER}], "deadline_s": 0.5}
 SLOW_S = 20.0
-"""Seconds that the parser takes in these tests; an answer in less was not kept waiting by it."""
+"""Seconds that the parser takes in these tests."""
 
 
 @pytest.fixture
 def parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What became of each call of a parser that takes SLOW_S."""
+    """The outcomes of the calls of a parser that takes SLOW_S."""
     outcomes: list[str] = []
 
     async def read(*_: Any) -> Sequence[Any]:
@@ -89,7 +89,7 @@ def test_a_client_that_leaves_ends_the_parser(api: Api, parses: list[str]) -> No
 
 
 def test_a_structure_may_be_a_text_field_of_a_form(api: Api) -> None:
-    """As `curl -F "file=<molecule.xyz"` and the forms of browsers send it."""
+    """Forms in browsers and `curl -F "file=<molecule.xyz"` send a structure in this way."""
     answer = api.http.post("/likelihood", files=[("file", (None, WATER)), ("seed", (None, "3"))])
     assert answer.json()["seed"] == 3
     assert [each["formula"] for each in answer.json()["results"]] == ["H2O"]
