@@ -227,6 +227,6 @@ async def _parse_upload(upload: Upload, served: ServedModel) -> Sequence[Molecul
 
 def _check_vocabulary(structure: Molecule | StructureError, served: ServedModel) -> Molecule | EnflowError:
     try:
-        return served.taken(structure) if isinstance(structure, Molecule) else structure
+        return served.prepare_structure(structure) if isinstance(structure, Molecule) else structure
     except VocabularyError as error:
         return error

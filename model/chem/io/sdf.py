@@ -169,12 +169,19 @@ def write_sdf(molecules: Sequence[Molecule], bonds: Sequence[Bonds], *, v3000: b
         bonds: of each molecule.
         v3000: the newer format; records over 999 atoms or bonds use it in any case.
     """
-    return "".join(_record(molecule, found, v3000) for molecule, found in zip(molecules, bonds, strict=True))
+    pairs = zip(molecules, bonds, strict=True)
+    return "".join(sdf_record(mol_block(*pair, v3000=v3000), *pair) for pair in pairs)
 
 
-def _record(molecule: Molecule, bonds: Bonds, v3000: bool) -> str:
+def mol_block(molecule: Molecule, bonds: Bonds, *, v3000: bool = False) -> str:
+    """Return the molfile of a molecule, its name as the title; bare atoms where the bonds failed."""
     mol = to_mol(molecule, bonds)
     mol.SetProp("_Name", _one_line(molecule.name)[:80])
+    return str(Chem.MolToMolBlock(mol, forceV3000=v3000))
+
+
+def sdf_record(block: str, molecule: Molecule, bonds: Bonds) -> str:
+    """Return the SDF record of a molfile: the properties of the molecule and the facts on its bonds are data items."""
     items = {
         **molecule.properties,
         "bond_status": bonds.status,
@@ -186,7 +193,7 @@ def _record(molecule: Molecule, bonds: Bonds, v3000: bool) -> str:
     said = (
         f">  <{_one_line(k).translate(_NO_BRACKETS)}>\n{_one_line(v)}\n\n" for k, v in items.items() if v is not None
     )
-    return f"{Chem.MolToMolBlock(mol, forceV3000=v3000)}{''.join(said)}$$$$\n"
+    return f"{block}{''.join(said)}$$$$\n"
 
 
 _NO_BRACKETS = str.maketrans("<>", "()")
