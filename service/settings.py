@@ -1,9 +1,9 @@
-"""The environment, read once into a frozen value: every limit of the service is a setting."""
+"""The settings of the service, read once from the environment; every limit is a setting."""
 
 import difflib
 import ipaddress
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -24,30 +24,30 @@ from enflow.model.errors import ConfigError
 BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "qm9"
 
 FORMULA_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-formula")
-"""Of the model to which the elements are given."""
+"""The weights of the model that takes formulas."""
 
 PARTICLES = ("dw4", "lj13")
-"""The folders of the particle systems, beside that of the molecules."""
+"""The folders of the particle systems, beside the folder of the molecules."""
 
-OTHERS = frozenset({"ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"})
-"""Variables of the compose file, the training and the tests: in the environment they are no misspelt setting."""
+OTHER_VARIABLES = frozenset({"ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"})
+"""Variables of the compose file, the training and the tests, which are no misspelt settings."""
 
 
 class RequestLimits(BaseModel):
-    """What one request may ask for; `GET /limits` shows these numbers.
+    """The limits of one request; `GET /limits` shows them.
 
     Attributes:
-        max_molecules: of one request.
-        max_atoms: of one molecule; the loaded weights may allow fewer.
-        max_pairs: sum of n_atoms squared over one request, which is what the device works on.
-        max_attempts: per molecule with `only: valid` or `only: stable`.
-        max_records: structures uploaded by one request.
-        max_bytes: of a request body.
+        max_molecules: molecules of one request.
+        max_atoms: atoms of one molecule; the loaded weights may allow fewer.
+        max_pairs: sum of n_atoms squared over one request, in proportion to the work of the device.
+        max_attempts: attempts per molecule with `only: valid` or `only: stable`.
+        max_records: structures in one upload.
+        max_bytes: bytes of a request body.
         max_body_s: seconds a body may take to arrive.
         max_idle_s: seconds between two pieces of a body.
-        max_probes, max_draws, max_frames: of one molecule.
-        max_total_frames: of all molecules of one request.
-        max_deadline_s: the longest deadline, and the one of a request that names none.
+        max_probes, max_draws, max_frames: probes, draws and frames of one molecule.
+        max_total_frames: frames of all molecules of one request.
+        max_deadline_s: the longest deadline in seconds, and the default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,13 +68,13 @@ class RequestLimits(BaseModel):
 
 
 class ChemistrySettings(BaseModel):
-    """RDKit runs in processes that can be killed.
+    """Settings of the processes that run RDKit.
 
     Attributes:
-        processes: how many at once.
+        processes: number of processes.
         bonds_s: seconds for the bonds of one molecule.
         read_s: seconds to read one upload.
-        memory_bytes: address space of each process; parsers and RDKit need well under half a gigabyte of it.
+        memory_bytes: address space of each process; parsers and RDKit need less than half a gigabyte.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,26 +90,26 @@ def _directory(path: Path) -> Path:
 
 
 class Settings(BaseSettings):
-    """Settings of the service, from the environment: `ENFLOW_PORT=9000`, `ENFLOW_LIMITS__MAX_MOLECULES=100`.
+    """The settings of the service; in the environment `ENFLOW_PORT=9000`, `ENFLOW_LIMITS__MAX_MOLECULES=100`.
 
     Attributes:
-        host, port: where to listen.
-        allow_open: listen on a non-loopback address although there are no keys.
-        api_keys_file: file of `name:sha256-of-the-key` lines; with it every call that computes needs a key.
+        host, port: the address to listen on.
+        allow_open: listen on a non-loopback address without API keys.
+        api_keys_file: file of `name:sha256-of-the-key` lines; with it every request that computes needs a key.
         weights: directory with weights.safetensors and card.json.
         formula_weights: directory of the model that takes formulas, in an engine of its own; None = the folder beside
-            `weights` with "-formula" after its name, if there is one.
-        models: directories of further models, which requests choose by name and whose engines start with their first
-            request; None = the folders dw4 and lj13 beside `weights`, where they are.
+            `weights` whose name has "-formula" appended, if it exists.
+        models: directories of further models, whose engines start at their first request; None = the folders dw4 and
+            lj13 beside `weights`, if they exist.
         device: "auto", "cpu" or "cuda".
-        threads: of the engine; None = what torch chooses.
-        requests_per_minute: of one client, before 429.
-        max_open_requests: at once, before 503; each may hold a body in memory.
-        cors_origins: origins of foreign pages that may call; none by default.
-        drain_s: seconds that running work gets when the service stops.
+        threads: threads of the engine; None = the choice of torch.
+        requests_per_minute: POST requests of one client in a minute; more are answered with 429.
+        max_open_requests: open POST requests, each with a body in memory; more are answered with 503.
+        cors_origins: origins of foreign pages that may send requests; none by default.
+        drain_s: seconds that running requests get when the service stops.
         header_s: seconds a connection may take to send its headers.
-        stall_s: seconds a caller may leave its answer unread.
-        log_level: of the JSON logs.
+        stall_s: seconds in which a client must read a part of its response.
+        log_level: level of the JSON logs: debug, info, warning or error.
     """
 
     model_config = SettingsConfigDict(
@@ -136,26 +136,26 @@ class Settings(BaseSettings):
     chemistry: ChemistrySettings = ChemistrySettings()
 
     @property
-    def formula_place(self) -> Path | None:
-        """Where the weights of the model that takes formulas are, if anywhere."""
+    def formula_folder(self) -> Path | None:
+        """The folder of the model that takes formulas; None where there is none."""
         return self.formula_weights or next(self._beside(f"{self.weights.name}-formula"), None)
 
     @property
     def further(self) -> tuple[Path, ...]:
-        """Where the weights of all models but the first are."""
-        return (*([self.formula_place] if self.formula_place else []), *self.model_places)
+        """The folders of all models but the first."""
+        return (*([self.formula_folder] if self.formula_folder else []), *self.model_folders)
 
     @property
-    def model_places(self) -> tuple[Path, ...]:
-        """Where the weights of further models are."""
+    def model_folders(self) -> tuple[Path, ...]:
+        """The folders of further models that start at their first request."""
         return tuple(self._beside(*PARTICLES)) if self.models is None else self.models
 
     def _beside(self, *names: str) -> Iterator[Path]:
-        places = (self.weights.with_name(name) for name in names)
-        return (place for place in places if (place / "card.json").is_file())
+        folders = (self.weights.with_name(name) for name in names)
+        return (folder for folder in folders if (folder / "card.json").is_file())
 
     @model_validator(mode="after")
-    def _closed_to_strangers(self) -> Self:
+    def _is_protected(self) -> Self:
         if self.api_keys_file is None and not self.allow_open and not _is_loopback(self.host):
             raise ValueError(
                 f"found host {self.host} without API keys: anybody who reaches it could use it; "
@@ -172,30 +172,34 @@ def _is_loopback(host: str) -> bool:
 
 
 def names(model: type[BaseModel] = Settings, prefix: str = "ENFLOW_") -> Iterator[str]:
-    """Of all variables that are settings."""
+    """Yield the names of all environment variables that are settings."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from names(kind, f"{prefix}{name.upper()}__")
-        yield f"{prefix}{name.upper()}"  # of a group: all of it, as JSON
+        yield f"{prefix}{name.upper()}"  # for a group: the whole group as JSON
 
 
-def _refuse_unknown(environment: Iterable[str]) -> None:
+def _refuse_unknown(found: Iterable[str], others: frozenset[str] = frozenset()) -> None:
     known = set(names())
-    for name in sorted(environment):
-        if not name.upper().startswith("ENFLOW_") or name.upper() in known | OTHERS:
+    for name in sorted(found):
+        if not name.upper().startswith("ENFLOW_") or name.upper() in known | others:
             continue
         nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)
         raise ConfigError(f"{name}: found no setting of this name, the nearest is {nearest[0]}")
 
 
-def read_settings(given: dict[str, Any]) -> Settings:
-    """The settings of the environment, and over them those given.
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """Read the settings of the environment; given ones go before them.
+
+    Args:
+        given: settings by their names in lower case, such as `port`.
 
     Raises:
-        ConfigError: a setting is none, or has a wrong value, and which.
+        ConfigError: a name is no setting, or a value is wrong; the message has the name of the setting.
     """
-    _refuse_unknown(os.environ)
+    _refuse_unknown(os.environ, OTHER_VARIABLES)
+    _refuse_unknown(f"ENFLOW_{name.upper()}" for name in given)
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from asgi_correlation_id import CorrelationIdMiddleware
@@ -54,19 +54,6 @@ def create_app(
     settings, telemetry = settings or Settings(), Telemetry()
     cards = read_cards(settings)
     limits = limits_of(settings, list(cards.values()))
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        clients = {settings.weights: client or engine_client(settings), **(further or further_clients(settings))}
-        chemistry = RDKitPool(settings.chemistry, limits, telemetry)
-        app.state.registry = registry = ModelRegistry({}, limits)
-        for folder, card in cards.items():
-            kind = ServedParticles if card.system else ServedModel
-            own = limits_of(settings, [card])
-            registry.models[card.name] = kind(clients[folder], chemistry, card, own, telemetry, registry.stopping)
-        async with _running(registry, chemistry, telemetry):
-            yield
-
     app = FastAPI(
         title="Enflow",
         version=__version__,
@@ -77,15 +64,41 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
+        lifespan=_lifespan(settings, cards, telemetry, client, further),
         middleware=_middleware(settings, limits, telemetry),
         exception_handlers=dict.fromkeys((Problem, HTTPException, EnflowError, RequestValidationError), _respond),
     )
     for router in (routes.compute, routes.status, static_pages.pages):
         app.include_router(router)
     app.routes.extend(static_pages.mounts())
-    openapi.complete(app.openapi(), limits, list(cards.values()), keys=settings.api_keys_file is not None)
+    keys_needed = settings.api_keys_file is not None
+    app.openapi_schema = openapi.complete(app.openapi(), limits, list(cards.values()), keys_needed=keys_needed)
     return app
+
+
+def _lifespan(
+    settings: Settings,
+    cards: Mapping[Path, ModelCard],
+    telemetry: Telemetry,
+    client: EngineClient | None,
+    further: Mapping[Path, EngineClient] | None,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return the lifespan of the application; at its start the models get their clients."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        clients = {settings.weights: client or engine_client(settings), **(further or further_clients(settings))}
+        limits = limits_of(settings, list(cards.values()))
+        chemistry = RDKitPool(settings.chemistry, limits, telemetry)
+        app.state.registry = registry = ModelRegistry({}, limits)
+        for folder, card in cards.items():
+            kind = ServedParticles if card.system else ServedModel
+            own = limits_of(settings, [card])
+            registry.models[card.name] = kind(clients[folder], chemistry, card, own, telemetry, registry.stopping)
+        async with _running(registry, chemistry, telemetry):
+            yield
+
+    return lifespan
 
 
 @asynccontextmanager

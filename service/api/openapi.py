@@ -89,35 +89,27 @@ def structures_body(schema: type[BaseModel], options: type[BaseModel]) -> dict[s
     return body
 
 
-def _answer(formats: Sequence[str], example: Any) -> Responses:
+def _media_types(formats: Sequence[str]) -> Responses:
+    """Return the description of a success answer in several formats; FastAPI adds the schema of its JSON."""
     content: dict[str, Any] = {each: {"schema": {"type": "string"}, **_FILE_EXAMPLES.get(each, {})} for each in formats}
-    if SSE in content:
-        content[SSE] = {"schema": _EVENT, "example": examples.EVENT}
-    content[JSON] = {"example": example}
+    content |= {JSON: {}, SSE: {"schema": _EVENT, "example": examples.EVENT}}
     return {200: {"description": "Done", "content": content}}
 
 
-ANSWERS: Mapping[str, Responses] = {
-    "/sample": _answer(ServedModel.formats, examples.SAMPLE_RESPONSE),
-    "/likelihood": _answer(SCORE_FORMATS, examples.LIKELIHOOD_RESPONSE),
-    "/interpolate": _answer(ServedModel.formats, examples.WALK_RESPONSE),
-    "/variations": _answer(ServedModel.formats, examples.WALK_RESPONSE),
-}
-STATUS: Mapping[str, Responses] = {
-    "/models": _answer([JSON], examples.MODELS_RESPONSE),
-    "/limits": _answer([JSON], RequestLimits().model_dump()),
-}
-HEALTH: Responses = _answer([JSON], examples.HEALTH_RESPONSE)
+MOLECULES = _media_types(ServedModel.formats)
+SCORES = _media_types(SCORE_FORMATS)
 
 
-def complete(document: dict[str, Any], limits: RequestLimits, cards: Sequence[ModelCard], keys: bool) -> dict[str, Any]:
+def complete(
+    document: dict[str, Any], limits: RequestLimits, cards: Sequence[ModelCard], keys_needed: bool
+) -> dict[str, Any]:
     """Return FastAPI's description with the request schemas, the limits in force, and the names of the models.
 
     Args:
         document: the description that FastAPI derived from the routes.
         limits: the limits in force.
         cards: the cards of the loaded models; examples that ask for another model are left out.
-        keys: True where API keys are needed; else the security schemes are optional.
+        keys_needed: True where a request needs an API key; else the security schemes are optional.
     """
     requests = (SampleRequest, LikelihoodRequest, InterpolateRequest, VariationsRequest)
     schemas = models_json_schema(
@@ -127,7 +119,10 @@ def complete(document: dict[str, Any], limits: RequestLimits, cards: Sequence[Mo
     sample = document["components"]["schemas"]["SampleRequest"]
     sample["examples"] = [each for each in sample["examples"] if _can_run(each, cards)]
     for operation in (each for path in document["paths"].values() for each in path.values()):
-        if not keys and "security" in operation:
+        # Not with the route: FastAPI removes every null from a description, and an example may need one.
+        operation["responses"]["200"]["content"][JSON]["example"] = examples.RESPONSES[operation["operationId"]]
+        operation["parameters"] = [_without_default(each) for each in operation.get("parameters", [])]
+        if not keys_needed and "security" in operation:
             operation["security"].append({})
     completed: dict[str, Any] = _fill(document, limits, [card.name for card in cards])
     return completed
@@ -136,6 +131,14 @@ def complete(document: dict[str, Any], limits: RequestLimits, cards: Sequence[Mo
 def _can_run(example: Mapping[str, Any], cards: Sequence[ModelCard]) -> bool:
     named = example.get("model", cards[0].name) in [card.name for card in cards]
     return named and ("formula" not in example or any(card.takes_formulas for card in cards))
+
+
+def _without_default(parameter: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parameter without its default and without null; clients would send both beside a JSON body."""
+    schema = {key: value for key, value in parameter["schema"].items() if key not in ("default", "anyOf")}
+    kinds = [each for each in parameter["schema"].get("anyOf", ()) if each != {"type": "null"}]
+    schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {}
+    return {**parameter, "schema": schema}
 
 
 def _reference(schema: type[BaseModel]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.event_stream import EventStream
 from enflow.service.api.negotiation import Negotiation, negotiate
-from enflow.service.api.openapi import ANSWERS, HEALTH, PROBLEMS, STATUS, json_body, structures_body
+from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, json_body, structures_body
 from enflow.service.api.uploads import parse_structures, read_json, read_structures, wait_for_disconnect
 from enflow.service.handlers.cancellation import run_cancellable
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed
@@ -79,7 +79,7 @@ status = APIRouter(responses=PROBLEMS, dependencies=[Depends(no_cache)])
     "/sample",
     tags=["molecules"],
     response_model=SampleResponse,
-    responses=ANSWERS["/sample"],
+    responses=MOLECULES,
     openapi_extra=json_body(SampleRequest),
 )
 async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccept) -> Response:
@@ -98,7 +98,7 @@ async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccep
     "/likelihood",
     tags=["structures"],
     response_model=LikelihoodResponse,
-    responses=ANSWERS["/likelihood"],
+    responses=SCORES,
     openapi_extra=structures_body(LikelihoodRequest, LikelihoodOptions),
 )
 async def score(
@@ -120,7 +120,7 @@ async def score(
     "/interpolate",
     tags=["structures"],
     response_model=WalkResponse,
-    responses=ANSWERS["/interpolate"],
+    responses=MOLECULES,
     openapi_extra=structures_body(InterpolateRequest, InterpolateOptions),
 )
 async def interpolate(
@@ -134,7 +134,7 @@ async def interpolate(
     "/variations",
     tags=["structures"],
     response_model=WalkResponse,
-    responses=ANSWERS["/variations"],
+    responses=MOLECULES,
     openapi_extra=structures_body(VariationsRequest, VariationsOptions),
 )
 async def variations(
@@ -145,14 +145,14 @@ async def variations(
 
 
 @status.head("/models", include_in_schema=False)
-@status.get("/models", tags=["service"], responses=STATUS["/models"])
+@status.get("/models", tags=["service"])
 async def models(registry: Registry) -> ModelsOut:
     """Return the cards of the loaded weights: their training data, their configuration and their quality."""
     return ModelsOut(models=[card.summary for card in registry.cards])
 
 
 @status.head("/limits", include_in_schema=False)
-@status.get("/limits", tags=["service"], responses=STATUS["/limits"])
+@status.get("/limits", tags=["service"])
 async def limits(registry: Registry) -> LimitsOut:
     """Return the limits of one request."""
     by_model = {served.card.name: served.limits.max_atoms for served in registry}
@@ -160,14 +160,14 @@ async def limits(registry: Registry) -> LimitsOut:
 
 
 @status.head("/health/live", include_in_schema=False)
-@status.get("/health/live", tags=["service"], responses=HEALTH)
+@status.get("/health/live", tags=["service"])
 async def live(registry: Registry) -> HealthOut:
     """Return 200 while the loop of every engine turns; restart the service where it answers 503."""
     return _health(registry, all(served.client.health().live for served in registry))
 
 
 @status.head("/health/ready", include_in_schema=False)
-@status.get("/health/ready", tags=["service"], responses=HEALTH)
+@status.get("/health/ready", tags=["service"])
 async def ready(registry: Registry) -> HealthOut:
     """Return 200 while requests are taken and the first model's device has lately computed a known answer.
 

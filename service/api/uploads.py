@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import Any, Generic, TypeVar
 
@@ -114,11 +115,9 @@ async def parse_structures(request: StructureRequest[W], served: ServedModel) ->
         Problem: more structures than `max_records`, or the parser took too much time or memory.
         StructureError: the body is one file and cannot be read.
     """
-    if request.whole:
-        found = [await served.read(each.data, each.form) for each in request.uploads]
-    else:
-        found = await asyncio.gather(*(_parse_upload(each, served) for each in request.uploads))
-    structures = [structure for file in found for structure in file]
+    parse = served.read if request.whole else partial(_parse_or_error, served)
+    files = await asyncio.gather(*(parse(each.data, each.form) for each in request.uploads))
+    structures = [structure for file in files for structure in file]
     if len(structures) > served.limits.max_records:
         raise Problem("invalid", f"found {len(structures)} structures, expected at most {served.limits.max_records}")
     return [_check_vocabulary(each, served) for each in structures]
@@ -218,9 +217,9 @@ async def _form_upload(part: UploadFile | str) -> Upload:
     return Upload(FILES.get(declared) or _ENDINGS.get(ending), await part.read())
 
 
-async def _parse_upload(upload: Upload, served: ServedModel) -> Sequence[Molecule | StructureError]:
+async def _parse_or_error(served: ServedModel, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
     try:
-        return await served.read(upload.data, upload.form)
+        return await served.read(data, form)
     except StructureError as error:
         return [error]
 

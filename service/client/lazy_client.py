@@ -62,7 +62,7 @@ class LazyClient:
 
 def further_clients(settings: Settings, care: RestartPolicy | None = None) -> dict[Path, ProcessClient | LazyClient]:
     """Of all models but the first, by their folders: the one for formulas at once, the others when they are asked."""
-    formulas, others = settings.formula_place, settings.model_places
+    formulas, others = settings.formula_folder, settings.model_folders
     at_once: dict[Path, ProcessClient | LazyClient] = (
         {formulas: engine_client(settings, care, formulas)} if formulas else {}
     )

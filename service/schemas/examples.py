@@ -1,5 +1,10 @@
 """Example documents for the OpenAPI description; the tests send the requests and validate the responses."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from enflow.service.settings import RequestLimits
+
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 TILTED = METHANE.replace("methane", "a tilted methane").replace(".63 .63 .63", ".6 .65 .64")
 
@@ -23,10 +28,87 @@ FILES = {
 }
 """By content type: a file of one structure, and a file of two structures with the same number of atoms."""
 
+_SHA256 = "5e8848c2f6b1d0a7393d0cf1c1b6ad0e6b8a0f4f5b8ce2f7a1f4f8a9f1a2b3c4"
+_MODEL = {"name": "qm9", "sha256": _SHA256}
+_USAGE = {"queue_ms": 0.4, "integrate_ms": 310.2, "bonds_ms": 6.1, "nfe": 74}
+_BONDS = {
+    "status": "ok",
+    "method": "DetermineBonds, covalent radii x 1.15",
+    "reason": None,
+    "charge": 0,
+    "fragments": 1,
+    "rdkit": "2026.09.1",
+}
+_WATER = {
+    "kind": "molecule",
+    "n_atoms": 3,
+    "formula": "H2O",
+    "smiles": "O",
+    "xyz": "3\nwater\nO 0 0 0.1193\nH 0 0.7632 -0.477\nH 0 -0.7632 -0.477\n",
+    "sdf": WATER_SDF,
+    "bonds": _BONDS,
+    "valid": True,
+    "stable": True,
+    "atom_stability": 1.0,
+    "nfe": 74,
+    "solver_status": "success",
+}
+_SCORE = {
+    "nll": -6.57,
+    "nll_per_atom": -2.19,
+    "std_error": 0.4,
+    "parts": {"base": 21.4, "divergence": -30.1, "dequantizer": -2.3, "n_atoms": 4.43},
+    "atom_base": [6.1, 7.7, 7.6],
+    "path": [(0.0, -21.4), (1.0, 8.7)],
+    "percentile": 12.5,
+    "divergence": "exact",
+    "probes": 1,
+    "draws": 1,
+    "quadrature_error": 0.02,
+}
+
 EVENT = {"event": "progress", "data": '{"event": "progress", "queue": {"ahead": 0, "running": 1}, "eta_s": 0.4}'}
 EVENT_LINE = EVENT["data"] + "\n"
-SAMPLE_RESPONSE: dict = {}
-LIKELIHOOD_RESPONSE: dict = {}
-WALK_RESPONSE: dict = {}
-MODELS_RESPONSE: dict = {}
-HEALTH_RESPONSE: dict = {}
+_SAMPLE = {
+    "seed": 7,
+    "model": _MODEL,
+    "molecules": [{"index": 0, "seed": 7, **_WATER}],
+    "failed": [],
+    "attempts": {"tried": 1, "found": 1, "rejected": {}, "reasons": {}},
+    "usage": _USAGE,
+}
+_WALK = {
+    "seed": 0,
+    "model": _MODEL,
+    "molecules": [{"index": 0, "seed": 0, **_WATER, "distance": 0.0}],
+    "failed": [],
+    "usage": _USAGE,
+}
+_LIKELIHOOD = {
+    "seed": 0,
+    "model": _MODEL,
+    "results": [{"index": 0, **_WATER, **_SCORE}],
+    "usage": _USAGE,
+}
+_MODELS = {"models": [{"name": "qm9", "kind": "molecules", "weights_sha256": _SHA256}]}
+_HEALTH = {
+    "status": "ok",
+    "reason": "ok",
+    "step_age_s": 0.1,
+    "queue": {"waiting": 0, "running": 1},
+    "device": "cpu",
+    "models": {"qm9": "ok"},
+}
+_LIMITS = {**RequestLimits().model_dump(), "max_atoms_by_model": {"qm9": 29}}
+
+RESPONSES: Mapping[str, Mapping[str, Any]] = {
+    "sample": _SAMPLE,
+    "score": _LIKELIHOOD,
+    "interpolate": _WALK,
+    "variations": _WALK,
+    "models": _MODELS,
+    "limits": _LIMITS,
+    "live": _HEALTH,
+    "ready": _HEALTH,
+}
+"""A document of each response, by the name of its operation."""

@@ -84,6 +84,11 @@ class RequestOptions(Document):
     deadline_s: Deadline | None = Field(default=None, description="seconds from now until the answer must be complete")
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Remove the default from a schema: a generated client would send it, also beside a list of n_atoms."""
+    del schema["default"]
+
+
 class SampleRequest(RequestOptions):
     """A request for molecules."""
 
@@ -99,7 +104,11 @@ class SampleRequest(RequestOptions):
         }
     )
 
-    n_molecules: Annotated[int, Field(ge=1), Within("max_molecules")] = 1
+    n_molecules: Annotated[int, Field(ge=1), Within("max_molecules")] = Field(
+        default=1,
+        description="1, or the length of the list n_atoms, where it is left out",
+        json_schema_extra=_without_default,
+    )
     n_atoms: Atoms | Annotated[list[Atoms], Field(min_length=1, fail_fast=True), Within("max_molecules")] | None = (
         Field(default=None, description="null = drawn from p(N); one number for all; or one for each molecule")
     )

@@ -1,4 +1,4 @@
-"""A running application with a fake client, started once: a worker that loads RDKit costs seconds."""
+"""A running application with a fake engine client, started once: a process that loads RDKit costs seconds."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,17 +15,17 @@ from tests.service.serving import one_worker, serving, weights_with_card
 
 @dataclass
 class Api:
-    """The running application: call it with `http`, tell its engine what to do with `client`."""
+    """The running application: `http` sends requests to it, and `client` is its fake engine client."""
 
     http: httpx.Client
     client: FakeClient
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens in the application's own time."""
+    """Wait until a condition holds, at most 60 seconds."""
     end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end, "it never happened"
+        assert time.monotonic() < end, "the condition did not hold within 60 seconds"
         time.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""A client without an engine that does as it is told, for what the application promises about protocols."""
+"""An engine client without an engine, for tests of the application around it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,15 +23,23 @@ METHANE = Structure(
     0.63 * np.array([[0.0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]),
 )
 TORN = Structure(METHANE.atomic_numbers, 3 * METHANE.positions)
-"""The same atoms too far apart for any bond."""
+"""Methane with its atoms too far apart for any bond."""
 
 
 @dataclass
 class FakeClient:
-    """Answers every sample with what `molecule` says for its index, and every other work as simply.
+    """An `EngineClient` whose answers are known.
 
-    `steps` progress events come first, `pause` seconds apart. What is decoded is off by `error` angstrom times the
-    tolerance; at a tolerance below `finest` nothing is encoded. Molecules of the indices `unscored` have no likelihood.
+    Attributes:
+        molecule: the sampled structure by its index.
+        steps: progress events before the first result.
+        pause: seconds between two of them.
+        error: error of a decoded structure, in angstrom per unit of the tolerance.
+        finest: the smallest tolerance at which encoding succeeds.
+        unscored: indices of molecules whose likelihood fails.
+        refuse: the exception of every `submit`.
+        submitted, aborted, finished: the requests so far, and the ids of those aborted and finished.
+        ready: the readiness in `health`.
     """
 
     molecule: Callable[[int], Structure] = lambda _: METHANE
@@ -52,47 +60,47 @@ class FakeClient:
 
     async def drain(self, timeout: float) -> None: ...
 
-    async def submit(self, wanted: EngineRequest) -> None:
+    async def submit(self, request: EngineRequest) -> None:
         if self.refuse:
             raise self.refuse
-        self.submitted.append(wanted)
+        self.submitted.append(request)
 
-    async def abort(self, work_id: str) -> None:
-        self.aborted.append(work_id)
+    async def abort(self, request_id: str) -> None:
+        self.aborted.append(request_id)
 
-    async def events(self, work_id: str) -> AsyncIterator[Event]:
-        wanted = next(each for each in self.submitted if each.id == work_id)
+    async def events(self, request_id: str) -> AsyncIterator[Event]:
+        request = next(each for each in self.submitted if each.id == request_id)
         for step in range(self.steps):
             await asyncio.sleep(self.pause)
-            yield Progress(work_id, wanted.first_index, step / self.steps, 6 * step)
-        for event in self._answers(wanted):
+            yield Progress(request_id, request.first_index, step / self.steps, 6 * step)
+        for event in self._results(request):
             await asyncio.sleep(0)
             yield event
-        self.finished.append(work_id)
-        yield Done(work_id, 1.0, 2.0, 60)
+        self.finished.append(request_id)
+        yield Done(request_id, 1.0, 2.0, 60)
 
-    def _answers(self, wanted: EngineRequest) -> list[Event]:
-        match wanted:
+    def _results(self, request: EngineRequest) -> list[Event]:
+        match request:
             case EngineSampleRequest():
-                indices = range(wanted.first_index, wanted.first_index + len(wanted.n_atoms))
-                return [Sampled(wanted.id, i, *self.molecule(i), 60, "success") for i in indices]
+                indices = range(request.first_index, request.first_index + len(request.n_atoms))
+                return [Sampled(request.id, i, *self.molecule(i), 60, "success") for i in indices]
             case EngineLikelihoodRequest():
-                indices = range(wanted.first_index, wanted.first_index + len(wanted.molecules))
-                return [self._scored(wanted.id, i) for i in indices]
+                indices = range(request.first_index, request.first_index + len(request.molecules))
+                return [self._scored(request.id, i) for i in indices]
             case EngineEncodeRequest():
-                if wanted.rtol < self.finest:
-                    return [Failed(wanted.id, i, Reason.MIN_STEP) for i in range(len(wanted.molecules))]
-                latents = [_encoded(each) for each in wanted.molecules]
-                return [Encoded(wanted.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
+                if request.rtol < self.finest:
+                    return [Failed(request.id, i, Reason.MIN_STEP) for i in range(len(request.molecules))]
+                latents = [_encoded(each) for each in request.molecules]
+                return [Encoded(request.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
             case EngineDecodeRequest():
-                molecules = [_decoded(latent, self.error * wanted.rtol) for latent in wanted.latents]
-                return [Sampled(wanted.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
+                molecules = [_decoded(latent, self.error * request.rtol) for latent in request.latents]
+                return [Sampled(request.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
 
-    def _scored(self, work_id: str, index: int) -> Scored | Failed:
+    def _scored(self, request_id: str, index: int) -> Scored | Failed:
         if index in self.unscored:
-            return Failed(work_id, index, Reason.NON_FINITE, "the likelihood is nan")
+            return Failed(request_id, index, Reason.NON_FINITE, "the likelihood is nan")
         parts = {"base": 1.0, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
-        return Scored(work_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
+        return Scored(request_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
 
     def stats(self) -> Stats:
         return Stats(device="none")
@@ -102,11 +110,11 @@ class FakeClient:
 
 
 def _encoded(structure: Structure) -> LatentArrays:
-    """The structure itself, its elements as features."""
+    """Return a structure as its own latent, the elements as features."""
     return LatentArrays(structure.positions, np.repeat(structure.atomic_numbers[:, None], 5, axis=1).astype(float))
 
 
 def _decoded(latent: LatentArrays, error: float) -> Structure:
-    """Methane for five atoms, else what was encoded, its first atom off by the error; a latent holds a structure."""
+    """Return methane for five atoms, else the encoded structure with an error at its first atom."""
     moved = latent.x + error * np.eye(len(latent.x), 3)[:, :1] * [1, 0, 0]
     return METHANE if len(latent.x) == 5 else Structure(latent.h[:, 0].round().astype(np.int64), moved)

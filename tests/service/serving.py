@@ -1,11 +1,11 @@
-"""A real server on a free port in a thread, for tests that need sockets."""
+"""A real server on a free port, in a thread, and the weights that it serves in tests."""
 
 import contextlib
 import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -34,26 +34,27 @@ CARD = to_json(some_card("tiny"))
 
 
 def weights_with_card(directory: Path) -> Path:
+    """Write a card beside a file that is no weights, for an application whose engine is fake."""
     (directory / "card.json").write_text(json.dumps(CARD))
     (directory / "weights.safetensors").write_bytes(b"none")
     return directory
 
 
 def tiny_weights(directory: Path) -> Path:
-    """Weights that load: of a small flow, drawn at random."""
+    """Save a small flow with random weights."""
     dynamics = EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="velocity")
     return _saved(FlowConfig(dynamics=dynamics), directory, "tiny")
 
 
 def tiny_formula_weights(directory: Path) -> Path:
-    """Such weights of a model that takes formulas."""
+    """Save a small flow that takes formulas, with random weights."""
     dynamics = EGNNConfig(node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="still")
     config = FlowConfig(dynamics=dynamics, dequantizer=DequantizerConfig("given", capacity=4))
     return _saved(config, directory, "tiny-formula")
 
 
 def tiny_particle_weights(directory: Path, data: str) -> Path:
-    """Such weights of "dw4" or "lj13"."""
+    """Save a small flow of the particle system "dw4" or "lj13", with random weights."""
     n_particles, n_dims, scale = {"dw4": (4, 2, 2.1), "lj13": (13, 3, 0.9)}[data]
     dynamics = EGNNConfig(n_features=0, node_dim=8, edge_dim=4, n_layers=1, n_radial=4, output="velocity")
     config = ParticleConfig(n_particles=n_particles, n_dims=n_dims, scale=scale, dynamics=dynamics)
@@ -74,8 +75,11 @@ def one_worker() -> ChemistrySettings:
 
 
 @contextlib.contextmanager
-def serving(client: EngineClient, settings: Settings) -> Iterator[tuple[httpx.Client, Server]]:
-    server = Server(create_app(settings, client), settings.model_copy(update={"port": 0}))
+def serving(
+    client: EngineClient, settings: Settings, further: Mapping[Path, EngineClient] | None = None
+) -> Iterator[tuple[httpx.Client, Server]]:
+    """Serve an application while the context lasts; `client` and `further` as `create_app` takes them."""
+    server = Server(create_app(settings, client, further), settings.model_copy(update={"port": 0}))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started and thread.is_alive():

@@ -1,4 +1,4 @@
-"""Settings come from the environment; a wrong one ends the start in one line with its name and the reason."""
+"""Settings come from the environment; a wrong one ends the start with one line that has its name and the reason."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from enflow.model.errors import ConfigError
-from enflow.service.settings import OTHERS, Settings, names, read_settings
+from enflow.service.settings import OTHER_VARIABLES, Settings, names, read_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -43,7 +43,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ENFLOW_LIMITS", "{", "JSON"),
     ],
 )
-def test_a_wrong_value_is_told_by_name_and_reason(
+def test_an_error_has_the_name_and_the_reason(
     name: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -52,8 +52,23 @@ def test_a_wrong_value_is_told_by_name_and_reason(
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [({"wieghts": "x"}, "ENFLOW_WEIGHTS"), ({"prot": 1}, "ENFLOW_PORT"), ({"thread": 1}, "ENFLOW_THREADS")],
+)
+def test_a_misspelt_argument_is_refused(given: dict[str, object], nearest: str) -> None:
+    """The file deploy/serve.yml passes settings as arguments."""
+    with pytest.raises(ConfigError, match=rf"found no setting of this name, the nearest is {nearest}$"):
+        read_settings(given)
+
+
+def test_a_misspelt_member_of_a_group_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^ENFLOW_LIMITS__MAX_MOLECULS: "):
+        read_settings({"limits": {"max_moleculs": 5}})
+
+
 def test_every_variable_of_the_repository_is_a_setting_or_known_to_be_none() -> None:
-    """Else the service would not start where a program of the repository has set it."""
+    """Otherwise the service refuses to start where a program of the repository has set the variable."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     texts = [
         path.read_text(encoding="utf-8", errors="ignore")
@@ -61,7 +76,7 @@ def test_every_variable_of_the_repository_is_a_setting_or_known_to_be_none() -> 
         if (path := REPOSITORY / name).is_file() and path != Path(__file__) and "weights" not in path.parts
     ]
     found = {name for text in texts for name in re.findall(r"\bENFLOW_[A-Z][A-Z_]*[A-Z]\b", text)}
-    assert found - set(names()) == OTHERS
+    assert found - set(names()) == OTHER_VARIABLES
 
 
 def test_a_wrong_value_ends_the_command_in_one_line() -> None:
@@ -73,7 +88,7 @@ def test_a_wrong_value_ends_the_command_in_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_nobody_serves_strangers_without_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_address_without_keys_needs_permission(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENFLOW_HOST", "0.0.0.0")
     with pytest.raises(ConfigError, match=r"found host 0\.0\.0\.0 without API keys"):
         read_settings({})
@@ -81,11 +96,11 @@ def test_nobody_serves_strangers_without_saying_so(monkeypatch: pytest.MonkeyPat
     assert read_settings({}).host == "0.0.0.0"
 
 
-def test_the_environment_is_read_and_what_is_given_goes_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENFLOW_PORT", "9000")
     monkeypatch.setenv("ENFLOW_LIMITS__MAX_MOLECULES", "7")
     monkeypatch.setenv("ENFLOW_CORS_ORIGINS", '["https://chem.example"]')
-    monkeypatch.setenv("ENFLOW_THREADS", "")  # as a compose file passes what is not set
+    monkeypatch.setenv("ENFLOW_THREADS", "")  # a compose file passes an unset variable in this way
     found = read_settings({"port": 9001})
     assert (found.port, found.limits.max_molecules, found.threads) == (9001, 7, None)
     assert found.limits.max_atoms == Settings().limits.max_atoms

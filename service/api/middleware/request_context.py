@@ -5,6 +5,7 @@ import secrets
 import time
 import traceback
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 from asgi_correlation_id import correlation_id
@@ -40,6 +41,7 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        _to_origin_form(scope)
         ids = {"request_id": correlation_id.get(), "trace_id": trace_id(Headers(scope=scope))}
         scope.setdefault("state", {}).update(request_id=ids["request_id"], arrived=time.time())
         started, status = time.perf_counter(), 0
@@ -67,6 +69,13 @@ class RequestContextMiddleware:
         self.telemetry.request(method, route, status, seconds)
         write = log.debug if route.startswith(PROBED) else log.info
         write("request", method=method, route=route, status=status, ms=round(1000 * seconds, 1))
+
+
+def _to_origin_form(scope: Scope) -> None:
+    """Take the path from a target such as http://host/sample: a server accepts it (RFC 9112, section 3.2.2)."""
+    if not scope["path"].startswith("/"):
+        path = urlsplit(scope["path"]).path or "/"
+        scope.update(path=path, raw_path=path.encode())
 
 
 def is_request_id(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What schemathesis is told of this service: how its bodies are written, and what every error looks like."""
+"""Hooks of schemathesis for this service: serializers of its media types, and a check of every error."""
 
 import random
 from typing import Any
@@ -17,7 +17,7 @@ def as_text(context: Any, value: Any) -> bytes:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, **_: Any) -> None:
-    """Options stand in the query beside a file, or in the body; every format is asked for."""
+    """Send options in the query beside a file, else in the body, and ask for every format."""
     if case.media_type in ("application/json", "multipart/form-data"):
         case.query = {}
     if case.method == "POST":
@@ -27,7 +27,7 @@ def before_call(context: Any, case: Any, **_: Any) -> None:
 
 @schemathesis.check
 def wrong_json_is_refused(ctx: Any, response: Any, case: Any) -> None:
-    """To a file everything is text, and what is wrong with it is told for each of its structures."""
+    """Check that invalid JSON is refused; any text is a valid file, whose structures then have errors."""
     if case.media_type in (None, "application/json"):
         negative_data_rejection(ctx, response, case)
 

@@ -1,4 +1,4 @@
-"""Keys, rates, and the refusal to stand open."""
+"""API keys, rates, and the refusal to listen on a public address without keys."""
 
 import asyncio
 import hashlib
@@ -86,7 +86,7 @@ def test_a_missing_file_of_keys_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.org"])
-def test_it_does_not_stand_open_unless_told(monkeypatch: pytest.MonkeyPatch, host: str, tmp_path: Path) -> None:
+def test_a_public_address_needs_keys_or_permission(monkeypatch: pytest.MonkeyPatch, host: str, tmp_path: Path) -> None:
     monkeypatch.setenv("ENFLOW_HOST", host)
     with pytest.raises(ValidationError, match="ENFLOW_ALLOW_OPEN"):
         Settings()
@@ -98,7 +98,7 @@ def test_it_does_not_stand_open_unless_told(monkeypatch: pytest.MonkeyPatch, hos
 
 
 def call(settings: Settings, method: str, path: str, **options: Any) -> httpx.Response:
-    """The application without its engine: these answers come before any."""
+    """Send a request to an application whose lifespan has not begun: a refusal needs no engine."""
 
     async def run() -> httpx.Response:
         transport = httpx.ASGITransport(create_app(settings, FakeClient()))
@@ -110,7 +110,7 @@ def call(settings: Settings, method: str, path: str, **options: Any) -> httpx.Re
 
 def test_other_pages_may_call_only_where_they_are_named(tmp_path: Path) -> None:
     weights = weights_with_card(tmp_path)
-    ask = {"Origin": "https://page.test", "ApiKeys-Control-Request-Method": "POST"}
+    ask = {"Origin": "https://page.test", "Access-Control-Request-Method": "POST"}
     named = Settings(weights=weights, cors_origins=("https://page.test",))
     assert call(named, "OPTIONS", "/sample", headers=ask).headers["access-control-allow-origin"] == "https://page.test"
     other = {**ask, "Origin": "https://other.test"}
@@ -130,7 +130,7 @@ def test_keys_and_rates_are_asked_for_by_the_application(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_at_home_it_needs_no_keys(host: str) -> None:
+def test_a_loopback_address_needs_no_keys(host: str) -> None:
     assert Settings(host=host).host == host
 
 

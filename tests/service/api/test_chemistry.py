@@ -1,4 +1,4 @@
-"""RDKit in its processes: what hangs is killed, what eats memory is stopped, torch stays outside."""
+"""RDKit in its processes: a call that hangs or takes too much memory is ended, and torch is not imported."""
 
 import asyncio
 import os

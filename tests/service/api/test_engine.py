@@ -1,4 +1,4 @@
-"""The application over the real engine in its real process, with a small flow of random weights."""
+"""The application with a real engine in a real process, and a small flow with random weights."""
 
 import json
 import logging
@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_molecule_alone_in_company_and_by_index(htt
 
 
 def test_what_was_sampled_scores_the_same_when_it_is_uploaded(http: httpx.Client) -> None:
-    """Exactly the same: the digits survive the file, and (seed, index) fixes the dequantizer's noise."""
+    """The same number: the file keeps all digits, and (seed, index) fixes the dequantizer's noise."""
     molecule = sample(http, n_atoms=6, seed=5, with_nll=True)["molecules"][0]  # type: ignore[index]
     assert sum(molecule["parts"].values()) == pytest.approx(molecule["nll"])
     body = {"structures": [{"format": "xyz", "data": molecule["xyz"]}], "seed": 5}
@@ -191,14 +191,14 @@ def test_damaged_weights_are_one_clear_line(
     with pytest.raises(SystemExit) as ended:
         main()
     logging.getLogger().handlers[:] = kept
-    told = capfd.readouterr().err
+    output = capfd.readouterr().err
     assert ended.value.code == 1
-    assert told.count("\n") == 1
-    assert message in told
+    assert output.count("\n") == 1
+    assert message in output
 
 
 def test_what_was_finished_before_the_deadline_is_told(http: httpx.Client) -> None:
-    """Three small molecules, and one that takes for ever at this tolerance; nothing is dropped in silence."""
+    """The request asks for three small molecules, and for one that is not finished at this tolerance."""
     answer = sample(http, n_atoms=[2, 2, 2, *[29] * 200], tolerance=1e-7, deadline_s=4.0, seed=1)
     found, failed = ([each["index"] for each in answer[name]] for name in ("molecules", "failed"))  # type: ignore[attr-defined]
     assert found

@@ -1,4 +1,4 @@
-"""Whatever comes in, the answer is a problem with a place and without an echo."""
+"""Every wrong request is answered with a problem that has a place and repeats nothing of the request."""
 
 import contextlib
 import json
@@ -69,6 +69,24 @@ def test_a_bad_body_is_a_problem_with_its_place(api: Api, body: bytes, status: i
     assert not api.client.submitted
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "at"),
+    [
+        ("/sample", {"temperature": 0.5}, "/temperature"),
+        ("/sample", {"seed": -1}, "/seed"),
+        ("/likelihood", {"structures": [{"format": "xyz", "data": "x", "charge": 1}]}, "/structures/0/charge"),
+        ("/likelihood?temperature=1", None, "/temperature"),
+    ],
+)
+def test_an_error_names_the_field(api: Api, path: str, body: object, at: str) -> None:
+    options = {"json": body} if body else {"content": b"1", "headers": {"Content-Type": "chemical/x-xyz"}}
+    problem = assert_problem(api.http.post(path, **options), 422)  # type: ignore[arg-type]
+    assert [each["at"] for each in problem["errors"]] == [at]  # type: ignore[attr-defined]
+    name = at.rpartition("/")[2]
+    assert name in str(problem["detail"])
+    assert name == "seed" or name in problem["errors"][0]["message"]  # type: ignore[index]
+
+
 def test_a_byte_order_mark_before_json_is_forgiven(api: Api) -> None:
     assert api.http.post("/sample", content=b"\xef\xbb\xbf{}", headers=JSON).status_code == 200
 
@@ -85,7 +103,7 @@ def test_wrong_paths_and_methods(api: Api, method: str, path: str, status: int) 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "text/html", "x"])
 def test_json_must_be_declared(api: Api, content_type: str | None) -> None:
-    """A foreign page can make a browser send these without asking first."""
+    """A foreign page can send these content types without a preflight request."""
     headers = {"Content-Type": content_type} if content_type else {}
     problem = assert_problem(api.http.post("/sample", content=b"{}", headers=headers), 415)
     assert "application/json" in str(problem["detail"])
@@ -140,7 +158,7 @@ def test_dripping_headers_are_given_up(api: Api) -> None:
 
 
 def test_an_answer_that_nobody_reads_is_given_up(api: Api) -> None:
-    """Twenty times a megabyte is more than the buffers of any socket; the caller takes none of it."""
+    """Twenty megabytes are more than the buffers of a socket; the client reads none of them."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(60)
@@ -157,6 +175,17 @@ def test_an_answer_that_nobody_reads_is_given_up(api: Api) -> None:
 def _in_flight(api: Api) -> float:
     text = api.http.get("/metrics").text
     return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith("enflow_requests_in_flight "))
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("http://x/limits", 200), ("http://x:8000/health/live", 200), (f"http://x/{SECRET}", 404), ("http://x", 200)],
+)
+def test_a_target_in_absolute_form_is_understood(api: Api, target: str, status: int) -> None:
+    """RFC 9112, section 3.2.2: a server must accept it, although only clients of a proxy send it."""
+    with _connected(api) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert _all_of(connection).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 def test_what_is_no_http_is_a_problem_too(api: Api) -> None:
@@ -180,7 +209,7 @@ def test_a_defect_is_a_500_that_tells_nothing(api: Api) -> None:
 
 
 def test_a_number_that_is_none_is_no_silent_null(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine gives up what is not finite; were one to pass, it would be a defect and look like one."""
+    """The engine fails a molecule whose NLL is not finite; a NaN in an answer is a defect."""
     parts = {"base": float("nan"), "divergence": 0.0, "dequantizer": 0.0, "n_atoms": 0.0}
     scored = Scored("", 0, float("nan"), None, parts, 60, "success", 0.01)
     monkeypatch.setattr(api.client, "_scored", lambda work_id, index: replace(scored, id=work_id, index=index))

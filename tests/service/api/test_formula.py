@@ -1,4 +1,4 @@
-"""POST /sample with a formula: the second model, real and in a process of its own, beside a fake first one."""
+"""POST /sample with a formula: a real second model in a process, beside a fake first one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.service.serving import one_worker, serving, tiny_formula_weights, wei
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny weights, and beside it those of the model for formulas."""
+    """A folder with tiny weights, and beside it a folder with those of the model for formulas."""
     place = tmp_path_factory.mktemp("weights") / "tiny"
     place.mkdir()
     tiny_formula_weights(place.with_name("tiny-formula"))
@@ -40,8 +40,8 @@ def test_every_molecule_has_the_formula_and_the_seed_fixes_it(http: httpx.Client
     assert [each["formula"] for each in found["molecules"]] == ["CH4O"] * 3
     flow = checkpoint.load(weights.with_name("tiny-formula"))
     expected = flow.sample(["CH4O"] * 3, seed=4)
-    for told, molecule in zip(found["molecules"], expected, strict=True):
-        (read_back,) = read(told["xyz"], "xyz")
+    for molecule_out, molecule in zip(found["molecules"], expected, strict=True):
+        (read_back,) = read(molecule_out["xyz"], "xyz")
         np.testing.assert_allclose(read_back.positions, molecule.positions, atol=1e-3)
     (score,) = flow.log_prob(expected[:1])
     assert found["molecules"][0]["nll"] == pytest.approx(score.nll, abs=0.2)
@@ -81,6 +81,6 @@ def test_the_shell_gives_the_same_molecule(http: httpx.Client, weights: Path, tm
         main()
     assert not end.value.code
     (from_shell,) = read(out.read_text(), "xyz")
-    told = http.post("/sample", json={"formula": "CH4O", "seed": 4}).json()["molecules"][0]
-    (from_service,) = read(told["xyz"], "xyz")
+    molecule_out = http.post("/sample", json={"formula": "CH4O", "seed": 4}).json()["molecules"][0]
+    (from_service,) = read(molecule_out["xyz"], "xyz")
     np.testing.assert_allclose(from_shell.positions, from_service.positions, atol=1e-3)

@@ -1,4 +1,4 @@
-"""The OpenAPI description against the running application: whatever it allows, and whatever it forbids.
+"""The OpenAPI description against the running application: requests that it allows, and requests that it forbids.
 
 A tenth of ENFLOW_FUZZ is the number of examples of each endpoint, beside the borders of its schemas; `make fuzz` makes
 that hundreds.
@@ -23,11 +23,11 @@ CHECKS = (
 )
 OPERATIONS = 8
 MOST_GROWTH = 300_000_000
-"""Bytes; thousands of requests with whole answers leave caches and fragments, but nothing that grows with them."""
+"""The most bytes by which the process may grow: thousands of requests fill caches and fragment the heap."""
 
 
 def test_every_phase_of_schemathesis(api: Api) -> None:
-    """Its examples, the borders of the schemas, whatever else they allow or forbid, and chains of calls."""
+    """The phases are: examples, borders of the schemas, random requests, and chains of requests."""
     before = resident()
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{api.http.base_url}/openapi.json"]
     command += ["--phases", "examples,coverage,fuzzing,stateful", "--mode", "all", "--checks", CHECKS]

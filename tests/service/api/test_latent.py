@@ -1,4 +1,4 @@
-"""Walks: matching against rotations and permutations made on purpose, ways against their closed forms."""
+"""Latent walks: matching against known rotations and permutations, paths against their closed forms."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_a_mirror_image_is_another_molecule() -> None:
 
 
 def test_rmsd_of_a_stretched_bond_in_closed_form() -> None:
-    """Two atoms a distance apart, 2 d more: each is d away after superposition."""
+    """Two atoms whose distance grows by 2 d are each d away after superposition."""
     short, long = (Structure(np.array([6, 8]), np.array([[0.0, 0, 0], [length, 0, 0]])) for length in (1.2, 1.6))
     assert rmsd(long, short) == pytest.approx(0.2)
 
@@ -57,7 +57,7 @@ def test_aligning_a_latent_moves_it_as_its_molecule() -> None:
 
 
 def test_the_way_is_a_great_circle() -> None:
-    """Between orthogonal unit vectors a and b it is cos(s pi/2) a + sin(s pi/2) b."""
+    """Between orthogonal unit vectors a and b the path is cos(s pi/2) a + sin(s pi/2) b."""
     a = LatentArrays(np.array([[1.0, 0, 0], [0, 0, 0]]), np.zeros((2, 2)))
     b = LatentArrays(np.zeros((2, 3)), np.array([[0.0, 0], [0, 1.0]]))
     for s in np.linspace(0, 1, 7):

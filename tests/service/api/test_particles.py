@@ -1,4 +1,4 @@
-"""Models of particles beside a fake first one: real, small, each in a process that its first request starts."""
+"""Small real models of particles, each in a process that its first request starts, beside a fake first model."""
 
 import io
 import json
@@ -32,7 +32,7 @@ SYSTEMS = {"dw4": DW4, "lj13": LJ13}
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a card, and beside it weights of both systems."""
+    """A folder with a card, and beside it the weights of both particle systems."""
     place = tmp_path_factory.mktemp("weights") / "tiny"
     place.mkdir()
     for name in SYSTEMS:
@@ -67,19 +67,19 @@ def test_they_are_those_of_the_flow_with_their_energy_and_density(
     assert (found.model.name, found.attempts.found) == (potential.name, 3)
     flow = checkpoint.load_particles(weights.with_name(potential.name))
     x, log_prob = flow.sample(3, seed=3)
-    for told, positions, log_p in zip(found.molecules, x, log_prob.tolist(), strict=True):
-        assert isinstance(told, ParticlesOut)
-        np.testing.assert_allclose(told.positions, positions.numpy(), atol=1e-3)
-        energy = potential.energy(torch.tensor(told.positions, dtype=torch.float64)[None]).item()
-        assert told.energy == pytest.approx(energy, rel=1e-9)
-        assert told.nll is not None
-        assert told.parts is not None
-        assert told.nll == pytest.approx(-log_p, abs=0.02)
-        assert told.log_prob == -told.nll
-        assert told.log_weight == pytest.approx(told.nll - energy)
-        assert told.parts.base + told.parts.divergence == pytest.approx(told.nll)
-        (read_back,) = read(told.xyz, "xyz")
-        padded = np.pad(told.positions, ((0, 0), (0, 3 - potential.n_dims)))
+    for scored, positions, log_p in zip(found.molecules, x, log_prob.tolist(), strict=True):
+        assert isinstance(scored, ParticlesOut)
+        np.testing.assert_allclose(scored.positions, positions.numpy(), atol=1e-3)
+        energy = potential.energy(torch.tensor(scored.positions, dtype=torch.float64)[None]).item()
+        assert scored.energy == pytest.approx(energy, rel=1e-9)
+        assert scored.nll is not None
+        assert scored.parts is not None
+        assert scored.nll == pytest.approx(-log_p, abs=0.02)
+        assert scored.log_prob == -scored.nll
+        assert scored.log_weight == pytest.approx(scored.nll - energy)
+        assert scored.parts.base + scored.parts.divergence == pytest.approx(scored.nll)
+        (read_back,) = read(scored.xyz, "xyz")
+        padded = np.pad(scored.positions, ((0, 0), (0, 3 - potential.n_dims)))
         np.testing.assert_array_equal(read_back.positions, padded)
         assert (read_back.symbols, read_back.properties["model"]) == (["Ar"] * potential.n_particles, potential.name)
 
@@ -131,16 +131,16 @@ def test_what_a_model_cannot_make_is_refused(http: httpx.Client, body: dict[str,
 
 
 def test_an_upload_scores_as_its_sample_did(http: httpx.Client) -> None:
-    (told,) = molecules(sample(http, "dw4", with_nll=True))
+    (scored,) = molecules(sample(http, "dw4", with_nll=True))
     wrong = "2\n\nAr 0 0 0\nAr 1 0 0\n"
-    bent = told["xyz"].replace("Ar ", "C  ")  # whatever the elements
+    bent = scored["xyz"].replace("Ar ", "C  ")  # whatever the elements
     headers = {"Content-Type": "chemical/x-xyz"}
     body = (bent + wrong).encode()
     answer = http.post("/likelihood?model=dw4", content=body, headers=headers)
     good, bad = LikelihoodResponse.model_validate_json(answer.raise_for_status().content).results
     assert isinstance(good, ParticleScoreOut)
-    assert good.nll == pytest.approx(told["nll"], abs=1e-3)
-    assert good.energy == pytest.approx(told["energy"])
+    assert good.nll == pytest.approx(scored["nll"], abs=1e-3)
+    assert good.energy == pytest.approx(scored["energy"])
     assert sum(good.atom_base) == pytest.approx(good.parts.base, abs=0.01)
     assert isinstance(bad, ScoreErrorOut)
     assert "found 2 particles, expected 4" in bad.error.detail
@@ -161,7 +161,7 @@ def test_walks_are_between_molecules(http: httpx.Client, path: str) -> None:
     four = "4\n\nAr 0 0 0\nAr 1 0 0\nAr 0 1 0\nAr 1 1 0\n"
     answer = http.post(path, json={"model": "dw4", "structures": [{"format": "xyz", "data": four}]})
     assert_problem(answer, 422)
-    assert "walks are between molecules" in answer.text
+    assert "found the model dw4" in answer.text
 
 
 def test_the_models_are_listed_and_described(http: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""POST /sample: what is asked for is done, in every format, and everything is accounted for."""
+"""POST /sample: every option and format works, and every molecule is in the answer or among the failed ones."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from tests.service.fake_client import METHANE, TORN
 
 OPEN_SHELL = "no bonds give every atom a closed shell at total charge 0"
 WILD = Structure(METHANE.atomic_numbers, METHANE.positions * 1e9)
-"""Atoms as far apart as houses: no structure at all."""
+"""Atoms so far apart that they are no structure."""
 
 
 def test_the_answer_is_what_its_description_says(api: Api) -> None:
@@ -82,7 +82,7 @@ def test_only_valid_tries_on_and_says_so(api: Api) -> None:
 
 
 def test_only_stable_says_how_much_was_wrong(api: Api) -> None:
-    """Torn apart, no atom of methane has its valence; with one hydrogen off it lacks the carbon's and its own."""
+    """Torn methane has no atom with its valence; with one hydrogen away, carbon and that hydrogen lack theirs."""
     one_off = METHANE.positions.copy()
     one_off[1] *= 3
     molecules = [TORN, Structure(METHANE.atomic_numbers, one_off), TORN, METHANE]

@@ -1,4 +1,4 @@
-"""Answers told as they happen; callers who leave; engines that are busy; a service that stops."""
+"""Streamed answers, clients that disconnect, busy engines, and a service that stops."""
 
 import json
 import threading
@@ -38,8 +38,8 @@ def test_molecules_come_as_they_finish(api: Api, accept: str) -> None:
     assert isinstance(attempts, dict)
     assert (attempts["tried"], attempts["found"], attempts["rejected"]) == (3, 2, {"not valid": 1})
     whole = api.http.post("/sample", json=body).json()
-    told = [each["molecule"] for each in found if each["event"] == "molecule"]
-    assert sorted(told, key=lambda each: each["index"]) == whole["molecules"]  # type: ignore[index]
+    streamed = [each["molecule"] for each in found if each["event"] == "molecule"]
+    assert sorted(streamed, key=lambda each: each["index"]) == whole["molecules"]  # type: ignore[index]
 
 
 def test_scores_come_as_they_finish(api: Api) -> None:
@@ -51,7 +51,7 @@ def test_scores_come_as_they_finish(api: Api) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
-def test_a_busy_engine_says_when_to_come_back(api: Api, accept: str) -> None:
+def test_a_busy_engine_answers_with_retry_after(api: Api, accept: str) -> None:
     api.client.refuse = Overloaded("client", 7.2, "found 400 molecules of this client waiting, expected at most 300")
     answer = api.http.post("/sample", json={}, headers={"Accept": accept})
     assert_problem(answer, 429)
@@ -65,7 +65,7 @@ def test_a_busy_engine_says_when_to_come_back(api: Api, accept: str) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson", "text/event-stream"])
-def test_who_goes_away_leaves_nothing_behind(api: Api, accept: str) -> None:
+def test_a_disconnect_aborts_the_request(api: Api, accept: str) -> None:
     api.client.steps, api.client.pause = 100_000, 0.01
     with httpx.Client(base_url=api.http.base_url, timeout=60) as leaving:
         request = leaving.build_request("POST", "/sample", json={"n_molecules": 3}, headers={"Accept": accept})
@@ -98,8 +98,8 @@ def test_a_stream_that_fails_ends_with_its_problem(api: Api) -> None:
     assert found[-1]["problem"]["status"] == 408  # type: ignore[index]
 
 
-def test_silence_is_broken(api: Api) -> None:
-    """Proxies close silent connections, and people give up."""
+def test_progress_is_sent_after_a_silence(api: Api) -> None:
+    """Proxies close connections without traffic."""
     api.client.steps, api.client.pause = 1, 3.0
     found = events(api.http.post("/sample", json={}, headers={"Accept": "application/x-ndjson"}))
     assert [each["event"] for each in found][:2] == ["start", "progress"]

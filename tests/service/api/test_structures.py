@@ -1,4 +1,4 @@
-"""POST /likelihood, /interpolate, /variations: every way to hand structures in, one answer for each."""
+"""POST /likelihood, /interpolate, /variations: every form of an upload, and one entry for each structure."""
 
 import numpy as np
 import pytest
@@ -172,7 +172,7 @@ def test_a_walk_between_two(api: Api) -> None:
     ("error", "tolerances"), [(0.0, [1e-7]), (5e3, [1e-7]), (5e4, [1e-7, 1e-8]), (1e9, [1e-7, 1e-8, 1e-9, 1e-10])]
 )
 def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: float, tolerances: list[float]) -> None:
-    """The fake engine errs by so many angstrom times the tolerance; a thousandth of an angstrom is near enough."""
+    """The fake engine has this error, in angstrom per unit of the tolerance; the walk accepts 0.001 angstrom."""
     api.client.error = error
     assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
     encoded = [each.rtol for each in api.client.submitted if isinstance(each, EngineEncodeRequest)]

@@ -1,4 +1,4 @@
-"""Logs and metrics: they tell what happened and hold nothing that was uploaded."""
+"""Logs and metrics count and name the events, and hold no part of an upload."""
 
 import contextlib
 import io
@@ -45,12 +45,12 @@ def test_metrics_count_requests_molecules_and_the_engine(api: Api) -> None:
 
 @contextlib.contextmanager
 def logging_as_in_service() -> Iterator[io.StringIO]:
-    """What goes to standard error, in memory: pytest's own file may be written to while it is read and emptied."""
+    """Yield standard error in memory; pytest's own file is read and truncated while the service writes."""
     kept, level = logging.getLogger().handlers[:], logging.getLogger().level
-    with contextlib.redirect_stderr(io.StringIO()) as told:
+    with contextlib.redirect_stderr(io.StringIO()) as output:
         configure_logs("debug")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # the caller's log is its own
-    yield told
+    yield output
     logging.getLogger().handlers[:] = kept
     logging.getLogger().setLevel(level)
 
@@ -58,7 +58,7 @@ def logging_as_in_service() -> Iterator[io.StringIO]:
 def test_logs_are_json_lines_without_a_word_of_the_upload(api: Api) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     headers = {"X-Request-ID": "mine-8", "Traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
-    with logging_as_in_service() as told:
+    with logging_as_in_service() as output:
         api.http.post(
             "/likelihood",
             content=f"1\n{SECRET}\n{SECRET} 0 0 0\n",
@@ -68,7 +68,7 @@ def test_logs_are_json_lines_without_a_word_of_the_upload(api: Api) -> None:
         api.client.refuse = RuntimeError(SECRET)
         api.http.post("/sample", json={}, headers=headers)
         api.http.get("/health/live")  # an answer goes out before its line is written, the next is later than both
-    lines = [json.loads(line) for line in told.getvalue().splitlines()]
+    lines = [json.loads(line) for line in output.getvalue().splitlines()]
     assert SECRET not in str(lines)
     requests = [line for line in lines if line["event"] == "request" and line["request_id"] == "mine-8"]
     assert [each["status"] for each in requests] == [200, 404, 500]
@@ -85,7 +85,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     ("traceparent", "kept"),
     [
         (f"00-{TRACE}-{SPAN}-01", True),
-        (f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like", True),  # a later version is read as far as this one
+        (f"cc-{TRACE}-{SPAN}-01-a-field-of-a-later-version", True),  # a later version is read as far as this one
         (f"ff-{TRACE}-{SPAN}-01", False),
         (f"00-{'0' * 32}-{SPAN}-01", False),
         (f"00-{TRACE}-{'0' * 16}-01", False),
@@ -95,18 +95,18 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     ],
 )
 def test_a_trace_is_kept_where_it_is_well_formed(traceparent: str, kept: bool) -> None:
-    """The cases of W3C Trace Context, section 3.2; elsewhere a new trace begins."""
+    """The cases are those of W3C Trace Context, section 3.2; another header begins a new trace."""
     trace = trace_id(Headers({"traceparent": traceparent}))
     assert (trace == TRACE) == kept
     assert re.fullmatch("[0-9a-f]{32}", trace)
 
 
 def test_the_logs_of_libraries_are_json_without_messages_of_exceptions() -> None:
-    with logging_as_in_service() as told:
+    with logging_as_in_service() as output:
         try:
             raise ValueError(SECRET)
         except ValueError:
             logging.getLogger("a.library").exception("it failed")
-    (line,) = [json.loads(each) for each in told.getvalue().splitlines()]
+    (line,) = [json.loads(each) for each in output.getvalue().splitlines()]
     assert line["event"] == "it failed"
     assert line["exception"] == "ValueError"

@@ -1,0 +1,56 @@
+"""The number of source files that a request enters on the event loop's thread: few hops are easy to follow."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import httpx
+import pytest
+
+import enflow.service
+from enflow.service.client.process_client import engine_client
+from enflow.service.schemas.examples import METHANE
+from enflow.service.settings import Settings
+from tests.service.serving import one_worker, serving, tiny_weights
+
+SERVICE = Path(enflow.service.__file__).parent
+MAX_FILES = 27
+Running = tuple[httpx.Client, asyncio.AbstractEventLoop]
+BODIES = {
+    "/sample": {"n_molecules": 2, "n_atoms": 5, "deadline_s": 300.0},
+    "/likelihood": {"structures": [{"format": "xyz", "data": METHANE}]},
+}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    settings = Settings(
+        weights=tiny_weights(tmp_path_factory.mktemp("weights")), device="cpu", threads=1, chemistry=one_worker()
+    )
+    with serving(engine_client(settings), settings) as (http, server):
+        yield http, server.servers[0].get_loop()
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_a_request_enters_few_files(running: Running, path: str) -> None:
+    # A task of the service may run beside one request, but not beside each of several.
+    files = set.intersection(*(files_entered(running, path) for _ in range(4)))
+    assert len(files) <= MAX_FILES, "\n".join(sorted(files))
+
+
+def files_entered(running: Running, path: str) -> set[str]:
+    """Return the files below `service` with a function that the event loop's thread calls during a request."""
+    http, loop = running
+    files: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(f"{SERVICE}/"):
+            files.add(frame.f_code.co_filename.removeprefix(f"{SERVICE}/"))
+
+    loop.call_soon_threadsafe(sys.setprofile, note)
+    answer = http.post(path, json=BODIES[path])
+    loop.call_soon_threadsafe(sys.setprofile, None)
+    assert answer.status_code == 200
+    return files
