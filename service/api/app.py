@@ -29,7 +29,7 @@ from enflow.service.client.process_client import engine_client
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.served_particles import ServedParticles
-from enflow.service.model_card import ModelCard, read_card
+from enflow.service.model_card import ModelCard, read_model_card
 from enflow.service.problems import MEDIA_TYPE, Problem, from_errors, from_exception, from_status
 from enflow.service.settings import RequestLimits, Settings
 from enflow.service.telemetry import EngineMetrics, Telemetry, log_health
@@ -122,7 +122,7 @@ def read_cards(settings: Settings) -> dict[Path, ModelCard]:
         WeightsError: weights have no usable card.
         ConfigError: two models have one name.
     """
-    cards = {folder: read_card(folder) for folder in (settings.weights, *settings.further)}
+    cards = {folder: read_model_card(folder) for folder in (settings.weights, *settings.further)}
     names = Counter(card.name for card in cards.values())
     if twice := [name for name, count in names.items() if count > 1]:
         raise ConfigError(f"found two models with the name {twice[0]}, expected one: see card.json in their folders")

@@ -1,20 +1,20 @@
 """Responses that grow while the answer is computed: JSON lines and server-sent events."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from enflow.service.api.uploads import wait_for_disconnect
-from enflow.service.handlers.cancellation import CallerGone, unless_stopped
+from enflow.service.handlers.cancellation import CallerGone, run_cancellable
 from enflow.service.handlers.context import Emit
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.media_types import SSE
 from enflow.service.problems import Problem, from_exception
-from enflow.service.rendering.answer import Answer
+from enflow.service.rendering.encoders import Answer
+from enflow.service.schemas.responses import ProblemOut
+from enflow.service.schemas.stream_events import DoneEvent, ErrorEvent, StreamEvent
 
 SILENCE_S = 2.0
 """Seconds without an event after which the state of the queue is sent: proxies close silent connections."""
@@ -44,17 +44,17 @@ class EventStream(Response):
         writer = _EventWriter(str(self.media_type), send)
         heartbeat = asyncio.create_task(self._send_progress_after_silence(writer))
         try:
-            answer = await unless_stopped(
+            answer = await run_cancellable(
                 self.produce(writer.emit), wait_for_disconnect(receive), self.served.stopping, self.deadline
             )
-            rest = {name: value for name, value in answer.document.items() if name not in ("molecules", "results")}
-            await writer.emit("done", rest)
+            await writer.emit(DoneEvent.after(answer.document))
         except CallerGone:
             raise
         except Exception as error:
             if not writer.started:
                 raise
-            await writer.emit("error", {"problem": from_exception(error).document(scope["state"]["request_id"])})
+            document = from_exception(error).document(scope["state"]["request_id"])
+            await writer.emit(ErrorEvent(event="error", problem=ProblemOut(**document)))
             await writer.close()
             if not isinstance(error, Problem):
                 raise
@@ -71,7 +71,7 @@ class EventStream(Response):
                     await writer.wrote.wait()
             except TimeoutError:
                 if writer.started:
-                    await writer.emit("progress", self.served.queue())
+                    await writer.emit(self.served.progress_event())
 
 
 class _EventWriter:
@@ -83,14 +83,14 @@ class _EventWriter:
         self.started = False
         self.wrote = asyncio.Event()
 
-    async def emit(self, name: str, fields: dict[str, Any]) -> None:
+    async def emit(self, event: StreamEvent) -> None:
         self.wrote.set()
         if not self.started:
             self.started = True
             await self.send({"type": "http.response.start", "status": 200, "headers": self._headers()})
-        text = json.dumps({"event": name, **fields}, ensure_ascii=False, allow_nan=False)
-        event = f"event: {name}\ndata: {text}\n\n" if self.media_type == SSE else f"{text}\n"
-        await self.send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        text = event.model_dump_json(exclude_unset=True)
+        lines = f"event: {event.event}\ndata: {text}\n\n" if self.media_type == SSE else f"{text}\n"
+        await self.send({"type": "http.response.body", "body": lines.encode(), "more_body": True})
 
     async def close(self) -> None:
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})

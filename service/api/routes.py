@@ -11,8 +11,8 @@ from enflow.service.api.event_stream import EventStream
 from enflow.service.api.negotiation import Negotiation, negotiate
 from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, json_body, structures_body
 from enflow.service.api.uploads import parse_structures, read_json, read_structures, wait_for_disconnect
-from enflow.service.handlers.cancellation import unless_stopped
-from enflow.service.handlers.context import Caller, Emit, drawn_seed, silent
+from enflow.service.handlers.cancellation import run_cancellable
+from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed
 from enflow.service.handlers.latent_walk import LatentWalkHandler
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.model_registry import ModelRegistry
@@ -20,8 +20,7 @@ from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.media_types import STREAMS
 from enflow.service.problems import Problem, retry_after
-from enflow.service.rendering.answer import Answer
-from enflow.service.rendering.encoders import FILE_NAMES, SCORE_FORMATS, encode_answer
+from enflow.service.rendering.encoders import FILE_NAMES, SCORE_FORMATS, Answer, encode_answer
 from enflow.service.schemas.requests import (
     InterpolateOptions,
     InterpolateRequest,
@@ -90,7 +89,7 @@ async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccep
     seed, caller = _seed(options), _caller(request, options, served)
 
     async def run(emit: Emit) -> Answer:
-        return await SamplingHandler(served, options, seed, caller, emit).run()
+        return await SamplingHandler(served, options, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run)
 
@@ -112,7 +111,7 @@ async def score(
 
     async def run(emit: Emit) -> Answer:
         structures = await parse_structures(body, served)
-        return await LikelihoodHandler(served, body.options, structures, seed, caller, emit).run()
+        return await LikelihoodHandler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run, SCORE_FORMATS)
 
@@ -197,7 +196,7 @@ async def _walk(
 
     async def run(emit: Emit) -> Answer:
         structures = await parse_structures(body, served)
-        return await LatentWalkHandler(served, body.options, structures, seed, caller, emit).run()
+        return await LatentWalkHandler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run)
 
@@ -216,10 +215,10 @@ async def _respond(
         return EventStream(media_type, run, served, caller.deadline)
 
     async def encoded() -> bytes:
-        return await encode_answer(await run(silent), media_type, parameters, served.chemistry, served.formats)
+        return await encode_answer(await run(discard), media_type, parameters, served.chemistry, served.formats)
 
     disconnect = wait_for_disconnect(request.receive)
-    body = await unless_stopped(encoded(), disconnect, served.stopping, caller.deadline)
+    body = await run_cancellable(encoded(), disconnect, served.stopping, caller.deadline)
     text = "" if media_type.startswith("application/") else "; charset=utf-8"
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media_type + text}
     if media_type in FILE_NAMES:
@@ -233,7 +232,7 @@ def _caller(request: Request, options: RequestOptions, served: ServedModel) -> C
 
 
 def _seed(options: RequestOptions) -> int:
-    return drawn_seed() if options.seed is None else options.seed
+    return random_seed() if options.seed is None else options.seed
 
 
 def _health(registry: ModelRegistry, ok: bool) -> HealthOut:

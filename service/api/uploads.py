@@ -226,6 +226,6 @@ async def _parse_or_error(served: ServedModel, data: bytes, form: FileFormat | N
 
 def _check_vocabulary(structure: Molecule | StructureError, served: ServedModel) -> Molecule | EnflowError:
     try:
-        return served.taken(structure) if isinstance(structure, Molecule) else structure
+        return served.prepare_structure(structure) if isinstance(structure, Molecule) else structure
     except VocabularyError as error:
         return error

@@ -1,8 +1,8 @@
-"""RDKit and the parsers of uploads, in processes that can be killed: each call has a deadline and bounded memory.
+"""A pool of RDKit processes: each call has a deadline and bounded memory.
 
-RDKit holds the interpreter's lock, swallows interrupts and can search for ever; a thread could not be stopped. A crash
-or a runaway ends one worker, which pebble replaces; the molecule is answered with the reason. The workers import no
-torch.
+RDKit holds the interpreter's lock, ignores interrupts and may search without end: a thread could not be stopped. A
+crash or a timeout ends one worker, which pebble replaces; the molecule is returned with the reason. The workers import
+no torch.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from pebble import ProcessExpired, ProcessPool
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.io.formats import read, write
-from enflow.model.chem.io.sdf import write_sdf
+from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
@@ -32,7 +32,10 @@ from enflow.service.telemetry import Telemetry
 T = TypeVar("T")
 
 FAILURES = (FutureTimeout, ProcessExpired, BrokenProcessPool, MemoryError)
-"""How a worker ends before its work."""
+"""The errors of a worker that ended before its call did."""
+
+START_S = 120.0
+"""Seconds that a worker may take to load RDKit, from a cold disk and on a busy core."""
 
 FileFormat = Literal["xyz", "sdf", "smiles3d"]
 WrittenForm = Literal["sdf", "sdf-v3000", "html"]
@@ -40,30 +43,44 @@ WrittenForm = Literal["sdf", "sdf-v3000", "html"]
 
 @dataclass(frozen=True)
 class BondReport:
-    """A molecule's bonds, and how many of its atoms have their valence by the distance table."""
+    """The bonds, the stability and the molfile of a molecule.
+
+    Attributes:
+        bonds: the inferred bonds, or the reason why there are none.
+        stable_atoms: the number of atoms that have their valence by the table of bond lengths.
+        n_atoms: the number of atoms.
+        mol_block: the molfile; None where RDKit was not asked, or its process failed.
+    """
 
     bonds: Bonds
     stable_atoms: int
     n_atoms: int
+    mol_block: str | None = None
 
     @property
     def unstable_atoms(self) -> int:
-        """Atoms that have not their valence."""
+        """The number of atoms without their valence."""
         return self.n_atoms - self.stable_atoms
 
     @property
     def stable(self) -> bool:
-        """Whether every atom has its valence."""
+        """True where every atom has its valence."""
         return not self.unstable_atoms
 
     @property
     def atom_stability(self) -> float:
-        """Share of the atoms that have it."""
+        """The share of the atoms that have their valence."""
         return self.stable_atoms / self.n_atoms
 
 
 class RDKitPool:
-    """The pool of workers."""
+    """A pool of RDKit processes.
+
+    Args:
+        settings: the number of processes, and the limits of a call.
+        limits: the limits of an upload.
+        telemetry: counts the inferred bonds and their time.
+    """
 
     def __init__(self, settings: ChemistrySettings, limits: RequestLimits, telemetry: Telemetry) -> None:
         self._settings = settings
@@ -72,49 +89,48 @@ class RDKitPool:
         self._pool = self._new_pool()
 
     async def start(self) -> None:
-        """Let the first workers load RDKit, so that no caller waits for that.
+        """Let every worker load RDKit before the first request.
 
         Raises:
-            ProcessExpired: a worker cannot start, as where `memory_bytes` is too small.
+            ProcessExpired: a worker cannot start, for instance because `memory_bytes` is too small.
         """
         methane = Molecule([6, 1, 1, 1, 1], [[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
-        start_s = 120.0  # a cold disk and a busy core
-        await asyncio.gather(*(self._call(start_s, _draw, methane) for _ in range(self._settings.processes)))
+        await asyncio.gather(*(self._call(START_S, _bond_report, methane) for _ in range(self._settings.processes)))
 
     async def read(self, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
-        """The structures of an upload in order, each a molecule or what is wrong with it.
+        """Return the structures of an upload in order, each a molecule or its error.
 
         Raises:
             StructureError: the file as a whole cannot be read.
-            Problem: reading it took too long or too much memory.
+            Problem: the time or the memory of the call was exceeded.
         """
         try:
             return await self._call(self._settings.read_s, _read, data, form, self._limits)
         except FAILURES as error:
-            raise Problem("invalid", f"reading this upload was given up: {self._reason(error, 'read_s')}") from None
+            raise Problem("invalid", f"reading this upload was stopped: {self._reason(error, 'read_s')}") from None
 
-    async def draw(self, molecule: Molecule) -> BondReport:
-        """The bonds and the stability of a molecule; a molecule without bonds says why."""
+    async def bond_report(self, molecule: Molecule) -> BondReport:
+        """Infer the bonds of a molecule, count its stable atoms and write its molfile, in one call of a worker."""
         started = time.perf_counter()
         try:
-            drawing = await self._call(self._settings.bonds_s, _draw, molecule)
+            report = await self._call(self._settings.bonds_s, _bond_report, molecule)
         except FAILURES as error:
             failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
-            drawing = BondReport(failed, _stable_atoms(molecule), molecule.n_atoms)
+            report = BondReport(failed, _stable_atoms(molecule), molecule.n_atoms)
         self._telemetry.bonds_seconds.observe(time.perf_counter() - started)
-        self._telemetry.bonds.labels(drawing.bonds.method or "failed").inc()
-        return drawing
+        self._telemetry.bonds.labels(report.bonds.method or "failed").inc()
+        return report
 
     async def write(self, molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: WrittenForm) -> str:
-        """Molecules with their bonds as a file, their properties in it.
+        """Write molecules with their bonds and their properties as a file.
 
         Raises:
-            Problem: writing it took too long or too much memory.
+            Problem: the time or the memory of the call was exceeded.
         """
         try:
             return await self._call(self._settings.read_s, _write, list(molecules), list(bonds), form)
         except FAILURES as error:
-            detail = f"writing this answer was given up: {self._reason(error, 'read_s')}; ask for fewer molecules"
+            detail = f"writing this file was stopped: {self._reason(error, 'read_s')}; ask for fewer molecules"
             raise Problem("unavailable", detail, headers=retry_after(5)) from None
 
     def close(self) -> None:
@@ -125,15 +141,15 @@ class RDKitPool:
     async def _call(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         try:
             return await asyncio.wrap_future(self._running_pool().schedule(function, args=args, timeout=seconds))
-        except BrokenProcessPool:  # by another's death; what was asked for has not begun
+        except BrokenProcessPool:  # another call ended the worker before this one began
             return await asyncio.wrap_future(self._running_pool().schedule(function, args=args, timeout=seconds))
 
     def _running_pool(self) -> ProcessPool:
-        """The pool, a new one where it broke: pebble gives up for good when a worker dies that has nothing to do."""
+        """Return the pool, or a new one if it broke: pebble stops for good when an idle worker dies."""
         if not self._pool.active:
             broken, self._pool = self._pool, self._new_pool()
             broken.stop()  # type: ignore[no-untyped-call]
-            asyncio.get_running_loop().run_in_executor(None, broken.join)  # its workers end; it waits for them
+            asyncio.get_running_loop().run_in_executor(None, broken.join)  # waits until its workers have ended
         return self._pool
 
     def _new_pool(self) -> ProcessPool:
@@ -141,13 +157,13 @@ class RDKitPool:
             self._settings.processes,
             initializer=_bound_memory,
             initargs=(self._settings.memory_bytes,),
-            context=multiprocessing.get_context("spawn"),  # a fork would carry the service's threads and sockets along
+            context=multiprocessing.get_context("spawn"),  # a fork would copy the threads and sockets of the service
         )
 
     def _reason(self, error: BaseException, setting: str) -> str:
         if isinstance(error, FutureTimeout):
             return f"not finished within {getattr(self._settings, setting):g} s"
-        return "it took more memory than allowed" if isinstance(error, MemoryError) else "the worker crashed"
+        return "it needed more memory than allowed" if isinstance(error, MemoryError) else "the RDKit process crashed"
 
 
 def _bound_memory(most: int) -> None:
@@ -159,8 +175,9 @@ def _stable_atoms(molecule: Molecule) -> int:
     return int(stability([molecule]).stable_atoms[0])
 
 
-def _draw(molecule: Molecule) -> BondReport:
-    return BondReport(infer_bonds(molecule), _stable_atoms(molecule), molecule.n_atoms)
+def _bond_report(molecule: Molecule) -> BondReport:
+    bonds = infer_bonds(molecule)
+    return BondReport(bonds, _stable_atoms(molecule), molecule.n_atoms, mol_block(molecule, bonds))
 
 
 def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:

@@ -1,35 +1,55 @@
-"""`enflow likelihood`: scores from a shell, the very ones that the service gives."""
+"""The command `enflow likelihood`: the scores that the service computes for the same structures and seed."""
 
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.io.formats import Format, read, write
-from enflow.model.chem.molecule import Molecule, check_vocabulary
+from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import Device, Divergence, Json, print_result
 from enflow.model.errors import DataError, EnflowError, ModelError
-from enflow.model.progress import progress
-from enflow.service.cli.offline import OfflineEngine, ToleranceOption, Weights, number, refuse_bonds, target
-from enflow.service.model_card import ModelCard
-from enflow.service.protocol.events import Failed, Scored
-from enflow.service.protocol.requests import EngineLikelihoodRequest, EstimatorOptions, Structure
-from enflow.service.rendering.particles import unbound
+from enflow.model.progress import ProgressCallback, progress
+from enflow.service.cli.offline import (
+    OfflineModel,
+    ToleranceOption,
+    Weights,
+    check_target,
+    parse_target,
+    parse_tolerance,
+)
+from enflow.service.handlers.context import Emit, HandlerContext
+from enflow.service.handlers.likelihood import LikelihoodHandler
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.rendering.encoders import Answer
+from enflow.service.schemas.requests import LikelihoodOptions
+from enflow.service.schemas.responses import LikelihoodResponse, ScoreErrorOut
+from enflow.service.schemas.stream_events import ScoreEvent, StreamEvent
 from enflow.service.settings import BUNDLED_WEIGHTS
+
+Record = tuple[str, Molecule | EnflowError]
+"""The name of a file, and one of its structures or the error of it."""
+
+STDIN = Path("-")
+
+_PROPERTIES = ("file", "nll", "std_error", "percentile", "nfe", "solver_status")
+"""The results that are written into structure files."""
 
 
 def likelihood(
-    files: Annotated[list[Path], typer.Argument(help="XYZ, SDF or SMILES (.smi) files, of one molecule or many.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="XYZ, SDF or SMILES (.smi) files, of one molecule or many; - reads stdin.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="File for the scored molecules: .xyz, .sdf or .html; .json for the scores.")
     ] = None,
-    divergence: Annotated[Divergence, typer.Option(help="Exact, or Hutchinson's estimate: faster.")] = "exact",
-    probes: Annotated[int, typer.Option(min=1, help="Of the estimate.")] = 1,
-    draws: Annotated[int, typer.Option(min=1, help="Of the dequantizer: more draws, a tighter bound.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes all noise.")] = 0,
+    divergence: Annotated[Divergence, typer.Option(help="exact, or hutchinson: an estimate, faster.")] = "exact",
+    probes: Annotated[int, typer.Option(min=1, help="Probes of Hutchinson's estimate.")] = 1,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the dequantizer: more of them give a tighter bound.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all noise.")] = 0,
     tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,
     device: Device = "auto",
@@ -37,117 +57,110 @@ def likelihood(
 ) -> None:
     """Score molecules: enflow likelihood molecules.sdf
 
-    For each one the negative log-likelihood (NLL) in nats, lower = likelier; an upper bound, since atom types are
-    discrete. Its parts add up to it; the percentile places it among held-out molecules of its size. A structure that
-    cannot be scored gets a line that says why, the others are scored, and the exit code is 1.
+    The score of a molecule is its negative log-likelihood (NLL) in nats, lower = likelier; an upper bound, since atom
+    types are discrete. Its parts add up to it; the percentile places it among held-out molecules of its size. A file
+    or a structure that cannot be scored gets a line with the reason, the others are scored, and the exit code is 1.
     """
-    place, tol = target(out), number(tolerance)
-    records = [record for path in files for record in _read(path)]
-    engine = OfflineEngine(weights, device)
-    refuse_bonds(engine.card, place)
-    entries = [record if isinstance(record[1], EnflowError) else _known(record, engine.card) for record in records]
-    usable = {i: each for i, (_, each) in enumerate(entries) if isinstance(each, Molecule)}
-    wanted = EngineLikelihoodRequest(
-        id="",
-        molecules=tuple(Structure(each.atomic_numbers, each.positions) for each in usable.values()),
-        seed=seed,
-        options=EstimatorOptions(divergence, probes, draws, tol, tol),
-    )
-    results: dict[int, dict[str, Any]] = {
-        i: {"index": i, "file": file, "error": str(each)} for i, (file, each) in enumerate(entries) if i not in usable
-    }
-    places = list(usable)
+    target = parse_target(out)
+    values = {"divergence": divergence, "probes": probes, "draws": draws, "tolerance": parse_tolerance(tolerance)}
+    records = [record for path in files for record in read_records(path)]
+    offline = OfflineModel(weights, device)
+    options = LikelihoodOptions.model_validate(values, context=offline.limits)
+    check_target(offline.card, target)
     with progress() as report:
-        for event in engine.answers(wanted) if usable else ():
-            if isinstance(event, Scored | Failed):
-                i = places[event.index]
-                results[i] = _result(i, entries[i][0], usable[i], event, engine.card)
-                report("scoring", len(results), len(entries))
-    ordered = [results[i] for i in range(len(entries))]
-    answer = {"seed": seed, "model": engine.heading, "results": ordered}
-    if place:
-        place.write(_written(place.form, answer, usable, unbound if engine.card.system else infer_bonds))
-    print_result(_table(ordered), answer, as_json=as_json)
-    raise typer.Exit(int(any("error" in each for each in ordered)))
+        answer = score(offline, options, [each for _, each in records], seed, report)
+    response = answer.document
+    assert isinstance(response, LikelihoodResponse), "the document of LikelihoodHandler"
+    results = [_result(file, entry) for (file, _), entry in zip(records, response.results, strict=True)]
+    facts = {"seed": seed, "model": response.model.model_dump(), "results": results}
+    if target:
+        target.write(_as_text(target.form, facts, answer))
+    print_result(_table(results), facts, as_json=as_json)
+    raise typer.Exit(int(any("error" in each for each in results)))
 
 
-def _read(path: Path) -> list[tuple[str, Molecule | EnflowError]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+def read_records(path: Path) -> list[Record]:
+    """Return the structures of a file in order; a file that cannot be read is one error."""
     form = "smiles3d" if path.suffix.lower() == ".smi" else None
     try:
-        return [(str(path), record) for record in read(content, form)]
+        content = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
+        return [(str(path), each) for each in read(content, form)]
+    except OSError as error:
+        return [(str(path), DataError(f"cannot read {path}: {error.strerror}"))]
     except ModelError as error:
-        raise DataError(f"{path}: {error}") from error
+        return [(str(path), error)]
 
 
-def _known(record: tuple[str, Molecule | EnflowError], card: ModelCard) -> tuple[str, Molecule | EnflowError]:
-    file, molecule = record
-    assert isinstance(molecule, Molecule)
+def score(
+    offline: OfflineModel,
+    options: LikelihoodOptions,
+    structures: Sequence[Molecule | EnflowError],
+    seed: int,
+    report: ProgressCallback,
+) -> Answer:
+    """Return the scores of structures, with the error of each that the model does not know."""
+
+    async def handle(served: ServedModel, context: HandlerContext) -> Answer:
+        known = [_prepare(served, each) for each in structures]
+        return await LikelihoodHandler(served, options, known, context).run()
+
+    return offline.run(handle, seed, _reporter(report, len(structures)))
+
+
+def _prepare(served: ServedModel, structure: Molecule | EnflowError) -> Molecule | EnflowError:
     try:
-        if card.system:
-            return file, card.system.taken(molecule)
-        check_vocabulary(molecule, card.vocabulary)
+        return served.prepare_structure(structure) if isinstance(structure, Molecule) else structure
     except ModelError as error:
-        return file, error
-    return record
+        return error
 
 
-def _result(place: int, file: str, molecule: Molecule, event: Scored | Failed, card: ModelCard) -> dict[str, Any]:
-    head = {"index": place, "file": file, "formula": molecule.formula, "n_atoms": molecule.n_atoms}
-    if isinstance(event, Failed):
-        return {**head, "error": f"{event.reason.value}: {event.detail}"}
-    energy = {"energy": card.system.energy(molecule.positions)} if card.system else {}
-    return {
-        **head,
-        **energy,
-        "nll": event.nll,
-        "nll_per_atom": event.nll / molecule.n_atoms,
-        "std_error": event.std_error,
-        "parts": dict(event.parts),
-        "percentile": card.percentile(molecule.n_atoms, event.nll),
-        "quadrature_error": event.quadrature_error,
-        "nfe": event.nfe,
-        "solver_status": event.status,
-    }
+def _reporter(report: ProgressCallback, n_structures: int) -> Emit:
+    """Return the receiver of events that draws the progress bar."""
+    done = 0
+
+    async def emit(event: StreamEvent) -> None:
+        nonlocal done
+        done += isinstance(event, ScoreEvent)
+        report("scoring", done, n_structures)
+
+    return emit
 
 
-_FACTS = ("file", "nll", "std_error", "percentile", "nfe", "solver_status")
+def _result(file: str, entry: Any) -> dict[str, Any]:
+    if isinstance(entry, ScoreErrorOut):
+        return {"index": entry.index, "file": file, "error": entry.error.detail}
+    found: dict[str, Any] = json.loads(entry.model_dump_json(exclude_unset=True))
+    return {"index": entry.index, "file": file, **found}
 
 
-def _written(
-    form: Format, answer: dict[str, Any], molecules: Mapping[int, Molecule], bonds_of: Callable[[Molecule], Bonds]
-) -> str:
-    """The molecules that were scored, with their scores; what could not be scored stands in the table alone."""
+def _as_text(form: Format, facts: Mapping[str, Any], answer: Answer) -> str:
+    """Return the scores as JSON, or the scored molecules with their scores as a file of structures."""
     if form == "json":
-        return json.dumps(answer, indent=1, allow_nan=False) + "\n"
-    scored = [result for result in answer["results"] if "error" not in result]
-    whole = []
-    for result in scored:
-        molecule, facts = molecules[result["index"]], {name: result[name] for name in _FACTS}
-        whole.append(Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, facts))
-    return write(whole, [bonds_of(molecule) for molecule in whole], form)
+        return json.dumps(facts, indent=1, allow_nan=False) + "\n"
+    molecules = []
+    for each in answer.molecules:
+        result, molecule = facts["results"][each.document.index], each.molecule
+        properties = {name: result[name] for name in _PROPERTIES if name in result}
+        molecules.append(Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, properties))
+    return write(molecules, [each.bonds for each in answer.molecules], form)
 
 
-def _table(results: list[dict[str, Any]]) -> str:
-    head = (
-        f"{'':>5} {'formula':<12} {'NLL':>10} {'+-':>7}  {'base':>9} {'divergence':>10} {'dequantizer':>11} {'p(N)':>6}"
-    )
-    return "\n".join([head + f" {'percentile':>10}  file", *map(_line, results)])
+def _table(results: Sequence[dict[str, Any]]) -> str:
+    numbers = f"{'NLL':>10} {'+-':>7}  {'base':>9} {'divergence':>10} {'dequantizer':>11} {'p(N)':>6}"
+    head = f"{'':>5} {'formula':<12} {numbers} {'percentile':>10}  file"
+    return "\n".join([head, *map(_line, results)])
 
 
 def _line(result: dict[str, Any]) -> str:
     if "error" in result:
-        return f"{result['index']:>5} {result.get('formula', ''):<12} {result['error']}  {result['file']}"
-    parts, error, percentile = result["parts"], result["std_error"], result["percentile"]
+        return f"{result['index'] + 1:>5} {result['error']}  {result['file']}"
+    parts, name = result["parts"], result.get("formula") or f"{result.get('n_particles')} particles"
     return (
-        f"{result['index']:>5} {result['formula']:<12} {result['nll']:>10.2f} {_maybe(error, '.2f'):>7}  "
-        f"{parts['base']:>9.2f} {parts['divergence']:>10.2f} {parts['dequantizer']:>11.2f} {parts['n_atoms']:>6.2f} "
-        f"{_maybe(percentile, '.0f'):>10}  {result['file']}"
+        f"{result['index'] + 1:>5} {name:<12} {result['nll']:>10.2f} {_number(result['std_error'], '.2f'):>7}  "
+        f"{parts['base']:>9.2f} {parts['divergence']:>10.2f} {_number(parts.get('dequantizer'), '.2f'):>11} "
+        f"{_number(parts.get('n_atoms'), '.2f'):>6} {_number(result.get('percentile'), '.0f'):>10}  {result['file']}"
     )
 
 
-def _maybe(value: float | None, form: str) -> str:
+def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)

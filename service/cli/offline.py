@@ -1,77 +1,188 @@
-"""What the commands `enflow sample` and `enflow likelihood` share: the engine of the service, without the service."""
+"""A model in this process, on which the commands run the handlers of the service; and the options that they share."""
 
+import asyncio
+import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from enflow.model.card import find_weights
 from enflow.model.chem.io.formats import FORMATS, Format
 from enflow.model.cli.options import pick_device
 from enflow.model.config import TOLERANCES
-from enflow.model.errors import ConfigError, DataError
-from enflow.service.model_card import ModelCard, read_card
-from enflow.service.protocol.events import Event
+from enflow.model.errors import ConfigError, DataError, SolverError
+from enflow.service.chemistry.rdkit_pool import RDKitPool
+from enflow.service.handlers.cancellation import first_error
+from enflow.service.handlers.context import Caller, Emit, HandlerContext
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.handlers.served_particles import ServedParticles
+from enflow.service.model_card import ModelCard, read_model_card
+from enflow.service.problems import Problem
+from enflow.service.protocol.events import Done, Event
 from enflow.service.protocol.requests import EngineRequest
-from enflow.service.settings import BUNDLED_WEIGHTS
+from enflow.service.protocol.status import Health, Stats
+from enflow.service.rendering.encoders import Answer
+from enflow.service.settings import ChemistrySettings, RequestLimits
+from enflow.service.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from enflow.service.engine.core import Engine
 
 Weights = Annotated[
-    Path, typer.Option(help="Folder with weights.safetensors and card.json, or the name of bundled ones, such as lj13.")
+    Path, typer.Option(help="Folder with weights.safetensors and card.json, or the name of bundled weights: lj13.")
 ]
-ToleranceOption = Annotated[str, typer.Option(help="Of the solver: draft, standard, precise, or a number.")]
+ToleranceOption = Annotated[
+    str, typer.Option(help="Tolerance of the solver: draft, standard, precise, or a number from 1e-7 to 0.1.")
+]
+
+LARGE = 10**9
+"""A limit that no command reaches: the user's own machine bounds the work."""
 
 
-class OfflineEngine:
-    """An engine with the card of its weights."""
+class OfflineModel:
+    """A model in this process.
 
-    def __init__(self, weights: Path, device: str) -> None:
-        from enflow.model.checkpoint import load_any
-        from enflow.service.engine.core import Engine as Loop
-
-        place = _bundled(weights)
-        self.card: ModelCard = read_card(place)
-        self._loop = Loop(load_any(place, pick_device(device)))
-
-    @property
-    def heading(self) -> dict[str, str]:
-        """The model as every answer names it."""
-        return {"name": self.card.name, "sha256": self.card.sha256}
-
-    def answers(self, *works: EngineRequest) -> Iterator[Event]:
-        """What becomes of each molecule of these works, as soon as it is known."""
-        for each in works:
-            self._loop.add(each)
-        while not self._loop.idle:
-            yield from self._loop.step()
-
-
-def _bundled(weights: Path) -> Path:
-    """A folder; that of bundled weights where only their name is given."""
-    named = BUNDLED_WEIGHTS.with_name(weights.name)
-    return named if not weights.exists() and weights == Path(weights.name) and named.is_dir() else weights
-
-
-def refuse_bonds(card: ModelCard, out: "Target | None") -> None:
-    """Raise where particles would be written with bonds.
+    Args:
+        weights: a folder, or the name of bundled weights.
+        device: auto, cpu or cuda.
 
     Raises:
-        ConfigError: as SDF, which is made of them.
+        WeightsError: the weights are missing or damaged.
+        ConfigError: there is no such device.
     """
-    if card.system and out and out.form == "sdf":
-        raise ConfigError(f"found the ending sdf, but {card.name} is of particles; expected .xyz, .json or .html")
+
+    def __init__(self, weights: Path, device: str) -> None:
+        self._folder = find_weights(weights)
+        self.card: ModelCard = read_model_card(self._folder)
+        self._device = pick_device(device)
+
+    @property
+    def limits(self) -> RequestLimits:
+        """The limits of a request: only the model bounds the size of a molecule."""
+        return RequestLimits(
+            max_molecules=LARGE,
+            max_atoms=self.card.vocabulary.max_atoms,
+            max_pairs=LARGE**2,
+            max_probes=LARGE,
+            max_draws=LARGE,
+        )
+
+    def run(self, handle: Callable[[ServedModel, HandlerContext], Awaitable[Answer]], seed: int, emit: Emit) -> Answer:
+        """Return the answer of a handler.
+
+        Args:
+            handle: creates and runs the handler.
+            seed: the seed of the request.
+            emit: receives the events of the handler.
+
+        Raises:
+            SolverError: the handler refused the request or has no result.
+        """
+
+        async def answer() -> Answer:
+            async with self.served() as served:
+                return await handle(served, HandlerContext(seed, Caller("", "", time.time(), math.inf), emit))
+
+        try:
+            with first_error():
+                return asyncio.run(answer())
+        except Problem as problem:
+            raise SolverError(problem.detail) from None
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[ServedModel]:
+        """Give the model with a running engine and an RDKit process."""
+        telemetry = Telemetry()
+        chemistry = RDKitPool(ChemistrySettings(processes=1), self.limits, telemetry)
+        try:
+            loading = asyncio.to_thread(self._load_engine)
+            engine, _ = await asyncio.gather(loading, asyncio.sleep(0) if self.card.system else chemistry.start())
+            client = OfflineClient(engine)
+            kind = ServedParticles if self.card.system else ServedModel
+            async with asyncio.TaskGroup() as tasks:
+                stepping = tasks.create_task(client.step_forever())
+                yield kind(client, chemistry, self.card, self.limits, telemetry)
+                stepping.cancel()
+        finally:
+            chemistry.close()
+
+    def _load_engine(self) -> "Engine":
+        from enflow.model.checkpoint import load_any
+        from enflow.service.engine.core import Engine
+
+        return Engine(load_any(self._folder, self._device))
+
+
+class OfflineClient:
+    """A client of an engine in this thread, without limits of its queue; see `EngineClient`."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._events: dict[str, asyncio.Queue[Event]] = {}
+        self._busy = asyncio.Event()
+
+    async def step_forever(self) -> None:
+        """Step the engine while it has work; other tasks run between two steps."""
+        while True:
+            await self._busy.wait()
+            while not self._engine.idle:
+                for event in self._engine.step():
+                    self._events[event.id].put_nowait(event)
+                await asyncio.sleep(0)
+            self._busy.clear()
+
+    async def start(self) -> None:
+        """Do nothing: the engine is loaded."""
+
+    async def submit(self, request: EngineRequest) -> None:
+        """Submit a request."""
+        self._events[request.id] = asyncio.Queue()
+        self._engine.add(request)
+        self._busy.set()
+
+    async def events(self, request_id: str) -> AsyncIterator[Event]:
+        """Give the events of a request; `Done` is the last."""
+        while True:
+            event = await self._events[request_id].get()
+            yield event
+            if isinstance(event, Done):
+                del self._events[request_id]
+                return
+
+    async def abort(self, request_id: str) -> None:
+        """Abort a request; do nothing if it has ended."""
+        self._engine.abort(request_id)
+
+    async def drain(self, timeout: float) -> None:
+        """Do nothing: a command ends with its request."""
+
+    def stats(self) -> Stats:
+        """Return no numbers: there is no queue of others."""
+        return Stats()
+
+    def health(self) -> Health:
+        """Return the health of a running engine."""
+        return Health(live=True, ready=True, reason="", step_age=0.0)
+
+    async def close(self) -> None:
+        """Do nothing: the engine ends with the process."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where an answer is written, and in which format."""
+    """A file to write, and its format."""
 
     path: Path
     form: Format
 
     def write(self, text: str) -> None:
-        """Write the answer.
+        """Write the file.
 
         Raises:
             DataError: the file cannot be written.
@@ -82,26 +193,35 @@ class Target:
             raise DataError(f"cannot write {self.path}: {error.strerror}") from None
 
 
-def target(out: Path | None) -> Target | None:
-    """The file that --out names, checked before anything is computed for it; None = standard output.
+def parse_target(out: Path | None) -> Target | None:
+    """Return the file that --out names, checked before anything is computed; None = standard output.
 
     Raises:
-        ConfigError: its ending names no format, or it cannot be written there.
+        ConfigError: the ending names no format, or the file cannot be written there.
     """
     if out is None:
         return None
     ending = out.suffix.removeprefix(".").lower()
     if ending not in FORMATS:
-        raise ConfigError(
-            f"found the ending {ending!r} of {out}; expected one of {', '.join('.' + f for f in FORMATS)}"
-        )
+        expected = ", ".join(f".{form}" for form in FORMATS)
+        raise ConfigError(f"found the ending {ending!r} of {out}; expected one of {expected}")
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
         raise ConfigError(f"cannot write {out}: expected a file in a folder that exists and can be written")
     return Target(out, FORMATS[FORMATS.index(ending)])
 
 
-def number(tolerance: str) -> float:
-    """The tolerance of a name, or of a number.
+def check_target(card: ModelCard, target: Target | None) -> None:
+    """Check that the model has what the format of a file holds.
+
+    Raises:
+        ConfigError: an SDF of particles, which have no bonds.
+    """
+    if card.system and target and target.form == "sdf":
+        raise ConfigError(f"found the ending sdf, but {card.name} is of particles; expected .xyz, .json or .html")
+
+
+def parse_tolerance(tolerance: str) -> float:
+    """Return the number of a tolerance that is a name or a number.
 
     Raises:
         ConfigError: it is neither, or out of range.

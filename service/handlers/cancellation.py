@@ -1,4 +1,4 @@
-"""Cancel a handler when its caller leaves, its deadline passes or the service stops."""
+"""Cancellation of a handler when its caller leaves, its deadline passes or the service stops."""
 
 import asyncio
 import time
@@ -11,16 +11,24 @@ from enflow.service.problems import Problem, retry_after
 T = TypeVar("T")
 
 
-async def unless_stopped(work: Awaitable[T], gone: Awaitable[None], stopping: asyncio.Event, deadline: float) -> T:
-    """The result of a coroutine; it is cancelled where its caller goes away, its time is up or the service stops.
+async def run_cancellable(
+    handler: Awaitable[T], disconnect: Awaitable[None], stopping: asyncio.Event, deadline: float
+) -> T:
+    """Return the result of a handler, or cancel it.
+
+    Args:
+        handler: the computation.
+        disconnect: ends when the caller has left.
+        stopping: is set when the service stops.
+        deadline: seconds since the epoch.
 
     Raises:
         Problem: deadline, unavailable.
-        CallerGone: nobody is there to hear it.
+        CallerGone: the caller has left.
     """
     main, left, stopped = (
-        asyncio.ensure_future(work),
-        asyncio.ensure_future(gone),
+        asyncio.ensure_future(handler),
+        asyncio.ensure_future(disconnect),
         asyncio.ensure_future(stopping.wait()),
     )
     try:
@@ -31,7 +39,7 @@ async def unless_stopped(work: Awaitable[T], gone: Awaitable[None], stopping: as
         if left.done():
             raise CallerGone
         if stopped.done():
-            raise Problem("unavailable", "the service stopped before the work was done", headers=retry_after(10))
+            raise Problem("unavailable", "the service stopped before the answer was complete", headers=retry_after(10))
         raise Problem("deadline", "the deadline passed before the answer was complete")
     finally:
         for task in (main, left, stopped):
@@ -40,8 +48,8 @@ async def unless_stopped(work: Awaitable[T], gone: Awaitable[None], stopping: as
 
 
 @contextmanager
-def unwrapped() -> Iterator[None]:
-    """Of tasks that ran side by side, raise what went wrong first, not the group of it."""
+def first_error() -> Iterator[None]:
+    """Raise the first error of a group of tasks instead of the group."""
     try:
         yield
     except ExceptionGroup as group:
@@ -52,4 +60,4 @@ def unwrapped() -> Iterator[None]:
 
 
 class CallerGone(Exception):  # noqa: N818 - an event, not a failure
-    """The client closed its connection."""
+    """The caller closed its connection."""

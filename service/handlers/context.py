@@ -1,24 +1,32 @@
-"""What a handler knows of the request it answers: the caller, the cost so far, the stream of events."""
+"""The facts of one request that every handler needs: its caller, its seed, its usage and its stream of events."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from enflow.service.problems import Problem
-from enflow.service.protocol.events import Done, Failed, Reason
+from enflow.service.protocol.events import Done, Reason
+from enflow.service.schemas.responses import FailedOut, UsageOut
+from enflow.service.schemas.stream_events import StreamEvent
 
-Emit = Callable[[str, dict[str, Any]], Awaitable[None]]
-"""Tells the caller something as it happens: the name of the event and its fields."""
+Emit = Callable[[StreamEvent], Awaitable[None]]
+"""Sends an event to the caller."""
 
 
-async def silent(_name: str, _fields: dict[str, Any]) -> None:
-    """Tell nobody: the answer comes in one piece, and the engine need not report progress."""
+async def discard(_event: StreamEvent) -> None:
+    """Send nothing: the answer is one document, and the engine need not report progress."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, by which request; when it came, and when its answer must be complete (seconds since the epoch)."""
+    """The client of a request.
+
+    Attributes:
+        name: the client whose share of the queue is used.
+        request_id: the identifier in logs and problems.
+        arrived: the time of arrival, in seconds since the epoch.
+        deadline: the time by which the answer must be complete, in seconds since the epoch.
+    """
 
     name: str
     request_id: str
@@ -26,14 +34,21 @@ class Caller:
     deadline: float
 
     @property
-    def last_step(self) -> float:
-        """When the engine must stop, so that what is finished by then can still be told."""
+    def engine_deadline(self) -> float:
+        """The time at which the engine stops, early enough to return what is finished."""
         return self.deadline - min(0.5, 0.1 * (self.deadline - self.arrived))
 
 
 @dataclass
 class Usage:
-    """What an answer cost; grows while it is computed."""
+    """The cost of an answer; it grows while the answer is computed.
+
+    Attributes:
+        queue_ms: the longest time that an engine request waited.
+        integrate_ms: time on the device, over all engine requests.
+        bonds_ms: time of the bond inference, over all molecules.
+        nfe: evaluations of the velocity, over all molecules.
+    """
 
     queue_ms: float = 0.0
     integrate_ms: float = 0.0
@@ -41,50 +56,62 @@ class Usage:
     nfe: int = 0
 
     def add(self, done: Done) -> None:
-        """Add a work."""
+        """Add the cost of an engine request."""
         self.queue_ms = max(self.queue_ms, done.queue_ms)
         self.integrate_ms += done.integrate_ms
         self.nfe += done.nfe
 
-    def document(self) -> dict[str, float]:
-        """As the API shows it."""
-        return {
-            "queue_ms": round(self.queue_ms, 3),
-            "integrate_ms": round(self.integrate_ms, 3),
-            "bonds_ms": round(self.bonds_ms, 3),
-            "nfe": self.nfe,
-        }
+    def document(self) -> UsageOut:
+        """Return the cost as the response shows it."""
+        return UsageOut(
+            queue_ms=round(self.queue_ms, 3),
+            integrate_ms=round(self.integrate_ms, 3),
+            bonds_ms=round(self.bonds_ms, 3),
+            nfe=self.nfe,
+        )
 
 
-def work_id() -> str:
-    """A new name for a work."""
+@dataclass(frozen=True)
+class HandlerContext:
+    """The caller of a request, its seed, its events and its cost so far."""
+
+    seed: int
+    caller: Caller
+    emit: Emit = discard
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def streams(self) -> bool:
+        """True where the caller receives events."""
+        return self.emit is not discard
+
+
+def engine_request_id() -> str:
+    """Return a new identifier for a request to an engine."""
     return secrets.token_hex(8)
 
 
-def drawn_seed() -> int:
-    """A seed for a request that names none."""
+def random_seed() -> int:
+    """Return a seed for a request that names none."""
     return secrets.randbelow(2**31)
 
 
-def refuse_nothing(found: Sequence[object], failed: Sequence[Mapping[str, Any]]) -> None:
-    """Raise where the deadline, or the engine, left nothing to answer with.
+def require_results(found: Sequence[object], failed: Sequence[FailedOut]) -> None:
+    """Refuse an answer without molecules where the deadline or the engine is the reason.
 
     Raises:
         Problem: deadline, unavailable.
     """
-    if not found and failed:
-        name = problem_name(Reason(failed[0]["reason"])) if failed[0]["reason"] in set(Reason) else "invalid"
-        if name != "invalid":
-            raise Problem(name, f"nothing was finished; the first of {len(failed)} molecules: {failed[0]['reason']}")
+    if found or not failed or failed[0].reason not in set(Reason):
+        return
+    name = problem_name(Reason(failed[0].reason))
+    if name != "invalid":
+        detail = f"found no finished molecule; the first of {len(failed)} failed: {failed[0].reason}"
+        raise Problem(name, detail)
 
 
 def problem_name(reason: Reason) -> str:
-    """The kind of problem behind a molecule that failed."""
+    """Return the type of the problem behind a molecule that failed."""
     if reason == Reason.DEADLINE:
         return "deadline"
     return "unavailable" if reason in (Reason.ENGINE, Reason.CANCELLED) else "invalid"
-
-
-def failure(failed: Failed) -> str:
-    """Return the reason why the engine gave up a molecule, with the detail if there is one."""
-    return f"{failed.reason}: {failed.detail}" if failed.detail else str(failed.reason)

@@ -1,4 +1,4 @@
-"""Geometry of walks through the latent space: which atom becomes which, the way between, noise around."""
+"""Geometry of walks through the latent space: matching of atoms, paths between latents, noise around a latent."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +9,19 @@ from enflow.service.protocol.requests import LatentArrays, Structure
 Array = NDArray[np.float64]
 
 ROUNDS = 20
-"""Alternations of assignment and rotation from one start; each lowers the cost, and a handful is enough."""
+"""Largest number of alternations of assignment and rotation from one start; each lowers the cost."""
 MISMATCH = 4.0
-"""Squared angstrom added for a pair of atoms of different elements: a carbon should become a carbon if one is near."""
+"""Penalty of a pair of atoms of different elements, in squared angstrom: an atom keeps its element if one is near."""
 
 
 def rotation(moving: Array, fixed: Array) -> Array:
-    """The proper rotation R (3, 3) that brings `moving` (N, 3) nearest to `fixed` (N, 3) as moving @ R.
+    """Return the proper rotation R (3, 3) that minimises |moving @ R - fixed|.
 
-    W. Kabsch, Acta Cryst. A 32, 922 (1976). No reflection: a molecule would become its mirror image.
+    W. Kabsch, Acta Cryst. A 32, 922 (1976). Reflections are excluded: they turn a molecule into its mirror image.
+
+    Args:
+        moving: centred positions (N, 3), in angstrom.
+        fixed: centred positions (N, 3), in angstrom.
     """
     u, _, vt = np.linalg.svd(moving.T @ fixed)
     handed = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
@@ -25,39 +29,45 @@ def rotation(moving: Array, fixed: Array) -> Array:
 
 
 def match(moving: Structure, fixed: Structure) -> tuple[NDArray[np.int64], Array]:
-    """Which atom of `moving` (N,) stands for each atom of `fixed`, and the rotation (3, 3) that goes with it.
+    """Return the atom of `moving` for each atom of `fixed` (N,), and the rotation (3, 3) of `moving`.
 
-    The best over several starts of alternating optimal assignment and Kabsch rotation, on squared distance plus
-    `MISMATCH` between elements.
+    The cost is the squared distance plus `MISMATCH` between different elements. The result is the best of several
+    starts, from each of which optimal assignment and Kabsch rotation alternate.
     """
     x, y = (each.positions - each.positions.mean(axis=0) for each in (moving, fixed))
     penalty = MISMATCH * (moving.atomic_numbers[:, None] != fixed.atomic_numbers[None, :])
     candidates = [_alternate(x, y, start, penalty) for start in _starts(x, y)]
-    _, order, turn = min(candidates, key=lambda each: each[0])
-    return order, turn
+    _, order, rotated = min(candidates, key=lambda each: each[0])
+    return order, rotated
 
 
 def rmsd(moving: Structure, fixed: Structure) -> float:
-    """Root mean square distance of matched atoms in angstrom, best superposition."""
+    """Return the root mean square distance of matched atoms in the best superposition, in angstrom."""
     order, turn = match(moving, fixed)
     x, y = (each.positions - each.positions.mean(axis=0) for each in (moving, fixed))
     return float(np.sqrt(((x[order] @ turn - y) ** 2).sum(axis=1).mean()))
 
 
 def aligned(latent: LatentArrays, order: NDArray[np.int64], turn: Array) -> LatentArrays:
-    """A latent with its atoms reordered and turned; the flow is equivariant, so its molecule turns alike."""
+    """Return a latent with its atoms reordered and rotated; the flow is equivariant, so its molecule rotates too."""
     return LatentArrays(latent.x[order] @ turn, latent.h[order])
 
 
 def spherical(start: LatentArrays, end: LatentArrays, fraction: float) -> LatentArrays:
-    """A point on the way from one latent to another, through the shell where a Gaussian has its mass.
+    """Return a point on the path between two latents, within the shell where a Gaussian has its mass.
 
-    Direction by great circle, length linearly: K. Shoemake, SIGGRAPH 1985; T. White, arXiv:1609.04468.
+    The direction follows the great circle, the length changes linearly: K. Shoemake, SIGGRAPH 1985; T. White,
+    arXiv:1609.04468.
+
+    Args:
+        start: the latent at fraction 0.
+        end: the latent at fraction 1.
+        fraction: the share of the path, 0 to 1.
     """
     a, b = _flat(start), _flat(end)
     lengths = np.linalg.norm(a), np.linalg.norm(b)
     angle = np.arccos(np.clip(a @ b / (lengths[0] * lengths[1]), -1.0, 1.0))
-    if np.sin(angle) < 1e-6:  # the same direction, or exactly opposite ones: no great circle, or too many
+    if np.sin(angle) < 1e-6:  # equal or opposite directions fix no great circle
         return _shaped((1 - fraction) * a + fraction * b, start)
     directions = np.sin((1 - fraction) * angle) * a / lengths[0], np.sin(fraction * angle) * b / lengths[1]
     length = (1 - fraction) * lengths[0] + fraction * lengths[1]
@@ -65,20 +75,20 @@ def spherical(start: LatentArrays, end: LatentArrays, fraction: float) -> Latent
 
 
 def perturbed(latent: LatentArrays, scale: float, noise: LatentArrays) -> LatentArrays:
-    """A latent near another: sqrt(1 - scale^2) z + scale noise, which leaves a Gaussian a Gaussian."""
+    """Return sqrt(1 - scale^2) z + scale noise, which keeps the distribution of a Gaussian z."""
     keep = np.sqrt(1 - scale**2)
     return LatentArrays(keep * latent.x + scale * noise.x, keep * latent.h + scale * noise.h)
 
 
 def fresh(n_atoms: int, n_features: int, seed: int, index: int) -> LatentArrays:
-    """A draw from the base: zero-mean positions (N, 3), features (N, F); (seed, index) fixes it."""
+    """Return a draw from the base: zero-mean positions (N, 3), features (N, F); (seed, index) fixes it."""
     random = np.random.default_rng([seed, index])
     x = random.standard_normal((n_atoms, 3))
     return LatentArrays(x - x.mean(axis=0), random.standard_normal((n_atoms, n_features)))
 
 
 def _starts(x: Array, y: Array) -> list[Array]:
-    """As they stand; the principal axes on each other in the four proper ways; twelve turns at random."""
+    """Return the identity, the four proper alignments of the principal axes, and twelve random rotations."""
     u, v = (np.linalg.svd(each, full_matrices=True)[2].T for each in (x, y))
     flips = [np.diag([a, b, a * b * np.linalg.det(u) * np.linalg.det(v)]) for a in (1.0, -1.0) for b in (1.0, -1.0)]
     random = np.random.default_rng(0)

@@ -1,210 +1,272 @@
-"""Walks through the latent space: encode, move, decode."""
+"""The handler of /interpolate and /variations: encode the parents, move their latents, decode the latents."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import EnflowError, StructureError
-from enflow.service.handlers.cancellation import unwrapped
-from enflow.service.handlers.context import Caller, Emit, Usage, problem_name, refuse_nothing, silent, work_id
+from enflow.service.handlers.cancellation import first_error
+from enflow.service.handlers.context import HandlerContext, engine_request_id, problem_name, require_results
 from enflow.service.handlers.latent_geometry import aligned, fresh, match, perturbed, rmsd, spherical
-from enflow.service.handlers.progress import ProgressReporter
-from enflow.service.handlers.sampling import Origin, generated
-from enflow.service.handlers.served_model import ServedModel
+from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.problems import Problem, from_structure
-from enflow.service.protocol.events import Done, Encoded, Failed, Progress, Reason, Sampled
+from enflow.service.protocol.events import Done, Encoded, Event, Failed, Progress, Reason, Sampled
 from enflow.service.protocol.requests import EngineDecodeRequest, EngineEncodeRequest, LatentArrays, Structure
-from enflow.service.rendering.answer import Answer
-from enflow.service.rendering.molecules import RenderedMolecule
+from enflow.service.rendering.encoders import Answer
+from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, sorted_by_index
 from enflow.service.schemas.requests import InterpolateOptions, VariationsOptions, rtol
+from enflow.service.schemas.responses import FailedOut, MoleculeOut, WalkResponse
+from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent
 
 TIGHTER, FINEST = 0.01, 1e-10
-"""There and back the flow multiplies the solver's error, so that a walk is solved more tightly than it is asked for.
+"""The factor on the tolerance of a walk, and the smallest tolerance that is tried.
 
-Measured with earlier weights on 24 test molecules (benchmarks/bench_inverse.py): at 1e-7 all but two are within
-`NEAR`, at 1e-9 all but one, which is off by 0.0016, for 2.6 times the evaluations; float64 changes nothing. So a
-precise walk begins at 1e-7, sees whether its parents come back, and goes on more tightly only where they do not.
+Encoding and decoding multiply the solver's error. Measured with earlier weights on 24 test molecules
+(benchmarks/bench_inverse.py): at 1e-7 all but two come back within `NEAR`, at 1e-9 all but one, which is off by 0.0016,
+for 2.6 times the evaluations; float64 changes nothing. So a precise walk begins at 1e-7, decodes its parents, and
+continues with a smaller tolerance only where they do not come back.
 """
 
 NEAR = 1e-3
-"""Angstrom of any coordinate."""
+"""Largest error of a coordinate, in angstrom, of a parent that comes back."""
+
+WalkOptions = InterpolateOptions | VariationsOptions
 
 
-@dataclass
 class LatentWalkHandler:
-    """One /interpolate or /variations request under way: its parents are encoded, moved, and decoded."""
+    """The handler of one /interpolate or /variations request.
 
-    desk: ServedModel
-    options: InterpolateOptions | VariationsOptions
-    structures: Sequence[Molecule | EnflowError]
-    seed: int
-    caller: Caller
-    emit: Emit
-    usage: Usage = field(default_factory=Usage)
-    found: list[RenderedMolecule] = field(default_factory=list)
-    failed: list[dict[str, Any]] = field(default_factory=list)
-    tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+    Args:
+        served: the model.
+        options: the walk.
+        structures: the uploaded structures in order, each a molecule or its error.
+        context: the seed, the caller and the stream of events.
+    """
+
+    def __init__(
+        self,
+        served: ServedModel,
+        options: WalkOptions,
+        structures: Sequence[Molecule | EnflowError],
+        context: HandlerContext,
+    ) -> None:
+        self._served = served
+        self._options = options
+        self._structures = structures
+        self._context = context
+        self._decoding = Decoding(served, options, context)
+        self._tolerance = TIGHTER * rtol(options.tolerance)
 
     async def run(self) -> Answer:
-        """The whole answer, molecules in the order of the walk.
+        """Return the whole answer, molecules in the order of the walk.
 
         Raises:
-            Problem: the structures do not fit the walk, or the engine gives them up.
+            Problem: the structures do not fit the walk, or the engine cannot encode them.
         """
-        self.parents, self.tolerance = self._parents(), TIGHTER * rtol(self.options.tolerance)
-        self.desk.check_size([self.parents[0].positions.shape[0]] * self._steps)
-        self.progress = ProgressReporter(self.desk, self.emit)
-        latents = await self._encode()
-        with unwrapped():
-            async with self.tasks:
-                self.tasks.create_task(self._decode(self._moved(latents)))
-        refuse_nothing(self.found, self.failed)
-        found = sorted(self.found, key=lambda each: int(each.fields["index"]))
-        document = {
-            **self.desk.heading(self.seed),
-            "molecules": [each.fields for each in found],
-            "failed": self.failed,
-            "usage": self.usage.document(),
-        }
-        return Answer(document, found)
+        parents = parents_of(self._structures, self._options)
+        n_molecules = len(fractions(self._options))
+        self._served.check_size([len(parents[0].atomic_numbers)] * n_molecules)
+        latents = await self._encode_accurately(parents)
+        moved = await asyncio.to_thread(move_latents, latents, parents, self._options, self._context.seed)
+        return await self._decoding.run(moved, parents, self._tolerance)
 
-    @property
-    def _steps(self) -> int:
-        return self.options.steps if isinstance(self.options, InterpolateOptions) else self.options.n_molecules
-
-    def _parents(self) -> list[Structure]:
-        expected = 2 if isinstance(self.options, InterpolateOptions) else 1
-        molecules = []
-        for each in self.structures:
-            if not isinstance(each, Molecule):
-                raise from_structure(each)
-            molecules.append(each)
-        if len(molecules) != expected:
-            raise Problem("invalid", f"found {len(molecules)} structures, expected {expected}")
-        sizes = {each.n_atoms for each in molecules}
-        if len(sizes) > 1:
-            first, second = (each.n_atoms for each in molecules)
-            raise Problem("invalid", f"found {first} and {second} atoms, expected two structures of equally many atoms")
-        return [Structure(each.atomic_numbers, each.positions) for each in molecules]
-
-    async def _encode(self) -> list[LatentArrays]:
-        """The parents' latents, from which they come back if precision is asked for and any tolerance gives it."""
-        latents = await self._encoded(first=True)
-        if rtol(self.options.tolerance) > TOLERANCES["precise"]:
+    async def _encode_accurately(self, parents: Sequence[Structure]) -> list[LatentArrays]:
+        """Return the latents of the parents; a precise walk reduces the tolerance until the parents come back."""
+        latents = await self._encode(parents, first=True)
+        if rtol(self._options.tolerance) > TOLERANCES["precise"]:
             return latents
-        while self.tolerance > 1.5 * FINEST and not await self._return(latents):
-            self.tolerance /= 10
+        while self._tolerance > 1.5 * FINEST and not await self._come_back(latents, parents):
+            self._tolerance /= 10
             try:
-                latents = await self._encoded()
+                latents = await self._encode(parents)
             except Problem as problem:
                 if problem.name != "invalid":
                     raise
-                self.tolerance *= 10  # finer than the arithmetic can follow: what is there must do
+                self._tolerance *= 10  # the solver cannot follow a smaller one: use the last latents
                 break
         return latents
 
-    async def _return(self, latents: Sequence[LatentArrays]) -> bool:
+    async def _come_back(self, latents: Sequence[LatentArrays], parents: Sequence[Structure]) -> bool:
+        request = decode_request(self._context, latents, self._tolerance)
         near = 0
-        async with self.desk.running(self._decoding(latents), patient=True) as events:
+        async with self._served.engine_events(request, wait=True) as events:
             async for event in events:
                 if isinstance(event, Sampled):
-                    near += _near(event, self.parents[event.index])
+                    near += _is_near(event, parents[event.index])
                 elif isinstance(event, Done):
-                    self.desk.account(self.usage, event)
-        return near == len(self.parents)
+                    self._served.record(self._context.usage, event)
+        return near == len(parents)
 
-    def _decoding(self, latents: Sequence[LatentArrays], *, progress: bool = False) -> EngineDecodeRequest:
-        return EngineDecodeRequest(
-            id=work_id(),
-            latents=tuple(latents),
-            rtol=self.tolerance,
-            atol=self.tolerance,
-            progress=progress,
-            client=self.caller.name,
-            deadline=self.caller.last_step,
-        )
-
-    async def _encoded(self, *, first: bool = False) -> list[LatentArrays]:
-        wanted = EngineEncodeRequest(
-            id=work_id(),
-            molecules=tuple(self.parents),
-            seed=self.seed,
-            rtol=self.tolerance,
-            atol=self.tolerance,
-            client=self.caller.name,
-            deadline=self.caller.last_step,
+    async def _encode(self, parents: Sequence[Structure], *, first: bool = False) -> list[LatentArrays]:
+        request = EngineEncodeRequest(
+            id=engine_request_id(),
+            molecules=tuple(parents),
+            seed=self._context.seed,
+            rtol=self._tolerance,
+            atol=self._tolerance,
+            client=self._context.caller.name,
+            deadline=self._context.caller.engine_deadline,
         )
         latents: dict[int, LatentArrays] = {}
-        async with self.desk.running(wanted, patient=not first) as events:
+        async with self._served.engine_events(request, wait=not first) as events:
             if first:
-                await self.emit("start", {**self.desk.heading(self.seed), "n_molecules": self._steps})
+                await self._decoding.start()
             async for event in events:
                 match event:
                     case Encoded():
                         latents[event.index] = event.latent
                     case Failed():
-                        raise Problem(problem_name(event.reason), f"structure {event.index}: {event.reason}")
+                        detail = f"structure {event.index + 1} cannot be encoded: {event.reason}"
+                        raise Problem(problem_name(event.reason), detail)
                     case Done():
-                        self.desk.account(self.usage, event)
-        return [latents[i] for i in range(len(self.parents))]
+                        self._served.record(self._context.usage, event)
+        return [latents[i] for i in range(len(parents))]
 
-    def _moved(self, latents: Sequence[LatentArrays]) -> list[LatentArrays]:
-        if isinstance(self.options, InterpolateOptions):
-            start, end = latents[0], aligned(latents[1], *match(self.parents[1], self.parents[0]))
-            return [spherical(start, end, self._fraction(i)) for i in range(self._steps)]
-        (n_atoms, n_features), scale = latents[0].h.shape, self.options.scale
-        noise = (fresh(n_atoms, n_features, self.seed, i) for i in range(self._steps))
-        return [perturbed(latents[0], scale, each) for each in noise]
 
-    def _fraction(self, index: int) -> float:
-        return index / (self._steps - 1)
+class Decoding:
+    """The second half of a walk: latents are decoded, and each molecule is compared with the parents."""
 
-    async def _decode(self, latents: Sequence[LatentArrays]) -> None:
-        wanted = self._decoding(latents, progress=self.emit is not silent)
-        async with self.desk.running(wanted, patient=True) as events:
+    def __init__(self, served: ServedModel, options: WalkOptions, context: HandlerContext) -> None:
+        self._served = served
+        self._fractions = fractions(options)
+        self._context = context
+        self._found: list[RenderedMolecule[MoleculeOut]] = []
+        self._failed: list[FailedOut] = []
+        self._progress = ProgressReporter(served, context.emit)
+        self._tasks = asyncio.TaskGroup()
+
+    async def start(self) -> None:
+        """Emit the start of the walk."""
+        start = StartEvent(
+            event="start", seed=self._context.seed, model=self._served.model, n_molecules=len(self._fractions)
+        )
+        await self._context.emit(start)
+
+    async def run(self, latents: Sequence[LatentArrays], parents: Sequence[Structure], tolerance: float) -> Answer:
+        """Return the whole answer, molecules in the order of the walk.
+
+        Raises:
+            Problem: no molecule was finished in time.
+        """
+        with first_error():
+            async with self._tasks:
+                self._tasks.create_task(self._decode(latents, parents, tolerance))
+        require_results(self._found, self._failed)
+        found = sorted_by_index(self._found)
+        document = WalkResponse(
+            seed=self._context.seed,
+            model=self._served.model,
+            molecules=[each.document for each in found],
+            failed=self._failed,
+            usage=self._context.usage.document(),
+        )
+        return Answer(document, found)
+
+    async def _decode(self, latents: Sequence[LatentArrays], parents: Sequence[Structure], tolerance: float) -> None:
+        request = decode_request(self._context, latents, tolerance, progress=self._context.streams)
+        async with self._served.engine_events(request, wait=True) as events:
             async for event in events:
-                match event:
-                    case Progress():
-                        await self.progress.under_way(event, done=len(self.found))
-                    case Sampled():
-                        self.progress.finished(event.index)
-                        self.tasks.create_task(self._describe(event))
-                    case Failed():
-                        self._fail(event.index, str(event.reason), event.detail)
-                    case Done():
-                        self.desk.account(self.usage, event)
+                await self._handle(event, parents, tolerance)
 
-    async def _describe(self, sampled: Sampled) -> None:
+    async def _handle(self, event: Event, parents: Sequence[Structure], tolerance: float) -> None:
+        match event:
+            case Progress():
+                await self._progress.update(event, done=len(self._found))
+            case Sampled():
+                self._progress.finish(event.index)
+                self._tasks.create_task(self._finish(event, parents, tolerance))
+            case Failed():
+                self._fail(event.index, event.reason, event.detail)
+            case Done():
+                self._served.record(self._context.usage, event)
+
+    async def _finish(self, sampled: Sampled, parents: Sequence[Structure], tolerance: float) -> None:
         try:
             molecule = Molecule(sampled.atomic_numbers, sampled.positions)
         except StructureError as error:
-            self._fail(sampled.index, str(Reason.STRUCTURE), str(error))
+            self._fail(sampled.index, Reason.STRUCTURE, str(error))
             return
-        drawing = await self.desk.draw(molecule, self.usage)
-        shown = await generated(self.desk, Origin(self.seed, self.tolerance), sampled, molecule, drawing)
-        # Tens of milliseconds for a large molecule, in which nobody else would be heard.
-        distances = await asyncio.to_thread(self._distances, Structure(molecule.atomic_numbers, molecule.positions))
-        whither = {"fraction": self._fraction(sampled.index)} if isinstance(self.options, InterpolateOptions) else {}
-        shown = replace(shown, fields={**shown.fields, **whither, **distances})
-        self.found.append(shown)
-        await self.emit("molecule", {"molecule": shown.fields})
+        report = await self._served.infer_bonds(molecule, self._context.usage)
+        rendered = self._served.render_sample(SampleResult(sampled, molecule, report, self._context.seed, tolerance))
+        # A large molecule takes tens of milliseconds, during which no other request would be answered.
+        structure = Structure(molecule.atomic_numbers, molecule.positions)
+        distances = await asyncio.to_thread(distances_from, structure, parents)
+        fraction = self._fractions[sampled.index]
+        fields = distances if fraction is None else {"fraction": fraction, **distances}
+        assert isinstance(rendered.document, MoleculeOut), "walks are between molecules"
+        document = rendered.document.model_copy(update=fields)
+        self._found.append(RenderedMolecule(rendered.molecule, rendered.bonds, rendered.sdf, document))
+        await self._context.emit(MoleculeEvent(event="molecule", molecule=document))
 
-    def _distances(self, structure: Structure) -> dict[str, float]:
-        names = ("distance", "distance_to_end")
-        return {name: rmsd(structure, parent) for name, parent in zip(names, self.parents, strict=False)}
-
-    def _fail(self, index: int, reason: str, detail: str) -> None:
-        self.progress.finished(index)
-        self.failed.append({"index": index, "reason": reason, "detail": detail})
+    def _fail(self, index: int, reason: Reason, detail: str) -> None:
+        self._progress.finish(index)
+        self._failed.append(FailedOut(index=index, reason=str(reason), detail=detail))
 
 
-def _near(sampled: Sampled, parent: Structure) -> bool:
+def parents_of(structures: Sequence[Molecule | EnflowError], options: WalkOptions) -> list[Structure]:
+    """Return the structures between or around which a walk leads.
+
+    Raises:
+        Problem: a structure cannot be read, or their number or their sizes do not fit.
+    """
+    for each in structures:
+        if isinstance(each, EnflowError):
+            raise from_structure(each)
+    molecules = [each for each in structures if isinstance(each, Molecule)]
+    expected = 2 if isinstance(options, InterpolateOptions) else 1
+    if len(molecules) != expected:
+        raise Problem("invalid", f"found {len(molecules)} structures, expected {expected}")
+    if len({each.n_atoms for each in molecules}) > 1:
+        first, second = (each.n_atoms for each in molecules)
+        raise Problem("invalid", f"found {first} and {second} atoms, expected two structures of equally many atoms")
+    return [Structure(each.atomic_numbers, each.positions) for each in molecules]
+
+
+def fractions(options: WalkOptions) -> list[float | None]:
+    """Return the share of the path of each molecule of a walk, 0 to 1; None for variations, which have no path."""
+    if isinstance(options, VariationsOptions):
+        return [None] * options.n_molecules
+    return [i / (options.steps - 1) for i in range(options.steps)]
+
+
+def move_latents(
+    latents: Sequence[LatentArrays], parents: Sequence[Structure], options: WalkOptions, seed: int
+) -> list[LatentArrays]:
+    """Return the latents of a walk: on the path between two, or with noise around one."""
+    if isinstance(options, InterpolateOptions):
+        start, end = latents[0], aligned(latents[1], *match(parents[1], parents[0]))
+        return [spherical(start, end, fraction) for fraction in fractions(options) if fraction is not None]
+    n_atoms, n_features = latents[0].h.shape
+    noise = (fresh(n_atoms, n_features, seed, i) for i in range(options.n_molecules))
+    return [perturbed(latents[0], options.scale, each) for each in noise]
+
+
+def decode_request(
+    context: HandlerContext, latents: Sequence[LatentArrays], tolerance: float, *, progress: bool = False
+) -> EngineDecodeRequest:
+    """Return the engine request that decodes latents."""
+    return EngineDecodeRequest(
+        id=engine_request_id(),
+        latents=tuple(latents),
+        rtol=tolerance,
+        atol=tolerance,
+        progress=progress,
+        client=context.caller.name,
+        deadline=context.caller.engine_deadline,
+    )
+
+
+def distances_from(structure: Structure, parents: Sequence[Structure]) -> dict[str, float]:
+    """Return the RMSD of a structure from each parent, in angstrom, by the names of the response."""
+    names = ("distance", "distance_to_end")
+    return {name: rmsd(structure, parent) for name, parent in zip(names, parents, strict=False)}
+
+
+def _is_near(sampled: Sampled, parent: Structure) -> bool:
     if not np.array_equal(sampled.atomic_numbers, parent.atomic_numbers):
         return False
-    here, there = (x - x.mean(axis=0) for x in (sampled.positions, parent.positions))
-    return bool(np.abs(here - there).max() < NEAR)
+    found, expected = (x - x.mean(axis=0) for x in (sampled.positions, parent.positions))
+    return bool(np.abs(found - expected).max() < NEAR)

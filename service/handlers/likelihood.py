@@ -1,125 +1,144 @@
-"""Scores of uploaded structures, one entry each; a bad structure never spoils the others."""
+"""The handler of /likelihood: one entry per structure; an error in one structure leaves the others unchanged."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
-from enflow.service.handlers.cancellation import unwrapped
-from enflow.service.handlers.context import Caller, Emit, Usage, failure, problem_name, silent, work_id
-from enflow.service.handlers.progress import ProgressReporter
-from enflow.service.handlers.served_model import ServedModel
+from enflow.service.handlers.cancellation import first_error
+from enflow.service.handlers.context import HandlerContext, engine_request_id, problem_name
+from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.problems import Problem, from_structure
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Scored
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EstimatorOptions, Structure
-from enflow.service.rendering.answer import Answer
+from enflow.service.rendering.encoders import Answer
+from enflow.service.rendering.molecules import RenderedMolecule, ScoreResult, failure_message, sorted_by_index
 from enflow.service.schemas.requests import LikelihoodOptions, rtol
+from enflow.service.schemas.responses import (
+    LikelihoodResponse,
+    ParticleScoreOut,
+    ProblemOut,
+    ScoreErrorOut,
+    ScoreOut,
+)
+from enflow.service.schemas.stream_events import ScoreEvent, StartEvent
+
+Entry = ScoreOut | ParticleScoreOut | ScoreErrorOut
 
 
-@dataclass
 class LikelihoodHandler:
-    """One /likelihood request under way: usable structures are scored together, the others answered at once."""
+    """The handler of one /likelihood request: usable structures are scored in one engine request.
 
-    desk: ServedModel
-    options: LikelihoodOptions
-    structures: Sequence[Molecule | EnflowError]
-    seed: int
-    caller: Caller
-    emit: Emit
-    usage: Usage = field(default_factory=Usage)
-    entries: dict[int, dict[str, Any]] = field(default_factory=dict)
-    tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+    Args:
+        served: the model.
+        options: the estimator.
+        structures: the uploaded structures in order, each a molecule or its error.
+        context: the seed, the caller and the stream of events.
+    """
+
+    def __init__(
+        self,
+        served: ServedModel,
+        options: LikelihoodOptions,
+        structures: Sequence[Molecule | EnflowError],
+        context: HandlerContext,
+    ) -> None:
+        self._served = served
+        self._options = options
+        self._structures = structures
+        self._context = context
+        self._entries: dict[int, Entry] = {}
+        self._scored: list[RenderedMolecule[ScoreOut | ParticleScoreOut]] = []
+        self._progress = ProgressReporter(served, context.emit)
+        self._tasks = asyncio.TaskGroup()
 
     async def run(self) -> Answer:
-        """The whole answer, one entry per structure in their order.
+        """Return the whole answer, one entry per structure in their order.
 
         Raises:
-            Problem: the request is refused, or nothing was finished in time.
+            Problem: the request is refused, or the service stopped.
         """
-        molecules = {i: each for i, each in enumerate(self.structures) if isinstance(each, Molecule)}
-        self.desk.check_size([each.n_atoms for each in molecules.values()])
-        self.progress = ProgressReporter(self.desk, self.emit)
+        molecules = {i: each for i, each in enumerate(self._structures) if isinstance(each, Molecule)}
+        self._served.check_size([each.n_atoms for each in molecules.values()])
         if molecules:
-            with unwrapped():
-                async with self.tasks:
-                    self.tasks.create_task(self._score(molecules))
+            with first_error():
+                async with self._tasks:
+                    self._tasks.create_task(self._score(molecules))
         else:
             await self._start()
-            await self._refuse()
-        results = [self.entries[i] for i in range(len(self.structures))]
-        return Answer({**self.desk.heading(self.seed), "results": results, "usage": self.usage.document()}, ())
+        return self._answer()
 
     async def _score(self, molecules: Mapping[int, Molecule]) -> None:
-        wanted = EngineLikelihoodRequest(
-            id=work_id(),
+        request = EngineLikelihoodRequest(
+            id=engine_request_id(),
             molecules=tuple(Structure(each.atomic_numbers, each.positions) for each in molecules.values()),
-            seed=self.seed,
-            options=engine_options(self.options),
-            progress=self.emit is not silent,
-            client=self.caller.name,
-            deadline=self.caller.last_step,
+            seed=self._context.seed,
+            options=engine_options(self._options),
+            progress=self._context.streams,
+            client=self._context.caller.name,
+            deadline=self._context.caller.engine_deadline,
         )
-        places = list(molecules)
-        async with self.desk.running(wanted) as events:
+        indices = list(molecules)
+        async with self._served.engine_events(request) as events:
             await self._start()
-            await self._refuse()
             async for event in events:
                 if isinstance(event, Done):
-                    self.desk.account(self.usage, event)
+                    self._served.record(self._context.usage, event)
                 else:
-                    await self._hear(event, places[event.index])
+                    await self._handle(event, indices[event.index])
 
     async def _start(self) -> None:
-        await self.emit("start", {**self.desk.heading(self.seed), "n_molecules": len(self.structures)})
-
-    async def _refuse(self) -> None:
-        for index, each in enumerate(self.structures):
+        """Emit the start, and the errors of the structures that cannot be scored."""
+        start = StartEvent(
+            event="start", seed=self._context.seed, model=self._served.model, n_molecules=len(self._structures)
+        )
+        await self._context.emit(start)
+        for index, each in enumerate(self._structures):
             if isinstance(each, EnflowError):
-                await self._enter(index, {"index": index, "error": self._problem(from_structure(each))}, "refused")
+                await self._finish_error(index, from_structure(each), "refused")
 
-    async def _hear(self, event: Event, index: int) -> None:
+    async def _handle(self, event: Event, index: int) -> None:
         match event:
             case Progress():
-                await self.progress.under_way(replace(event, index=index), done=len(self.entries))
+                await self._progress.update(replace(event, index=index), done=len(self._entries))
             case Scored():
-                self.progress.finished(index)
-                self.tasks.create_task(self._describe(event, index))
+                self._progress.finish(index)
+                self._tasks.create_task(self._finish(event, index))
             case Failed():
-                self.progress.finished(index)
-                problem = Problem(problem_name(event.reason), failure(event))
-                await self._enter(index, {"index": index, "error": self._problem(problem)}, event.reason)
+                self._progress.finish(index)
+                problem = Problem(problem_name(event.reason), failure_message(event))
+                await self._finish_error(index, problem, event.reason)
 
-    async def _describe(self, scored: Scored, index: int) -> None:
-        molecule = self.structures[index]
-        assert isinstance(molecule, Molecule)
-        drawing = await self.desk.draw(molecule, self.usage)
-        numbers = {"nll": scored.nll, "nll_std_error": scored.std_error, "index": index, "seed": self.seed}
-        shown = await self.desk.portray(molecule, drawing, numbers)
-        entry = {
-            "index": index,
-            **shown.fields,
-            **self.desk.numbers(scored, molecule),
-            "divergence": self.options.divergence,
-            "probes": self.options.probes,
-            "draws": self.options.draws,
-            "nfe": scored.nfe,
-            "solver_status": scored.status,
-            "quadrature_error": scored.quadrature_error,
-        }
-        await self._enter(index, entry, "ok")
+    async def _finish(self, scored: Scored, index: int) -> None:
+        molecule = self._structures[index]
+        assert isinstance(molecule, Molecule), "only molecules are scored"
+        report = await self._served.infer_bonds(molecule, self._context.usage)
+        result = ScoreResult(index, molecule, report, scored, self._context.seed, self._options)
+        rendered = self._served.render_score(result)
+        self._scored.append(rendered)
+        await self._record(index, rendered.document, "ok")
 
-    async def _enter(self, index: int, entry: dict[str, Any], outcome: str) -> None:
-        self.entries[index] = entry
-        self.desk.telemetry.molecules.labels("scored", outcome).inc()
-        await self.emit("score", {"score": entry})
+    async def _finish_error(self, index: int, problem: Problem, outcome: str) -> None:
+        error = ProblemOut(**problem.document(self._context.caller.request_id))
+        await self._record(index, ScoreErrorOut(index=index, error=error), outcome)
 
-    def _problem(self, problem: Problem) -> dict[str, Any]:
-        return problem.document(self.caller.request_id)
+    async def _record(self, index: int, entry: Entry, outcome: str) -> None:
+        self._entries[index] = entry
+        self._served.telemetry.molecules.labels("scored", outcome).inc()
+        await self._context.emit(ScoreEvent(event="score", score=entry))
+
+    def _answer(self) -> Answer:
+        document = LikelihoodResponse(
+            seed=self._context.seed,
+            model=self._served.model,
+            results=[self._entries[i] for i in range(len(self._structures))],
+            usage=self._context.usage.document(),
+        )
+        return Answer(document, sorted_by_index(self._scored))
 
 
 def engine_options(options: LikelihoodOptions) -> EstimatorOptions:
-    """The options in the engine's words."""
+    """Return the options of the engine."""
     tolerance = rtol(options.tolerance)
     return EstimatorOptions(options.divergence, options.probes, options.draws, tolerance, tolerance)

@@ -64,7 +64,7 @@ class ModelRegistry:
             served = self._for_formulas()
         if request.formula is not None and not (served.card.takes_formulas or served.card.system):
             raise Problem("invalid", f"found a formula, but {served.card.name} draws the elements itself")
-        settled = served.settled(request)
+        settled = served.prepare_request(request)
         _check_atoms(settled, served)
         return served, settled
 

@@ -1,195 +1,205 @@
-"""Generated molecules: sampled, judged, labelled; on request sampled on until enough of them pass."""
+"""The handler of /sample: generate molecules, check them, score them; repeat until enough of them pass."""
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
-from enflow.service.chemistry.acceptance import Rejection, rejection
 from enflow.service.chemistry.rdkit_pool import BondReport
-from enflow.service.handlers.cancellation import unwrapped
-from enflow.service.handlers.context import Caller, Emit, Usage, failure, refuse_nothing, silent, work_id
-from enflow.service.handlers.progress import ProgressReporter
-from enflow.service.handlers.served_model import ServedModel
+from enflow.service.handlers.cancellation import first_error
+from enflow.service.handlers.context import HandlerContext, engine_request_id, require_results
+from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
-from enflow.service.rendering.answer import Answer
-from enflow.service.rendering.molecules import RenderedMolecule
+from enflow.service.rendering.encoders import Answer
+from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, sorted_by_index
 from enflow.service.schemas.requests import SampleRequest, rtol
+from enflow.service.schemas.responses import AttemptsOut, FailedOut, MoleculeOut, ParticlesOut, SampleResponse
+from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent
 
 
-class Origin(NamedTuple):
-    """What fixes the molecules of a request, beside the weights and their index."""
+@dataclass(frozen=True)
+class Rejection:
+    """The reason why a molecule is not kept: its kind, and a sentence that many molecules share."""
 
-    seed: int
-    tolerance: float
+    kind: str
+    reason: str
 
 
 @dataclass
-class SamplingHandler:
-    """One /sample request under way: attempts run side by side, and every molecule is answered for.
+class SampleResults:
+    """The molecules that were found, those that failed, and the counts of all attempts."""
 
-    Molecule j of n tries the indices j, j + n, j + 2n, ... after `first_index` until one passes. So the answer depends
-    on the seed alone, not on which molecule happened to finish first, and nothing is computed that nobody asked for.
-    """
-
-    desk: ServedModel
-    request: SampleRequest
-    seed: int
-    caller: Caller
-    emit: Emit
-    usage: Usage = field(default_factory=Usage)
+    found: list[RenderedMolecule[MoleculeOut | ParticlesOut]] = field(default_factory=list)
+    failed: list[FailedOut] = field(default_factory=list)
     tried: int = 0
-    found: list[RenderedMolecule] = field(default_factory=list)
-    failed: list[dict[str, Any]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+
+    def reject(self, rejection: Rejection) -> None:
+        """Count a molecule that is not kept."""
+        self.rejected[rejection.kind] += 1
+        self.reasons[rejection.reason or rejection.kind] += 1
+
+    @property
+    def attempts(self) -> AttemptsOut:
+        """The counts as the response shows them."""
+        return AttemptsOut(
+            tried=self.tried, found=len(self.found), rejected=dict(self.rejected), reasons=dict(self.reasons)
+        )
+
+
+class SamplingHandler:
+    """The handler of one /sample request; its attempts run concurrently.
+
+    Molecule j of n tries the indices j, j + n, j + 2n, ... after `first_index` until one passes. So the answer depends
+    on the seed alone, not on the order in which molecules finish, and no molecule is computed without need.
+
+    Args:
+        served: the model.
+        request: the request, with the sizes that the model generates.
+        context: the seed, the caller and the stream of events.
+    """
+
+    def __init__(self, served: ServedModel, request: SampleRequest, context: HandlerContext) -> None:
+        self._served = served
+        self._request = request
+        self._context = context
+        self._results = SampleResults()
+        self._progress = ProgressReporter(served, context.emit)
+        self._tasks = asyncio.TaskGroup()
 
     async def run(self) -> Answer:
-        """The whole answer, molecules in the order of their index.
+        """Return the whole answer, molecules in the order of their index.
 
         Raises:
-            Problem: the request is refused, or nothing was finished in time.
+            Problem: the request is refused, or no molecule was finished in time.
         """
-        self.desk.check_size(self.request.sizes, self.request.frames)
-        self.progress = ProgressReporter(self.desk, self.emit)
-        with unwrapped():
-            async with self.tasks:
-                self.tasks.create_task(self._attempt(self.request.first_index, self.request.sizes, first=True))
-        refuse_nothing(self.found, self.failed)
+        request = self._request
+        self._served.check_size(request.sizes, request.frames)
+        with first_error():
+            async with self._tasks:
+                self._tasks.create_task(self._sample(request.first_index, request.sizes, first=True))
+        require_results(self._results.found, self._results.failed)
         return self._answer()
 
-    async def _attempt(self, first_index: int, sizes: tuple[int | None, ...], *, first: bool = False) -> None:
-        request, tolerance = self.request, rtol(self.request.tolerance)
-        wanted = EngineSampleRequest(
-            id=work_id(),
-            seed=self.seed,
-            n_atoms=sizes,
-            formula=request.formula,
+    async def _sample(self, first_index: int, sizes: Sequence[int | None], *, first: bool = False) -> None:
+        request = self._engine_request(first_index, sizes)
+        self._results.tried += len(sizes)
+        async with self._served.engine_events(request, wait=not first) as events:
+            if first:
+                await self._context.emit(
+                    StartEvent(event="start", seed=self._context.seed, model=self._served.model, n_molecules=len(sizes))
+                )
+            async for event in events:
+                await self._handle(event)
+
+    def _engine_request(self, first_index: int, sizes: Sequence[int | None]) -> EngineSampleRequest:
+        tolerance = rtol(self._request.tolerance)
+        return EngineSampleRequest(
+            id=engine_request_id(),
+            seed=self._context.seed,
+            n_atoms=tuple(sizes),
+            formula=self._request.formula,
             first_index=first_index,
             rtol=tolerance,
             atol=tolerance,
-            frames=request.frames,
-            progress=self.emit is not silent,
-            client=self.caller.name,
-            deadline=self.caller.last_step,
+            frames=self._request.frames,
+            progress=self._context.streams,
+            client=self._context.caller.name,
+            deadline=self._context.caller.engine_deadline,
         )
-        self.tried += len(sizes)
-        async with self.desk.running(wanted, patient=not first) as events:
-            if first:
-                await self.emit("start", {**self.desk.heading(self.seed), "n_molecules": len(sizes)})
-            async for event in events:
-                await self._hear(event)
 
-    @property
-    def _origin(self) -> Origin:
-        return Origin(self.seed, rtol(self.request.tolerance))
-
-    async def _hear(self, event: Event) -> None:
+    async def _handle(self, event: Event) -> None:
         match event:
             case Progress():
-                await self.progress.under_way(event, done=len(self.found), tried=self.tried)
+                await self._progress.update(event, done=len(self._results.found), tried=self._results.tried)
             case Sampled():
-                self.progress.finished(event.index)
-                self.tasks.create_task(self._judge(event))
+                self._progress.finish(event.index)
+                self._tasks.create_task(self._finish(event))
             case Failed():
-                self.progress.finished(event.index)
+                self._progress.finish(event.index)
                 self._reject(event.index, Rejection(f"solver: {event.reason}", event.detail), event)
             case Done():
-                self.desk.account(self.usage, event)
+                self._served.record(self._context.usage, event)
 
-    async def _judge(self, sampled: Sampled) -> None:
+    async def _finish(self, sampled: Sampled) -> None:
+        """Check a molecule, and score, render and emit it if it is kept."""
         try:
             molecule = Molecule(sampled.atomic_numbers, sampled.positions)
-        except StructureError as error:  # a bad sample can lie beyond any molecule
-            beyond = Rejection("no structure", "atoms beyond all bounds")
-            self._reject(sampled.index, beyond, Failed("", sampled.index, Reason.STRUCTURE, str(error)))
+        except StructureError as error:  # the solver may place atoms outside the bounds of a molecule
+            unbounded = Rejection("no structure", "atoms outside the bounds of a molecule")
+            self._reject(sampled.index, unbounded, Failed("", sampled.index, Reason.STRUCTURE, str(error)))
             return
-        drawing = await self.desk.draw(molecule, self.usage)
-        if against := rejection(self.request.only, drawing.bonds, drawing.unstable_atoms):
-            self._reject(sampled.index, against)
+        report = await self._served.infer_bonds(molecule, self._context.usage)
+        if rejection := reject(self._request, report):
+            self._reject(sampled.index, rejection)
             return
-        score = await self._score(sampled.index, molecule) if self.request.with_nll else None
-        shown = await generated(self.desk, self._origin, sampled, molecule, drawing, score)
-        self.found.append(shown)
-        self.desk.telemetry.molecules.labels("sampled", "stable" if drawing.stable else drawing.bonds.status).inc()
-        await self.emit("molecule", {"molecule": shown.fields})
+        score = await self._score(sampled.index, molecule) if self._request.with_nll else None
+        result = SampleResult(sampled, molecule, report, self._context.seed, rtol(self._request.tolerance), score)
+        rendered = self._served.render_sample(result)
+        self._results.found.append(rendered)
+        self._count("stable" if report.stable else report.bonds.status)
+        await self._context.emit(MoleculeEvent(event="molecule", molecule=rendered.document))
 
     async def _score(self, index: int, molecule: Molecule) -> Scored | Failed:
-        tolerance = rtol(self.request.tolerance)
-        wanted = EngineLikelihoodRequest(
-            id=work_id(),
+        tolerance = rtol(self._request.tolerance)
+        request = EngineLikelihoodRequest(
+            id=engine_request_id(),
             molecules=(Structure(molecule.atomic_numbers, molecule.positions),),
-            seed=self.seed,
+            seed=self._context.seed,
             options=EstimatorOptions(rtol=tolerance, atol=tolerance),
             first_index=index,
-            client=self.caller.name,
-            deadline=self.caller.last_step,
+            client=self._context.caller.name,
+            deadline=self._context.caller.engine_deadline,
         )
-        score: Scored | Failed = Failed(wanted.id, index, Reason.ENGINE, "the engine sent no likelihood")
-        async with self.desk.running(wanted, patient=True) as events:
+        score: Scored | Failed = Failed(request.id, index, Reason.ENGINE, "the engine sent no likelihood")
+        async with self._served.engine_events(request, wait=True) as events:
             async for event in events:
                 if isinstance(event, Scored | Failed):
                     score = event
                 elif isinstance(event, Done):
-                    self.desk.account(self.usage, event)
+                    self._served.record(self._context.usage, event)
         return score
 
-    def _reject(self, index: int, against: Rejection, failed: Failed | None = None) -> None:
-        self.rejected[against.kind] += 1
-        self.reasons[against.reason or against.kind] += 1
-        self.desk.telemetry.molecules.labels("sampled", against.kind).inc()
-        n = len(self.request.sizes)
-        place, attempt = (index - self.request.first_index) % n, (index - self.request.first_index) // n
+    def _reject(self, index: int, rejection: Rejection, failed: Failed | None = None) -> None:
+        """Count a molecule that is not kept, and try the next index of its place or record the failure."""
+        request = self._request
+        self._results.reject(rejection)
+        self._count(rejection.kind)
+        attempt, place = divmod(index - request.first_index, len(request.sizes))
         late = failed is not None and failed.reason in (Reason.DEADLINE, Reason.CANCELLED)
-        if self.request.only != "any" and attempt + 1 < self.desk.limits.max_attempts and not late:
-            self.tasks.create_task(self._attempt(index + n, (self.request.sizes[place],)))
+        if request.only != "any" and attempt + 1 < self._served.limits.max_attempts and not late:
+            self._tasks.create_task(self._sample(index + len(request.sizes), (request.sizes[place],)))
         elif failed is not None:
-            self.failed.append({"index": index, "reason": str(failed.reason), "detail": failed.detail})
+            self._results.failed.append(FailedOut(index=index, reason=str(failed.reason), detail=failed.detail))
         else:
-            detail = f"none of {attempt + 1} attempts was {self.request.only}"
-            self.failed.append({"index": index, "reason": "attempts", "detail": detail})
+            detail = f"none of {attempt + 1} attempts was {request.only}"
+            self._results.failed.append(FailedOut(index=index, reason="attempts", detail=detail))
+
+    def _count(self, outcome: str) -> None:
+        self._served.telemetry.molecules.labels("sampled", outcome).inc()
 
     def _answer(self) -> Answer:
-        found = sorted(self.found, key=lambda each: int(each.fields["index"]))
-        document = {
-            **self.desk.heading(self.seed),
-            "molecules": [each.fields for each in found],
-            "failed": sorted(self.failed, key=lambda each: int(each["index"])),
-            "attempts": {
-                "tried": self.tried,
-                "found": len(found),
-                "rejected": dict(self.rejected),
-                "reasons": dict(self.reasons),
-            },
-            "usage": self.usage.document(),
-        }
+        found = sorted_by_index(self._results.found)
+        document = SampleResponse(
+            seed=self._context.seed,
+            model=self._served.model,
+            molecules=[each.document for each in found],
+            failed=sorted(self._results.failed, key=lambda each: each.index),
+            attempts=self._results.attempts,
+            usage=self._context.usage.document(),
+        )
         return Answer(document, found)
 
 
-async def generated(
-    desk: ServedModel,
-    origin: Origin,
-    sampled: Sampled,
-    molecule: Molecule,
-    drawing: BondReport,
-    score: Scored | Failed | None = None,
-) -> RenderedMolecule:
-    """A generated molecule as the API shows it."""
-    seed, tolerance = origin
-    weights = {"model": desk.card.name, "sha256": desk.card.sha256}
-    whence = {"seed": seed, "index": sampled.index, **weights, "tolerance": tolerance}
-    solver = {"nfe": sampled.nfe, "solver_status": sampled.status}
-    scores: dict[str, Any] = {}
-    numbers: dict[str, object] = {}
-    if isinstance(score, Scored):
-        scores = desk.numbers(score, molecule)
-        numbers = {"nll": score.nll, "nll_std_error": score.std_error}
-    elif score:
-        scores = {"nll": None, "nll_error": failure(score)}
-    frames = {"frames": [desk.frame(each) for each in sampled.frames]} if sampled.frames else {}
-    shown = await desk.portray(molecule, drawing, {**whence, **solver, **numbers})
-    return replace(shown, fields={"index": sampled.index, "seed": seed, **shown.fields, **solver, **scores, **frames})
+def reject(request: SampleRequest, report: BondReport) -> Rejection | None:
+    """Return the reason why a molecule does not pass `only`; None where it passes."""
+    if request.only == "valid" and report.bonds.status != "ok":
+        # The part after the semicolon names the atoms of one molecule.
+        return Rejection("not valid", (report.bonds.reason or "no bonds").partition(";")[0])
+    if request.only == "stable" and not report.stable:
+        return Rejection("not stable", f"atoms without their valence by the distance table: {report.unstable_atoms}")
+    return None

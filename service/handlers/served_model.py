@@ -1,8 +1,8 @@
-"""Where the endpoints meet the engine: works go out, events come back, and nothing is left behind."""
+"""A loaded model with its engine, its limits and its chemistry: all that a handler needs to compute an answer."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,25 +12,54 @@ from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.errors import ModelError, StructureError
 from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat, RDKitPool
 from enflow.service.client.base import EngineClient
-from enflow.service.handlers.context import Usage
+from enflow.service.handlers.context import Emit, Usage
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
 from enflow.service.model_card import ModelCard
 from enflow.service.problems import Problem, retry_after
-from enflow.service.protocol.events import Done, Event, Frame, Scored
+from enflow.service.protocol.events import Done, Event, Frame, Progress
 from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import Overloaded, Unavailable
-from enflow.service.rendering.molecules import RenderedMolecule, frame_document, render_molecule, score_fields
+from enflow.service.rendering.molecules import (
+    RenderedMolecule,
+    SampleResult,
+    ScoreResult,
+    render_frame,
+    render_sample,
+    render_score,
+)
 from enflow.service.schemas.requests import SampleRequest
+from enflow.service.schemas.responses import (
+    FrameOut,
+    ModelOut,
+    MoleculeOut,
+    ParticleFrameOut,
+    ParticleScoreOut,
+    ParticlesOut,
+    ScoreOut,
+)
+from enflow.service.schemas.stream_events import FrameEvent, ProgressEvent, QueueAhead, RunningMolecule
 from enflow.service.settings import RequestLimits
 from enflow.service.telemetry import Telemetry
+
+PROGRESS_S = 0.2
+"""Seconds between two events of progress: faster is not seen, and a long stream stays small."""
 
 
 @dataclass
 class ServedModel:
-    """What every endpoint works with: a model, its engine, and how what comes of it is read and shown."""
+    """A model of molecules with its engine, its limits and its chemistry.
+
+    Attributes:
+        client: the client of the engine.
+        chemistry: the RDKit processes.
+        card: the card of the weights.
+        limits: the limits of one request.
+        telemetry: the metrics.
+        stopping: is set when the service stops.
+    """
 
     formats: ClassVar[Sequence[str]] = (JSON, XYZ, SDF, NDJSON, SSE, HTML, ZIP)
-    """What answers that are molecules can be; the first where the caller is indifferent."""
+    """The media types of responses that hold molecules; the first is the default."""
 
     client: EngineClient
     chemistry: RDKitPool
@@ -40,108 +69,113 @@ class ServedModel:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
-    async def running(self, work: EngineRequest, *, patient: bool = False) -> AsyncIterator[AsyncIterator[Event]]:
-        """The events of a work while it runs; whoever leaves before its end aborts it.
+    async def engine_events(self, request: EngineRequest, *, wait: bool = False) -> AsyncIterator[AsyncIterator[Event]]:
+        """Submit a request to the engine and give its events; leaving the context by an error aborts the request.
 
-        A patient caller waits for room: he already has a part of his answer.
+        Args:
+            request: the request.
+            wait: wait for room in a full queue instead of a refusal, since a part of the answer is finished.
 
         Raises:
-            Problem: busy-client or unavailable, with the time to come back.
+            Problem: busy-client or unavailable, with Retry-After.
         """
-        await self._submit(work, patient=patient)
+        await self._submit(request, wait=wait)
         try:
-            yield self.client.events(work.id)
+            yield self.client.events(request.id)
         except BaseException:
-            await asyncio.shield(self.client.abort(work.id))
+            await asyncio.shield(self.client.abort(request.id))
             raise
 
-    async def _submit(self, work: EngineRequest, *, patient: bool) -> None:
+    async def _submit(self, request: EngineRequest, *, wait: bool) -> None:
         while True:
             try:
-                await self.client.submit(work)
+                await self.client.submit(request)
                 return
-            except Overloaded as busy:
-                if not patient:
-                    raise _refusal(busy) from None
-                await asyncio.sleep(min(busy.retry_after, 1.0))
+            except Overloaded as full:
+                if not wait:
+                    raise _refusal(full) from None
+                await asyncio.sleep(min(full.retry_after, 1.0))
             except Unavailable as error:
                 raise Problem("unavailable", str(error), headers=retry_after(5)) from None
 
-    def heading(self, seed: int) -> dict[str, Any]:
-        """What fixes an answer: the seed and the weights."""
-        return {"seed": seed, "model": {"name": self.card.name, "sha256": self.card.sha256}}
+    @property
+    def model(self) -> ModelOut:
+        """The name and the hash of the weights."""
+        return ModelOut(name=self.card.name, sha256=self.card.sha256)
 
-    async def draw(self, molecule: Molecule, usage: Usage) -> BondReport:
-        """The bonds of a molecule, their time added to the usage."""
+    async def infer_bonds(self, molecule: Molecule, usage: Usage) -> BondReport:
+        """Return the bonds of a molecule, and add the time to the usage."""
         started = time.perf_counter()
-        drawing = await self.chemistry.draw(molecule)
+        report = await self.chemistry.bond_report(molecule)
         usage.bonds_ms += 1000 * (time.perf_counter() - started)
-        return drawing
+        return report
 
-    async def portray(
-        self, molecule: Molecule, drawing: BondReport, properties: Mapping[str, object]
-    ) -> RenderedMolecule:
-        """A molecule as answers show it; `properties` go into its files."""
-        return await render_molecule(self.chemistry, molecule, drawing, properties)
+    def render_sample(self, result: SampleResult) -> RenderedMolecule[MoleculeOut | ParticlesOut]:
+        """Return a generated molecule as responses show it."""
+        return render_sample(self.card, result)
 
-    def frame(self, frame: Frame) -> dict[str, Any]:
-        """A frame of its way as answers show it."""
-        return frame_document(frame)
+    def render_score(self, result: ScoreResult) -> RenderedMolecule[ScoreOut | ParticleScoreOut]:
+        """Return a scored structure as responses show it."""
+        return render_score(self.card, result)
 
-    def numbers(self, scored: Scored, molecule: Molecule) -> dict[str, Any]:
-        """Its score as answers show it."""
-        return score_fields(self.card, scored, molecule.n_atoms)
+    def render_frame(self, frame: Frame) -> FrameOut | ParticleFrameOut:
+        """Return a state along the path as responses show it."""
+        return render_frame(self.card, frame)
 
     async def read(self, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
-        """The structures of an upload in order, each a molecule or what is wrong with it.
+        """Return the structures of an upload in order, each a molecule or its error.
 
         Raises:
             StructureError: the file as a whole cannot be read.
-            Problem: reading it took too long or too much memory.
+            Problem: the time or the memory of the call was exceeded.
         """
         return await self.chemistry.read(data, form)
 
-    def taken(self, structure: Molecule) -> Molecule:
-        """A structure from outside as the model takes it.
+    def prepare_structure(self, structure: Molecule) -> Molecule:
+        """Return an uploaded structure as the model takes it.
 
         Raises:
-            VocabularyError: it does not know that.
+            VocabularyError: an element or a size that the model does not know.
         """
         check_vocabulary(structure, self.card.vocabulary)
         return structure
 
-    def settled(self, asked: SampleRequest) -> SampleRequest:
-        """A request with the sizes that the model gives it.
+    def prepare_request(self, request: SampleRequest) -> SampleRequest:
+        """Return a request with the sizes that the model generates for it.
 
         Raises:
-            Problem: the model cannot make that.
+            Problem: the model cannot generate such molecules.
         """
-        if asked.formula is None:
-            return asked
+        if request.formula is None:
+            return request
         try:
-            return asked.model_copy(update={"n_atoms": sum(parse_formula(asked.formula, self.card.vocabulary))})
+            n_atoms = sum(parse_formula(request.formula, self.card.vocabulary))
         except ModelError as error:
             raise Problem("invalid", str(error)) from None
+        return request.model_copy(update={"n_atoms": n_atoms})
 
-    def account(self, usage: Usage, done: Done) -> None:
-        """Add a finished work to the usage and to the metrics."""
+    def record(self, usage: Usage, done: Done) -> None:
+        """Add a finished engine request to the usage and to the metrics."""
         usage.add(done)
         self.telemetry.queue_seconds.observe(done.queue_ms / 1000)
 
-    def queue(self) -> dict[str, Any]:
-        """How many molecules wait and run, how long the queue will take, and why the engine is not ready yet."""
+    def progress_event(self, **fields: Any) -> ProgressEvent:
+        """Return the state of the queue, with further fields of `ProgressEvent`."""
         stats, health = self.client.stats(), self.client.health()
-        return {
-            "queue": {"ahead": stats.waiting, "running": stats.running},
-            "eta_s": round(stats.queue_seconds, 2),
-            **({} if health.ready else {"engine": health.reason}),
-        }
+        if not health.ready:
+            fields["engine"] = health.reason
+        queue = QueueAhead(ahead=stats.waiting, running=stats.running)
+        return ProgressEvent(event="progress", queue=queue, eta_s=round(stats.queue_seconds, 2), **fields)
 
     def check_size(self, sizes: Sequence[int | None], frames: int = 0) -> None:
-        """Raise where a request is more than one request may be.
+        """Check the size of a request against the limits.
+
+        Args:
+            sizes: the number of atoms of each molecule; None counts as the largest.
+            frames: the number of frames of each molecule.
 
         Raises:
-            Problem: too much work for the limits.
+            Problem: the request is too large.
         """
         limits, largest = self.limits, self.card.vocabulary.max_atoms
         pairs, total = sum((size or largest) ** 2 for size in sizes), frames * len(sizes)
@@ -151,6 +185,33 @@ class ServedModel:
             raise Problem("invalid", f"found {total} frames in all, expected at most {limits.max_total_frames}")
 
 
-def _refusal(busy: Overloaded) -> Problem:
-    name = "busy-client" if busy.scope == "client" else "unavailable"
-    return Problem(name, str(busy), headers=retry_after(busy.retry_after))
+class ProgressReporter:
+    """Emits the progress of the molecules of one request, at most five times a second."""
+
+    def __init__(self, served: ServedModel, emit: Emit) -> None:
+        self._served = served
+        self._emit = emit
+        self._running: dict[int, tuple[float, int]] = {}
+        self._emitted = 0.0
+
+    async def update(self, event: Progress, **counts: int) -> None:
+        """Record a step of a molecule; emit its frame, and the progress of all when it is due."""
+        self._running[event.index] = (event.t, event.nfe)
+        if event.frame is not None:
+            frame = self._served.render_frame(event.frame)
+            await self._emit(FrameEvent(event="frame", index=event.index, frame=frame))
+        if time.monotonic() - self._emitted >= PROGRESS_S:
+            self._emitted = time.monotonic()
+            await self._emit(self._served.progress_event(running=self._molecules(), **counts))
+
+    def finish(self, index: int) -> None:
+        """Record that a molecule left the device."""
+        self._running.pop(index, None)
+
+    def _molecules(self) -> list[RunningMolecule]:
+        return [RunningMolecule(index=index, t=round(t, 4), nfe=nfe) for index, (t, nfe) in self._running.items()]
+
+
+def _refusal(full: Overloaded) -> Problem:
+    name = "busy-client" if full.scope == "client" else "unavailable"
+    return Problem(name, str(full), headers=retry_after(full.retry_after))

@@ -1,7 +1,7 @@
-"""The desk of a model of particles: nothing there has elements, bonds or a verdict."""
+"""A loaded model of particles: it has no elements, no bonds and no validity."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.chem.particle_systems import ParticleSystem
@@ -11,67 +11,82 @@ from enflow.service.handlers.context import Usage
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.media_types import HTML, JSON, NDJSON, SSE, XYZ, ZIP
 from enflow.service.problems import At, Problem
-from enflow.service.protocol.events import Frame, Scored
-from enflow.service.rendering.molecules import RenderedMolecule
-from enflow.service.rendering.particles import cluster_fields, cluster_frame, cluster_scores, unbound
+from enflow.service.protocol.events import Frame
+from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, ScoreResult
+from enflow.service.rendering.particles import (
+    no_bonds,
+    render_particle_frame,
+    render_particle_sample,
+    render_particle_score,
+)
 from enflow.service.schemas.requests import SampleRequest
+from enflow.service.schemas.responses import ParticleFrameOut, ParticleScoreOut, ParticlesOut
 
 
 class ServedParticles(ServedModel):
-    """See `ServedModel`."""
+    """A model of a system of particles; see `ServedModel`."""
 
     formats: ClassVar[Sequence[str]] = (JSON, XYZ, NDJSON, SSE, HTML, ZIP)
 
     @property
     def system(self) -> ParticleSystem:
-        """Of the model."""
-        found = self.card.system
-        assert found is not None, "this desk is for particles"
-        return found
+        """The system of the model."""
+        system = self.card.system
+        assert system is not None, "ServedParticles serves models of particles only"
+        return system
 
-    async def draw(self, molecule: Molecule, usage: Usage) -> BondReport:  # noqa: ARG002
-        """There is nothing to infer."""
-        return BondReport(unbound(molecule), 0, molecule.n_atoms)
+    async def infer_bonds(self, molecule: Molecule, usage: Usage) -> BondReport:  # noqa: ARG002
+        """Return a report without bonds."""
+        return BondReport(no_bonds(molecule), 0, molecule.n_atoms)
 
-    async def portray(
-        self, molecule: Molecule, drawing: BondReport, properties: Mapping[str, object]
-    ) -> RenderedMolecule:
-        """Particles with their positions and their energy."""
-        energy = self.system.energy(molecule.positions)
-        whole = self.system.molecule(molecule.positions, molecule.name, {**properties, "energy": energy})
-        return RenderedMolecule(whole, drawing.bonds, cluster_fields(self.system, whole))
+    def render_sample(self, result: SampleResult) -> RenderedMolecule[ParticlesOut]:
+        """Return generated particles as responses show them."""
+        return render_particle_sample(self.card, self.system, result)
 
-    def frame(self, frame: Frame) -> dict[str, Any]:
-        """Positions on the way."""
-        return cluster_frame(self.system, frame)
+    def render_score(self, result: ScoreResult) -> RenderedMolecule[ParticleScoreOut]:
+        """Return scored particles as responses show them."""
+        return render_particle_score(self.system, result)
 
-    def numbers(self, scored: Scored, molecule: Molecule) -> dict[str, Any]:
-        """The score, which is exact, beside the energy."""
-        return cluster_scores(self.system, scored, molecule)
+    def render_frame(self, frame: Frame) -> ParticleFrameOut:
+        """Return a state along the path as responses show it."""
+        return render_particle_frame(self.system, frame)
 
     async def read(self, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
-        """Particles come as XYZ."""
+        """Return the structures of an XYZ file.
+
+        Raises:
+            StructureError: the file is of another format, or cannot be read as a whole.
+            Problem: the time or the memory of the call was exceeded.
+        """
         if form not in (None, "xyz"):
             raise StructureError(f"found {form}, expected XYZ: particles have no bonds")
         return await self.chemistry.read(data, "xyz")
 
-    def taken(self, structure: Molecule) -> Molecule:
-        """A structure as particles, whatever its elements."""
+    def prepare_structure(self, structure: Molecule) -> Molecule:
+        """Return an uploaded structure as particles; its elements are not read.
+
+        Raises:
+            VocabularyError: another number of particles or of dimensions.
+        """
         return self.system.taken(structure)
 
-    def settled(self, asked: SampleRequest) -> SampleRequest:
-        """A request for so many particles."""
+    def prepare_request(self, request: SampleRequest) -> SampleRequest:
+        """Return a request with the number of particles of the system.
+
+        Raises:
+            Problem: a field that has no meaning for particles.
+        """
+        if errors := self._unfit_fields(request):
+            reason = errors[0].message.partition(": ")[2]
+            raise Problem("invalid", f"the model {self.card.name} is one of particles: {reason}", errors)
+        return request.model_copy(update={"n_atoms": [self.system.n_particles] * len(request.sizes)})
+
+    def _unfit_fields(self, request: SampleRequest) -> list[At]:
         name, n_particles = self.card.name, self.system.n_particles
-        against = {
-            "only": asked.only != "any" and "particles are neither valid nor stable",
-            "formula": asked.formula is not None and "particles have no elements",
-            "n_atoms": set(asked.sizes) - {None, n_particles} and f"{name} always has {n_particles} particles",
+        reasons = {
+            "only": request.only != "any" and "particles are neither valid nor stable",
+            "formula": request.formula is not None and "particles have no elements",
+            "n_atoms": set(request.sizes) - {None, n_particles} and f"{name} always has {n_particles} particles",
         }
-        errors = [
-            At(f"/{field}", f"expected it to be left out: {reason}") for field, reason in against.items() if reason
-        ]
-        if errors:
-            raise Problem(
-                "invalid", f"the model {name} is of particles: {errors[0].message.partition(': ')[2]}", errors
-            )
-        return asked.model_copy(update={"n_atoms": [n_particles] * len(asked.sizes)})
+        found = {field: reason for field, reason in reasons.items() if reason}
+        return [At(f"/{field}", f"expected no value: {reason}") for field, reason in found.items()]

@@ -1,18 +1,18 @@
-"""An answer in the format that its caller accepts."""
+"""A whole answer in the media type that its caller accepts."""
 
 import asyncio
 import io
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from enflow.service.chemistry.rdkit_pool import RDKitPool, WrittenForm
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
-from enflow.service.rendering.answer import Answer
+from enflow.service.rendering.molecules import Document, RenderedMolecule
+from enflow.service.schemas.responses import LikelihoodResponse, SampleResponse, WalkResponse
 
 SCORE_FORMATS = (JSON, NDJSON, SSE)
-"""What answers that are scores can be."""
+"""The media types of responses that hold scores."""
 
 FILE_NAMES: Mapping[str, str] = {
     XYZ: "molecules.xyz",
@@ -22,61 +22,77 @@ FILE_NAMES: Mapping[str, str] = {
 }
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: its JSON document, and its molecules for the formats that are files of molecules."""
+
+    document: SampleResponse | WalkResponse | LikelihoodResponse
+    molecules: Sequence[RenderedMolecule[Document]]
+
+
 async def encode_answer(
     answer: Answer, media_type: str, parameters: Mapping[str, str], chemistry: RDKitPool, formats: Sequence[str]
 ) -> bytes:
-    """The body of an answer; `parameters` of the media type may ask for `version=V3000` of SDF."""
+    """Return the body of an answer.
+
+    Args:
+        answer: the document and the molecules.
+        media_type: the format of the body.
+        parameters: parameters of the media type; `version=V3000` is one of SDF.
+        chemistry: writes HTML and V3000.
+        formats: the media types that the model can produce; a ZIP holds an SDF where they include it.
+    """
     match media_type:
         case "chemical/x-xyz":
             return _xyz(answer).encode()
         case "chemical/x-mdl-sdfile":
             v3000 = parameters.get("version", "").upper() == "V3000"
-            return await _written(answer, "sdf-v3000" if v3000 else "sdf", chemistry)
+            return await (_written(answer, "sdf-v3000", chemistry) if v3000 else _sdf(answer, chemistry))
         case "text/html":
             return await _written(answer, "html", chemistry)
         case "application/zip":
-            parts = {"molecules.xyz": _xyz(answer).encode(), "answer.json": await _json(answer.document)}
+            files = {"molecules.xyz": _xyz(answer).encode(), "answer.json": await _json(answer.document)}
             if SDF in formats:
-                parts = {"molecules.sdf": await _written(answer, "sdf", chemistry), **parts}
-            return await asyncio.to_thread(_zip, parts)
+                files = {"molecules.sdf": await _sdf(answer, chemistry), **files}
+            return await asyncio.to_thread(_zip, files)
         case _:
             return await _json(answer.document)
 
 
-def dumps(document: Any) -> bytes:
-    """JSON; a NaN in it is a defect and no silent null."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
-
-
 def _xyz(answer: Answer) -> str:
-    return "".join(each.fields["xyz"] for each in answer.portraits)
+    return "".join(each.document.xyz for each in answer.molecules)
+
+
+async def _sdf(answer: Answer, chemistry: RDKitPool) -> bytes:
+    records = [each.sdf for each in answer.molecules if each.sdf is not None]
+    return (
+        "".join(records).encode() if len(records) == len(answer.molecules) else await _written(answer, "sdf", chemistry)
+    )
 
 
 async def _written(answer: Answer, form: WrittenForm, chemistry: RDKitPool) -> bytes:
-    molecules = [each.molecule for each in answer.portraits]
-    return (await chemistry.write(molecules, [each.bonds for each in answer.portraits], form)).encode()
+    molecules, bonds = ([getattr(each, name) for each in answer.molecules] for name in ("molecule", "bonds"))
+    return (await chemistry.write(molecules, bonds, form)).encode()
 
 
-async def _json(document: Mapping[str, Any]) -> bytes:
-    """As `dumps`, an item at a time: thousands of frames take a second, in which nobody else would be answered."""
-    members = []
-    for key, value in document.items():
-        whole = await _array(value) if isinstance(value, list) else dumps(value)
-        members.append(dumps(key) + b": " + whole)
-    return b"{" + b", ".join(members) + b"}"
+async def _json(document: SampleResponse | WalkResponse | LikelihoodResponse) -> bytes:
+    """Return the document as JSON.
 
-
-async def _array(items: Sequence[Any]) -> bytes:
-    written = []
-    for item in items:
-        written.append(dumps(item))
+    The items are encoded one at a time: thousands of frames take a second, during which no other request would be
+    answered.
+    """
+    name = "results" if isinstance(document, LikelihoodResponse) else "molecules"
+    items = []
+    for item in getattr(document, name):
+        items.append(item.model_dump_json(exclude_unset=True))
         await asyncio.sleep(0)
-    return b"[" + b", ".join(written) + b"]"
+    empty = document.model_copy(update={name: []}).model_dump_json(exclude_unset=True)
+    return empty.replace(f'"{name}":[]', f'"{name}":[{",".join(items)}]', 1).encode()
 
 
-def _zip(parts: Mapping[str, bytes]) -> bytes:
+def _zip(files: Mapping[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in parts.items():
+        for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
     return packed.getvalue()

@@ -1,85 +1,237 @@
-"""A molecule as the API shows it: formula, XYZ, bonds, SDF, stability, its score, its way."""
+"""Molecules and their scores as response documents."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enflow.model.chem.bonds import Bonds
+from enflow.model.chem.io.sdf import sdf_record
 from enflow.model.chem.io.xyz import write_xyz
 from enflow.model.chem.molecule import Molecule
-from enflow.service.chemistry.rdkit_pool import BondReport, RDKitPool
+from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.model_card import ModelCard
-from enflow.service.protocol.events import Frame, Scored
+from enflow.service.protocol.events import Failed, Frame, Sampled, Scored
+from enflow.service.schemas.requests import LikelihoodOptions
+from enflow.service.schemas.responses import (
+    BondsOut,
+    FrameOut,
+    MoleculeOut,
+    ParticleScoreOut,
+    ParticlesOut,
+    PartsOut,
+    ScoreOut,
+)
+
+Document = MoleculeOut | ParticlesOut | ScoreOut | ParticleScoreOut
+D_co = TypeVar("D_co", bound=Document, covariant=True)
+D = TypeVar("D", bound=Document)
 
 
 @dataclass(frozen=True)
-class RenderedMolecule:
-    """A molecule with its provenance as properties, its bonds, and the fields that every answer shows."""
+class RenderedMolecule(Generic[D_co]):
+    """A molecule with its provenance as properties, its bonds, and its response document.
+
+    Attributes:
+        sdf: the SDF record; None where it has to be written by RDKit.
+    """
 
     molecule: Molecule
     bonds: Bonds
-    fields: Mapping[str, Any]
+    sdf: str | None
+    document: D_co
 
 
-async def render_molecule(
-    chemistry: RDKitPool, molecule: Molecule, drawing: BondReport, properties: Mapping[str, object]
-) -> RenderedMolecule:
-    """A molecule as every answer shows it; `properties` go into the XYZ comment and the SDF data items."""
-    bonds = drawing.bonds
-    whence = {**properties, "bonds": bonds.method or "failed", "smiles": bonds.smiles, "stable": drawing.stable}
-    named = Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, whence)
+@dataclass(frozen=True)
+class SampleResult:
+    """A generated molecule: the event of the engine, its bonds, its NLL if one was asked for, and its provenance."""
+
+    sampled: Sampled
+    molecule: Molecule
+    report: BondReport
+    seed: int
+    tolerance: float
+    score: Scored | Failed | None = None
+
+    @property
+    def scored(self) -> Scored | None:
+        """The NLL, if it was computed."""
+        return self.score if isinstance(self.score, Scored) else None
+
+    def properties(self, card: ModelCard) -> dict[str, object]:
+        """Return the provenance that goes into XYZ comments and SDF data items."""
+        score = self.scored
+        return {
+            "seed": self.seed,
+            "index": self.sampled.index,
+            "model": card.name,
+            "sha256": card.sha256,
+            "tolerance": self.tolerance,
+            "nfe": self.sampled.nfe,
+            "solver_status": self.sampled.status,
+            **({"nll": score.nll, "nll_std_error": score.std_error} if score else {}),
+        }
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields that molecules and particles share."""
+        found = {"index": self.sampled.index, "seed": self.seed, "nfe": self.sampled.nfe}
+        reason = {"nll": None, "nll_error": failure_message(self.score)} if isinstance(self.score, Failed) else {}
+        return {**found, "solver_status": self.sampled.status, **reason}
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """A scored structure: the event of the engine, its bonds, and the request."""
+
+    index: int
+    molecule: Molecule
+    report: BondReport
+    scored: Scored
+    seed: int
+    options: LikelihoodOptions
+
+    @property
+    def properties(self) -> dict[str, object]:
+        """The numbers that go into XYZ comments and SDF data items."""
+        numbers = {"nll": self.scored.nll, "nll_std_error": self.scored.std_error}
+        return {**numbers, "index": self.index, "seed": self.seed}
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields that molecules and particles share."""
+        return {
+            "index": self.index,
+            "divergence": self.options.divergence,
+            "probes": self.options.probes,
+            "draws": self.options.draws,
+            "nfe": self.scored.nfe,
+            "solver_status": self.scored.status,
+            "quadrature_error": self.scored.quadrature_error,
+        }
+
+
+def render_sample(card: ModelCard, result: SampleResult) -> RenderedMolecule[MoleculeOut]:
+    """Return a generated molecule as every response shows it."""
+    molecule = _with_properties(result.molecule, result.report, result.properties(card))
+    numbers = score_fields(card, result.scored, molecule.n_atoms) if result.scored else {}
+    frames: dict[str, Any] = {"frames": [render_frame(card, each) for each in result.sampled.frames]}
+    document = MoleculeOut(
+        **structure_fields(molecule, result.report),
+        **result.fields(),
+        **numbers,
+        **(frames if result.sampled.frames else {}),
+    )
+    return rendered(molecule, result.report, document)
+
+
+def render_score(card: ModelCard, result: ScoreResult) -> RenderedMolecule[ScoreOut]:
+    """Return a scored structure as every response shows it."""
+    molecule = _with_properties(result.molecule, result.report, result.properties)
+    document = ScoreOut(
+        **structure_fields(molecule, result.report),
+        **result.fields(),
+        **score_fields(card, result.scored, molecule.n_atoms),
+    )
+    return rendered(molecule, result.report, document)
+
+
+def rendered(molecule: Molecule, report: BondReport, document: D) -> RenderedMolecule[D]:
+    """Return a molecule with its SDF record and its document."""
+    record = sdf_record(report.mol_block, molecule, report.bonds) if report.mol_block else None
+    return RenderedMolecule(molecule, report.bonds, record, document)
+
+
+def structure_fields(molecule: Molecule, report: BondReport) -> dict[str, Any]:
+    """Return the fields of `StructureOut` without the index."""
+    bonds = report.bonds
     ok = bonds.status == "ok"
-    fields = {
+    return {
         "kind": "molecule",
         "n_atoms": molecule.n_atoms,
         "formula": molecule.formula,
         "smiles": bonds.smiles,
-        "xyz": write_xyz([named]),
-        "sdf": await chemistry.write([named], [bonds], "sdf") if ok else None,
-        "bonds": {
-            "status": bonds.status,
-            "method": bonds.method,
-            "reason": bonds.reason,
-            "charge": bonds.charge if ok else None,
-            "fragments": bonds.fragments if ok else None,
-            "rdkit": bonds.rdkit,
-        },
+        "xyz": write_xyz([molecule]),
+        "sdf": sdf_record(report.mol_block, molecule, bonds) if ok and report.mol_block else None,
+        "bonds": _render_bonds(bonds),
         "valid": ok,
-        "stable": drawing.stable,
-        "atom_stability": drawing.atom_stability,
+        "stable": report.stable,
+        "atom_stability": report.atom_stability,
     }
-    return RenderedMolecule(named, bonds, fields)
 
 
 def score_fields(card: ModelCard, scored: Scored, n_atoms: int) -> dict[str, Any]:
-    """The numbers of a score as the API names them."""
+    """Return the numbers of a score by their names in the responses."""
     return {
         "nll": scored.nll,
         "nll_per_atom": scored.nll / n_atoms,
         "std_error": scored.std_error,
-        "parts": dict(scored.parts),
-        "atom_base": [round(share, 3) for share in scored.atoms],
-        "path": [[round(t, 4), round(log_density, 3)] for t, log_density in sorted(scored.path)],
+        "parts": PartsOut(**scored.parts),
         "percentile": card.percentile(n_atoms, scored.nll),
+        **trajectory_fields(scored),
     }
 
 
-def frame_document(frame: Frame) -> dict[str, Any]:
-    """A frame of a molecule's way; coordinates to a ten-thousandth of an angstrom are plenty for drawing."""
+def trajectory_fields(scored: Scored) -> dict[str, Any]:
+    """Return the share of each atom in the NLL and the density along the path, rounded for display."""
     return {
-        "t": round(frame.t, 6),
-        "nfe": frame.nfe,
-        "atomic_numbers": frame.atomic_numbers.tolist(),
-        "positions": np.round(frame.positions, 4).tolist(),
-        "certainty": np.round(certainty(frame.features), 3).tolist(),
+        "atom_base": [round(share, 3) for share in scored.atoms],
+        "path": [(round(t, 4), round(log_density, 3)) for t, log_density in sorted(scored.path)],
     }
 
 
-def certainty(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each atom's type is settled: the lead of its largest feature over the next, relative to both; 0 to 1."""
-    ordered = np.sort(features, axis=-1)
+def render_frame(card: ModelCard, frame: Frame) -> FrameOut:
+    """Return a state along the path; four decimals of an angstrom are enough for a drawing."""
+    lead = certainty(frame.features, len(card.vocabulary.symbols))
+    return FrameOut(
+        t=round(frame.t, 6),
+        nfe=frame.nfe,
+        certainty=None if lead is None else np.round(lead, 3).tolist(),
+        atomic_numbers=frame.atomic_numbers.tolist(),
+        positions=[(x, y, z) for x, y, z in np.round(frame.positions, 4).tolist()],
+    )
+
+
+def certainty(features: NDArray[np.float64], n_types: int) -> NDArray[np.float64] | None:
+    """Return the lead of the largest type feature over the next, relative to both, of each atom (N,), from 0 to 1.
+
+    Args:
+        features: (N, F); the first `n_types` are one number per atom type, further ones are not compared.
+        n_types: the number of atom types.
+
+    Returns:
+        None where a model has fewer features than types, or one type only: then there is no lead.
+    """
+    if n_types < 2 or features.shape[-1] < n_types:
+        return None
+    ordered = np.sort(features[:, :n_types], axis=-1)
     first, second = ordered[:, -1], ordered[:, -2]
     return np.asarray((first - second) / np.maximum(np.abs(first) + np.abs(second), 1e-12))
+
+
+def failure_message(failed: Failed) -> str:
+    """Return the reason why the engine gave up a molecule, with the detail if there is one."""
+    return f"{failed.reason}: {failed.detail}" if failed.detail else str(failed.reason)
+
+
+def sorted_by_index(molecules: Sequence[RenderedMolecule[D]]) -> list[RenderedMolecule[D]]:
+    """Return molecules in the order of their index."""
+    return sorted(molecules, key=lambda each: each.document.index)
+
+
+def _with_properties(molecule: Molecule, report: BondReport, properties: Mapping[str, object]) -> Molecule:
+    bonds = report.bonds
+    facts = {**properties, "bonds": bonds.method or "failed", "smiles": bonds.smiles, "stable": report.stable}
+    return Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, facts)
+
+
+def _render_bonds(bonds: Bonds) -> BondsOut:
+    ok = bonds.status == "ok"
+    return BondsOut(
+        status=bonds.status,
+        method=bonds.method,
+        reason=bonds.reason,
+        charge=bonds.charge if ok else None,
+        fragments=bonds.fragments if ok else None,
+        rdkit=bonds.rdkit,
+    )

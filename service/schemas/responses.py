@@ -1,4 +1,7 @@
-"""What is answered, as strict types: the OpenAPI description is made of them, and the tests read answers by them."""
+"""The response documents as strict types: handlers build them, OpenAPI describes them, and tests read by them.
+
+A field with a default is optional: it is written only where a handler sets it (`exclude_unset`). Null is a value.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -7,9 +10,14 @@ from pydantic import Field
 from enflow.service.schemas.requests import Strict
 from enflow.service.settings import RequestLimits
 
+Position = tuple[float, float, float]
+
+Path = list[tuple[float, float]]
+"""(t, log p_t of the state at t, in nats): the density along the trajectory from noise, t = 0, to data, t = 1."""
+
 
 class BondsOut(Strict):
-    """What RDKit made of the geometry."""
+    """The bonds that RDKit inferred from the geometry."""
 
     status: Literal["ok", "failed"]
     method: str | None
@@ -20,7 +28,7 @@ class BondsOut(Strict):
 
 
 class PartsOut(Strict):
-    """The terms of the NLL, in nats: they sum to it."""
+    """The terms of the NLL, in nats; their sum is the NLL."""
 
     base: float
     divergence: float
@@ -29,38 +37,48 @@ class PartsOut(Strict):
 
 
 class FrameOut(Strict):
-    """A molecule on its way at time t (0 = noise, 1 = molecule); positions in angstrom."""
+    """The state of a molecule at time t (0 = noise, 1 = molecule); positions in angstrom."""
 
     t: float
     nfe: int = Field(description="evaluations of the velocity so far")
-    certainty: list[float] = Field(description="how far each atom's type is settled, 0 to 1")
+    certainty: list[float] | None = Field(
+        description="of each atom, the lead of the largest type feature over the next, 0 to 1; null for a model whose "
+        "features are not one number per type"
+    )
     atomic_numbers: list[int]
-    positions: list[tuple[float, float, float]]
+    positions: list[Position]
 
 
-Path = list[tuple[float, float]]
-"""(t, log p_t of the state there, nats): how the density changes from noise, t = 0, to the molecule, t = 1."""
-
-
-class MoleculeOut(Strict):
-    """A generated molecule; `sdf` and `smiles` are null where no bonds could be inferred, and `bonds` says why."""
+class StructureOut(Strict):
+    """The fields of a molecule in every response; `sdf` and `smiles` are null where no bonds could be inferred."""
 
     index: int
-    seed: int
-    kind: Literal["molecule"] = "molecule"
+    kind: Literal["molecule"]
     n_atoms: int
     formula: str
     smiles: str | None
     xyz: str
     sdf: str | None
     bonds: BondsOut
-    valid: bool
-    stable: bool
-    atom_stability: float
+    valid: bool = Field(
+        description="RDKit finds bonds that give every atom its valence; the validity in the tables of papers (EDM's) "
+        "is another measure, with bonds from a table of lengths"
+    )
+    stable: bool = Field(
+        description="every atom has its valence by the table of bond lengths that papers use: a convention, by which "
+        "some real molecules are not stable, such as benzene from RDKit"
+    )
+    atom_stability: float = Field(description="share of the atoms that have their valence by that table, 0 to 1")
+
+
+class MoleculeOut(StructureOut):
+    """A generated molecule."""
+
+    seed: int
     nfe: int
     solver_status: str
     nll: float | None = Field(default=None, description="with_nll: as one entry of /likelihood")
-    nll_error: str | None = Field(default=None, description="with_nll: the reason why the NLL could not be computed")
+    nll_error: str = Field(default="", description="with_nll: the reason why the NLL could not be computed")
     nll_per_atom: float | None = None
     std_error: float | None = None
     parts: PartsOut | None = None
@@ -68,42 +86,49 @@ class MoleculeOut(Strict):
     path: Path | None = None
     percentile: float | None = None
     frames: list[FrameOut] | None = None
-    fraction: float | None = Field(default=None, description="/interpolate: the share of the way, 0 to 1")
+    fraction: float | None = Field(default=None, description="/interpolate: the share of the path, 0 to 1")
     distance: float | None = Field(
         default=None, description="RMSD from the first parent, in angstrom: atoms matched, best superposition"
     )
-    distance_to_end: float | None = Field(default=None, description="/interpolate: that from the second parent")
+    distance_to_end: float | None = Field(
+        default=None, description="/interpolate: RMSD from the second parent, in angstrom"
+    )
 
 
 class ParticlePartsOut(Strict):
-    """The terms of the NLL of particles, in nats: they sum to it."""
+    """The terms of the NLL of particles, in nats; their sum is the NLL."""
 
     base: float
     divergence: float
 
 
 class ParticleFrameOut(Strict):
-    """Particles on their way at time t (0 = noise, 1 = sample)."""
+    """The state of particles at time t (0 = noise, 1 = sample)."""
 
     t: float
     nfe: int = Field(description="evaluations of the velocity so far")
     positions: list[list[float]]
 
 
-class ParticlesOut(Strict):
-    """Generated particles: a sample of a system whose energy is known; lengths are those of the potential."""
+class ParticleStructureOut(Strict):
+    """The fields of particles in every response; lengths are those of the potential."""
 
     index: int
-    seed: int
     kind: Literal["particles"]
     n_particles: int
-    positions: list[list[float]] = Field(description="of each particle, in as many dimensions as the system has")
+    positions: list[list[float]] = Field(description="of each particle, in the dimensions of the system")
     energy: float | None = Field(description="in units of the temperature; null where no potential is known")
-    xyz: str = Field(description="every particle is written as Ar; what a system in the plane has not is zero")
+    xyz: str = Field(description="every particle is written as Ar; z is zero for a system in the plane")
+
+
+class ParticlesOut(ParticleStructureOut):
+    """Generated particles: one sample of a system."""
+
+    seed: int
     nfe: int
     solver_status: str
     nll: float | None = Field(default=None, description="with_nll: exact, in nats")
-    nll_error: str | None = Field(default=None, description="with_nll: the reason why the NLL could not be computed")
+    nll_error: str = Field(default="", description="with_nll: the reason why the NLL could not be computed")
     log_prob: float | None = None
     log_weight: float | None = Field(default=None, description="log of exp(-energy) over the density, up to log Z")
     std_error: float | None = None
@@ -114,7 +139,7 @@ class ParticlesOut(Strict):
 
 
 class FailedOut(Strict):
-    """A molecule that did not come, and why."""
+    """A molecule that could not be generated, and the reason."""
 
     index: int
     reason: str
@@ -122,26 +147,23 @@ class FailedOut(Strict):
 
 
 class AttemptsOut(Strict):
-    """How many molecules were computed for this answer, how many are in it, and what was wrong with the others.
-
-    Both counts add up to tried - found.
-    """
+    """The numbers of computed, found and rejected molecules; both counts of rejections add up to tried - found."""
 
     tried: int
     found: int
-    rejected: dict[str, int] = Field(description="by kind: not valid, not stable, no structure, or the solver's words")
-    reasons: dict[str, int] = Field(description="the same, each in a sentence")
+    rejected: dict[str, int] = Field(description="by kind: not valid, not stable, no structure, or the solver's status")
+    reasons: dict[str, int] = Field(description="the same rejections, each kind in a sentence")
 
 
 class ModelOut(Strict):
-    """Which weights answered."""
+    """The weights that computed a response."""
 
     name: str
     sha256: str
 
 
 class UsageOut(Strict):
-    """Milliseconds in the queue, on the device, for the bonds; evaluations of the velocity over all molecules."""
+    """Milliseconds in the queue, on the device and for the bonds; evaluations of the velocity over all molecules."""
 
     queue_ms: float
     integrate_ms: float
@@ -188,27 +210,9 @@ class ProblemOut(Strict):
     errors: list[ErrorItemOut]
 
 
-class ScoreOut(Strict):
-    """The negative log-likelihood bound of one uploaded structure, in nats."""
+class EstimateOut(Strict):
+    """The estimator of a score, and what it took."""
 
-    index: int
-    kind: Literal["molecule"] = "molecule"
-    formula: str
-    n_atoms: int
-    smiles: str | None
-    xyz: str
-    sdf: str | None
-    bonds: BondsOut
-    valid: bool
-    stable: bool
-    atom_stability: float
-    nll: float
-    nll_per_atom: float
-    std_error: float | None
-    parts: PartsOut
-    atom_base: list[float] = Field(description="what each atom takes of the part base: where it is unlikely")
-    path: Path = Field(description="of one draw; an estimate where the divergence is one")
-    percentile: float | None = Field(description="share in % of held-out QM9 molecules of this size with a lower NLL")
     divergence: Literal["exact", "hutchinson"]
     probes: int
     draws: int
@@ -217,15 +221,21 @@ class ScoreOut(Strict):
     quadrature_error: float
 
 
-class ParticleScoreOut(Strict):
+class ScoreOut(StructureOut, EstimateOut):
+    """The negative log-likelihood bound of one uploaded structure, in nats."""
+
+    nll: float
+    nll_per_atom: float
+    std_error: float | None
+    parts: PartsOut
+    atom_base: list[float] = Field(description="the share of each atom in the part `base`: large where it is unlikely")
+    path: Path = Field(description="of one draw; an estimate where the divergence is one")
+    percentile: float | None = Field(description="share in % of held-out QM9 molecules of this size with a lower NLL")
+
+
+class ParticleScoreOut(ParticleStructureOut, EstimateOut):
     """The negative log-likelihood of uploaded particles, in nats."""
 
-    index: int
-    kind: Literal["particles"]
-    n_particles: int
-    positions: list[list[float]]
-    energy: float | None
-    xyz: str
     nll: float
     log_prob: float
     log_weight: float | None
@@ -233,16 +243,10 @@ class ParticleScoreOut(Strict):
     parts: ParticlePartsOut
     atom_base: list[float]
     path: Path
-    divergence: Literal["exact", "hutchinson"]
-    probes: int
-    draws: int
-    nfe: int
-    solver_status: str
-    quadrature_error: float
 
 
 class ScoreErrorOut(Strict):
-    """A structure that could not be scored, and why."""
+    """A structure that could not be scored, and the reason."""
 
     index: int
     error: ProblemOut
@@ -258,21 +262,21 @@ class LikelihoodResponse(Strict):
 
 
 class QueueOut(Strict):
-    """Molecules that wait, and that run."""
+    """The numbers of waiting and running molecules."""
 
     waiting: int
     running: int
 
 
 class HealthOut(Strict):
-    """Alive, and able to compute; the queue is that of all models."""
+    """The state of the service; the queue is that of all models."""
 
     status: Literal["ok", "failing"]
     reason: str
     step_age_s: float | None = Field(description="seconds since the device last finished a step; null before the first")
     queue: QueueOut
     device: str
-    models: dict[str, str] = Field(description="the state of each model's engine: ready, or why not")
+    models: dict[str, str] = Field(description="the state of each model's engine: ready, or the reason why it is not")
 
 
 class LimitsOut(RequestLimits):
@@ -282,6 +286,6 @@ class LimitsOut(RequestLimits):
 
 
 class ModelsOut(Strict):
-    """The cards of the loaded weights, and of each its kind: molecules or particles."""
+    """The cards of the loaded weights, each with its kind: molecules or particles."""
 
     models: list[dict[str, Any]]

@@ -36,7 +36,7 @@ class FakeClient:
         pause: seconds between two of them.
         error: error of a decoded structure, in angstrom per unit of the tolerance.
         finest: the smallest tolerance at which encoding succeeds.
-        unscored: the indices of the molecules that have no likelihood.
+        unscored: indices of molecules whose likelihood fails.
         refuse: the exception of every `submit`.
         submitted, aborted, finished: the requests so far, and the ids of those aborted and finished.
         ready: the readiness in `health`.

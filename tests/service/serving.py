@@ -12,7 +12,9 @@ import httpx
 import torch
 
 from enflow.model import checkpoint
+from enflow.model.card import Card, Dataset
 from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig, ParticleConfig
+from enflow.model.config_json import to_json
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.service.api.app import create_app
@@ -20,11 +22,15 @@ from enflow.service.api.server import Server
 from enflow.service.client.base import EngineClient
 from enflow.service.settings import ChemistrySettings, Settings
 
-CARD = {
-    "name": "tiny",
-    "weights_sha256": hashlib.sha256(b"none").hexdigest(),
-    "config": {"vocabulary": [1, 6, 7, 8, 9], "max_atoms": 29},
-}
+
+def some_card(name: str, **config: object) -> Card:
+    """The card of a model of molecules whose weights are the bytes "none"."""
+    sha256 = hashlib.sha256(b"none").hexdigest()
+    dataset = Dataset("none", "0" * 64, "none")
+    return Card(name, "2026-01-01T00:00:00Z", "0" * 7, FlowConfig(**config), dataset, 0, "MIT", {}, sha256)  # type: ignore[arg-type]
+
+
+CARD = to_json(some_card("tiny"))
 
 
 def weights_with_card(directory: Path) -> Path:

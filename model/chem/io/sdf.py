@@ -149,12 +149,19 @@ def write_sdf(molecules: Sequence[Molecule], bonds: Sequence[Bonds], *, v3000: b
         bonds: bonds of each molecule.
         v3000: write the newer format; records over 999 atoms or bonds use it in any case.
     """
-    return "".join(_record(molecule, found, v3000) for molecule, found in zip(molecules, bonds, strict=True))
+    pairs = zip(molecules, bonds, strict=True)
+    return "".join(sdf_record(mol_block(*pair, v3000=v3000), *pair) for pair in pairs)
 
 
-def _record(molecule: Molecule, bonds: Bonds, v3000: bool) -> str:
+def mol_block(molecule: Molecule, bonds: Bonds, *, v3000: bool = False) -> str:
+    """Return the molfile of a molecule, its name as the title; bare atoms where the bonds failed."""
     mol = to_mol(molecule, bonds)
     mol.SetProp("_Name", one_line(molecule.name)[:80])
+    return str(Chem.MolToMolBlock(mol, forceV3000=v3000))
+
+
+def sdf_record(block: str, molecule: Molecule, bonds: Bonds) -> str:
+    """Return the SDF record of a molfile: the properties of the molecule and the facts on its bonds are data items."""
     items = {
         **molecule.properties,
         "bond_status": bonds.status,
@@ -163,4 +170,4 @@ def _record(molecule: Molecule, bonds: Bonds, v3000: bool) -> str:
         "smiles": bonds.smiles,
         "rdkit": bonds.rdkit,
     }
-    return f"{Chem.MolToMolBlock(mol, forceV3000=v3000)}{write_items(items)}$$$$\n"
+    return f"{block}{write_items(items)}$$$$\n"

@@ -82,7 +82,7 @@ export function structureOf(molecule) {
 /** A frame of the flow. Early features are noise, whose largest leads by chance: a type counts the more the later it is. */
 export function structureOfFrame({ t, atomic_numbers, positions, certainty }) {
   if (!atomic_numbers) return fromPositions(positions);
-  const settled = certainty.map((lead) => Math.min(1, 1.5 * lead) * t ** 2);
+  const settled = (certainty ?? atomic_numbers.map(() => 1)).map((lead) => Math.min(1, 1.5 * lead) * t ** 2);
   const structure = fromNumbers(atomic_numbers, positions, settled);
   // In the noise neighbours are an accident: a bond is drawn once both its ends know what they are.
   structure.bonds = structure.bonds.filter(([i, j]) => Math.min(settled[i], settled[j]) > 0.5);

@@ -58,19 +58,19 @@ def with_chemistry(act: Callable[[RDKitPool], Awaitable[T]]) -> T:
 
 
 def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = rdkit_pool._draw
+    real = rdkit_pool._bond_report
 
     async def act(pool: RDKitPool) -> None:
         for task, reason in ((sleeper, "not finished within 1 s"), (glutton, "more memory"), (quitter, "crashed")):
-            monkeypatch.setattr(rdkit_pool, "_draw", task)
-            drawing = await pool.draw(METHANE)
-            assert drawing.bonds.status == "failed"
-            assert drawing.bonds.reason is not None
-            assert reason in drawing.bonds.reason
-            assert drawing.stable  # the distance table needs no RDKit
-            monkeypatch.setattr(rdkit_pool, "_draw", real)
+            monkeypatch.setattr(rdkit_pool, "_bond_report", task)
+            report = await pool.bond_report(METHANE)
+            assert report.bonds.status == "failed"
+            assert report.bonds.reason is not None
+            assert reason in report.bonds.reason
+            assert report.stable  # the distance table needs no RDKit
+            monkeypatch.setattr(rdkit_pool, "_bond_report", real)
             await pool._call(60, real, METHANE)  # the new worker loads RDKit first
-            assert (await pool.draw(METHANE)).bonds.smiles == "C"
+            assert (await pool.bond_report(METHANE)).bonds.smiles == "C"
 
     with_chemistry(act)
 
@@ -82,7 +82,7 @@ def test_the_death_of_an_idle_worker_is_not_noticed() -> None:
             os.kill(worker, signal.SIGKILL)
             while pool._pool.active:  # until the pool itself has noticed, and given up
                 await asyncio.sleep(0.02)
-            assert (await pool._call(60, rdkit_pool._draw, METHANE)).bonds.smiles == "C"
+            assert (await pool._call(60, rdkit_pool._bond_report, METHANE)).bonds.smiles == "C"
 
     with_chemistry(act)
 
@@ -101,7 +101,7 @@ def test_an_upload_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPa
         pool._settings = pool._settings.model_copy(update={"read_s": 0.5})
         await pool.read(b"", "xyz")
 
-    with pytest.raises(Problem, match="given up"):
+    with pytest.raises(Problem, match="was stopped"):
         with_chemistry(act)
 
 

@@ -174,7 +174,7 @@ def _port(process: "subprocess.Popen[bytes]", log: Path) -> str:
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [("weights.safetensors", "SHA-256"), ("card.json", "cannot be read")],
+    [("weights.safetensors", "SHA-256"), ("card.json", "is not JSON")],
 )
 def test_damaged_weights_are_one_clear_line(
     weights: Path,

@@ -1,68 +1,75 @@
-"""`enflow sample` tries and keeps what the service tries and keeps."""
+"""`enflow sample` tries and keeps the molecules that the service tries and keeps."""
 
-from collections.abc import Iterator
+import json
+import sys
+from pathlib import Path
 
 import pytest
 
-from enflow.model.errors import SolverError
-from enflow.service.chemistry.acceptance import Only
-from enflow.service.cli import sample as command
-from enflow.service.model_card import ModelCard
-from enflow.service.protocol.events import Event, Sampled, Scored
+from enflow.model.chem.io.formats import read
+from enflow.service.__main__ import main
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest
+from enflow.service.schemas.responses import SampleResponse
+from tests.service.cli.conftest import FakeModel
 from tests.service.fake_client import METHANE, TORN
 
 
-class Few:
-    """An engine of which only molecules of these indices are sound."""
+@pytest.fixture
+def run_sample(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
+    """Run the command with an engine of which only molecules of some indices have bonds: (exit code, output, error)."""
 
-    def __init__(self, *sound: int) -> None:
-        self.sound = sound
-        self.card = ModelCard(
-            {"name": "few", "weights_sha256": "0", "config": {"vocabulary": [1, 6], "max_atoms": 5}}, {}
-        )
-        self.tried: list[int] = []
+    def run(bonded: set[int], *arguments: str) -> tuple[object, str, str]:
+        fake_model.client.molecule = lambda index: METHANE if index in bonded else TORN
+        monkeypatch.setattr(sys, "argv", ["enflow", "sample", "--seed", "1", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
 
-    def answers(self, *works: EngineSampleRequest | EngineLikelihoodRequest) -> Iterator[Event]:
-        for each in works:
-            if isinstance(each, EngineLikelihoodRequest):
-                parts = {"base": 1.0, "divergence": 0.0, "dequantizer": 0.0, "n_atoms": 0.0}
-                yield Scored(each.id, each.first_index, 10.0 + each.first_index, None, parts, 60, "success", 0.0)
-                continue
-            for index in range(each.first_index, each.first_index + len(each.n_atoms)):
-                self.tried.append(index)
-                yield Sampled(each.id, index, *(METHANE if index in self.sound else TORN), 60, "success")
+    return run
 
 
-def harvest(engine: Few, only: Only, n: int = 2, first_index: int = 0) -> command.SampleCollector:
-    wanted = EngineSampleRequest(id="", seed=1, n_atoms=(None,) * n, first_index=first_index)
-    return command._harvest(engine, wanted, only, lambda *_: None)  # type: ignore[arg-type]
-
-
-def test_it_keeps_what_the_service_keeps() -> None:
+def test_the_json_is_the_response_of_the_service(run_sample, fake_model: FakeModel) -> None:
     """As test_only_valid_tries_on_and_says_so of the service: 0 and 2 fail, 4 and 1 pass."""
-    found = harvest(engine := Few(1, 4, 6, 7), "valid")
-    assert sorted(found.kept) == [1, 4]
-    assert (engine.tried, found.tried, dict(found.rejected)) == ([0, 1, 2, 4], 4, {"not valid": 2})
-    assert dict(found.reasons) == {"no bonds give every atom a closed shell at total charge 0": 2}
-    assert sorted(harvest(Few(15, 12), "stable", first_index=10).kept) == [12, 15]
+    code, out, _ = run_sample({1, 4, 6, 7}, "-n", "2", "--only", "valid", "--json")
+    response = SampleResponse.model_validate_json(out)
+    assert code == 0
+    assert [each.index for each in response.molecules] == [1, 4]
+    assert (response.attempts.tried, response.attempts.rejected) == (4, {"not valid": 2})
+    tried = [each for each in fake_model.client.submitted if isinstance(each, EngineSampleRequest)]
+    assert sorted((each.first_index, len(each)) for each in tried) == [(0, 2), (2, 1), (4, 1)]
 
 
-def test_any_takes_all_as_they_come() -> None:
-    found = harvest(Few(), "any", n=3)
-    assert sorted(found.kept) == [0, 1, 2]
+def test_any_keeps_all_and_prints_xyz(run_sample) -> None:
+    code, out, err = run_sample(set(), "-n", "3")
+    assert (code, [each.n_atoms for each in read(out, "xyz")]) == (0, [5, 5, 5])
+    assert "3 of 3 molecules kept, seed 1" in err
 
 
-def test_it_gives_up() -> None:
-    engine = Few()
-    with pytest.raises(SolverError, match="none of 100"):
-        harvest(engine, "valid")
-    assert engine.tried == list(range(2 * command.ATTEMPTS))
+def test_it_stops_after_the_limit_of_attempts(run_sample) -> None:
+    code, out, err = run_sample(set(), "-n", "2", "--only", "valid")
+    assert (code, out) == (1, "")
+    assert "found no molecule to keep: 0 of 100 molecules kept; 100 x no bonds give every atom a closed shell" in err
 
 
-def test_only_what_is_kept_is_scored_each_by_its_own_index() -> None:
-    engine = Few(1, 4)
-    wanted = EngineSampleRequest(id="", seed=1, n_atoms=(None,) * 2)
-    found = command._harvest(engine, wanted, "valid", lambda *_: None)  # type: ignore[arg-type]
-    command._score(engine, found, wanted, lambda *_: None)  # type: ignore[arg-type]
-    assert {index: molecule.properties["nll"] for index, (molecule, _) in found.kept.items()} == {1: 11.0, 4: 14.0}
+def test_only_kept_molecules_are_scored_each_by_its_own_index(run_sample, fake_model: FakeModel) -> None:
+    _, out, _ = run_sample({1, 4}, "-n", "2", "--only", "valid", "--with-nll", "--json")
+    assert [each["nll"] for each in json.loads(out)["molecules"]] == [-0.5, -0.5]
+    scored = [each for each in fake_model.client.submitted if isinstance(each, EngineLikelihoodRequest)]
+    assert sorted((each.first_index, each.seed) for each in scored) == [(1, 1), (4, 1)]
+
+
+@pytest.mark.parametrize("ending", ["xyz", "sdf", "json", "html"])
+def test_a_file_holds_the_molecules(run_sample, ending: str) -> None:
+    code, out, _ = run_sample({0, 1}, "-n", "2", "--out", f"two.{ending}", "--json")
+    assert (code, json.loads(out)["out"]) == (0, f"two.{ending}")
+    text = Path(f"two.{ending}").read_text()
+    if ending in ("xyz", "sdf"):
+        assert [each.properties["seed"] in (1, "1") for each in read(text)] == [True, True]
+    else:
+        assert "CH4" in text or "CH₄" in text
+
+
+def test_a_value_out_of_range_is_one_line(run_sample) -> None:
+    code, _, err = run_sample(set(), "--first-index", str(2 * 10**9))
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("enflow: first_index: ")

@@ -1,0 +1,109 @@
+"""The events of a streamed response as strict types, from `start` to `done` or `error`."""
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import Field
+
+from enflow.service.schemas.requests import Strict
+from enflow.service.schemas.responses import (
+    AttemptsOut,
+    FailedOut,
+    FrameOut,
+    LikelihoodResponse,
+    ModelOut,
+    MoleculeOut,
+    ParticleFrameOut,
+    ParticleScoreOut,
+    ParticlesOut,
+    ProblemOut,
+    SampleResponse,
+    ScoreErrorOut,
+    ScoreOut,
+    UsageOut,
+    WalkResponse,
+)
+
+
+class StartEvent(Strict):
+    """The request was accepted: the seed, the weights, and the number of molecules to come."""
+
+    event: Literal["start"]
+    seed: int
+    model: ModelOut
+    n_molecules: int
+
+
+class QueueAhead(Strict):
+    """The numbers of molecules that wait and that run, of all requests."""
+
+    ahead: int
+    running: int
+
+
+class RunningMolecule(Strict):
+    """A molecule on the device: its time (0 = noise, 1 = molecule) and its evaluations of the velocity so far."""
+
+    index: int
+    t: float
+    nfe: int
+
+
+class ProgressEvent(Strict):
+    """The state of the queue, and of the molecules of this request."""
+
+    event: Literal["progress"]
+    queue: QueueAhead
+    eta_s: float = Field(description="seconds that the queue will take")
+    engine: str = Field(default="", description="the reason why the engine is not ready, if it is not")
+    done: int = 0
+    tried: int = 0
+    running: Sequence[RunningMolecule] = ()
+
+
+class FrameEvent(Strict):
+    """A state along the path of a molecule."""
+
+    event: Literal["frame"]
+    index: int
+    frame: FrameOut | ParticleFrameOut
+
+
+class MoleculeEvent(Strict):
+    """A finished molecule."""
+
+    event: Literal["molecule"]
+    molecule: MoleculeOut | ParticlesOut
+
+
+class ScoreEvent(Strict):
+    """A score, or the reason why a structure has none."""
+
+    event: Literal["score"]
+    score: ScoreOut | ParticleScoreOut | ScoreErrorOut
+
+
+class DoneEvent(Strict):
+    """The end: the response without its molecules or scores, which were sent before."""
+
+    event: Literal["done"]
+    seed: int
+    model: ModelOut
+    failed: Sequence[FailedOut] = ()
+    attempts: AttemptsOut | None = None
+    usage: UsageOut
+
+    @classmethod
+    def after(cls, response: SampleResponse | WalkResponse | LikelihoodResponse) -> Self:
+        """Return the last event of the stream of a response."""
+        return cls(event="done", **{name: value for name, value in response if name in cls.model_fields})
+
+
+class ErrorEvent(Strict):
+    """The end of a stream that failed."""
+
+    event: Literal["error"]
+    problem: ProblemOut
+
+
+StreamEvent = StartEvent | ProgressEvent | FrameEvent | MoleculeEvent | ScoreEvent | DoneEvent | ErrorEvent
