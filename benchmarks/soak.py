@@ -31,7 +31,8 @@ from enflow.service.api.app import create_app
 from enflow.service.api.server import Server
 from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.process_client import ProcessClient
-from enflow.service.engine.core import Engine, from_weights
+from enflow.service.engine.core import Engine
+from enflow.service.engine.loading import from_weights
 from enflow.service.protocol.events import Event
 from enflow.service.settings import BUNDLED_WEIGHTS, Settings
 
@@ -221,7 +222,7 @@ def main() -> None:
     if arguments.stream:
         stream(arguments.stream, arguments.seed)
     weights = {"weights": str(BUNDLED_WEIGHTS)}
-    honest = EngineSpec("enflow.service.engine.core:from_weights", {**weights, "device": "cpu", "threads": 1})
+    honest = EngineSpec("enflow.service.engine.loading:from_weights", {**weights, "device": "cpu", "threads": 1})
     leaking, minutes = EngineSpec("benchmarks.soak:leaky", weights), arguments.minutes
     seen = {
         "engine": asyncio.run(soak(honest, minutes)),

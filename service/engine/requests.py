@@ -32,6 +32,7 @@ class MoleculeState:
     nfe: int = 0
     sampled: Sampled | None = None
     draws: list[Draw] = field(default_factory=list)
+    isolation: int = 0
 
 
 @dataclass(eq=False)
@@ -104,6 +105,7 @@ def new_rows(
             request_id=request_state.request.id,
             index=molecule.index,
             draw=draw,
+            isolation=molecule.isolation,
             lane=key.lane,
             batch_key=key,
             cost=cost,

@@ -98,6 +98,7 @@ class Reason(StrEnum):
     STRUCTURE = "structure"
     MEMORY = "memory"
     ENGINE = "engine"
+    CRASH = "crash"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import yaml
 from enflow.model.checkpoint import load_particles
 from enflow.model.chem.elements import SYMBOLS
 from enflow.service.client.replica_pool import ReplicaStatus
-from enflow.service.engine.core import from_weights
+from enflow.service.engine.loading import from_weights
 from enflow.service.protocol.events import Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
 from tests.service.serving import tiny_formula_weights, tiny_particle_weights, tiny_weights

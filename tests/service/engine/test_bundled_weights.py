@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from enflow.service.engine.core import from_weights
+from enflow.service.engine.loading import from_weights
 from enflow.service.protocol.events import Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
 from tests.stubs import run

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from enflow.service.protocol.requests import (
     EstimatorOptions,
     Structure,
 )
+from enflow.service.protocol.status import RowKey
 from tests import stubs
 from tests.stubs import run
 
@@ -256,6 +258,44 @@ def test_a_molecule_that_raises_takes_no_other_with_it() -> None:
     reasons = {event.index: getattr(event, "reason", None) for event in events}
     assert reasons == {0: None, 1: Reason.ENGINE, 2: None, 3: Reason.ENGINE, 4: None}
     assert any("IndexError" in event.detail for event in events if isinstance(event, Failed))
+
+
+class Recorder:
+    """An observer that keeps what it receives."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[RowKey]] = []
+        self.failures: list[tuple[list[RowKey], str]] = []
+
+    def step_begins(self, rows: Sequence[RowKey]) -> None:
+        self.steps.append(list(rows))
+
+    def step_failed(self, rows: Sequence[RowKey], trace: str) -> None:
+        self.failures.append((list(rows), trace))
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_an_observer_knows_the_rows_of_every_step_and_the_traceback_of_a_failure(lag: int) -> None:
+    engine, recorder = stubs.engine(poison=11, lag=lag), Recorder()
+    engine.observer = recorder
+    list(run(engine, sample("r", (10, 11))))
+    rows, trace = recorder.failures[-1]
+    assert rows == [("r", 1, 0)]
+    assert "IndexError: a defect" in trace
+    assert 'File "' in trace
+    assert {key for step in recorder.steps for key in step} == {("r", 0, 0), ("r", 1, 0)}
+
+
+def test_out_of_memory_is_counted_and_a_larger_memory_is_used_again() -> None:
+    engine = stubs.engine(pairs=2000)
+    dynamics = engine._adapter._flow.dynamics
+    dynamics.memory = 1000
+    list(run(engine, sample("short", (12,) * 10)))
+    assert engine.stats().memory_errors == 1
+    dynamics.memory, dynamics.largest = math.inf, 0
+    while dynamics.largest <= 1000 and engine.stats().steps < 2000:
+        list(run(engine, sample("ample", (12,) * 12)))
+    assert dynamics.largest > 1000
 
 
 def test_a_deadline_ends_a_work_whether_it_waits_or_runs() -> None:

@@ -26,6 +26,14 @@ def served(queue: Scheduler, steps: int, by: str = "request_id") -> Counter[str]
     return Counter(getattr(row, by) for _ in range(steps) for row in queue.schedule())
 
 
+def abort(queue: Scheduler, request: str) -> list[Row]:
+    """Finish all rows of a request."""
+    gone = [row for row in queue.rows() if row.request_id == request]
+    for row in gone:
+        queue.finish(row)
+    return gone
+
+
 def test_an_idle_scheduler_has_nothing_to_step() -> None:
     assert scheduler().schedule() == []
 
@@ -81,7 +89,7 @@ def test_a_lane_gains_nothing_from_a_pause_of_both() -> None:
     queue = scheduler(room=1)
     queue.add("s", rows("s", 5))
     served(queue, 100)
-    queue.abort("s")
+    abort(queue, "s")
     queue.add("l", rows("l", 5, "exact", lane="likelihood"))
     queue.add("t", rows("t", 5))
     assert served(queue, 30, by="lane")["sample"] >= 18
@@ -114,7 +122,7 @@ def test_small_works_without_end_do_not_starve_a_large_one() -> None:
     for i in range(100):
         queue.add(f"small {i}", rows(f"small {i}", 1))
         large += served(queue, 3)["large"]
-        queue.abort(f"small {i}")
+        abort(queue, f"small {i}")
     assert large > 60
 
 
@@ -168,12 +176,12 @@ def test_finish_tells_the_last_row_of_a_work() -> None:
     assert queue.n_requests == queue.running == queue.waiting == 0
 
 
-def test_abort_takes_waiting_and_running_rows_and_may_come_too_late() -> None:
+def test_finish_takes_waiting_and_running_rows() -> None:
     queue = scheduler(room=2)
     queue.add("a", rows("a", 5))
     queue.schedule()
-    assert len(queue.abort("a")) == 5
-    assert queue.abort("a") == []
+    for row in queue.rows():
+        queue.finish(row)
     assert queue.schedule() == []
 
 
@@ -199,6 +207,20 @@ def test_a_row_enters_once() -> None:
     queue.add("a", rows("a", 1))
     with pytest.raises(ValueError, match="twice"):
         queue.add("a", rows("a", 1))
+
+
+def test_rows_of_different_isolation_groups_share_no_step() -> None:
+    queue = scheduler(room=8)
+    new = rows("a", 6)
+    for row in new[:2]:
+        row.isolation = 1
+    new[2].isolation = 2
+    queue.add("a", new)
+    steps = [{row.index for row in queue.schedule()} for _ in range(2)]
+    for row in new[:2]:
+        queue.finish(row)
+    steps.append({row.index for row in queue.schedule()})
+    assert steps == [{0, 1}, {0, 1}, {2}]
 
 
 class Traffic(RuleBasedStateMachine):
@@ -240,7 +262,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(data=st.data())
     def abort(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(sorted({key[0] for key in self.here})))
-        gone = self.queue.abort(request)
+        gone = abort(self.queue, request)
         assert {row.key for row in gone} == {key for key in self.here if key[0] == request}
         self.here = {key: row for key, row in self.here.items() if key[0] != request}
 
