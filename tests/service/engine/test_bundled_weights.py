@@ -1,4 +1,4 @@
-"""The engine on the bundled weights, float32: the same seed is the same molecule, alone and in a crowd."""
+"""The engine on the bundled weights, float32: one seed gives one molecule, alone and beside others."""
 
 from pathlib import Path
 

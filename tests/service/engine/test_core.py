@@ -1,4 +1,4 @@
-"""The engine on a flow with a known solution: right answers in any company, and every way to go wrong."""
+"""The engine on a flow with a known solution: correct answers in every batch, and every kind of failure."""
 
 import math
 from collections import Counter, defaultdict
@@ -349,7 +349,7 @@ def test_a_snapshot_goes_on_elsewhere_to_the_same_molecules(steps: int, lag: int
         first.add(request)
     before = [event for _ in range(steps) for event in first.step()]
     second.restore(first.snapshot())
-    before += first._requests.take_events()  # what the snapshot itself had still to tell
+    before += first._requests.take_events()  # the events of the snapshot itself
     after = drain(second)
     found = sampled(before) | sampled(after)
     assert len(sampled(before)) + len(sampled(after)) == len(expected)
@@ -391,7 +391,7 @@ def test_the_known_answer_is_missed_when_the_device_errs() -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """Works come, are aborted, and steps happen in any order: one answer per molecule, then Done, then silence."""
+    """Requests come and are aborted between steps: one answer per molecule, then Done, then nothing."""
 
     def __init__(self) -> None:
         super().__init__()

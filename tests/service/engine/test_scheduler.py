@@ -104,7 +104,7 @@ def test_a_work_that_came_late_has_saved_nothing_up_and_owes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("before", "lead"), [(4, 2), (100, 6)])
-def test_a_head_start_lets_a_small_work_be_done_first(before: int, lead: int) -> None:
+def test_the_initial_credit_lets_a_small_request_finish_first(before: int, lead: int) -> None:
     queue = Scheduler(LANES, lambda _: 1, 64, initial_credit=6.0)
     queue.add("large", rows("large", 500))
     served(queue, before)
@@ -129,13 +129,13 @@ def test_small_works_without_end_do_not_starve_a_large_one() -> None:
 def test_steps_are_brief_while_a_small_new_work_is_about() -> None:
     queue = Scheduler(LANES, lambda _: 8, 64, initial_credit=6.0, short_step_rows=lambda _: 2)
     queue.add("large", rows("large", 500))
-    assert {len(queue.schedule()) for _ in range(20)} == {8}  # alone, it hurries nobody
+    assert {len(queue.schedule()) for _ in range(20)} == {8}  # one request alone has no short steps
     queue.add("small", rows("small", 1))
     steps = [queue.schedule() for _ in range(6)]
     assert [len(step) for step in steps] == [2] * 6
     assert all("small" in {row.request_id for row in step} for step in steps)
     queue.add("another large one", rows("another large one", 50))
-    assert len(queue.schedule()) == 8  # the small one has had its head start, and whoever is large is not in a hurry
+    assert len(queue.schedule()) == 8  # the small request has used its credit, and a large one has no short steps
     assert "small" in {row.request_id for row in queue.schedule()}
 
 
@@ -224,7 +224,7 @@ def test_rows_of_different_isolation_groups_share_no_step() -> None:
 
 
 class Traffic(RuleBasedStateMachine):
-    """Any order of comings and goings: nothing lost, nothing doubled, bounds kept, and everybody served in the end."""
+    """Rows come and go in any order: none is lost or doubled, the bounds hold, and every row is served in the end."""
 
     ROOM, SLOTS = 3, 5
     GROUPS = ("small", "large")
