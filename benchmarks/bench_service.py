@@ -1,10 +1,12 @@
 """Latency under load: continuous batching, one request at a time, and batches of whole requests.
 
-Requests of 1 to 64 molecules of QM9's sizes, at draft to precise tolerance, arrive by a Poisson process at 70 % of the
-capacity of the engine. A small request asks for one molecule; half of the requests are small. All three policies run
-the same engine on the same weights and the same requests. The clock counts processor time and skips waiting, so that other
-programs on the machine change nothing. The throughput is that of requests that arrive together, the median of three
-runs of each policy. `python -m benchmarks.bench_service`
+Requests of 1 to 64 molecules of QM9's sizes, at draft to precise tolerance, arrive by a Poisson process at 70 % of
+the capacity of the engine. A small request asks for one molecule; half of the requests are small. All three policies
+run the same engine on the same weights and the same requests. The clock counts processor time and skips waiting, so
+that other programs on the machine change nothing. The throughput is that of requests that arrive together, the median
+of three runs of each policy.
+
+    python -m benchmarks.bench_service
 """
 
 import argparse
@@ -172,7 +174,7 @@ def main() -> None:
         rows,
         {
             "requests": count, "single": len(small), "arrivals_per_s": round(rate, 3), "p99_gain": round(gain, 2),
-            "policies": facts, "checks": checks,
+            "ways": facts, "checks": checks,
         },
     )  # fmt: skip
 
