@@ -1,7 +1,7 @@
-"""What a molecule's step costs as slots and atoms grow, and what the engine adds to the network.
+"""The cost of a step per molecule over slots and atoms, and the overhead of the engine over the network.
 
-`python -m benchmarks.bench_engine`; processor time of one thread, bundled weights. The charts go to
-results/engine.html.
+`python -m benchmarks.bench_engine` measures the processor time of one thread with the bundled weights and writes the
+charts to results/engine.html.
 """
 
 import math
@@ -25,7 +25,7 @@ ATTEMPTS = 3
 
 
 class Stopwatch:
-    """Seconds spent inside a module."""
+    """A hook that adds up the seconds inside a module."""
 
     def __init__(self, module: nn.Module) -> None:
         self.seconds = self._begin = 0.0
@@ -40,22 +40,22 @@ class Stopwatch:
 
 
 def step_cost(slots: int, n_atoms: int) -> tuple[float, float]:
-    """Milliseconds of an attempted step per molecule, and the share of it outside the network: best of some steps."""
+    """Return the milliseconds per molecule of the fastest step, and its share outside the network."""
     flow = load(BUNDLED_WEIGHTS)
     engine = Engine(flow, EngineConfig(pairs=slots * n_atoms**2, slots=slots, sizes=(n_atoms,)))
     engine.add(EngineSampleRequest(id="bench", seed=0, n_atoms=(n_atoms,) * slots, rtol=1e-5, atol=1e-5))
-    engine.step()  # draws the noise and takes the first derivatives
-    watch, found = Stopwatch(flow.dynamics), []
+    engine.step()  # the first step also draws the noise and evaluates the first derivatives
+    watch, costs = Stopwatch(flow.dynamics), []
     for _ in range(ATTEMPTS):
         inside, begin = watch.seconds, time.process_time()
         engine.step()
         total = time.process_time() - begin
-        found.append((1e3 * total / slots, 1 - (watch.seconds - inside) / total))
-    return min(found)
+        costs.append((1e3 * total / slots, 1 - (watch.seconds - inside) / total))
+    return min(costs)
 
 
 def draw(measured: dict[tuple[int, int], tuple[float, float]]) -> None:
-    """The cost of a molecule's step over the slots, and over the atoms, one above the other."""
+    """Write the charts of the cost over the slots and over the atoms."""
     by_slots = Series("18 atoms", [(math.log2(n), ms) for (n, atoms), (ms, _) in measured.items() if atoms == 18])
     by_atoms = Series("64 slots", sorted((atoms, ms) for (n, atoms), (ms, _) in measured.items() if n == 64))
     figures = [

@@ -1,11 +1,11 @@
-"""One engine and two behind Ray under the same open-loop load, and what Ray costs a request.
+"""One engine and two engines in Ray under the same open-loop load, and the overhead of Ray for a request.
 
     python -m benchmarks.bench_scale        needs the extra `ray` (make test-ray installs it)
 
-Requests come at the times of a Poisson process, whether those before are answered or not, at a rate that two engines
-cannot keep up with; each engine has one thread. The whole application answers, HTTP's wire apart. Processor time stands
-beside what was done with it: where there are too few cores for two engines, it says what the clock cannot. That of what
-stands before the engines is what more GPUs have to be fed by: `paper` says how far it goes.
+Requests arrive by a Poisson process, independent of the answers, at a rate above the capacity of two engines. Each
+engine has one thread. The whole application answers, without a network. The processor time is reported beside the
+throughput, since a machine with few cores cannot run two engines at full speed. The processor time before the engines
+limits the number of GPUs: `paper` estimates this limit.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from enflow.service.telemetry import configure_logs
 
 MOLECULES, ATOMS, TOLERANCE = 16, 9, "draft"
 OVERLOAD = 2.5
-"""Arrivals over what one engine does: more than two do."""
+"""The rate of arrivals over the capacity of one engine; two engines are overloaded as well."""
 
 TYPICAL, EVALUATIONS = 18, 46
 """Atoms and evaluations of a molecule of QM9 at the standard tolerance, rounded up (weights/qm9: 43 evaluations)."""
@@ -48,7 +48,7 @@ GPUS = (1, 8, 64)
 
 @asynccontextmanager
 async def serving(settings: Settings, client: EngineClient) -> AsyncIterator[httpx.AsyncClient]:
-    """The application around a client, called without a wire."""
+    """Yield an HTTP client of an application around an engine client, without a network."""
     app = create_app(settings, client)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
@@ -59,7 +59,7 @@ async def serving(settings: Settings, client: EngineClient) -> AsyncIterator[htt
 
 
 async def ask(http: httpx.AsyncClient, molecules: int, atoms: int, seed: int) -> float:
-    """Seconds until the answer."""
+    """Send a request and return the seconds until the answer."""
     asked = {"n_molecules": molecules, "n_atoms": atoms, "seed": seed, "tolerance": TOLERANCE}
     begin = time.perf_counter()
     (await http.post("/sample", json=asked)).raise_for_status()
@@ -67,7 +67,7 @@ async def ask(http: httpx.AsyncClient, molecules: int, atoms: int, seed: int) ->
 
 
 async def under_load(http: httpx.AsyncClient, arrivals: Sequence[float], engines: Sequence[int]) -> dict[str, float]:
-    """Molecules a second and latencies; milliseconds of a core per molecule, before the engines and in them.
+    """Return molecules per second, latencies, and milliseconds of a core per molecule before and in the engines.
 
     Args:
         engines: process ids of the replicas.
@@ -92,20 +92,20 @@ async def under_load(http: httpx.AsyncClient, arrivals: Sequence[float], engines
 
 
 def front_seconds() -> float:
-    """Processor time of this process and of the chemistry's; the engines are Ray's."""
+    """Return the processor time of this process and of its chemistry processes, without the engines."""
     chemistry = [child.pid for child in multiprocessing.active_children() if child.pid]
     return time.process_time() + sum(map(tree_seconds, chemistry))
 
 
 def tree_seconds(pid: int) -> float:
-    """Processor time of a process and of those that it started."""
+    """Return the processor time of a process and of its descendants."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     children = [int(each) for task in Path(f"/proc/{pid}/task").glob("*/children") for each in task.read_text().split()]
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(tree_seconds, children))
 
 
 async def overhead(plain: httpx.AsyncClient, ray: httpx.AsyncClient, rounds: int) -> dict[str, float]:
-    """Milliseconds of a request of one small molecule, by turns."""
+    """Return the milliseconds of a request for one small molecule, without and with Ray in turn."""
     took: dict[str, list[float]] = {"plain": [], "ray": []}
     for seed in range(-3, rounds):
         for name, http in (("plain", plain), ("ray", ray)):
@@ -119,7 +119,7 @@ async def overhead(plain: httpx.AsyncClient, ray: httpx.AsyncClient, rounds: int
 
 
 def paper(front_ms: float) -> dict[str, Any]:
-    """Molecules a second of so many GPUs, and the cores before them, from operations and measured milliseconds."""
+    """Estimate the molecules per second of several GPUs, and the cores that the application needs for them."""
     flow = load(BUNDLED_WEIGHTS)
     t, x, h = torch.ones(1), torch.randn(1, TYPICAL, 3), torch.randn(1, TYPICAL, 5)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -133,7 +133,7 @@ def paper(front_ms: float) -> dict[str, Any]:
 
 
 async def measure(count: int) -> dict[str, Any]:
-    """Everything that needs a running service."""
+    """Measure everything that needs a running service."""
     from ray import serve  # the benchmark stands outside the package whose one home of Ray is ray_app
 
     from enflow.service import ray_app

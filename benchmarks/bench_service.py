@@ -1,10 +1,12 @@
-"""Latency under load: continuous batching against a request at a time and against batches of whole requests.
+"""Latency under load: continuous batching, one request at a time, and batches of whole requests.
 
-Requests of 1 to 64 molecules of QM9's sizes, at draft to precise tolerance, arrive by a Poisson process at 70 % of what
-the engine can do. A small request is one for a single molecule, at whatever tolerance; half of them are. All three ways
-run the same engine on the same weights and the same requests; time is the processor time that the work takes, and
-waiting takes none of it, so that a busy machine stretches nothing. Throughput is that of requests that all come at
-once, the median of three turns of each way. `python -m benchmarks.bench_service`
+Requests of 1 to 64 molecules of QM9's sizes, at draft to precise tolerance, arrive by a Poisson process at 70 % of
+the capacity of the engine. A small request asks for one molecule; half of the requests are small. All three policies
+run the same engine on the same weights and the same requests. The clock counts processor time and skips waiting, so
+that other programs on the machine change nothing. The throughput is that of requests that arrive together, the median
+of three runs of each policy.
+
+    python -m benchmarks.bench_service
 """
 
 import argparse
@@ -30,40 +32,40 @@ from tests.stubs import run
 
 LOAD = 0.7
 CROWD, TURNS = 20, 3
-"""Requests that come at once where throughput is measured, and how often each way has them."""
+"""Requests that arrive together in a throughput run, and the runs of each policy."""
 REQUIRED = 5.0
 MAX_BATCH = 64
-"""Molecules of a batch of whole requests, as a server that batches requests is set up."""
+"""Molecules of a batch of whole requests, a common setting of servers that batch requests."""
 
 Latencies = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Request:
-    """A work and when it arrives."""
+class Arrival:
+    """A request and the time of its arrival."""
 
-    work: EngineSampleRequest
+    request: EngineSampleRequest
     at: float
 
 
-def requests(count: int, rate: float, seed: int) -> list[Request]:
-    """Half of them single molecules, the others up to 64; `rate` arrivals a second."""
+def requests(count: int, rate: float, seed: int) -> list[Arrival]:
+    """Return requests, half of them for one molecule, the others for up to 64; `rate` arrivals per second."""
     chance = np.random.default_rng(seed)
     arrivals = np.cumsum(chance.exponential(1 / rate, count))
     sizes = np.where(chance.random(count) < 0.5, 1, np.exp2(chance.uniform(1, 6, count)).astype(int))
     tolerances = chance.choice(list(TOLERANCES.values()), count, p=[0.4, 0.4, 0.2])
     return [
-        Request(_work(f"{i}", int(n), float(tolerance)), float(at))
+        Arrival(_sample_request(f"{i}", int(n), float(tolerance)), float(at))
         for i, (n, tolerance, at) in enumerate(zip(sizes, tolerances, arrivals, strict=True))
     ]
 
 
-def _work(name: str, molecules: int, tolerance: float) -> EngineSampleRequest:
+def _sample_request(name: str, molecules: int, tolerance: float) -> EngineSampleRequest:
     return EngineSampleRequest(id=name, seed=int(name), n_atoms=(None,) * molecules, rtol=tolerance, atol=tolerance)
 
 
 class Clock:
-    """Time that passes while somebody works, and jumps where everybody waits."""
+    """A clock that counts computing time and skips waiting."""
 
     def __init__(self, device: torch.device) -> None:
         self._tick: Callable[[], float] = time.process_time if device.type == "cpu" else time.perf_counter
@@ -76,52 +78,52 @@ class Clock:
         self._skipped += max(0.0, moment - self.now())
 
 
-def continuous(engine: Engine, load: list[Request], clock: Clock) -> Latencies:
-    """Every request enters at the next step, and leaves when its own molecules are done."""
-    waiting, came, took = deque(load), {}, {}
+def continuous(engine: Engine, load: list[Arrival], clock: Clock) -> Latencies:
+    """Add every request at the next step; it ends with its last molecule."""
+    waiting, arrivals, latencies = deque(load), {}, {}
     while waiting or not engine.idle:
         if engine.idle:
             clock.wait_until(waiting[0].at)
         while waiting and waiting[0].at <= clock.now():
-            request = waiting.popleft()
-            came[request.work.id] = request.at
-            engine.add(request.work)
-        took |= {e.id: clock.now() - came[e.id] for e in engine.step() if isinstance(e, Done)}
-    return took
+            arrival = waiting.popleft()
+            arrivals[arrival.request.id] = arrival.at
+            engine.add(arrival.request)
+        latencies |= {e.id: clock.now() - arrivals[e.id] for e in engine.step() if isinstance(e, Done)}
+    return latencies
 
 
-def one_at_a_time(engine: Engine, load: list[Request], clock: Clock) -> Latencies:
-    """First come, first served, each alone."""
+def one_at_a_time(engine: Engine, load: list[Arrival], clock: Clock) -> Latencies:
+    """Run one request after the other."""
     return in_batches(engine, load, clock, max_batch=1)
 
 
-def in_batches(engine: Engine, load: list[Request], clock: Clock, max_batch: int = MAX_BATCH) -> Latencies:
-    """All requests that wait, up to so many molecules, as one batch; they are answered when it ends."""
-    waiting, took = deque(load), {}
+def in_batches(engine: Engine, load: list[Arrival], clock: Clock, max_batch: int = MAX_BATCH) -> Latencies:
+    """Run all waiting requests, up to `max_batch` molecules, as one batch; they end together."""
+    waiting, latencies = deque(load), {}
     while waiting:
         clock.wait_until(waiting[0].at)
         batch = list(_batch(waiting, clock.now(), max_batch))
-        for request in batch:
-            engine.add(request.work)
+        for arrival in batch:
+            engine.add(arrival.request)
         while not engine.idle:
             engine.step()
-        took |= {request.work.id: clock.now() - request.at for request in batch}
-    return took
+        latencies |= {arrival.request.id: clock.now() - arrival.at for arrival in batch}
+    return latencies
 
 
-def _batch(waiting: deque[Request], now: float, max_batch: int) -> Iterator[Request]:
+def _batch(waiting: deque[Arrival], now: float, max_batch: int) -> Iterator[Arrival]:
     molecules = 0
-    while waiting and waiting[0].at <= now and (not molecules or molecules + len(waiting[0].work) <= max_batch):
-        molecules += len(waiting[0].work)
+    while waiting and waiting[0].at <= now and (not molecules or molecules + len(waiting[0].request) <= max_batch):
+        molecules += len(waiting[0].request)
         yield waiting.popleft()
 
 
 def capacity(engine: Engine, seed: int) -> float:
-    """Requests a second when there is always work."""
+    """Return the requests per second of an engine that is never idle."""
     load = requests(12, 1.0, seed)
     begin = time.process_time()
-    for request in load:
-        engine.add(request.work)
+    for arrival in load:
+        engine.add(arrival.request)
     while not engine.idle:
         engine.step()
     return len(load) / (time.process_time() - begin)
@@ -143,23 +145,23 @@ def main() -> None:
         list(run(one, EngineSampleRequest(id="warm up", seed=0, n_atoms=(9,))))
     rate = LOAD * capacity(plain, seed=1)
     traffic, crowd = requests(count, rate, seed=2), requests(count // 2 if arguments.quick else CROWD, 1e9, seed=3)
-    small = {request.work.id for request in traffic if len(request.work) == 1}
-    ways = {
+    small = {arrival.request.id for arrival in traffic if len(arrival.request) == 1}
+    policies = {
         "continuous": partial(continuous, engine),
         "request at a time": partial(one_at_a_time, plain),
         "batches of requests": partial(in_batches, plain),
     }
-    latencies = {name: way(traffic, Clock(engine.device)) for name, way in ways.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    latencies = {name: policy(traffic, Clock(engine.device)) for name, policy in policies.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in policies}
     for _ in range(1 if arguments.quick else TURNS):
-        for name, way in ways.items():
+        for name, policy in policies.items():
             clock = Clock(engine.device)
-            way(crowd, clock)
+            policy(crowd, clock)
             seconds[name].append(clock.now())
-    molecules = sum(len(request.work) for request in crowd)
-    facts = {name: _summary(latencies[name], small, molecules / float(np.median(seconds[name]))) for name in ways}
+    molecules = sum(len(arrival.request) for arrival in crowd)
+    facts = {name: _summary(latencies[name], small, molecules / float(np.median(seconds[name]))) for name in policies}
     rows = [[name, *(f"{value:.2f}" for value in found.values())] for name, found in facts.items()]
-    ours, rivals = facts["continuous"], [facts[name] for name in ways if name != "continuous"]
+    ours, rivals = facts["continuous"], [facts[name] for name in policies if name != "continuous"]
     gain = min(rival["single p99"] for rival in rivals) / ours["single p99"]
     checks = {
         "p99_5_times_lower": gain >= REQUIRED,
@@ -168,7 +170,7 @@ def main() -> None:
     write_results(
         "service",
         f"{count} requests at {LOAD:.0%} of capacity, seconds; p99 of single molecules {gain:.1f} times lower",
-        ["way", *ours],
+        ["policy", *ours],
         rows,
         {
             "requests": count, "single": len(small), "arrivals_per_s": round(rate, 3), "p99_gain": round(gain, 2),
@@ -177,9 +179,9 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _summary(took: Latencies, small: set[str], throughput: float) -> dict[str, float]:
-    every: NDArray[np.float64] = np.array(list(took.values()))
-    few = np.array([seconds for name, seconds in took.items() if name in small])
+def _summary(latencies: Latencies, small: set[str], throughput: float) -> dict[str, float]:
+    every: NDArray[np.float64] = np.array(list(latencies.values()))
+    few = np.array([seconds for name, seconds in latencies.items() if name in small])
     return {
         "single p50": round(float(np.quantile(few, 0.5)), 3),
         "single p99": round(float(np.quantile(few, 0.99)), 3),

@@ -1,9 +1,9 @@
-"""A soak: callers that come, stream, hang up, miss deadlines and are killed, for minutes; memory must stay flat.
+"""A soak test: callers stream, disconnect, miss deadlines and are killed, for minutes; the memory must not grow.
 
     python -m benchmarks.soak --minutes 10
 
-The whole service runs in a process of its own, the callers speak HTTP to it. Then the same with an engine that leaks,
-for a tenth of the time: a watch that does not bark at that is worth nothing.
+The service runs in a process of its own, and the callers use HTTP. A second run of a tenth of the time has an engine
+that leaks memory, and must be found to grow.
 """
 
 import argparse
@@ -31,12 +31,13 @@ from enflow.service.api.app import create_app
 from enflow.service.api.server import Server
 from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.process_client import ProcessClient
-from enflow.service.engine.core import Engine, from_weights
+from enflow.service.engine.core import Engine
+from enflow.service.engine.loading import from_weights
 from enflow.service.protocol.events import Event
 from enflow.service.settings import BUNDLED_WEIGHTS, Settings
 
 CALLERS, KILLED = 5, 2
-"""Callers that end by themselves, and such as are killed while they read, again and again."""
+"""Callers that end by themselves, and callers that are killed while they read."""
 ALLOWED = 10.0
 """Megabytes a minute: below the noise of an allocator, far below what a lost molecule a second would cost."""
 SAMPLE_S = 0.5
@@ -45,7 +46,7 @@ PAGE = resource.getpagesize()
 
 @dataclass
 class Watch:
-    """Memory of the service's process and of those it started, over time, and what became of the requests."""
+    """The memory of the service and of its child processes over time, and the outcomes of the requests."""
 
     seconds: list[float] = field(default_factory=list)
     service: list[float] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Watch:
     ends: Counter[str] = field(default_factory=Counter)
 
     def growth(self, memory: Sequence[float]) -> float:
-        """Megabytes a minute over the second half, as the median slope between all pairs of moments (Theil, Sen)."""
+        """Return megabytes per minute over the second half, by the Theil-Sen estimator."""
         half = len(self.seconds) // 2
         t, m = np.array(self.seconds[half:]), np.array(memory[half:])
         first, second = np.triu_indices(len(t), 1)
@@ -61,18 +62,18 @@ class Watch:
 
     @property
     def flat(self) -> bool:
-        """Whether neither side grows."""
+        """True if neither the service nor its children grow."""
         return max(self.growth(self.service), self.growth(self.engine)) < ALLOWED
 
     def look(self, pid: int, seconds: float) -> None:
-        """Note the memory of a process, and of all its descendants together."""
+        """Record the memory of a process, and of all its descendants together."""
         self.seconds.append(seconds)
         self.service.append(_resident(pid))
         self.engine.append(sum(_resident(child) for child in _descendants(pid)))
 
 
 def leaky(weights: str) -> Engine:
-    """An engine that keeps 2 MB of every step."""
+    """Return an engine that leaks 2 MB in every step."""
     engine, kept = from_weights(weights, "cpu", threads=1), []
     step = engine.step
 
@@ -85,19 +86,19 @@ def leaky(weights: str) -> Engine:
 
 
 def serve(spec: EngineSpec, port: int) -> None:
-    """The service around an engine; target of a process."""
+    """Run the service around an engine; the target of a process."""
     settings = Settings(port=port, log_level="warning")
     Server(create_app(settings, ProcessClient(spec, ClientConfig(queue_s=120.0))), settings).run()
 
 
 async def caller(http: httpx.AsyncClient, watch: Watch, number: int, until: float) -> None:
-    """One request after the other, each in a mood of its own."""
+    """Send one request after the other: wait for the answer, disconnect, or set a short deadline."""
     chance = random.Random(number)
     while time.monotonic() < until:
-        mood = chance.choice(["patient", "patient", "hangs up", "late"])
-        request = _request(chance) | ({"deadline_s": 0.3} if mood == "late" else {})
+        behaviour = chance.choice(["patient", "patient", "hangs up", "late"])
+        request = _request(chance) | ({"deadline_s": 0.3} if behaviour == "late" else {})
         try:
-            watch.ends[await (_hang_up if mood == "hangs up" else _wait)(http, request, mood, chance)] += 1
+            watch.ends[await (_hang_up if behaviour == "hangs up" else _wait)(http, request, behaviour, chance)] += 1
         except httpx.HTTPError as error:
             watch.ends[f"WRONG {type(error).__name__}"] += 1
 
@@ -108,12 +109,12 @@ def _request(chance: random.Random) -> dict[str, Any]:
     return {"n_molecules": len(sizes), "n_atoms": sizes, "seed": chance.randrange(10**6), "tolerance": tolerance}
 
 
-async def _wait(http: httpx.AsyncClient, request: dict[str, Any], mood: str, _: random.Random) -> str:
+async def _wait(http: httpx.AsyncClient, request: dict[str, Any], behaviour: str, _: random.Random) -> str:
     answer = await http.post("/sample", json=request)
     if answer.status_code in (429, 503):
         await asyncio.sleep(0.5)
         return "refused"
-    if mood == "late":
+    if behaviour == "late":
         return "late"
     found = sorted(molecule["index"] for molecule in answer.json().get("molecules", []))
     right = answer.status_code == 200 and found == list(range(request["n_molecules"]))
@@ -130,7 +131,7 @@ async def _hang_up(http: httpx.AsyncClient, request: dict[str, Any], _: str, cha
 
 
 async def killed(url: str, watch: Watch, number: int, until: float) -> None:
-    """Processes that stream, one after the other, each killed at a random moment."""
+    """Start processes that stream, one after the other, and kill each at a random time."""
     chance = random.Random(1000 + number)
     while time.monotonic() < until:
         command = [sys.executable, "-m", "benchmarks.soak", "--stream", url, "--seed", str(chance.randrange(10**6))]
@@ -144,7 +145,7 @@ async def killed(url: str, watch: Watch, number: int, until: float) -> None:
 
 
 def stream(url: str, seed: int) -> None:
-    """Ask, and read what comes, for ever: for `killed`."""
+    """Send requests and read the answers until the process is killed."""
     chance, headers = random.Random(seed), {"Accept": "application/x-ndjson"}
     with httpx.Client(base_url=url, timeout=120) as http:
         while True:
@@ -155,7 +156,7 @@ def stream(url: str, seed: int) -> None:
 
 
 async def soak(spec: EngineSpec, minutes: float) -> Watch:
-    """Traffic for so long, then what was seen."""
+    """Run the callers for some minutes and return the record."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -188,7 +189,7 @@ async def _ready(http: httpx.AsyncClient) -> bool:
 
 
 async def _busy(http: httpx.AsyncClient) -> bool:
-    """Whether anything still runs some seconds after the last caller has gone."""
+    """Return True if requests still run ten seconds after the last caller has ended."""
     for _ in range(100):
         lines = (await http.get("/metrics")).text.splitlines()
         if not any(line.startswith("enflow_engine_requests{") and float(line.split()[1]) for line in lines):
@@ -221,7 +222,7 @@ def main() -> None:
     if arguments.stream:
         stream(arguments.stream, arguments.seed)
     weights = {"weights": str(BUNDLED_WEIGHTS)}
-    honest = EngineSpec("enflow.service.engine.core:from_weights", {**weights, "device": "cpu", "threads": 1})
+    honest = EngineSpec("enflow.service.engine.loading:from_weights", {**weights, "device": "cpu", "threads": 1})
     leaking, minutes = EngineSpec("benchmarks.soak:leaky", weights), arguments.minutes
     seen = {
         "engine": asyncio.run(soak(honest, minutes)),

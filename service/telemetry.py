@@ -100,6 +100,7 @@ _COUNTERS = {
     "row_steps": "Steps of molecules: over enflow_engine_steps the mean batch",
     "nfe": "Evaluations of the velocity, per molecule",
     "step_seconds": "Time in steps",
+    "memory_errors": "Steps that did not fit into memory",
     "restarts": "Restarts of the engine's process",
 }
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from enflow.service.protocol.requests import EngineDecodeRequest, EngineRequest, EngineSampleRequest
 
@@ -34,6 +35,17 @@ class Portion:
         """The indices without an answer."""
         first = self.request.first_index
         return [index for index in range(first, first + len(self.request)) if index not in self.answered]
+
+    def halves(self) -> "tuple[Portion, Portion]":
+        """Return two portions with half of the samples each."""
+        middle = len(self.request) // 2
+        first, second = part(self.request, slice(0, middle)), part(self.request, slice(middle, len(self.request)))
+        return Portion(first, set(self.answered)), Portion(second, set(self.answered))
+
+    def merge(self, half: Self) -> None:
+        """Take over the answers and the evaluations of a half."""
+        self.answered |= half.answered
+        self.nfe += half.nfe
 
 
 def split(request: EngineRequest, replicas: int) -> Iterator[EngineRequest]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from enflow.service.client.admission import AdmissionController
 from enflow.service.client.config import ClientConfig, EngineSpec
+from enflow.service.client.crash_isolation import CrashIsolation
 from enflow.service.client.request_tracker import Delivery, RequestTracker
 from enflow.service.client.worker_handle import WorkerHandle, WorkerRunner, start_process
 from enflow.service.engine.process import (
@@ -25,19 +26,25 @@ from enflow.service.engine.process import (
     Heartbeat,
     Ready,
     RowsSaved,
+    StepBegins,
+    StepFailed,
     Stop,
     WorkerCommand,
     WorkerReport,
 )
-from enflow.service.protocol.events import Event, Reason
+from enflow.service.protocol.events import Done, Event, Failed, Reason
 from enflow.service.protocol.requests import EngineRequest
-from enflow.service.protocol.status import Health, Overloaded, Snapshot, Stats, Unavailable
+from enflow.service.protocol.status import Health, Overloaded, SampleKey, Snapshot, Stats, Unavailable
 from enflow.service.settings import Settings
+from enflow.service.telemetry import log
 
 POLL_S = 0.1
 """Seconds between two checks of the deadlines and of the worker."""
 
-COUNTERS = ("steps", "row_steps", "nfe", "step_seconds")
+MAX_CAUSES = 20
+"""Samples in a row that end the worker, without another answer between them; then the circuit breaker opens."""
+
+COUNTERS = ("steps", "row_steps", "nfe", "step_seconds", "memory_errors")
 """Counters that every worker begins at zero."""
 
 
@@ -53,12 +60,12 @@ class ProcessClient:
 
     def __init__(self, spec: EngineSpec, config: ClientConfig | None = None) -> None:
         self._spec, self._config = spec, config or ClientConfig()
-        self._tracker = RequestTracker()
+        self._tracker, self._isolation = RequestTracker(), CrashIsolation()
         self._admission = AdmissionController(self._config.queue_s, self._config.client_share)
         self._worker: WorkerHandle | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._worker_stats, self._earlier_stats = Stats(), Stats()
-        self._crashes, self._restarts = 0, 0
+        self._crashes, self._causes, self._restarts = 0, 0, 0
         self._breaker_until, self._last_error = 0.0, ""
         self._draining = False
 
@@ -171,16 +178,26 @@ class ProcessClient:
                 worker.last_check = worker.last_report - check_age
             case RowsSaved(rows):
                 self._tracker.save_rows(rows)
-            case Crashed(error):
-                worker.error = error
+            case StepBegins(rows):
+                worker.rows = rows
+            case StepFailed(rows, trace):
+                log.error("step failed", samples=sorted({key[:2] for key in rows}), traceback=trace)
+            case Crashed(error, trace):
+                worker.error, worker.trace = error, trace
 
     def _deliver(self, event: Event) -> None:
         match self._tracker.deliver(event):
             case Delivery.ANSWER:
-                self._admission.sample_finished(event.id)
-                self._crashes = 0
+                self._on_answer(event)
             case Delivery.END:
                 self._admission.release(event.id)
+
+    def _on_answer(self, event: Event) -> None:
+        assert not isinstance(event, Done), "Done answers no sample"
+        self._admission.sample_finished(event.id)
+        self._isolation.discard((event.id, event.index))
+        if not (isinstance(event, Failed) and event.reason == Reason.CRASH):
+            self._crashes = self._causes = 0
 
     # Supervision
 
@@ -195,20 +212,30 @@ class ProcessClient:
             on_exit=lambda worker: call(self._on_exit, worker),
         )
         if self._tracker.unfinished:
-            self._worker.send(self._tracker.snapshot())
+            self._worker.send(self._tracker.snapshot(self._isolation.groups))
 
     def _on_exit(self, worker: WorkerHandle) -> None:
         if worker is not self._worker:
             return
         self._detach_worker()
         worker.runner.kill()
+        suspects = self._tracker.missing(worker.rows)
+        log.error("worker ended", reason=worker.error, traceback=worker.trace, samples=sorted(suspects))
         self._last_error = worker.error
-        self._crashes += 1
         self._restarts += 1
+        self._attribute_crash(suspects)
         if self._crashes < self._config.max_crashes:
             self._start_worker()
         else:
             self._open_breaker()
+
+    def _attribute_crash(self, suspects: set[SampleKey]) -> None:
+        if cause := self._isolation.crash(suspects):
+            self._deliver(Failed(*cause, Reason.CRASH, f"the molecule ends the engine's process: {self._last_error}"))
+            self._causes += 1
+            self._crashes = self._config.max_crashes if self._causes >= MAX_CAUSES else 0
+        elif len(suspects) <= 1:  # a crash with more suspects only divides them, and says nothing about the engine
+            self._crashes += 1
 
     def _open_breaker(self) -> None:
         self._breaker_until = time.monotonic() + self._config.breaker_s
@@ -264,4 +291,4 @@ def _sum(stats: Stats, other: Stats) -> Stats:
 def engine_client(settings: Settings, config: ClientConfig | None = None, weights: Path | None = None) -> ProcessClient:
     """Return the client of an engine with these settings; `weights` replaces the first model's folder."""
     arguments = {"weights": str(weights or settings.weights), "device": settings.device, "threads": settings.threads}
-    return ProcessClient(EngineSpec("enflow.service.engine.core:from_weights", arguments), config)
+    return ProcessClient(EngineSpec("enflow.service.engine.loading:from_weights", arguments), config)

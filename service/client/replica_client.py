@@ -16,12 +16,13 @@ from enflow.service.client.admission import AdmissionController
 from enflow.service.client.portions import Portion, split
 from enflow.service.client.replica_pool import ReplicaLost, ReplicaPool, ReplicaStatus
 from enflow.service.client.request_tracker import Delivery, RequestTracker
-from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled
+from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason
 from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import Health, Overloaded, Stats, Unavailable
 
-MAX_LOSSES = 5
-"""Replicas in a row that a portion may lose without an answer; after that the portion counts as the cause."""
+SPLIT_LOSSES, MAX_LOSSES = 2, 5
+"""Replicas that are lost in a row with one portion, without an answer: after the first number the portion is halved, to
+find the sample that ends them; after the second number a portion of one sample fails."""
 
 REFUSAL_LIMIT_S = 120.0
 """Seconds that a portion waits while every replica refuses it; longer than the replacement of a replica takes."""
@@ -31,7 +32,7 @@ POLL_S, STALE_S = 1.0, 45.0
 to half a minute to notice that a machine has failed."""
 
 GAUGES = ("waiting", "running", "slots", "memory_bytes")
-COUNTERS = ("steps", "row_steps", "nfe", "step_seconds", "restarts")
+COUNTERS = ("steps", "row_steps", "nfe", "step_seconds", "memory_errors", "restarts")
 
 
 class ReplicaClient:
@@ -174,12 +175,19 @@ class ReplicaClient:
                 accepted = time.monotonic()
             except Unavailable as refusal:  # a refusal is not a loss
                 error = str(refusal)
-            if portion.losses == MAX_LOSSES:
+            if portion.losses == SPLIT_LOSSES and len(portion.request) > 1:
+                await self._run_halves(request_id, portion)
+            elif portion.losses == MAX_LOSSES:
                 self._fail_portion(request_id, portion, f"{MAX_LOSSES} replicas were lost: {error}")
             elif time.monotonic() - accepted > REFUSAL_LIMIT_S:
                 self._fail_portion(request_id, portion, f"no replica accepted it for {REFUSAL_LIMIT_S:g} s: {error}")
             elif portion.missing:
                 await asyncio.sleep(0.1 * 2**portion.losses)
+
+    async def _run_halves(self, request_id: str, portion: Portion) -> None:
+        for half in portion.halves():
+            await self._run_portion(request_id, half)
+            portion.merge(half)
 
     def _fail_portion(self, request_id: str, portion: Portion, detail: str) -> None:
         for index in portion.missing:
@@ -212,7 +220,7 @@ class ReplicaClient:
             portion.queue_ms = portion.queue_ms or event.queue_ms
             portion.nfe += event.nfe
             return
-        self._deliver(_with_id(event, request_id))
+        self._deliver(replace(event, id=request_id))
         if not isinstance(event, Progress):
             portion.answered.add(event.index)
 
@@ -252,12 +260,6 @@ class ReplicaClient:
             await asyncio.sleep(POLL_S / 10)
             for request_id in self._tracker.expired(time.time()):
                 self._fail(request_id, Reason.DEADLINE, "the deadline passed before the molecule was finished")
-
-
-def _with_id(event: Event, request_id: str) -> Event:
-    if isinstance(event, Sampled) and event.likelihood:
-        return replace(event, id=request_id, likelihood=replace(event.likelihood, id=request_id))
-    return replace(event, id=request_id)
 
 
 async def _flatten(bundles: AsyncIterator[Sequence[Event]]) -> AsyncIterator[Event]:

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason
 from enflow.service.protocol.requests import EngineRequest
-from enflow.service.protocol.status import RowKey, SavedRow, Snapshot
+from enflow.service.protocol.status import RowKey, SampleKey, SavedRow, Snapshot
 
 
 class Delivery(Enum):
@@ -81,18 +81,25 @@ class RequestTracker:
         self._count_answer(tracked, event)
         return Delivery.ANSWER
 
+    def missing(self, rows: Iterable[RowKey]) -> set[SampleKey]:
+        """Return the samples of these rows that have no answer."""
+        unfinished = {tracked.request.id: tracked.answered for tracked in self.unfinished}
+        return {key[:2] for key in rows if key[0] in unfinished and key[1] not in unfinished[key[0]]}
+
     def save_rows(self, rows: Mapping[RowKey, SavedRow]) -> None:
         """Keep the states of the running rows, for a restart."""
         self._rows = rows
 
-    def snapshot(self) -> Snapshot:
-        """Return the state from which a new engine continues."""
+    def snapshot(self, isolation: Mapping[SampleKey, int]) -> Snapshot:
+        """Return the state from which a new engine continues; samples of different groups will share no step."""
         unfinished = self.unfinished
         for tracked in unfinished:
             tracked.restarted = True
         missing = {tracked.request.id: set(tracked.missing) for tracked in unfinished}
         rows = {key: row for key, row in self._rows.items() if key[1] in missing.get(key[0], ())}
-        return Snapshot(tuple((tracked.request, frozenset(tracked.answered)) for tracked in unfinished), rows)
+        return Snapshot(
+            tuple((tracked.request, frozenset(tracked.answered)) for tracked in unfinished), rows, isolation
+        )
 
     def fail(self, request_id: str, reason: Reason, detail: str) -> bool:
         """Fail the missing samples of a request and close it; return False if it was closed before."""

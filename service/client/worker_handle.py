@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -12,9 +12,14 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast
 
 from enflow.service.engine.process import WorkerCommand, WorkerReport, serve
+from enflow.service.protocol.status import RowKey
 
 if TYPE_CHECKING:  # the client need not load torch
     from enflow.service.engine.core import Engine
+
+
+EXIT_S = 1.0
+"""Seconds that a worker may take to end after it has closed its pipe."""
 
 
 class WorkerRunner(Protocol):
@@ -25,6 +30,10 @@ class WorkerRunner(Protocol):
 
     def join(self, timeout: float) -> None:
         """Wait until the worker has ended, at most `timeout` seconds."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code; -n after signal n; None = not known."""
 
 
 class WorkerHandle:
@@ -39,7 +48,9 @@ class WorkerHandle:
         last_report: monotonic seconds of the last report, or of the start.
         last_check: monotonic seconds of the last check of the known answer.
         ready: the engine is loaded.
+        rows: the rows on which the device works.
         error: why the worker ended.
+        trace: the traceback of the exception that ended it.
     """
 
     def __init__(
@@ -54,7 +65,8 @@ class WorkerHandle:
         self._on_report, self._on_exit = on_report, on_exit
         self.last_report = self.last_check = time.monotonic()
         self.ready = False
-        self.error = "the worker ended"
+        self.rows: Sequence[RowKey] = ()
+        self.error = self.trace = ""
         for target in (self._read, self._write):
             threading.Thread(target=target, name=f"enflow-{target.__name__}", daemon=True).start()
 
@@ -72,6 +84,8 @@ class WorkerHandle:
             with suppress(EOFError, OSError):
                 while True:
                     self._on_report(self, self._connection.recv())
+            self.runner.join(EXIT_S)
+            self.error = self.error or _exit_reason(self.runner.exitcode)
             self._on_exit(self)
         self.close()
         self._connection.close()
@@ -80,6 +94,14 @@ class WorkerHandle:
         with suppress(OSError):
             while (command := self._commands.get()) is not None:
                 self._connection.send(command)
+
+
+def _exit_reason(code: int | None) -> str:
+    if code is None:
+        return "the worker ended"
+    if code < 0:
+        return f"the worker was ended by {signal.Signals(-code).name}"
+    return f"the worker ended with exit code {code}"
 
 
 def start_process(context: BaseContext, connection: Connection, factory: "Callable[[], Engine]") -> WorkerRunner:

@@ -56,3 +56,8 @@ class EngineConfig:
     def up_to(self, max_atoms: int) -> Self:
         """Return the configuration with size classes that end at the largest molecule of a model."""
         return replace(self, sizes=(*(size for size in self.sizes if size < max_atoms), max_atoms))
+
+    @property
+    def middle_size(self) -> int:
+        """The middle size class."""
+        return self.sizes[len(self.sizes) // 2]

@@ -7,20 +7,19 @@ trajectories. Rows join and leave the batch between two steps.
 
 import math
 import time
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 import torch
 
-from enflow.model.checkpoint import load_any
 from enflow.model.errors import ModelError
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.dopri5 import SolverState, Status
 from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cost_model import BatchBudget, CostTable
-from enflow.service.engine.failures import attempt
-from enflow.service.engine.flow_adapter import FinishedRow, FlowAdapter
+from enflow.service.engine.failures import EngineObserver, NoObserver, attempt
+from enflow.service.engine.flow_adapter import FlowAdapter
 from enflow.service.engine.likelihood import DivergenceState, evaluate
 from enflow.service.engine.requests import MoleculeState, RequestState, RequestTable, RowState, new_rows
 from enflow.service.engine.runner import ModelRunner
@@ -28,7 +27,9 @@ from enflow.service.engine.scheduler import Scheduler
 from enflow.service.engine.slots import InFlightStep, RowStart
 from enflow.service.protocol.events import Encoded, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import EngineEncodeRequest, EngineRequest
-from enflow.service.protocol.status import Snapshot, Stats
+from enflow.service.protocol.status import SampleKey, Snapshot, Stats
+
+NO_ISOLATION: Mapping[SampleKey, int] = MappingProxyType({})
 
 
 class Engine:
@@ -49,18 +50,30 @@ class Engine:
         costs = CostTable.profile(self._adapter.evaluate, sizes, lambda size: max(1, pairs // size**2))
         self._budget = BatchBudget(pairs, self._adapter.n_features, costs)
         self._runner = ModelRunner(self._adapter, self._config)
-        self._scheduler = _scheduler(self._config, self._budget)
+        credit = self._config.initial_credit * self._budget.cost(BatchKey("sample", "path", self._config.middle_size))
+        self._scheduler: Scheduler[RowState] = Scheduler(
+            LANES, self._budget.max_rows, self._config.slots, credit, self._budget.short_step_rows
+        )
         self._requests = RequestTable()
         self._clock = clock
+        self.observer: EngineObserver = NoObserver()
 
-    def add(self, request: EngineRequest, answered: Collection[int] = ()) -> None:
+    def add(
+        self, request: EngineRequest, answered: Collection[int] = (), isolation: Mapping[SampleKey, int] = NO_ISOLATION
+    ) -> None:
         """Add a request without the samples that are answered already.
+
+        Args:
+            request: the request.
+            answered: the indices of the answered samples.
+            isolation: samples of different groups share no step.
 
         Raises:
             ValueError: a request with this id was added before.
         """
         request_state = self._requests.add(request, answered)
         for molecule in list(request_state.molecules.values()):
+            molecule.isolation = isolation.get((request.id, molecule.index), 0)
             self._admit(request_state, molecule)
         self._requests.close_if_done(request_state)
 
@@ -112,7 +125,7 @@ class Engine:
     def restore(self, snapshot: Snapshot) -> None:
         """Add the requests of a snapshot and continue from the saved rows."""
         for request, answered in snapshot.requests:
-            self.add(request, answered)
+            self.add(request, answered, snapshot.isolation)
         for row in self._scheduler.rows() if snapshot.rows else ():
             row.saved = snapshot.rows.get(row.key, row.saved)
 
@@ -141,7 +154,7 @@ class Engine:
             self._fail(request_state, molecule, Reason.STRUCTURE, str(error))
             return
         lane, scoring = request_state.lane, request_state.scoring
-        draws = scoring.draws if scoring and lane == "likelihood" else 1
+        draws = scoring.draws if scoring else 1
         self._add_rows(request_state, molecule, BatchKey(lane, self._adapter.kind(request_state, lane), size), draws)
 
     def _add_rows(self, request_state: RequestState, molecule: MoleculeState, key: BatchKey, draws: int) -> None:
@@ -155,14 +168,21 @@ class Engine:
         for row in batch:
             row.request_state.started = row.request_state.started or time.perf_counter()
         submit = self._submit if batch and batch[0].batch_key.moves else self._integrate
+        self.observer.step_begins([row.key for row in [*self._runner.rows_in_flight(), *batch]])
         while batch and (failure := attempt(submit, batch)):
             # The tensors of the failed attempt are free only here, outside the except block.
+            self.observer.step_failed([row.key for row in batch], failure.trace)
             if failure.reason == Reason.MEMORY:
-                self._budget.halve()
-                self._runner.free_memory()
+                self._free_memory()
             if len(batch) == 1:
                 self._fail(batch[0].request_state, batch[0].molecule, failure.reason, failure.detail)
             batch = [row for row in batch[: len(batch) // 2] if row.state != "finished"]
+        self._budget.record_success()
+
+    def _free_memory(self) -> None:
+        self._requests.stats.memory_errors += 1
+        self._budget.halve()
+        self._runner.free_memory()
 
     def _submit(self, batch: list[RowState]) -> None:
         new = [row for row in batch if row.slot is None and row.saved is None]
@@ -222,19 +242,9 @@ class Engine:
                 encoded = Encoded(row.request_id, row.index, end.latent, row.molecule.nfe, "success")
                 self._answer(row.request_state, row.molecule, encoded)
             else:
-                self._sampled(row, end)
-
-    def _sampled(self, row: RowState, end: FinishedRow) -> None:
-        molecule, scoring = row.molecule, row.request_state.scoring
-        frames = tuple(row.frames)
-        numbers, positions = end.structure
-        molecule.sampled = Sampled(row.request_id, row.index, numbers, positions, molecule.nfe, "success", frames)
-        if scoring is None:
-            self._answer(row.request_state, molecule, molecule.sampled)
-        else:
-            self._scheduler.finish(row)
-            kind = self._adapter.kind(row.request_state, "likelihood")
-            self._add_rows(row.request_state, molecule, BatchKey("likelihood", kind, row.batch_key.size), scoring.draws)
+                frames, nfe = tuple(row.frames), row.molecule.nfe
+                sampled = Sampled(row.request_id, row.index, *end.structure, nfe, "success", frames)
+                self._answer(row.request_state, row.molecule, sampled)
 
     def _measure(self, row: RowState, score: DivergenceState) -> None:
         key = BatchKey("likelihood", "hutchinson" if score.probes else "exact", row.batch_key.size)
@@ -262,11 +272,7 @@ class Engine:
         if not math.isfinite(scored.nll):
             self._fail(row.request_state, molecule, Reason.NON_FINITE, f"the likelihood is {scored.nll}")
         else:
-            self._answer(
-                row.request_state,
-                molecule,
-                replace(molecule.sampled, likelihood=scored) if molecule.sampled else scored,
-            )
+            self._answer(row.request_state, molecule, scored)
 
     # Finish
 
@@ -280,9 +286,7 @@ class Engine:
         self._requests.answer(request_state, molecule, event)
 
     def _fail(self, request_state: RequestState, molecule: MoleculeState, reason: Reason, detail: str) -> None:
-        # A finished molecule that could not be scored is an answer.
-        failed = Failed(request_state.request.id, molecule.index, reason, detail)
-        self._answer(request_state, molecule, molecule.sampled or failed)
+        self._answer(request_state, molecule, Failed(request_state.request.id, molecule.index, reason, detail))
 
     def _fail_request(self, request_id: str, reason: Reason, detail: str) -> None:
         if request_state := self._requests.get(request_id):
@@ -292,26 +296,3 @@ class Engine:
     def _fail_expired(self) -> None:
         for request_id in self._scheduler.expired(self._clock()):
             self._fail_request(request_id, Reason.DEADLINE, "the deadline passed before the molecule was finished")
-
-
-def from_weights(weights: str, device: str = "auto", threads: int | None = None) -> Engine:
-    """Return an engine with the weights of a folder.
-
-    Args:
-        weights: the folder.
-        device: "cpu", "cuda", or "auto" for the GPU if there is one.
-        threads: threads of torch; None = torch chooses.
-
-    Raises:
-        WeightsError: the weights are missing or damaged.
-    """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return Engine(load_any(weights, device=name))
-
-
-def _scheduler(config: EngineConfig, budget: BatchBudget) -> Scheduler[RowState]:
-    middle = BatchKey("sample", "path", config.sizes[len(config.sizes) // 2])
-    credit = config.initial_credit * budget.cost(middle)
-    return Scheduler(LANES, budget.max_rows, config.slots, credit, budget.short_step_rows)

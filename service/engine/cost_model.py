@@ -20,6 +20,9 @@ Measured: 78 evaluations for 141 directions; 2.5 to 4.7 for a probe."""
 QUADRATURE_NODES = 7
 """Nodes of one Gauss-Kronrod stretch of the likelihood's quadrature (`model.flow.ode.quadrature`)."""
 
+GROW_AFTER = 200
+"""Steps without an out-of-memory error after which a halved budget is doubled; twice as many before the next time."""
+
 SHORT_STEP_OVERHEAD = 1 / 4
 """The largest part of a short step that may be spent on launching it."""
 
@@ -94,9 +97,20 @@ class BatchBudget:
     n_features: int
     costs: CostTable
 
+    def __post_init__(self) -> None:
+        self._full_pairs, self._steps, self._grow_after = self.pairs, 0, GROW_AFTER
+
     def halve(self) -> None:
         """Halve the budget, after a step that did not fit into memory."""
         self.pairs = max(1, self.pairs // 2)
+        self._steps = 0
+
+    def record_success(self) -> None:
+        """Record a step that did fit; after enough of them double a budget that was halved."""
+        self._steps += 1
+        if self.pairs < self._full_pairs and self._steps >= self._grow_after:
+            self.pairs = min(2 * self.pairs, self._full_pairs)
+            self._steps, self._grow_after = 0, 2 * self._grow_after
 
     def max_rows(self, key: BatchKey) -> int:
         """Return the largest number of rows in a step."""

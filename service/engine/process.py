@@ -1,7 +1,8 @@
 """The worker process: an engine behind a pipe."""
 
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -63,10 +64,26 @@ class Crashed:
     """The engine raised an exception; the worker ends."""
 
     error: str
+    trace: str
+
+
+@dataclass(frozen=True)
+class StepBegins:
+    """The rows on which the device works from now on."""
+
+    rows: tuple[RowKey, ...]
+
+
+@dataclass(frozen=True)
+class StepFailed:
+    """The rows and the traceback of a step that raised an exception."""
+
+    rows: tuple[RowKey, ...]
+    trace: str
 
 
 WorkerCommand = Snapshot | Abort | Stop
-WorkerReport = Ready | Events | Heartbeat | RowsSaved | Crashed
+WorkerReport = Ready | Events | Heartbeat | RowsSaved | Crashed | StepBegins | StepFailed
 
 
 def serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
@@ -76,7 +93,7 @@ def serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the client has ended, and nobody waits for an answer
     except Exception as error:
-        connection.send(Crashed(f"{type(error).__name__}: {error}"))
+        connection.send(Crashed(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))))
         raise
     finally:
         connection.close()
@@ -86,6 +103,8 @@ class _WorkerLoop:
     def __init__(self, connection: Connection, engine: "Engine") -> None:
         self._connection, self._engine = connection, engine
         self._last_check = self._last_heartbeat = self._last_snapshot = time.monotonic()
+        self._rows: tuple[RowKey, ...] = ()
+        engine.observer = self
 
     def run(self) -> None:
         self._check()
@@ -95,6 +114,16 @@ class _WorkerLoop:
                 self._connection.send(Events(tuple(events)))
             self._report(time.monotonic())
         self._engine.close()
+
+    def step_begins(self, rows: Sequence[RowKey]) -> None:
+        """Report the rows of a step, unless the step before had the same rows."""
+        if self._rows != (rows := tuple(rows)):
+            self._rows = rows
+            self._connection.send(StepBegins(rows))
+
+    def step_failed(self, rows: Sequence[RowKey], trace: str) -> None:
+        """Report a step that raised an exception."""
+        self._connection.send(StepFailed(tuple(rows), trace))
 
     def _handle_commands(self) -> bool:
         """Handle all commands in the pipe; return False after `Stop`. An idle loop waits here for a command."""

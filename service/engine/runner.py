@@ -73,6 +73,10 @@ class ModelRunner:
         while len(self._in_flight) > (0 if everything else self._lag):
             yield self._in_flight.popleft()
 
+    def rows_in_flight(self) -> list[RowState]:
+        """Return the rows of all steps in flight."""
+        return [row for rows, _ in self._in_flight for row in rows]
+
     def free_memory(self) -> None:
         """Give up memory that can be allocated again: captured graphs, and torch's cache on a GPU."""
         for graphs in self._graphs:

@@ -44,6 +44,7 @@ class Row:
         batch_key: rows with equal keys may share a step.
         cost: the cost of the row's next step, in any unit that all rows share.
         draw: the number of the draw of a likelihood, from 0.
+        isolation: rows with different numbers share no step.
         state: "running" from the first step on.
     """
 
@@ -53,6 +54,7 @@ class Row:
     batch_key: Key
     cost: float
     draw: int = 0
+    isolation: int = 0
     state: Literal["waiting", "running", "finished"] = "waiting"
 
     @property
@@ -60,13 +62,18 @@ class Row:
         """The identity of the row: request, index, draw."""
         return self.request_id, self.index, self.draw
 
+    @property
+    def step_key(self) -> Key:
+        """Rows with equal keys may share a step."""
+        return self.batch_key, self.isolation
+
 
 R = TypeVar("R", bound=Row)
 
 
 @dataclass
 class _RequestQueue(Generic[R]):
-    """The rows of one request in one lane, by batch key, in the order of their arrival.
+    """The rows of one request in one lane, by step key, in the order of their arrival.
 
     Attributes:
         arrival: the number of the request in the order of arrival; it decides between equal start tags.
@@ -194,21 +201,13 @@ class Scheduler(Generic[R]):
             del self._entries[row.request_id]
         return not entry.rows
 
-    def abort(self, request_id: str) -> list[R]:
-        """Remove and return all rows of a request; an empty list if the request has none."""
-        rows = self.rows(request_id)
-        for row in rows:
-            self.finish(row)
-        return rows
-
     def expired(self, now: float) -> list[str]:
         """Return the requests whose deadline has passed."""
         return [name for name, entry in self._entries.items() if entry.deadline is not None and entry.deadline <= now]
 
-    def rows(self, request_id: str | None = None) -> list[R]:
-        """Return all rows that are not finished, or only the rows of one request."""
-        entries = self._entries.values() if request_id is None else filter(None, [self._entries.get(request_id)])
-        return [row for entry in entries for row in entry.rows.values()]
+    def rows(self) -> list[R]:
+        """Return all rows that are not finished."""
+        return [row for entry in self._entries.values() for row in entry.rows.values()]
 
     @property
     def running(self) -> int:
@@ -226,12 +225,12 @@ class Scheduler(Generic[R]):
         return len(self._entries)
 
     def _choose(self, lane: _LaneQueue[R], first: R) -> list[R]:
-        key, queues = first.batch_key, list(lane.requests.values())
-        limit = SHORT_REQUEST * self._short_step_rows(key)
+        key, queues = first.step_key, list(lane.requests.values())
+        max_rows, short_step_rows = self._max_rows(first.batch_key), self._short_step_rows(first.batch_key)
+        limit = SHORT_REQUEST * short_step_rows
         short = [queue for queue in queues if queue.is_new_and_short(limit)] if len(queues) > 1 else []
-        free = _FreeSlots(self._slots - self._running.get((first.lane, key), 0))
-        max_rows = self._max_rows(key)
-        rows = _fair_share(queues, key, self._short_step_rows(key) if short else max_rows, free)
+        free = _FreeSlots(self._slots - self._running.get((first.lane, first.batch_key), 0))
+        rows = _fair_share(queues, key, short_step_rows if short else max_rows, free)
         # All rows of short requests take part, also beyond the rows of a short step.
         others = (row for queue in short for row in queue.rows.get(key, {}).values() if row not in rows)
         return rows + [row for row in islice(others, max(0, max_rows - len(rows))) if free.take(row)]
@@ -247,7 +246,7 @@ class Scheduler(Generic[R]):
             lane.start_tag = max(lane.start_tag, self._virtual_time)
         if row.request_id not in lane.requests:
             lane.requests[row.request_id] = self._queue(row, lane)
-        lane.requests[row.request_id].rows.setdefault(row.batch_key, {})[row.key] = row
+        lane.requests[row.request_id].rows.setdefault(row.step_key, {})[row.key] = row
 
     def _queue(self, row: R, lane: _LaneQueue[R]) -> _RequestQueue[R]:
         self._arrivals += 1
@@ -262,9 +261,9 @@ class Scheduler(Generic[R]):
             self._running[row.lane, row.batch_key] -= 1
         requests = self._lanes[row.lane].requests
         queue = requests[row.request_id]
-        del queue.rows[row.batch_key][row.key]
-        if not queue.rows[row.batch_key]:
-            del queue.rows[row.batch_key]
+        del queue.rows[row.step_key][row.key]
+        if not queue.rows[row.step_key]:
+            del queue.rows[row.step_key]
         if not queue.rows:
             del requests[row.request_id]
 

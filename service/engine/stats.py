@@ -26,6 +26,7 @@ class StatsCounter:
     row_steps: int = 0
     nfe: int = 0
     step_seconds: float = 0.0
+    memory_errors: int = 0
     finished: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     _recent: float = 0.0
@@ -79,6 +80,7 @@ class StatsCounter:
             row_steps=self.row_steps,
             nfe=self.nfe,
             step_seconds=self.step_seconds,
+            memory_errors=self.memory_errors,
             finished=dict(self.finished),
             failed=dict(self.failed),
         )

@@ -57,7 +57,6 @@ class Sampled:
     nfe: int
     status: str
     frames: tuple[Frame, ...] = ()
-    likelihood: Scored | None = None
 
     @property
     def n_atoms(self) -> int:
@@ -98,6 +97,7 @@ class Reason(StrEnum):
     STRUCTURE = "structure"
     MEMORY = "memory"
     ENGINE = "engine"
+    CRASH = "crash"
 
 
 @dataclass(frozen=True)

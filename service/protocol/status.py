@@ -11,6 +11,9 @@ from enflow.model.errors import EnflowError
 from enflow.service.protocol.events import Frame
 from enflow.service.protocol.requests import EngineRequest
 
+SampleKey = tuple[str, int]
+"""The identity of a sample: request, index."""
+
 RowKey = tuple[str, int, int]
 """The identity of a row: request, index, draw."""
 
@@ -27,11 +30,13 @@ class SavedRow:
 class Snapshot:
     """The state from which an engine can continue: requests with the indices already answered, and unfinished rows.
 
-    A row without a saved state starts again from its seed. Both lead to the same molecule.
+    A row without a saved state starts again from its seed. Both lead to the same molecule. Samples of different
+    isolation groups share no step.
     """
 
     requests: tuple[tuple[EngineRequest, frozenset[int]], ...] = ()
     rows: Mapping[RowKey, SavedRow] = field(default_factory=dict)
+    isolation: Mapping[SampleKey, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Stats:
         queue_units, queue_limit: cost in the queue and its limit, in pairs of atoms times evaluations.
         queue_seconds: the time that the queue will take.
         finished, failed: samples, by kind of answer and by reason.
+        memory_errors: steps that did not fit into memory.
         restarts: workers that were replaced.
     """
 
@@ -61,6 +67,7 @@ class Stats:
     row_steps: int = 0
     nfe: int = 0
     step_seconds: float = 0.0
+    memory_errors: int = 0
     finished: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     restarts: int = 0

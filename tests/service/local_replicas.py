@@ -39,6 +39,8 @@ class ThreadRunner:
         """Wait until the thread has ended."""
         self._thread.join(timeout)
 
+    exitcode = None
+
 
 class InProcessClient(ProcessClient):
     """A `ProcessClient` whose worker is a thread."""

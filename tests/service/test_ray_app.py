@@ -25,7 +25,7 @@ import yaml
 from enflow.model.checkpoint import load_particles
 from enflow.model.chem.elements import SYMBOLS
 from enflow.service.client.replica_pool import ReplicaStatus
-from enflow.service.engine.core import from_weights
+from enflow.service.engine.loading import from_weights
 from enflow.service.protocol.events import Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
 from tests.service.serving import tiny_formula_weights, tiny_particle_weights, tiny_weights
@@ -50,10 +50,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expected(weights: Path, count: int, seed: int, tolerance: float) -> dict[int, Sampled]:
-    """What one engine without Ray makes."""
-    work = EngineSampleRequest(id="a", seed=seed, n_atoms=(9,) * count, rtol=tolerance, atol=tolerance)
+    """Return the molecules of one engine without Ray."""
+    request = EngineSampleRequest(id="a", seed=seed, n_atoms=(9,) * count, rtol=tolerance, atol=tolerance)
     engine = from_weights(str(weights), "cpu", threads=1)
-    return {event.index: event for event in run(engine, work) if isinstance(event, Sampled)}
+    return {event.index: event for event in run(engine, request) if isinstance(event, Sampled)}
 
 
 def assert_same(molecules: list[dict[str, Any]], wanted: dict[int, Sampled]) -> None:
@@ -278,8 +278,8 @@ def test_the_command_serves_drains_and_leaves_no_process(weights: Path) -> None:
         assert_same(answers[0].json()["molecules"], expected(weights, 400, 8, 1e-7))
     finally:
         process.kill()
-        told = process.communicate()[1]
-    until(lambda: not marked("command"), f"no process is left {told[-500:]}", 60)
+        output = process.communicate()[1]
+    until(lambda: not marked("command"), f"no process is left {output[-500:]}", 60)
 
 
 def _ready(http: httpx.Client) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.lazy_client import LazyClient
@@ -293,6 +294,48 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
         await client.close()
 
     asyncio.run(asyncio.wait_for(talk(), 120))
+
+
+def test_a_molecule_that_ends_the_process_fails_alone() -> None:
+    request = sample("mixed", (5, 8, 13, 6, 11))
+    beside = sample("beside", (5, 6))
+
+    async def talk() -> tuple[list[Event], ...]:
+        client = Forked(EngineSpec("tests.stubs:engine", {"deadly": 13, "pause": 0.002}), ClientConfig(hang_s=60.0))
+        await client.start()
+        events = await asyncio.gather(answer(client, request), answer(client, beside))
+        after = await answer(client, sample("after", (5, 6)))
+        await client.close()
+        return (*events, after)
+
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as lines:
+        mixed, others, after = asyncio.run(asyncio.wait_for(talk(), 400))
+    failed = [event for event in mixed if isinstance(event, Failed)]
+    assert [(event.index, event.reason) for event in failed] == [(2, Reason.CRASH)]
+    assert "exit code 7" in failed[0].detail
+    wanted = {event.index: event for event in run(stubs.engine(), request) if isinstance(event, Sampled)}
+    assert_complete([event for event in mixed if event not in failed], {i: wanted[i] for i in (0, 1, 3, 4)})
+    assert_complete(others, expected(beside))
+    assert isinstance(after[-1], Done)
+    ends = [line for line in lines if line["event"] == "worker ended"]
+    assert all(line["reason"] == "the worker ended with exit code 7" for line in ends)
+    assert all(("mixed", 2) in line["samples"] for line in ends)
+
+
+def test_a_failed_step_is_logged_with_its_request_and_traceback() -> None:
+    async def talk() -> None:
+        client = InProcessClient(EngineSpec("tests.stubs:engine", {"poison": 13}), CONFIG)
+        await client.start()
+        await answer(client, sample("bad", (13,)))
+        await client.close()
+
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as lines:
+        asyncio.run(asyncio.wait_for(talk(), 120))
+    (line,) = [line for line in lines if line["event"] == "step failed"]
+    assert line["samples"] == [("bad", 0)]
+    assert "IndexError" in line["traceback"]
 
 
 def test_drain_refuses_new_work_and_finishes_what_runs() -> None:

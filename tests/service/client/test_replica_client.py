@@ -176,6 +176,19 @@ def test_what_kills_every_replica_fails_alone() -> None:
     assert_complete(sample("good", (5,)), good)
 
 
+def test_a_molecule_that_ends_every_replica_fails_alone_in_its_portion() -> None:
+    request = sample("mixed", (5, 6, 13, 7, 8))
+
+    async def talk(client: TwoReplicas) -> list[Event]:
+        client.pool.poison = 13
+        return await answer(client, request)
+
+    events = run_client(talk)
+    assert [event.index for event in events if isinstance(event, Failed)] == [2]
+    found = {event.index for event in events if isinstance(event, Sampled)}
+    assert found == {0, 1, 3, 4}
+
+
 def test_what_is_aborted_leaves_every_replica() -> None:
     async def talk(client: TwoReplicas) -> None:
         await client.submit(sample("large", (20,) * 200))

@@ -1,4 +1,4 @@
-"""The engine on the bundled weights, float32: the same seed is the same molecule, alone and in a crowd."""
+"""The engine on the bundled weights, float32: one seed gives one molecule, alone and beside others."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from enflow.service.engine.core import from_weights
+from enflow.service.engine.loading import from_weights
 from enflow.service.protocol.events import Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
 from tests.stubs import run

@@ -1,7 +1,8 @@
-"""The engine on a flow with a known solution: right answers in any company, and every way to go wrong."""
+"""The engine on a flow with a known solution: correct answers in every batch, and every kind of failure."""
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from enflow.service.protocol.requests import (
     EstimatorOptions,
     Structure,
 )
+from enflow.service.protocol.status import RowKey
 from tests import stubs
 from tests.stubs import run
 
@@ -156,20 +158,6 @@ def test_the_engine_scores_as_the_flow_does() -> None:
         assert event.std_error == pytest.approx(expected[event.index].std_error, abs=1e-6)
 
 
-def test_a_sample_can_bring_its_likelihood() -> None:
-    request = sample(nll=EstimatorOptions(divergence="hutchinson"))
-    (found,) = answers(list(run(stubs.engine(), request)))
-    assert isinstance(found, Sampled)
-    structure = Structure(found.atomic_numbers, found.positions)
-    options = EstimatorOptions(divergence="hutchinson")
-    (scored,) = answers(
-        list(run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(structure,), seed=7, options=options)))
-    )
-    assert isinstance(scored, Scored)
-    assert found.likelihood is not None
-    assert found.likelihood.nll == pytest.approx(scored.nll, abs=1e-9)
-
-
 def test_decode_is_the_inverse_of_encode() -> None:
     engine = stubs.engine()
     (encoded,) = answers(list(run(engine, EngineEncodeRequest(id="e", molecules=(METHANE,), seed=1))))
@@ -258,6 +246,44 @@ def test_a_molecule_that_raises_takes_no_other_with_it() -> None:
     assert any("IndexError" in event.detail for event in events if isinstance(event, Failed))
 
 
+class Recorder:
+    """An observer that keeps what it receives."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[RowKey]] = []
+        self.failures: list[tuple[list[RowKey], str]] = []
+
+    def step_begins(self, rows: Sequence[RowKey]) -> None:
+        self.steps.append(list(rows))
+
+    def step_failed(self, rows: Sequence[RowKey], trace: str) -> None:
+        self.failures.append((list(rows), trace))
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_an_observer_knows_the_rows_of_every_step_and_the_traceback_of_a_failure(lag: int) -> None:
+    engine, recorder = stubs.engine(poison=11, lag=lag), Recorder()
+    engine.observer = recorder
+    list(run(engine, sample("r", (10, 11))))
+    rows, trace = recorder.failures[-1]
+    assert rows == [("r", 1, 0)]
+    assert "IndexError: a defect" in trace
+    assert 'File "' in trace
+    assert {key for step in recorder.steps for key in step} == {("r", 0, 0), ("r", 1, 0)}
+
+
+def test_out_of_memory_is_counted_and_a_larger_memory_is_used_again() -> None:
+    engine = stubs.engine(pairs=2000)
+    dynamics = engine._adapter._flow.dynamics
+    dynamics.memory = 1000
+    list(run(engine, sample("short", (12,) * 10)))
+    assert engine.stats().memory_errors == 1
+    dynamics.memory, dynamics.largest = math.inf, 0
+    while dynamics.largest <= 1000 and engine.stats().steps < 2000:
+        list(run(engine, sample("ample", (12,) * 12)))
+    assert dynamics.largest > 1000
+
+
 def test_a_deadline_ends_a_work_whether_it_waits_or_runs() -> None:
     now = 100.0
     engine = Engine(stubs.flow(), EngineConfig(pairs=150), clock=lambda: now)
@@ -284,18 +310,6 @@ def test_abort_frees_the_rows_at_once_and_may_come_too_late() -> None:
     assert isinstance(list(run(engine, sample("next")))[-1], Done)
 
 
-def test_a_deadline_leaves_a_molecule_that_only_lacks_its_likelihood() -> None:
-    now = 0.0
-    engine = Engine(stubs.flow(), clock=lambda: now)
-    engine.add(sample(n_atoms=(12,), nll=EstimatorOptions(), deadline=1.0))
-    while not any(row.lane == "likelihood" for row in engine._scheduler.rows()):
-        engine.step()
-    now = 1.0
-    (found,) = answers(engine.step())
-    assert isinstance(found, Sampled)
-    assert found.likelihood is None
-
-
 @pytest.mark.parametrize("steps", [0, 4, 9])
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_snapshot_goes_on_elsewhere_to_the_same_molecules(steps: int, lag: int) -> None:
@@ -309,7 +323,7 @@ def test_a_snapshot_goes_on_elsewhere_to_the_same_molecules(steps: int, lag: int
         first.add(request)
     before = [event for _ in range(steps) for event in first.step()]
     second.restore(first.snapshot())
-    before += first._requests.take_events()  # what the snapshot itself had still to tell
+    before += first._requests.take_events()  # the events of the snapshot itself
     after = drain(second)
     found = sampled(before) | sampled(after)
     assert len(sampled(before)) + len(sampled(after)) == len(expected)
@@ -351,7 +365,7 @@ def test_the_known_answer_is_missed_when_the_device_errs() -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """Works come, are aborted, and steps happen in any order: one answer per molecule, then Done, then silence."""
+    """Requests come and are aborted between steps: one answer per molecule, then Done, then nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -364,8 +378,12 @@ class Life(RuleBasedStateMachine):
     def add(self, n_atoms: list[int], frames: int, score: bool) -> None:
         name = f"request {len(self.wanted)}"
         self.wanted[name] = len(n_atoms)
-        nll = EstimatorOptions(divergence="hutchinson") if score else None
-        self.engine.add(EngineSampleRequest(id=name, seed=1, n_atoms=tuple(n_atoms), frames=frames, nll=nll))
+        if score:
+            options = EstimatorOptions(divergence="hutchinson")
+            molecules = (METHANE,) * len(n_atoms)
+            self.engine.add(EngineLikelihoodRequest(id=name, molecules=molecules, seed=1, options=options))
+        else:
+            self.engine.add(EngineSampleRequest(id=name, seed=1, n_atoms=tuple(n_atoms), frames=frames))
 
     @rule(count=st.integers(1, 12))
     def step(self, count: int) -> None:

@@ -26,6 +26,14 @@ def served(queue: Scheduler, steps: int, by: str = "request_id") -> Counter[str]
     return Counter(getattr(row, by) for _ in range(steps) for row in queue.schedule())
 
 
+def abort(queue: Scheduler, request: str) -> list[Row]:
+    """Finish all rows of a request."""
+    gone = [row for row in queue.rows() if row.request_id == request]
+    for row in gone:
+        queue.finish(row)
+    return gone
+
+
 def test_an_idle_scheduler_has_nothing_to_step() -> None:
     assert scheduler().schedule() == []
 
@@ -81,7 +89,7 @@ def test_a_lane_gains_nothing_from_a_pause_of_both() -> None:
     queue = scheduler(room=1)
     queue.add("s", rows("s", 5))
     served(queue, 100)
-    queue.abort("s")
+    abort(queue, "s")
     queue.add("l", rows("l", 5, "exact", lane="likelihood"))
     queue.add("t", rows("t", 5))
     assert served(queue, 30, by="lane")["sample"] >= 18
@@ -96,7 +104,7 @@ def test_a_work_that_came_late_has_saved_nothing_up_and_owes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("before", "lead"), [(4, 2), (100, 6)])
-def test_a_head_start_lets_a_small_work_be_done_first(before: int, lead: int) -> None:
+def test_the_initial_credit_lets_a_small_request_finish_first(before: int, lead: int) -> None:
     queue = Scheduler(LANES, lambda _: 1, 64, initial_credit=6.0)
     queue.add("large", rows("large", 500))
     served(queue, before)
@@ -114,20 +122,20 @@ def test_small_works_without_end_do_not_starve_a_large_one() -> None:
     for i in range(100):
         queue.add(f"small {i}", rows(f"small {i}", 1))
         large += served(queue, 3)["large"]
-        queue.abort(f"small {i}")
+        abort(queue, f"small {i}")
     assert large > 60
 
 
 def test_steps_are_brief_while_a_small_new_work_is_about() -> None:
     queue = Scheduler(LANES, lambda _: 8, 64, initial_credit=6.0, short_step_rows=lambda _: 2)
     queue.add("large", rows("large", 500))
-    assert {len(queue.schedule()) for _ in range(20)} == {8}  # alone, it hurries nobody
+    assert {len(queue.schedule()) for _ in range(20)} == {8}  # one request alone has no short steps
     queue.add("small", rows("small", 1))
     steps = [queue.schedule() for _ in range(6)]
     assert [len(step) for step in steps] == [2] * 6
     assert all("small" in {row.request_id for row in step} for step in steps)
     queue.add("another large one", rows("another large one", 50))
-    assert len(queue.schedule()) == 8  # the small one has had its head start, and whoever is large is not in a hurry
+    assert len(queue.schedule()) == 8  # the small request has used its credit, and a large one has no short steps
     assert "small" in {row.request_id for row in queue.schedule()}
 
 
@@ -168,12 +176,12 @@ def test_finish_tells_the_last_row_of_a_work() -> None:
     assert queue.n_requests == queue.running == queue.waiting == 0
 
 
-def test_abort_takes_waiting_and_running_rows_and_may_come_too_late() -> None:
+def test_finish_takes_waiting_and_running_rows() -> None:
     queue = scheduler(room=2)
     queue.add("a", rows("a", 5))
     queue.schedule()
-    assert len(queue.abort("a")) == 5
-    assert queue.abort("a") == []
+    for row in queue.rows():
+        queue.finish(row)
     assert queue.schedule() == []
 
 
@@ -201,8 +209,22 @@ def test_a_row_enters_once() -> None:
         queue.add("a", rows("a", 1))
 
 
+def test_rows_of_different_isolation_groups_share_no_step() -> None:
+    queue = scheduler(room=8)
+    new = rows("a", 6)
+    for row in new[:2]:
+        row.isolation = 1
+    new[2].isolation = 2
+    queue.add("a", new)
+    steps = [{row.index for row in queue.schedule()} for _ in range(2)]
+    for row in new[:2]:
+        queue.finish(row)
+    steps.append({row.index for row in queue.schedule()})
+    assert steps == [{0, 1}, {0, 1}, {2}]
+
+
 class Traffic(RuleBasedStateMachine):
-    """Any order of comings and goings: nothing lost, nothing doubled, bounds kept, and everybody served in the end."""
+    """Rows come and go in any order: none is lost or doubled, the bounds hold, and every row is served in the end."""
 
     ROOM, SLOTS = 3, 5
     GROUPS = ("small", "large")
@@ -240,7 +262,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(data=st.data())
     def abort(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(sorted({key[0] for key in self.here})))
-        gone = self.queue.abort(request)
+        gone = abort(self.queue, request)
         assert {row.key for row in gone} == {key for key in self.here if key[0] == request}
         self.here = {key: row for key, row in self.here.items() if key[0] != request}
 
