@@ -1,4 +1,4 @@
-"""The gallery of `--out x.html` and `Accept: text/html`, and molecules in a notebook, in a browser without a network."""
+"""The gallery of `--out x.html` and `Accept: text/html`, and molecules in a notebook, without a network."""
 
 from pathlib import Path
 
