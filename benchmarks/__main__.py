@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other: `python -m benchmarks [--quick]`."""
+"""The command that runs every benchmark, one after the other: `python -m benchmarks [--quick]`."""
 
 import runpy
 from pathlib import Path

@@ -1,9 +1,10 @@
-"""What each choice in the training of QM9 is worth: the same short budget for every variant, one change at a time.
+"""The ablation of the training on QM9: every variant changes one choice and gets the same short budget.
 
-`python -m benchmarks.ablation [PASSES] [VARIANT ...]` (default: 48,000 passes, all) on the data of `enflow data qm9`.
-Tells the squared velocity error per held-out molecule in intervals of time, lowest is best, and how stable the atoms of
-a few samples are, also in docs/training.md; a variant that stands in results/ablation.json at that budget is not
-trained again, so that the table can be filled bit by bit.
+    python -m benchmarks.ablation [PASSES] [VARIANT ...]
+
+Default: 48,000 passes, all variants, on the data of `enflow data qm9`. The table holds the squared velocity error per
+validation molecule in intervals of time (lower is better) and the atom stability of a few samples; it is written to
+docs/training.md, too. A variant that results/ablation.json holds for this budget is not trained again.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import enflow
-from benchmarks.measure import DOCS, RESULTS, put, tell
+from benchmarks.measure import DOCS, RESULTS, write_results, write_section
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.config import EGNNConfig, VectorEGNNConfig
 from enflow.model.flow.distributions import FeatureGaussian
@@ -36,24 +37,24 @@ from enflow.model.training.trainer import Trainer, compiled
 CONFIG = Path(enflow.__file__).parent / "model" / "training" / "configs" / "qm9.json"
 TIMES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 HELD_OUT = 16
-"""Batches of 64 that every variant is judged on."""
+"""Number of validation batches of 64 molecules."""
 
 SAMPLES = 200
 
 OTHER_TARGET = "no transport"
-"""Learns the velocity of another coupling, which the errors here do not measure: only its samples tell."""
+"""The variant that learns the velocity of another coupling; the errors here do not measure it, only its samples do."""
 
 LATE = 2
-"""The first interval that counts in the order of the variants: before, the error is mostly what noise cannot tell."""
+"""The first interval that counts in the order of the variants; at earlier times most of the error is irreducible."""
 
 
 CHARGE_CHANNEL = "charge channel"
 PER_CHARGE = 0.1
-"""Of the charge channel's features per unit of nuclear charge, as EDM has it (Hoogeboom et al. 2022)."""
+"""Feature of the charge channel per unit of nuclear charge, as in EDM (Hoogeboom et al. 2022)."""
 
 
 class ChargedDynamics(VectorEGNNDynamics):
-    """Classifies atoms as ever; the corners of their types have one channel more than there are types."""
+    """A velocity that classifies atoms; the corners of the types have one channel more than there are types."""
 
     def __init__(self, config: VectorEGNNConfig, corners: NDArray[np.float32]) -> None:
         super().__init__(replace(config, n_features=corners.shape[1]))
@@ -69,36 +70,36 @@ class Charged(FlowMatching):
 
     @property
     def corners(self) -> NDArray[np.float32]:
-        """The features of each type without noise, (K, K + 1)."""
+        """The noiseless features of each type, (K, K + 1)."""
         charges = PER_CHARGE * np.array(self.config.vocabulary, dtype=np.float32)
         return np.concatenate([super().corners, charges[:, None]], 1)
 
     def build(self) -> nn.Module:
-        """A fresh velocity."""
+        """Return a new velocity."""
         return ChargedDynamics(self.config.dynamics, self.corners)
 
     def flow(self, network: nn.Module) -> MoleculeFlow:
-        """A flow to sample from; types are read off their own channels."""
+        """Return the flow, which reads the types from their own channels."""
         flow = MoleculeFlow(self.config)
         flow.dynamics, flow.base_features = network, FeatureGaussian(self.corners.shape[1])
         return flow
 
 
 def objective_of(name: str, config: TrainConfig) -> FlowMatching:
-    """What a variant learns."""
+    """Return the objective of a variant."""
     kind = Charged if name == CHARGE_CHANNEL else FlowMatching
     return kind(config.flow, config.matching, "cpu")
 
 
 def base() -> TrainConfig:
-    """What is trained, but for the parity of the electrons and the scale of the moves, which came later."""
+    """Return the configuration of qm9.json without `odd_types` and `move_scale`, which are variants here."""
     config = read_config(CONFIG)
     dynamics = replace(config.flow.dynamics, odd_types=(), move_scale=1.0)
     return replace(config, flow=replace(config.flow, dynamics=dynamics))
 
 
 def variants(base: TrainConfig) -> dict[str, TrainConfig]:
-    """Every variant by name; each differs from the base in one thing."""
+    """Return all variants by name; each differs from the base in one choice."""
 
     def network(**changes: Any) -> TrainConfig:
         return replace(base, flow=replace(base.flow, dynamics=replace(base.flow.dynamics, **changes)))
@@ -145,15 +146,15 @@ def variants(base: TrainConfig) -> dict[str, TrainConfig]:
 
 
 def run(name: str, config: TrainConfig, passes: int, data: MoleculeDataset) -> tuple[Trainer, float]:
-    """The training after a constant rate and a cosine over the last 70 %, and molecules per second."""
+    """Train a variant at constant rate, then along a cosine over the last 70 %; return also molecules per second."""
     shortened = replace(config, optimizer=replace(config.optimizer, warmup_steps=100, ema=0.998))
     trainer = Trainer(shortened, objective=objective_of(name, config))
     steps = passes // config.batch_size
     trainer.anneal = (3 * steps // 10, 7 * steps // 10)
-    trainer.begin(data)
+    trainer.initialize(data)
     network, since, seen = compiled(trainer.network, config), 0.0, 0
     for rows in itertools.islice(batches(data.n_atoms, config.batch_size, config.seed, 0), steps):
-        if trainer.step == steps // 10:  # compiled by then
+        if trainer.step == steps // 10:  # the layers are compiled now
             since, seen = time.process_time(), trainer.passes
         trainer.update(network, trainer.draw(data, rows, trainer.step), len(rows))
     return trainer, (trainer.passes - seen) / (time.process_time() - since)
@@ -161,9 +162,9 @@ def run(name: str, config: TrainConfig, passes: int, data: MoleculeDataset) -> t
 
 @torch.no_grad()
 def errors(network: Any, objective: FlowMatching, data: MoleculeDataset) -> list[float]:
-    """Squared error of the positions' velocity per molecule in each interval of time.
+    """Return the squared error of the positions' velocity per molecule in each interval of time.
 
-    The noise is the same for all; it is coupled once by transport, whatever the training did.
+    All variants get the same noise, coupled by one round of transport.
     """
     totals, count = torch.zeros(len(TIMES) - 1), 0
     for batch, rows in enumerate(itertools.islice(batches(data.n_atoms, 64, seed=1, first_step=0), HELD_OUT)):
@@ -178,7 +179,7 @@ def errors(network: Any, objective: FlowMatching, data: MoleculeDataset) -> list
 
 
 def sampled(flow: MoleculeFlow) -> dict[str, float]:
-    """Share of stable atoms of the samples, and the evaluations that one took."""
+    """Return the share of stable atoms in the samples, and the mean number of evaluations."""
     found = list(flow.samples([None] * SAMPLES, seed=0))
     stable = stability([one.molecule for one in found if one.molecule])
     n_atoms = sum(flow.draw_n_atoms(0, one.index) for one in found)
@@ -187,19 +188,19 @@ def sampled(flow: MoleculeFlow) -> dict[str, float]:
 
 
 def known(passes: int) -> dict[str, dict[str, Any]]:
-    """What results/ablation.json holds for this budget, best first."""
+    """Return the content of results/ablation.json for this budget, best variant first."""
     path = RESULTS / "ablation.json"
     facts = json.loads(path.read_text()) if path.exists() else {}
     return facts["variants"] if facts.get("passes") == passes else {}
 
 
 def late(variant: dict[str, Any]) -> float:
-    """The errors of the later intervals, added."""
+    """Return the sum of the errors of the late intervals."""
     return float(sum(variant["errors"][LATE:]))
 
 
 def section(passes: int, found: dict[str, dict[str, Any]]) -> str:
-    """The table in Markdown, best first."""
+    """Return the table in Markdown, best variant first."""
     spans = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(TIMES)][1:]
     header = ["", *spans, "late, change", "stable %", "nfe", "per s"]
     late_times = f"`late` is from t = {TIMES[LATE]:g}."
@@ -210,14 +211,14 @@ def section(passes: int, found: dict[str, dict[str, Any]]) -> str:
         change = f"{100 * (late(one) / late(found['base']) - 1):+.1f} %"
         errors = [f"{error:.2f}" for error in one["errors"][1:]]
         stable = f"{100 * one['atom_stability']:.1f}" if "atom_stability" in one else ""
-        told = "another target" if name == OTHER_TARGET else "" if name == "base" else change
-        cells = [name, *errors, told, stable, str(one.get("nfe", "")), str(one["molecules_per_s"])]
+        difference = "another target" if name == OTHER_TARGET else "" if name == "base" else change
+        cells = [name, *errors, difference, stable, str(one.get("nfe", "")), str(one["molecules_per_s"])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def report(passes: int, found: dict[str, dict[str, Any]]) -> None:
-    """The table so far, its line under results/, and its place in the docs."""
+    """Write the table so far to results/ and docs/training.md."""
     columns = ["variant", *(f"t {low} to {high}" for low, high in itertools.pairwise(TIMES)), "parameters", "per s"]
     found = dict(sorted(found.items(), key=lambda item: late(item[1])))
     rows = [
@@ -225,21 +226,21 @@ def report(passes: int, found: dict[str, dict[str, Any]]) -> None:
         for name, one in found.items()
     ]
     title = f"Squared velocity error per molecule after {passes} passes, best at late times first"
-    tell("ablation", title, columns, rows, {"passes": passes, "times": TIMES, "variants": found})
-    put(DOCS / "training.md", "ablation", section(passes, found))
+    write_results("ablation", title, columns, rows, {"passes": passes, "times": TIMES, "variants": found})
+    write_section(DOCS / "training.md", "ablation", section(passes, found))
 
 
 def main(passes: int, names: list[str]) -> None:
     torch.set_num_threads(1)
-    todo, found = variants(base()), known(passes)
+    wanted, found = variants(base()), known(passes)
     train, valid = (load_qm9(data_file(), split) for split in ("train", "valid"))
-    for name in names or todo:
+    for name in names or wanted:
         if name in found:
             continue
-        trainer, speed = run(name, todo[name], passes, train)
+        trainer, speed = run(name, wanted[name], passes, train)
         network = trainer.averaged_network()
         found[name] = {
-            "errors": errors(network, objective_of(name, todo[name]), valid),
+            "errors": errors(network, objective_of(name, wanted[name]), valid),
             "parameters": sum(p.numel() for p in network.parameters()),
             "molecules_per_s": round(speed),
             **sampled(flow_of(trainer, train)),

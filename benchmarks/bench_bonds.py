@@ -1,6 +1,6 @@
-"""Bond inference on held-out QM9: how many geometries get a sound molecule in one piece, by which method, how fast.
+"""Bond inference on test molecules of QM9: share of valid molecules in one piece, methods used, and time.
 
-Needs the reference data: ENFLOW_SHARED names its directory, by default `shared` beside the repository.
+Needs the reference data: the folder of the environment variable ENFLOW_SHARED, by default `shared` beside the checkout.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
-from benchmarks.measure import tell
+from benchmarks.measure import write_results
 from enflow.model.chem.bonds import Bonds, infer_bonds, to_mol
 from enflow.model.chem.molecule import Molecule
 
@@ -22,7 +22,7 @@ TARGET = 0.995
 
 
 def held_out(count: int) -> list[Molecule]:
-    """So many molecules of the test split, drawn once."""
+    """Return random molecules of the test split, always the same ones."""
     data = np.load(SHARED / "data" / "qm9.npz")
     ends, sizes = np.cumsum(data["num_atoms"], dtype=np.int64), data["num_atoms"]
     numbers, positions = data["atomic_numbers"], data["positions"]
@@ -31,7 +31,7 @@ def held_out(count: int) -> list[Molecule]:
 
 
 def plain(molecule: Molecule) -> bool:
-    """What DetermineBonds answers on its own, with its defaults."""
+    """Return True if DetermineBonds alone, with its defaults, finds one connected molecule."""
     mol = to_mol(molecule, Bonds("failed", rdBase.rdkitVersion))
     try:
         rdDetermineBonds.DetermineBonds(mol, charge=0, maxIterations=1000)
@@ -66,15 +66,15 @@ def main(quick: bool) -> None:
     }
     rows = [[method, str(count), f"{100 * count / len(molecules):.2f} %"] for method, count in methods.most_common()]
     rows.append(
-        ["sound, whole", str(round(share * len(molecules))), f"{100 * share:.2f} % (target {100 * TARGET:g} %)"]
+        ["valid, in one piece", str(round(share * len(molecules))), f"{100 * share:.2f} % (target {100 * TARGET:g} %)"]
     )
     rows.append(["DetermineBonds alone", str(round(alone * len(molecules))), f"{100 * alone:.2f} %"])
-    rows.append(["median, p99, most", "", " ".join(f"{facts[key]} ms" for key in ("median_ms", "p99_ms", "max_ms"))])
-    tell("bonds", "Bonds from geometry", ["method", "molecules", "share"], rows, facts)
+    rows.append(["median, p99, maximum", "", " ".join(f"{facts[key]} ms" for key in ("median_ms", "p99_ms", "max_ms"))])
+    write_results("bonds", "Bonds from geometry", ["method", "molecules", "share"], rows, facts)
 
 
 if __name__ == "__main__":
     if (SHARED / "data" / "qm9.npz").is_file():
         main("--quick" in sys.argv)
     else:
-        print(f"bench_bonds: no QM9 at {SHARED}: set ENFLOW_SHARED to the directory of the reference data")
+        print(f"bench_bonds: no QM9 at {SHARED}: set ENFLOW_SHARED to the folder of the reference data")

@@ -11,7 +11,7 @@ import time
 import torch
 from torch import nn
 
-from benchmarks.measure import RESULTS, tell
+from benchmarks.measure import RESULTS, write_results
 from enflow.model.checkpoint import load
 from enflow.model.training.svg_charts import Series, chart
 from enflow.service.engine.core import Engine
@@ -78,7 +78,7 @@ def main(quick: bool) -> None:
     ]
     draw(measured)
     overhead = measured[64, 18][1]
-    tell(
+    write_results(
         "engine",
         f"A step of the engine; outside the network {100 * overhead:.1f} % at 64 slots (at most 10 %)",
         ["slots", "atoms", "ms per molecule", "outside the network"],

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench_sampling import WEIGHTS, loosest
-from benchmarks.measure import by_turns, ratio, tell
+from benchmarks.measure import by_turns, ratio, write_results
 from enflow.model.checkpoint import load
 from enflow.model.en_flows import import_en_flows
 from enflow.model.flow.likelihood import divergence_along, path_tolerance, quadrature_tolerance
@@ -125,7 +125,7 @@ def main() -> None:
     weights = "E-NF's released weights" if given else "the bundled weights"
     faster = found["exact"]["augmented solve"]["enflow_is_faster"]["median"]
     name = "likelihood_reference" if given else "likelihood"
-    tell(
+    write_results(
         f"{name}_qm9" if arguments.qm9 else name,
         f"Likelihood of {rows} x {n_atoms} atoms within {WITHIN} nats: {weights}, float32, one thread",
         ["", "tolerance", "largest error, nats", "s / molecule", "Enflow is faster", "quartiles"],

@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 import torch
 
-from benchmarks.measure import tell
+from benchmarks.measure import write_results
 from enflow.model.checkpoint import load
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
@@ -75,7 +75,7 @@ def main() -> None:
         [f"{n}", f"{exact:.3f}", *(f"{errors[name][i]:+.4f}" for name in PROMISED)]
         for i, (n, exact) in enumerate(zip(sizes, expected, strict=True))
     ]
-    tell(
+    write_results(
         "precision",
         f"Errors of served likelihoods, nats, by the augmented solve at {TIGHT:g} in float64: the bundled weights",
         ["atoms", "log p(z) + divergence", *PROMISED],

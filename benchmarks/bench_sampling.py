@@ -1,12 +1,12 @@
-"""Molecules sampled per second at equal error: Enflow against one padded batch of torchdiffeq, and the original's way.
+"""The speed of sampling at equal error: Enflow against one padded batch of torchdiffeq, and the original network.
 
     python -m benchmarks.bench_sampling [--reference DIR]
 
-DIR holds the checkpoint of E-NF's authors (flow.npy, dequantizer.npy); without it the bundled weights serve, and the
-original's way, which has only that architecture, is left out. Each side gets the loosest tolerance of a ladder at which
-it ends within 0.01 angstrom of a tight solution in float64, the root of the mean square over all atoms of all
-molecules: one step size for all looks after their mean error, and the few that need more decide its tolerance. The
-original takes the steps of torchdiffeq, and so its tolerance. Sizes of QM9, float32, one thread, processor time.
+DIR holds the checkpoint of E-NF's authors (flow.npy, dequantizer.npy). Without it the bundled weights are used and the
+original network, which has another architecture, is left out. Each sampler gets the loosest tolerance at which its
+positions are within 0.01 angstrom (RMS over all atoms of all molecules) of a tight solution in float64. With one step
+size for all molecules, the few difficult ones determine the tolerance. The original uses the steps and the tolerance of
+torchdiffeq. Sizes of QM9, float32, one thread, processor time.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchdiffeq import odeint
 
 from benchmarks.bench_velocity import Original
-from benchmarks.measure import by_turns, ratio, tell
+from benchmarks.measure import by_turns, ratio, write_results
 from enflow.model.checkpoint import load
 from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -31,17 +31,17 @@ from enflow.model.flow.velocity import Velocity
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "qm9"
 LADDER = [float(f"{10 ** (-exponent / 8):.2g}") for exponent in range(24, 57)]
-"""From 1e-3 to 1e-7, eight to a factor of ten."""
+"""Tolerances from 1e-3 to 1e-7, eight per factor of ten."""
 TIGHT = 1e-7
 WITHIN = 0.01
 REQUIRED, GOAL = {"torchdiffeq": 1.5, "original": 5.0}, {"torchdiffeq": 2.0, "original": 8.0}
 
 Way = Callable[[float], list[Tensor]]
-"""A tolerance -> positions of every molecule at t = 1, (N, 3) each."""
+"""A function from a tolerance to the positions of every molecule at t = 1, (N, 3) each."""
 
 
 def latents(flow: MoleculeFlow, rows: int) -> list[Latent]:
-    """The noise of molecules with the sizes of QM9."""
+    """Draw the noise of molecules with the sizes of QM9."""
     sizes, counts = np.array(list(MOLECULES_BY_SIZE)), np.array(list(MOLECULES_BY_SIZE.values()))
     drawn = np.random.default_rng(0).choice(sizes, rows, p=counts / counts.sum())
     like = flow.n_atoms.log_probs.new_zeros(0, dtype=flow.dtype)
@@ -49,7 +49,7 @@ def latents(flow: MoleculeFlow, rows: int) -> list[Latent]:
 
 
 def enflow(velocity: Velocity, points: list[Latent]) -> Way:
-    """Each molecule with a step size of its own, joining and leaving."""
+    """Return Enflow's sampler: a step size per molecule, continuous batching."""
 
     def run(tolerance: float) -> list[Tensor]:
         starts = [InitialState(x, h, 0.0, 1.0, tolerance, tolerance) for x, h in points]
@@ -60,7 +60,7 @@ def enflow(velocity: Velocity, points: list[Latent]) -> Way:
 
 
 def padded(velocity: Velocity, points: list[Latent]) -> Way:
-    """One batch for all, padded to the longest, with one step size."""
+    """Return torchdiffeq's sampler: one padded batch with one step size."""
     x, h = (pad_sequence([point[field] for point in points], batch_first=True) for field in (0, 1))
     mask = torch.arange(x.shape[1]) < torch.tensor([len(point.x) for point in points])[:, None]
 
@@ -80,13 +80,13 @@ def padded(velocity: Velocity, points: list[Latent]) -> Way:
 
 
 def distance(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The RMS distance, angstrom, of all atoms of all molecules."""
+    """Return the RMS distance over all atoms of all molecules, angstrom."""
     squares = [(a - b).square().sum(-1) for a, b in zip(found, expected, strict=True)]
     return float(torch.cat(squares).mean().sqrt())
 
 
 def loosest(error: Callable[[float], float], within: float, ladder: Sequence[float] = LADDER) -> tuple[float, float]:
-    """The loosest tolerance of the ladder that is small enough in error, as bisection finds it, and its error."""
+    """Find by bisection the loosest tolerance whose error is small enough; return it and its error."""
     low, high, errors = 0, len(ladder), {}
     while low < high:
         middle = (low + high) // 2
@@ -99,7 +99,7 @@ def loosest(error: Callable[[float], float], within: float, ladder: Sequence[flo
 
 @torch.no_grad()
 def measure(flow: MoleculeFlow, rows: int, rounds: int, original: bool) -> dict[str, dict[str, Any]]:
-    """For each way: tolerance, error, molecules/s, and how many times slower than Enflow it is."""
+    """Return tolerance, error, molecules/s and slowdown against Enflow for each sampler."""
     points = latents(flow, rows)
     velocity = flow.velocity
     tight = enflow(flow.in_double().velocity, [Latent(x.double(), h.double()) for x, h in points])(TIGHT)
@@ -137,7 +137,7 @@ def main() -> None:
         for name, least in limits.items()
         if name in ways
     }
-    tell(
+    write_results(
         "sampling_reference" if given else "sampling",
         f"Sampling {rows} molecules within {WITHIN} angstrom RMS: {weights}, float32, one thread",
         ["", "tolerance", "distance, angstrom", "molecules/s", "Enflow is faster", "quartiles"],

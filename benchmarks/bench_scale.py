@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import tell
+from benchmarks.measure import write_results
 from enflow.model.checkpoint import load
 from enflow.service.api.app import create_app
 from enflow.service.client.base import EngineClient
@@ -183,7 +183,7 @@ def main() -> None:
         f"with {two['cores'] / one['cores']:.2f} times the processor; "
         f"Ray adds {more['more_ms']:.1f} ms to a request of {more['plain_ms']:.1f} ms"
     )
-    tell("scale", title, ["", *one], rows, {"gain": gain, **found, "paper": on_paper})
+    write_results("scale", title, ["", *one], rows, {"gain": gain, **found, "paper": on_paper})
     for each in on_paper["gpus"]:
         print("{gpus} GPUs: {molecules_per_s:.0f} molecules/s, {front_cores:.1f} cores before them".format(**each))
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.measure import tell
+from benchmarks.measure import write_results
 from enflow.model.checkpoint import load
 from enflow.model.config import TOLERANCES
 from enflow.service.engine.core import Engine, run
@@ -160,7 +160,7 @@ def main() -> None:
         "p99_5_times_lower": gain >= REQUIRED,
         "throughput_no_lower": ours["molecules/s"] >= 0.98 * max(rival["molecules/s"] for rival in rivals),
     }
-    tell(
+    write_results(
         "service",
         f"{count} requests at {LOAD:.0%} of capacity, seconds; p99 of single molecules {gain:.1f} times lower",
         ["way", *ours],

@@ -1,12 +1,12 @@
-"""MoleculeDataset per second of training: Enflow's step against a plain eager loop of the same network.
+"""The speed of training: Enflow's step against a plain eager loop of the same network.
 
     ENFLOW_DATA=DIR python -m benchmarks.bench_training [--rounds 8] [--profile]
 
 Both train the EGNN of node width 128, edge width 32 and 8 layers on batches of 64 molecules of QM9 of 18 atoms, by flow
-matching, coupling included; both start from the same weights and must find the same loss. The plain loop is float32 and
-eager, its coupling in line; the pairs of its messages are put together either by concatenation, as EGNNs are usually
-written, or by sums of three smaller products: the faster of the two counts. The shipped configuration stands beside
-them. One thread, processor time. --profile prints PyTorch's own table of Enflow's step.
+matching, coupling included. Both start from the same weights and must find the same loss. The plain loop is eager
+float32. Its messages use either concatenated pairs, as EGNNs are usually written, or sums of three smaller products;
+the faster of the two counts. The shipped configuration is measured, too. One thread, processor time. --profile prints
+the profile of Enflow's step.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from benchmarks.measure import by_turns, ratio, tell
+from benchmarks.measure import by_turns, ratio, write_results
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.networks.egnn import EGNN, time_features
@@ -37,7 +37,7 @@ REQUIRED, GOAL = 1.5, 2.0
 
 
 class PlainLayer(nn.Module):
-    """A layer of the EGNN as one would write it down; takes over the weights of one of Enflow's."""
+    """A straightforward EGNN layer with the weights of one of Enflow's layers."""
 
     def __init__(self, ours: Any, concatenate: bool) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class PlainNetwork(nn.Module):
 
 
 class PlainLoop:
-    """Couple, regress, clip, Muon and AdamW, average: one after the other, nothing compiled."""
+    """A plain training loop: couple, regress, clip, Muon and AdamW, average; nothing is compiled."""
 
     def __init__(self, trainer: Trainer, data: MoleculeDataset, concatenate: bool) -> None:
         self.config, self.data, self.step = trainer.config, data, 0
@@ -136,7 +136,7 @@ class PlainLoop:
 
 
 class Enflow:
-    """The training step that `enflow train` takes."""
+    """The training step of `enflow train`."""
 
     def __init__(self, config: TrainConfig, data: MoleculeDataset) -> None:
         self.trainer, self.data = Trainer(config), data
@@ -149,7 +149,7 @@ class Enflow:
 
 
 def shares(enflow: Enflow, rows: np.ndarray, steps: int) -> dict[str, float]:
-    """Milliseconds of processor time per step, part by part."""
+    """Return the milliseconds of processor time per step, by part."""
     trainer, spent = enflow.trainer, dict[str, float]()
 
     def timed(name: str, run: Callable[[], Any]) -> Any:
@@ -201,10 +201,10 @@ def main() -> None:
 
 
 def report(candidates: dict[str, Enflow | PlainLoop], rows: np.ndarray, rounds: int, shipped: TrainConfig) -> None:
-    """Measure by turns, check that all find the same loss, and tell."""
+    """Measure in turns, check that all candidates find the same loss, and write the results."""
     first = {name: each.update(rows) for name, each in candidates.items()}
     same = [value for name, value in first.items() if "shipped" not in name]
-    assert np.allclose(same, same[0], rtol=0.02), f"not the same work: {first}"  # messages may be bfloat16
+    assert np.allclose(same, same[0], rtol=0.02), f"the losses differ: {first}"  # messages may be bfloat16
     runs = {name: lambda each=each: [each.update(rows) for _ in range(STEPS)] for name, each in candidates.items()}
     seconds = by_turns(runs, rounds)
     speeds = {name: round(BATCH * STEPS / float(np.median(values)), 1) for name, values in seconds.items()}
@@ -212,7 +212,7 @@ def report(candidates: dict[str, Enflow | PlainLoop], rows: np.ndarray, rounds: 
     against = {name: ratio(values, seconds["Enflow"]) for name, values in seconds.items()}
     found = against[fastest]["median"]
     parts = {name: shares(each, rows, 8) for name, each in candidates.items() if isinstance(each, Enflow)}
-    tell(
+    write_results(
         "training",
         f"Training on {BATCH} molecules of {N_ATOMS} atoms: one thread",
         ["", "molecules / s", "Enflow is faster", "quartiles", "ms of a step"],
@@ -247,7 +247,7 @@ def _ms(parts: dict[str, float]) -> str:
 
 
 def profile(enflow: Enflow, rows: np.ndarray) -> None:
-    """PyTorch's own table of where the time goes."""
+    """Print the profile of Enflow's step."""
     for _ in range(3):
         enflow.update(rows)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:

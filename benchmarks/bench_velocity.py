@@ -1,9 +1,9 @@
-"""Evaluations of the velocity per second: Enflow's network against the original architecture, written as it was.
+"""The speed of the velocity: Enflow's network against the original implementation of the same architecture.
 
     python -m benchmarks.bench_velocity --reference DIR
 
 DIR holds the checkpoint of E-NF's authors (flow.npy, dequantizer.npy); without it both sides get the same random
-weights, which cost the same. Batches of 50 molecules with the sizes of QM9, float32, one thread, processor time.
+weights, which take the same time. Batches of 50 molecules with the sizes of QM9, float32, one thread, processor time.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.measure import by_turns, ratio, tell
+from benchmarks.measure import by_turns, ratio, write_results
 from enflow.model.config import EGNNConfig
 from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
 from enflow.model.flow.dynamics import build
@@ -35,7 +35,7 @@ ARCHITECTURE = EGNNConfig(
 
 
 class OriginalLayer(nn.Module):
-    """A layer as E-NF has it: a list of all ordered pairs, gathered ends side by side, sums by scatter."""
+    """A layer as in E-NF: a list of all ordered pairs, concatenated end nodes, sums by scatter."""
 
     def __init__(self, width: int, tanh_range: float) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class OriginalLayer(nn.Module):
 
 
 class Pairs:
-    """All ordered pairs of the padded batch, with the squared distances of the input and the masks."""
+    """All ordered pairs of a padded batch, with the squared distances of the input and the masks."""
 
     def __init__(self, x: Tensor, mask: Tensor, row: Tensor, column: Tensor) -> None:
         self.row, self.column = row, column
@@ -70,7 +70,7 @@ class Pairs:
 
 
 class Original(nn.Module):
-    """The network of E-NF in the original's way, with the weights of one of Enflow's in that architecture."""
+    """The network of E-NF as its authors implement it, with the weights of Enflow's network."""
 
     def __init__(self, ours: nn.Module) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def _copy(theirs: OriginalLayer, ours: Any) -> None:
 
 
 def batch(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A state half-way (t = 0.5) of 50 molecules with the sizes of QM9, padded to the longest."""
+    """Return a state at t = 0.5 of 50 molecules with the sizes of QM9, padded to the largest."""
     sizes, counts = np.array(list(MOLECULES_BY_SIZE)), np.array(list(MOLECULES_BY_SIZE.values()))
     drawn = torch.from_numpy(np.random.default_rng(seed).choice(sizes, ROWS, p=counts / counts.sum()))
     mask = torch.arange(int(drawn.max())) < drawn.unsqueeze(1)
@@ -133,7 +133,7 @@ def batch(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the elements of the largest tensor made."""
+    """A dispatch mode that records the number of elements of the largest tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Largest(TorchDispatchMode):
 
 
 def largest(velocity: Velocity, state: Iterable[Tensor]) -> float:
-    """Elements of the largest tensor, in units of pairs * hidden."""
+    """Return the elements of the largest tensor, in units of pairs * hidden."""
     t, x, h, mask = state
     with Largest() as seen:
         velocity(t, x, h, mask)
@@ -154,13 +154,13 @@ def largest(velocity: Velocity, state: Iterable[Tensor]) -> float:
 
 
 def difference(a: Velocity, b: Velocity, state: tuple[Tensor, Tensor, Tensor, Tensor]) -> float:
-    """Largest difference of two velocities relative to the largest value."""
+    """Return the largest difference of two velocities relative to the largest value."""
     pairs = list(zip(a(*state), b(*state), strict=True))
     return max(float((p - q).abs().max() / q.abs().max()) for p, q in pairs)
 
 
 def measure(ours: nn.Module, rounds: int) -> dict[str, dict[str, Any]]:
-    """For each way to evaluate: evaluations/s, times the original, largest tensor, difference from the original."""
+    """Return evaluations/s, speed-up, largest tensor and difference from the original for each network."""
     peer = Original(ours)
     ways: dict[str, Velocity] = {
         "original": peer,
@@ -201,7 +201,7 @@ def main() -> None:
         "no_tensor_of_pairs_by_2_hidden": max(w["largest_tensor"] for n, w in ways.items() if "enflow" in n) < 2,
         "same_values": enflow["difference"] < 1e-4,
     }
-    tell(
+    write_results(
         "velocity",
         f"Velocity of {ROWS} molecules with QM9's sizes: {weights}, float32, one thread",
         ["", "evaluations/s", "times the original", "quartiles", "largest tensor / (pairs x 64)", "difference"],

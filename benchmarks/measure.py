@@ -1,4 +1,7 @@
-"""How things are measured here: by turns in one run, in processor time, and told as a table and one JSON line."""
+"""Functions that all benchmarks share: alternating measurement, statistics, and the publication of results.
+
+Candidates run in turns (A B A B) in one process, so that a change of the machine's speed affects all of them.
+"""
 
 import gc
 import json
@@ -21,7 +24,15 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def by_turns(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Seconds of processor time of each candidate in each round (rounds,), A B A B, after one round unmeasured."""
+    """Measure candidates in turns.
+
+    Args:
+        candidates: the functions, by name.
+        rounds: number of measured rounds, after one unmeasured round.
+
+    Returns:
+        Processor seconds of each candidate in each round, (rounds,).
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for measured in [False] + [True] * rounds:
         for name, run in candidates.items():
@@ -34,13 +45,13 @@ def by_turns(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dic
 
 
 def ratio(slow: NDArray[np.float64], fast: NDArray[np.float64]) -> dict[str, float]:
-    """How many times faster, turn by turn: median and quartiles."""
+    """Return median and quartiles of the speed-up, round by round."""
     low, middle, high = np.quantile(slow / fast, [0.25, 0.5, 0.75])
     return {"median": round(float(middle), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """Return the processor, the number of threads and the versions of a measurement."""
     cpu = Path("/proc/cpuinfo")
     models = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if "model name" in line]
     return {
@@ -52,8 +63,16 @@ def machine() -> dict[str, object]:
     }
 
 
-def tell(name: str, title: str, columns: list[str], rows: list[list[str]], facts: Mapping[str, Any]) -> None:
-    """Print the table and the JSON line, and keep the line under results/."""
+def write_results(name: str, title: str, columns: list[str], rows: list[list[str]], facts: Mapping[str, Any]) -> None:
+    """Print a table and one line of JSON, and write the line to results/NAME.json.
+
+    Args:
+        name: name of the benchmark.
+        title: title of the table.
+        columns: heads of the columns.
+        rows: cells of the table.
+        facts: content of the JSON line, besides the name and the machine.
+    """
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*row)
@@ -65,10 +84,10 @@ def tell(name: str, title: str, columns: list[str], rows: list[list[str]], facts
     print(line)
 
 
-def put(page: Path, name: str, section: str) -> None:
-    """Markdown put where a page has a place for it: between `<!-- name -->` and `<!-- end -->`."""
+def write_section(page: Path, name: str, section: str) -> None:
+    """Replace the Markdown of a page between `<!-- name -->` and `<!-- end -->`."""
     whole = page.read_text()
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(whole):
-        raise SystemExit(f"{page} has no place for {name!r}; expected <!-- {name} --> and <!-- end -->")
+        raise SystemExit(f"{page} has no section {name!r}; expected <!-- {name} --> and <!-- end -->")
     page.write_text(pattern.sub(lambda match: f"{match[1]}{section}\n{match[2]}", whole))

@@ -1,8 +1,10 @@
-"""The page in a browser that starts cold: when it paints first, what it transfers, how fluid 64 molecules are.
+"""The page in a new browser: time of the first paint, bytes transferred, and frame times with 64 molecules.
 
-First paint is measured beside a page of one line from the same service, in the same fresh browser: the rest is the
-browser's own start. Frames are those of 64 molecules that are scrolled past, and of one that is turned; without a GPU
-the browser draws everything in software. `python -m benchmarks.page`, with the test extra and Chromium.
+    python -m benchmarks.page
+
+Needs the test extra and Chromium. The first paint is compared with that of a file of one line from the same service,
+which shows the start-up time of the browser. The frames are those of scrolling past 64 molecules and of rotating one;
+without a GPU the browser renders in software.
 """
 
 import argparse
@@ -13,13 +15,13 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Browser, Page, expect
 
-from benchmarks.measure import tell
+from benchmarks.measure import write_results
 from tests.page.serving import browsing, missing, serving
 
 MOLECULES = 64
 SECONDS = 6
-PAINT = """() => new Promise((tell) => new PerformanceObserver((list) => {
-  for (const { name, startTime } of list.getEntries()) if (name === "first-contentful-paint") tell(startTime);
+PAINT = """() => new Promise((resolve) => new PerformanceObserver((list) => {
+  for (const { name, startTime } of list.getEntries()) if (name === "first-contentful-paint") resolve(startTime);
 }).observe({ type: "paint", buffered: true }))"""
 FRAMES = """async () => {
   const times = [];
@@ -32,12 +34,12 @@ FRAMES = """async () => {
 }"""
 SCROLL = "scrollTo(0, (0.5 - 0.5 * Math.cos(s)) * (document.body.scrollHeight - innerHeight))"
 TURN = """document.querySelector(".card .stage").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }))"""
-A_WHILE = f"s < {SECONDS}"
-ARRIVING = """document.querySelector("#generate-form").ariaBusy !== "false" || s < 1"""
+FOR_SIX_SECONDS = f"s < {SECONDS}"
+GENERATING = """document.querySelector("#generate-form").ariaBusy !== "false" || s < 1"""
 
 
 def first_paint(address: str) -> float:
-    """Milliseconds from the navigation of a fresh browser."""
+    """Return the milliseconds from navigation to first paint in a new browser."""
     with browsing() as browser:
         page = browser.new_page()
         page.goto(address)
@@ -45,7 +47,7 @@ def first_paint(address: str) -> float:
 
 
 def transferred(browser: Browser, address: str) -> int:
-    """Bytes of the page with its pictures in 3D, as they come over the wire."""
+    """Return the bytes of the page and its 3D views, as transferred."""
     page, sizes = browser.new_page(), list[int]()
     page.on("requestfinished", lambda request: sizes.append(request.sizes()["responseBodySize"]))
     page.goto(f"{address}/#explore")
@@ -55,16 +57,16 @@ def transferred(browser: Browser, address: str) -> int:
 
 
 def frames(browser: Browser, address: str) -> dict[str, dict[str, float]]:
-    """Milliseconds between frames: scrolled while all arrive, when all are here, and while one is turned."""
+    """Return the milliseconds between frames: scrolling during generation and after it, and rotating one molecule."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(600_000)
     page.goto(f"{address}/#generate?seed=1&count={MOLECULES}&tolerance=draft&nll=none")
     page.wait_for_selector("#generate .card .formula")
-    found = {"while they arrive": measured(page, SCROLL, ARRIVING)}
+    found = {"during generation": measured(page, SCROLL, GENERATING)}
     expect(page.locator("#generate canvas.painter")).to_have_count(MOLECULES, timeout=600_000)
-    found |= {"scrolled": measured(page, SCROLL, A_WHILE)}
+    found |= {"scrolling": measured(page, SCROLL, FOR_SIX_SECONDS)}
     page.evaluate("scrollTo(0, 0)")
-    found |= {"one turned": measured(page, TURN, A_WHILE)}
+    found |= {"rotating one": measured(page, TURN, FOR_SIX_SECONDS)}
     page.close()
     return found
 
@@ -93,7 +95,7 @@ def main() -> None:
         "frame_ms": moving,
     }
     rows = [[name, str(value)] for name, value in facts.items()]
-    tell("page", "The page in a cold browser", ["", ""], rows, facts)
+    write_results("page", "The page in a new browser", ["", ""], rows, facts)
 
 
 if __name__ == "__main__":

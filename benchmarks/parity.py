@@ -1,8 +1,8 @@
-"""What it is worth to know that electrons are even in number: the same weights and noise, with and without.
+"""The effect of the condition on an even number of electrons: the same weights and noise, with and without it.
 
     python -m benchmarks.parity [MOLECULES [WEIGHTS]]
 
-Default: 1,000 molecules of weights/qm9, tolerance 1e-3, seed 0; weights trained without the condition may be asked.
+Default: 1,000 molecules of weights/qm9, tolerance 1e-3, seed 0. The weights may be trained with or without it.
 """
 
 import sys
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import enflow
-from benchmarks.measure import DOCS, put, tell
+from benchmarks.measure import DOCS, write_results, write_section
 from enflow.model.card import read_card
 from enflow.model.checkpoint import load
 from enflow.model.chem.analysis.metrics import Share, stability, validity
@@ -23,19 +23,19 @@ from enflow.model.flow.molecule_flow import MoleculeFlow
 BUNDLED = Path(enflow.__file__).parent / "weights" / "qm9"
 
 
-def told(weights: Path, knows: bool) -> MoleculeFlow:
-    """The flow of these weights, whose types know of the parity or do not."""
+def conditioned(weights: Path, condition: bool) -> MoleculeFlow:
+    """Return the flow of these weights with or without the condition."""
     flow = load(weights)
     dynamics = flow.config.dynamics
     assert isinstance(dynamics, VectorEGNNConfig)
-    odd = tuple(i for i, number in enumerate(flow.config.vocabulary) if number % 2) if knows else ()
+    odd = tuple(i for i, number in enumerate(flow.config.vocabulary) if number % 2) if condition else ()
     changed = MoleculeFlow(replace(flow.config, dynamics=replace(dynamics, odd_types=odd)))
     changed.load_state_dict(flow.state_dict())
     return changed.requires_grad_(False).eval()
 
 
 def measured(flow: MoleculeFlow, count: int) -> dict[str, Any]:
-    """Shares, with their intervals, of so many samples."""
+    """Return shares with their intervals, and the mean NFE, of `count` samples."""
     found = list(flow.samples([None] * count, seed=0))
     molecules = [one.molecule for one in found if one.molecule]
     even = Share(sum(int(m.atomic_numbers.sum()) % 2 == 0 for m in molecules), count)
@@ -49,7 +49,7 @@ def main(count: int, weights: Path) -> None:
     torch.set_num_threads(1)
     card = read_card(weights)
     assert isinstance(card.config, FlowConfig)
-    found = {name: measured(told(weights, name == "with"), count) for name in ("without", "with")}
+    found = {name: measured(conditioned(weights, name == "with"), count) for name in ("without", "with")}
     columns = ["", "even number of electrons %", "molecules stable %", "valid %", "atoms stable %", "evaluations"]
     rows = []
     for name, one in found.items():
@@ -57,11 +57,13 @@ def main(count: int, weights: Path) -> None:
         cells = [f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})" for value, low, high in shares]
         rows.append([f"{name} the condition", *cells, f"{100 * one['atoms']:.1f}", f"{one['evaluations']:.1f}"])
     facts = {"weights": card.name, "weights_sha256": card.weights_sha256, "molecules": count, "found": found}
-    tell("parity", f"{count} molecules of {card.name}", columns, rows, facts)
+    write_results("parity", f"{count} molecules of {card.name}", columns, rows, facts)
     if weights == BUNDLED:
         lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
         lines.insert(1, "|---" * len(columns) + "|")
-        put(DOCS / "science.md", "parity", "\n".join([f"{count:,} molecules, with 95 % intervals:", "", *lines]))
+        write_section(
+            DOCS / "science.md", "parity", "\n".join([f"{count:,} molecules, with 95 % intervals:", "", *lines])
+        )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
-"""The tables of the particle systems put where people read them: results/, docs/images, sections of docs/particles.md.
+"""The publication of the tables of particle systems: results/, docs/images and sections of docs/particles.md.
 
-`python -m benchmarks.particles [FOLDER]` after `enflow particles table` (FOLDER: its --folder, runs/particles unless it
-says otherwise). Nothing is measured here; figures of weights are those of their cards.
+    python -m benchmarks.particles [FOLDER]
+
+FOLDER is the --folder of `enflow particles table` (default: runs/particles). Systems without cells in it keep their
+results; their charts and sections are written again. Nothing is measured here; the numbers of bundled weights are those
+of their cards.
 """
 
 import json
-import shutil
 import sys
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import DOCS, RESULTS, put
+from benchmarks.measure import DOCS, RESULTS, write_section
 from enflow.model.card import read_card
-from enflow.model.training.data.particles import SYSTEMS, facts_of, load
+from enflow.model.config import from_json
+from enflow.model.training.data.particles import SYSTEMS, load, read_summary
 from enflow.model.training.data.qm9 import data_file
-from enflow.model.training.experiments.particle_benchmark import SIZES
-from enflow.model.training.experiments.particle_report import NAMES, publish, text
+from enflow.model.training.experiments.particle_cells import SIZES, Result
+from enflow.model.training.experiments.particle_report import NAMES, figure, publish, text
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SHORTER = "GNN, attention, augmentation", "GNN, att., augmentation"
@@ -25,11 +28,10 @@ SHORTER = "GNN, attention, augmentation", "GNN, att., augmentation"
 
 
 def gather(folder: Path, system: str) -> dict[str, Any]:
-    """Everything that is known of a system, kept in results/; its figure goes to docs/images."""
+    """Collect all results of a system and write them to results/."""
     document = {"benchmark": f"particles_{system}", **publish(folder, load(system))}
     if system in SYSTEMS:
-        document["facts"] = asdict(facts_of(data_file(f"{system}.npz").parent, system))
-        shutil.copy(folder / f"{system}.svg", DOCS / "images" / f"particles-{system}.svg")
+        document["facts"] = asdict(read_summary(data_file(f"{system}.npz").parent, system))
     document["evaluated"] = {
         card.parent.name: metrics
         for card in sorted(folder.glob(f"{system}-*/card.json"))
@@ -39,8 +41,24 @@ def gather(folder: Path, system: str) -> dict[str, Any]:
     return document
 
 
+def current(folder: Path, system: str) -> dict[str, Any] | None:
+    """Return the results of a system from the cells of a folder or, without cells, from results/; None without both."""
+    if any(folder.glob(f"{system}-*.json")):
+        return gather(folder, system)
+    path = RESULTS / f"particles_{system}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def draw(document: dict[str, Any]) -> None:
+    """Draw the chart of a system to docs/images."""
+    system = document["system"]
+    results = [from_json(Result, cell, "cell") for cell in document["cells"]]
+    matching = [result for result in results if result.cell.objective == "flow_matching"]
+    (DOCS / "images" / f"particles-{system}.svg").write_text(figure(system, document["floor"], matching))
+
+
 def samples(documents: dict[str, dict[str, Any]]) -> str:
-    """How well the samples are mixed, and the floor."""
+    """Return the table of sampling diagnostics and of the entropy."""
     facts = [documents[system]["facts"] for system in SYSTEMS]
     rows = {
         "samples": [f"{f['samples']:,}" for f in facts],
@@ -61,8 +79,8 @@ def samples(documents: dict[str, dict[str, Any]]) -> str:
     return "\n".join([*lines, *(f"| {name} | {' | '.join(values)} |" for name, values in rows.items())])
 
 
-def effort(document: dict[str, Any]) -> str:
-    """What was spent on a table, and what its entries' errors are."""
+def budget(document: dict[str, Any]) -> str:
+    """Return a sentence on the computation spent on a table and on the errors of its entries."""
     cells = [cell for cell in document["cells"] if cell["cell"]["objective"] == "flow_matching"]
     spent = {(c["effort"]["steps"], c["effort"]["batch_size"], c["effort"]["test_samples"]) for c in cells}
     errors = sorted(cell["nll_error"] for cell in cells)
@@ -81,7 +99,7 @@ def effort(document: dict[str, Any]) -> str:
 
 
 def reweighting() -> str:
-    """Of the bundled weights, by their cards."""
+    """Return the table of the bundled weights, from their cards."""
     lines = [
         "| | test NLL | test samples | floor | ESS % | samples | log Z by reweighting |",
         "|---|---|---|---|---|---|---|",
@@ -97,7 +115,7 @@ def reweighting() -> str:
 
 
 def qm9_positional(document: dict[str, Any]) -> str:
-    """NLL of the cells of QM9 positional, and the divergence of their distances."""
+    """Return the table of QM9 positional: NLL and divergence of the pair distances."""
     lines = ["| | test NLL | the paper's | divergence of distances | steps |", "|---|---|---|---|---|"]
     for cell in document["cells"]:
         c = cell["cell"]
@@ -112,11 +130,11 @@ def qm9_positional(document: dict[str, Any]) -> str:
 
 
 def sections(documents: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Markdown by the name of its place in docs/particles.md."""
+    """Return the Markdown of every section of docs/particles.md, by name."""
     found = {"samples": samples(documents), "weights": reweighting()}
     for system in SYSTEMS:
         found[system] = text(documents[system]).replace(*SHORTER)
-    items = [f"- {effort(documents[system])}" for system in SYSTEMS]
+    items = [f"- {budget(documents[system])}" for system in SYSTEMS]
     found["effort"] = "\n".join(textwrap.fill(item, 120, subsequent_indent="  ") for item in items)
     if "qm9_positional" in documents:
         found["qm9_positional"] = qm9_positional(documents["qm9_positional"])
@@ -124,10 +142,11 @@ def sections(documents: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def main(folder: Path) -> None:
-    systems = [system for system in SIZES if any(folder.glob(f"{system}-*.json"))]
-    documents = {system: gather(folder, system) for system in systems}
+    documents = {system: document for system in SIZES if (document := current(folder, system))}
+    for system in SYSTEMS:
+        draw(documents[system])
     for name, section in sections(documents).items():
-        put(DOCS / "particles.md", name, section)
+        write_section(DOCS / "particles.md", name, section)
 
 
 def _with_error(values: dict[str, float], name: str) -> str:

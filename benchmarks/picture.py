@@ -1,4 +1,4 @@
-"""The README's picture: the first molecules of one seed from the bundled weights, not chosen.
+"""The picture of the README: the first molecules of one seed from the bundled weights, not selected.
 
 python -m benchmarks.picture
 """

@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.measure import tell
+from benchmarks.measure import write_results
 from enflow.service.api.app import create_app
 from enflow.service.api.server import Server
 from enflow.service.client.process_client import EngineSpec, ProcessClient, RestartPolicy
@@ -242,7 +242,7 @@ def main() -> None:
     passed = seen["engine"].flat and not seen["leaking control"].flat and not wrong
     rows = [[name, *(json.dumps(value) for value in found.values())] for name, found in facts.items()]
     title = f"Soak: {'passed' if passed else 'FAILED'}"
-    tell("soak", title, ["engine", *facts["engine"]], rows, {"passed": passed, **facts})
+    write_results("soak", title, ["engine", *facts["engine"]], rows, {"passed": passed, **facts})
 
 
 if __name__ == "__main__":

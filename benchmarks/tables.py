@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from benchmarks import ablation, nll_moves, particles
-from benchmarks.measure import DOCS, RESULTS, put
+from benchmarks.measure import DOCS, RESULTS, write_section
 
 
 def result(name: str) -> dict[str, Any]:
@@ -26,4 +26,4 @@ def tables() -> dict[tuple[str, str], str]:
 
 if __name__ == "__main__":
     for (page, place), table in tables().items():
-        put(DOCS / page, place, table)
+        write_section(DOCS / page, place, table)

@@ -1,40 +1,55 @@
-"""The card of trained weights: card.json beside weights.safetensors."""
+"""The card of trained weights: card.json beside weights.safetensors. No torch: the service reads cards through it."""
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from enflow.model.config import FlowConfig, ParticleConfig, from_json, to_json
+from pydantic.dataclasses import dataclass
+
+from enflow.model.config import STRICT, FlowConfig, ParticleConfig, config_errors, from_json, to_json
 from enflow.model.errors import ConfigError, WeightsError
 
 SCHEMA_VERSION = 1
 
-
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
-DTYPES = ("float32", "float64")
+
+BUNDLED = Path(__file__).parents[1] / "weights"
+"""The folder of the weights that come with the package: beside `model`, in a checkout and installed."""
+
+DtypeName = Literal["float32", "float64"]
 
 
-@dataclass(frozen=True)
+@config_errors
+@dataclass(frozen=True, config=STRICT)
 class Dataset:
-    """What a model was trained on: a name, the hash of the file, and how it was split."""
+    """The data that a model was trained on: a name, the hash of the file, and the split."""
 
     name: str
     sha256: str
     split: str
 
 
-@dataclass(frozen=True)
+@config_errors
+@dataclass(frozen=True, config=STRICT)
 class Card:
-    """What is known about a set of weights, as card.json has it.
+    """The facts about a set of weights, as card.json holds them.
 
     Attributes:
+        name: name of the weights.
         created: time of writing, ISO 8601.
-        git_commit: of the code that trained it.
-        metrics: by name; shares from 0 to 1, nats per molecule.
-        weights_sha256: of weights.safetensors; `save` fills it in.
+        git_commit: commit of the code that trained the model.
+        config: configuration of the model.
+        dataset: training data.
+        seed: seed of the training run.
+        licence: licence of the weights.
+        metrics: results by name; shares from 0 to 1, nats per molecule.
+        weights_sha256: hash of weights.safetensors; `save` fills it in.
+        dtype: name of the dtype of the tensors.
+        units: units of positions and likelihoods.
+        time_convention: meaning of the time of the flow.
+        schema_version: version of the fields.
     """
 
     name: str
@@ -46,7 +61,7 @@ class Card:
     licence: str
     metrics: dict[str, Any]
     weights_sha256: str = ""
-    dtype: str = "float32"
+    dtype: DtypeName = "float32"
     units: str = "angstrom, nats"
     time_convention: str = "t = 0 base, t = 1 data"
     schema_version: int = SCHEMA_VERSION
@@ -55,31 +70,61 @@ class Card:
 def write_card(directory: str | os.PathLike[str], card: Card) -> None:
     """Write card.json alone, for instance with the metrics of an evaluation."""
     text = json.dumps(to_json(card), indent=2, allow_nan=False, ensure_ascii=False)
-    _replace(Path(directory) / CARD, (text + "\n").encode())
+    replace_file(Path(directory) / CARD, (text + "\n").encode())
 
 
-def read_card(directory: str | os.PathLike[str]) -> Card:
-    """Read and check card.json.
+def bundled_names() -> list[str]:
+    """Return the names of the weights that come with the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CARD}"))
+
+
+def find_weights(weights: str | os.PathLike[str]) -> Path:
+    """Return the directory of weights that are given by their directory or by the name of bundled weights.
+
+    A directory that holds card.json comes first, also where it has the name of bundled weights.
 
     Raises:
-        WeightsError: there is none, it is not JSON, or it does not follow the schema.
-        ConfigError: its `config` is not one of a flow, for instance by an unknown key.
+        WeightsError: there is neither such a directory nor bundled weights of that name.
     """
-    path = Path(directory) / CARD
+    if not isinstance(weights, str | os.PathLike):
+        raise WeightsError(f"found weights of type {type(weights).__name__}, expected a directory or a name")
+    path = Path(weights)
+    is_name = path.name == os.fspath(weights)
+    if is_name and not (path / CARD).is_file() and path.name in bundled_names():
+        return BUNDLED / path
+    if not is_name or path.is_dir():
+        return path
+    raise WeightsError(
+        f"found no weights {str(weights)!r}, expected a directory with {CARD} or one of the bundled weights: "
+        f"{', '.join(bundled_names()) or 'none'}"
+    )
+
+
+def read_card(weights: str | os.PathLike[str]) -> Card:
+    """Read and check card.json.
+
+    Args:
+        weights: a directory, or the name of bundled weights.
+
+    Raises:
+        WeightsError: the file is missing, is not JSON, or does not follow the schema.
+        ConfigError: its `config` is not the configuration of a flow, for instance because of an unknown key.
+    """
+    path = find_weights(weights) / CARD
     document = _document(path)
     if (found := document.get("schema_version")) != SCHEMA_VERSION:
         raise WeightsError(f"{path}: found schema_version {found!r}, expected {SCHEMA_VERSION}")
     if "config" in document:
-        config = document["config"]
-        particles = isinstance(config, dict) and config.get("kind") == ParticleConfig.kind
-        from_json(ParticleConfig if particles else FlowConfig, config, f"{path}: config")
+        _check_config(document["config"], f"{path}: config")
     try:
-        card = from_json(Card, document, str(path))
+        return from_json(Card, document, str(path))
     except ConfigError as error:
         raise WeightsError(str(error)) from None
-    if card.dtype not in DTYPES:
-        raise WeightsError(f"{path}: found dtype {card.dtype!r}, expected {' or '.join(DTYPES)}")
-    return card
+
+
+def _check_config(config: Any, where: str) -> None:
+    particles = isinstance(config, dict) and config.get("kind") == ParticleConfig.kind
+    from_json(ParticleConfig if particles else FlowConfig, config, where)
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -94,7 +139,8 @@ def _document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new one, never a part of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("wb") as file:
         file.write(content)

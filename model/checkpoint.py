@@ -1,4 +1,4 @@
-"""Weights on disk: a directory with weights.safetensors and card.json, the one verified by the other."""
+"""Weights on disk: a directory with weights.safetensors and card.json; the card holds the hash of the tensors."""
 
 import hashlib
 import os
@@ -13,10 +13,20 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from enflow.model.card import CARD, WEIGHTS, Card, Dataset, _replace, read_card, write_card
+from enflow.model.card import (
+    CARD,
+    WEIGHTS,
+    Card,
+    Dataset,
+    DtypeName,
+    find_weights,
+    read_card,
+    replace_file,
+    write_card,
+)
 from enflow.model.config import FlowConfig, ParticleConfig
 from enflow.model.en_flows import import_en_flows
-from enflow.model.errors import WeightsError
+from enflow.model.errors import ConfigError, WeightsError
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_adapter import ParticleFlowAdapter
 from enflow.model.flow.particle_flow import ParticleFlow
@@ -33,80 +43,99 @@ __all__ = [
     "write_card",
 ]
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES: Mapping[DtypeName, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
 
 def save(flow: MoleculeFlow | ParticleFlow, directory: str | os.PathLike[str], card: Card) -> Card:
-    """Write a flow's weights and its card; returns the card as written.
+    """Write the weights and the card of a flow.
 
-    Each file replaces its predecessor at once. The card comes last, so that an interruption between the two leaves a
-    pair that `load` refuses, never one that it believes.
+    Each file replaces its predecessor at once. The card comes last: an interruption between the two leaves a pair that
+    `load` refuses.
 
     Args:
-        card: its `config`, `dtype` and `weights_sha256` are taken from the flow.
+        flow: the model.
+        directory: where to write; it is made if it is missing.
+        card: the facts; its `config`, `dtype` and `weights_sha256` are replaced by those of the flow.
+
+    Returns:
+        The card as written.
     """
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
-    content = save_tensors(tensors)
-    dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
+    content = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()})
+    (dtype,) = (name for name, dtype in DTYPES.items() if dtype == next(flow.parameters()).dtype)
     card = replace(card, config=flow.config, dtype=dtype, weights_sha256=hashlib.sha256(content).hexdigest())
-    _replace(place / WEIGHTS, content)
+    replace_file(place / WEIGHTS, content)
     write_card(place, card)
     return card
 
 
 def load(
-    directory: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> MoleculeFlow:
-    """The flow of a weights directory, verified, in evaluation mode.
+    """Load a model of molecules, in evaluation mode. The tensors are compared with the hash on the card.
 
     Args:
-        directory: holds weights.safetensors and card.json.
-        device: where it computes.
-        dtype: of its arithmetic; None = the card's.
+        weights: a directory with weights.safetensors and card.json, or the name of bundled weights, such as "qm9".
+        device: the device that computes.
+        dtype: dtype of the arithmetic; None = the card's.
 
     Raises:
-        WeightsError: a file is missing, damaged, or does not fit the other.
-        ConfigError: the card's `config` is not one of a flow.
+        WeightsError: there are no such weights, or a file is missing, damaged, or does not fit the other.
+        ConfigError: the card's `config` is not the configuration of a flow, or the device or dtype cannot be used.
     """
-    card = read_card(directory)
+    place = find_weights(weights)
+    card = read_card(place)
     if not isinstance(card.config, FlowConfig):
-        raise WeightsError(f"{directory} holds a model of particles, expected one of molecules; try load_particles")
-    return _filled(MoleculeFlow(card.config), directory, card, device, dtype)
+        raise WeightsError(f"{place} holds a model of particles, expected one of molecules; try load_particles")
+    return _load_tensors(MoleculeFlow(card.config), place, card, device, dtype)
 
 
 def load_particles(
-    directory: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> ParticleFlow:
-    """As `load`, the flow of a directory with weights of a particle system."""
-    card = read_card(directory)
+    """Load a model of particles; arguments and errors are those of `load`."""
+    place = find_weights(weights)
+    card = read_card(place)
     if not isinstance(card.config, ParticleConfig):
-        raise WeightsError(f"{directory} holds a model of molecules, expected one of particles; try load")
-    return _filled(ParticleFlow(card.config), directory, card, device, dtype)
+        raise WeightsError(f"{place} holds a model of molecules, expected one of particles; try load")
+    return _load_tensors(ParticleFlow(card.config), place, card, device, dtype)
 
 
 def load_any(
-    directory: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> MoleculeFlow:
-    """As `load`; a model of particles comes as one of molecules of one element."""
-    card = read_card(directory)
+    """Load a model of molecules, or a model of particles as one of molecules of a single element; see `load`."""
+    card = read_card(weights)
     if isinstance(card.config, FlowConfig):
-        return load(directory, device, dtype)
-    return ParticleFlowAdapter(load_particles(directory, device, dtype), card.name, card.dataset.name)
+        return load(weights, device, dtype)
+    return ParticleFlowAdapter(load_particles(weights, device, dtype), card.name, card.dataset.name)
 
 
 Flow = TypeVar("Flow", MoleculeFlow, ParticleFlow)
 
 
-def _filled(
-    flow: Flow, directory: str | os.PathLike[str], card: Card, device: str | torch.device, dtype: torch.dtype | None
+def _load_tensors(
+    flow: Flow, directory: Path, card: Card, device: str | torch.device, dtype: torch.dtype | None
 ) -> Flow:
-    path = Path(directory) / WEIGHTS
+    _check_target(device, dtype)
+    path = directory / WEIGHTS
     tensors = _verified(path, card)
     _check_fit(path, tensors, flow.state_dict())
     flow.load_state_dict(tensors)
     return flow.to(device=device, dtype=dtype or DTYPES[card.dtype]).eval()
+
+
+def _check_target(device: str | torch.device, dtype: torch.dtype | None) -> None:
+    if not getattr(dtype or torch.float32, "is_floating_point", False):
+        raise ConfigError(f"found dtype {dtype!r}, expected a floating-point torch.dtype, such as torch.float64")
+    try:
+        target = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ConfigError(f"found device {device!r}, expected cpu, cuda or cuda:N") from None
+    gpus = torch.cuda.device_count()
+    if target.type == "cuda" and (target.index or 0) >= gpus:
+        raise ConfigError(f"found device {str(target)!r} and {gpus} GPUs that PyTorch can use; expected such a GPU")
 
 
 def _verified(path: Path, card: Card) -> dict[str, Tensor]:
@@ -117,7 +146,7 @@ def _verified(path: Path, card: Card) -> dict[str, Tensor]:
     if (found := hashlib.sha256(content).hexdigest()) != card.weights_sha256:
         raise WeightsError(
             f"{path}: found SHA-256 {found} ({len(content)} bytes), {CARD} says {card.weights_sha256 or 'nothing'}: "
-            f"the file is incomplete, changed, or of other weights; fetch or train it again"
+            f"the file is incomplete, changed, or belongs to other weights; fetch or train it again"
         )
     try:
         return load_tensors(content)
@@ -129,7 +158,7 @@ def _check_fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, T
     if missing := sorted(set(expected) - set(found)):
         raise WeightsError(f"{path}: no tensor {missing[0]!r} ({len(missing)} missing), which {CARD}'s config needs")
     if unknown := sorted(set(found) - set(expected)):
-        raise WeightsError(f"{path}: found tensor {unknown[0]!r}, of which {CARD}'s config knows nothing")
+        raise WeightsError(f"{path}: found tensor {unknown[0]!r}, which {CARD}'s config does not have")
     for name, tensor in found.items():
         if tensor.shape != expected[name].shape:
             raise WeightsError(

@@ -1,4 +1,4 @@
-"""The command line as a shell sees it: what is printed, and the exit code."""
+"""The command line: its output and its exit codes."""
 
 import json
 import sys
@@ -22,13 +22,13 @@ def enflow(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        ("evaluate nowhere", "no nowhere/card.json"),
+        ("evaluate nowhere", "found no weights 'nowhere'"),
         ("evaluate nowhere --samples many", "valid integer"),
         ("evaluate nowhere --samples -1", "greater than or equal to 0"),
         ("evaluate nowhere --divergence guess", "'guess' is not one of"),
-        ("particles evaluate nowhere", "no nowhere/card.json"),
+        ("particles evaluate nowhere", "found no weights 'nowhere'"),
         ("particles table lj55", "'lj55' is not one of"),
         ("data particles lj55", "found system 'lj55'; expected dw4 or lj13"),
         ("data qm9 --files nowhere", "no dsgdb9nsd.xyz.tar.bz2 in nowhere"),
@@ -53,18 +53,18 @@ def enflow(monkeypatch, capsys):
         ("paint", "No such command 'paint'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_1(enflow, arguments, says):
+def test_bad_input_is_one_line_and_exit_code_1(enflow, arguments, message):
     code, out, err = enflow(*arguments.split())
     assert (code, out) == (1, "")
     assert err.startswith("enflow: ")
     assert err.count("\n") == 1
-    assert says in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
     "command", ["", "serve", "sample", "likelihood", "data", "data qm9", "train", "evaluate", "import-en-flows"]
 )
-def test_help_says_what_a_command_does(enflow, command):
+def test_help_describes_a_command(enflow, command):
     code, out, err = enflow(*command.split(), "--help")
     assert (code, err) == (0, "")
     assert "Usage: enflow" in out
@@ -72,7 +72,7 @@ def test_help_says_what_a_command_does(enflow, command):
 
 
 def test_particles_are_sampled_and_scored_as_the_service_does(enflow, tmp_path, monkeypatch):
-    """The name of bundled weights is enough, wherever the command runs."""
+    """Bundled weights are found by their name in any working directory."""
     monkeypatch.chdir(tmp_path)
     code, out, _ = enflow("sample", "dw4", "-n", "2", "--seed", "3", "--with-nll", "--json")
     assert code == 0
@@ -98,5 +98,5 @@ def test_the_original_model_is_imported_and_loads(enflow, shared, tmp_path):
     code, out, _ = enflow("import-en-flows", str(shared / "reference/en_flows_qm9"), str(tmp_path / "w"), "--json")
     assert code == 0
     assert json.loads(out)["path"] == str(tmp_path / "w")
-    cut_off = 65  # of their output: the time's own column
+    cut_off = 65  # parameters of the output of the time, which is not used
     assert sum(p.numel() for p in load(tmp_path / "w").dynamics.parameters()) == 176_461 - cut_off

@@ -1,1 +1,5 @@
-"""The package model.cli."""
+"""The commands that `enflow` shares between model and service: options, and the group `enflow particles`.
+
+The package may import all of `enflow.model`; torch is imported inside the commands, so that `--help` is fast. Begin
+reading with `enflow.model.__main__`, which defines the other commands.
+"""

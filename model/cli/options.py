@@ -1,4 +1,4 @@
-"""Options and helpers that several commands share."""
+"""Options and functions that several commands share."""
 
 import json
 from typing import Annotated, Literal
@@ -7,25 +7,23 @@ import typer
 
 from enflow.model.errors import ConfigError
 
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, one object per line.")]
-
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 Divergence = Literal["hutchinson", "exact"]
-
 
 Device = Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu or cuda.")]
 
 
-def tell(text: str, facts: object, *, as_json: bool) -> None:
-    """Print an answer: text for people, or one line of JSON for machines."""
-    typer.echo(json.dumps(facts, allow_nan=False) if as_json else text)
+def print_result(text: str, result: object, *, as_json: bool) -> None:
+    """Print a result: `text`, or with `as_json` one line of JSON."""
+    typer.echo(json.dumps(result, allow_nan=False) if as_json else text)
 
 
 def pick_device(name: str) -> str:
-    """The device that a name means.
+    """Return the device of an option: "auto" chooses the GPU if there is one.
 
     Raises:
-        ConfigError: no such device, or no GPU for "cuda".
+        ConfigError: there is no such device, or no GPU for "cuda".
     """
     import torch
 

@@ -1,12 +1,12 @@
-"""Command line of the particle systems: `enflow particles table` and `enflow particles evaluate`."""
+"""The commands of the particle systems: `enflow particles table` and `enflow particles evaluate`."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from enflow.model.cli.options import Json, print_result
 from enflow.model.progress import progress
 
 particles_app = typer.Typer(
@@ -16,69 +16,79 @@ particles_app = typer.Typer(
 )
 
 Name = Annotated[Literal["dw4", "lj13", "qm9_positional"], typer.Argument(help="dw4, lj13 or qm9_positional.")]
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
 @particles_app.command()
 def table(
     system: Name,
     models: Annotated[
-        list[str] | None, typer.Option("--model", help="One of the paper's six [default: all], or vector.")
+        list[str] | None, typer.Option("--model", help="A model of the paper [default: all six], or vector.")
     ] = None,
     sizes: Annotated[
-        list[int] | None, typer.Option("--samples", help="Training samples [default: the paper's].")
+        list[int] | None, typer.Option("--samples", help="Number of training samples [default: those of the paper].")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Of each cell, the first of all before the second of any.")] = 3,
-    steps: Annotated[int, typer.Option(min=0, help="Of flow matching, at most; 0 = likelihood alone.")] = 4000,
-    likelihood_steps: Annotated[int, typer.Option(min=0, help="Of likelihood, at most, after flow matching.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per cell.")] = 3,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Greatest number of steps of flow matching; 0 = likelihood alone.")
+    ] = 4000,
+    likelihood_steps: Annotated[
+        int, typer.Option(min=0, help="Greatest number of steps of likelihood, after flow matching.")
+    ] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 256,
-    test_samples: Annotated[int, typer.Option("--test", min=2, help="Test samples to score, exactly.")] = 1000,
-    tolerance: Annotated[float, typer.Option(min=1e-9, help="Of the solver.")] = 1e-5,
-    folder: Annotated[Path, typer.Option(help="Of the finished cells, with their weights.")] = Path("runs/particles"),
-    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch.")] = 1,
+    test_samples: Annotated[
+        int, typer.Option("--test", min=2, help="Number of test samples to score with the exact divergence.")
+    ] = 1000,
+    tolerance: Annotated[float, typer.Option(min=1e-9, help="Tolerance of the solver.")] = 1e-5,
+    folder: Annotated[Path, typer.Option(help="Folder of the finished cells and their weights.")] = Path(
+        "runs/particles"
+    ),
+    threads: Annotated[int, typer.Option(min=1, help="Number of threads of PyTorch.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Fill the table of a system: test NLL by model and number of training samples.
 
-    Finished cells are kept and not done again: the same command goes on where an earlier one stopped. Ends in
-    SYSTEM.json and SYSTEM.svg in the folder, with the entropy, the floor of any model, and the published figures.
+    Finished cells are kept: the same command continues where an earlier one stopped. It writes SYSTEM.json and
+    SYSTEM.svg into the folder, with the entropy, which is the lower bound of every NLL, and the published values.
     """
     import torch
 
     from enflow.model.training.data.particles import load
-    from enflow.model.training.experiments import particle_benchmark, particle_report
+    from enflow.model.training.experiments import particle_benchmark, particle_cells, particle_report
 
     torch.set_num_threads(threads)
     data = load(system)
-    effort = particle_benchmark.Effort(steps, likelihood_steps, batch_size, test_samples, tolerance)
-    chosen = models or particle_benchmark.MODELS, sizes or particle_benchmark.SIZES[system]
-    wanted = particle_benchmark.cells(system, *chosen, seeds, effort.objective)
+    budget = particle_cells.Budget(steps, likelihood_steps, batch_size, test_samples, tolerance)
+    wanted = particle_cells.cells(
+        system, models or particle_cells.MODELS, sizes or particle_cells.SIZES[system], seeds, budget.objective
+    )
     with progress() as report:
         report(f"cells of {system}", 0, len(wanted))
-        for done, _ in enumerate(particle_benchmark.fill_all(wanted, effort, data, folder, report), start=1):
+        for done, _ in enumerate(particle_benchmark.train_cells(wanted, budget, data, folder, report), start=1):
             report(f"cells of {system}", done, len(wanted))
     written = particle_report.publish(folder, data)
-    typer.echo(json.dumps(written) if as_json else particle_report.text(written))
+    print_result(particle_report.text(written), written, as_json=as_json)
 
 
 @particles_app.command()
 def evaluate(
     weights: Annotated[Path, typer.Argument(help="Folder with weights.safetensors and card.json.")],
-    samples: Annotated[int, typer.Option(min=2, help="To generate, for the effective sample size.")] = 10_000,
+    samples: Annotated[
+        int, typer.Option(min=2, help="Number of samples to generate for the effective sample size.")
+    ] = 10_000,
     test_samples: Annotated[
-        int, typer.Option("--test", min=0, help="Test samples to score, exactly; 0 leaves the card's NLL as it is.")
+        int, typer.Option("--test", min=0, help="Number of test samples to score; 0 keeps the NLL of the card.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
-    tolerance: Annotated[float, typer.Option(min=1e-9, help="Of the solver.")] = 1e-5,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    tolerance: Annotated[float, typer.Option(min=1e-9, help="Tolerance of the solver.")] = 1e-5,
     out: Annotated[
         Path | None, typer.Option(help="Write weights and card, with these metrics, to this folder.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Number of threads of PyTorch.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Measure a model of particles: test NLL beside its floor, distances, effective size of reweighted samples.
+    """Measure a model of particles: test NLL and its lower bound, pair distances, effective sample size.
 
-    Needs the samples that `enflow data particles` makes. No weight is clipped.
+    Needs the samples that `enflow data particles` makes. No importance weight is clipped.
     """
     import torch
 
@@ -102,4 +112,5 @@ def evaluate(
     card = replace(card, metrics=card.metrics | metrics)
     if out is not None:
         save(flow, out, replace(card, name=out.name))
-    typer.echo(json.dumps(card.metrics) if as_json else "\n".join(f"{k:20} {v}" for k, v in card.metrics.items()))
+    text = "\n".join(f"{name:20} {value}" for name, value in card.metrics.items())
+    print_result(text, card.metrics, as_json=as_json)

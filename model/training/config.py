@@ -1,12 +1,14 @@
-"""The configuration of a training run."""
+"""The configuration of a training run, as a JSON file under model/training/configs holds it."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 
-from enflow.model.config import FlowConfig, from_json
+from enflow.model.config import STRICT, FlowConfig, ParticleConfig, config_errors, from_json
 from enflow.model.errors import ConfigError
 from enflow.model.flow.dequantization import LEARNED
 from enflow.model.training.flow_matching import MatchingConfig
@@ -15,64 +17,99 @@ from enflow.model.training.optimizer import OptimizerConfig
 
 OBJECTIVES = ("flow_matching", "likelihood", "dequantizer")
 
-
 PAIR_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a training run.
+@config_errors
+@dataclass(frozen=True, config=STRICT)
+class RunConfig:
+    """The settings that a run of molecules and a run of particles share.
 
     Attributes:
-        name: of the weights that come out.
-        objective: "flow_matching" (of the velocity alone), "likelihood" (of the whole flow), or "dequantizer" (the
-            likelihood too, of a learned dequantizer around the flow of `start`, which stays as it is).
-        flow: the model.
-        start: weights to go on from, of the same model, for instance to finish by likelihood what flow matching began;
-            where types are given, also those of the model that draws them; None = fresh ones.
-        likelihood: how the likelihood is estimated, for that objective.
-        passes: molecules shown before training stops (an annealing may end it earlier).
-        batch_size: molecules of one size per step.
-        matching: the flow matching, for that objective.
-        pair_dtype, compile: for flow matching: dtype of the messages while training; compile the layers with
-            torch.compile.
-        checkpoint_minutes: between two writings of the state.
+        objective: "flow_matching" trains the velocity by regression; "likelihood" trains the whole flow by maximum
+            likelihood; "dequantizer" trains a learned dequantizer by likelihood and leaves the rest of the flow as the
+            weights `TrainConfig.start` have it.
+        matching: settings of flow matching; the other objectives ignore them.
+        likelihood: settings of the likelihood's estimate; flow matching ignores them.
+        optimizer: learning rates and their schedule.
+        seed: seed of the initial weights, the order of the data and the noise.
+        passes: number of molecules shown before training stops. An annealing may end the run earlier.
+        batch_size: number of molecules per step; all molecules of a batch have the same number of atoms.
+        pair_dtype: dtype of the messages while training, "float32" or "bfloat16"; flow matching only.
+        compile: compile the layers with torch.compile; flow matching only.
     """
 
-    name: str = "qm9"
     objective: str = "flow_matching"
-    flow: FlowConfig = field(default_factory=FlowConfig)
-    start: str | None = None
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0
-    passes: int = 10_000_000
-    batch_size: int = 64
+    passes: PositiveInt = 10_000_000
+    batch_size: PositiveInt = 64
     pair_dtype: str = "float32"
     compile: bool = False
-    checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         if self.pair_dtype not in PAIR_DTYPES:
-            raise ConfigError(f"pair_dtype is {self.pair_dtype!r}; expected one of {', '.join(PAIR_DTYPES)}")
+            raise ValueError(f"pair_dtype is {self.pair_dtype!r}; expected one of {', '.join(PAIR_DTYPES)}")
         if self.objective not in OBJECTIVES:
-            raise ConfigError(f"objective is {self.objective!r}; expected one of {', '.join(OBJECTIVES)}")
+            raise ValueError(f"objective is {self.objective!r}; expected one of {', '.join(OBJECTIVES)}")
         if self.objective != "flow_matching" and (self.compile or self.pair_dtype != "float32"):
-            raise ConfigError(f'objective is "{self.objective}": its solver needs pair_dtype "float32" and no compile')
+            raise ValueError(f'objective is "{self.objective}": its solver needs pair_dtype "float32" and no compile')
+
+
+@config_errors
+@dataclass(frozen=True, config=STRICT)
+class TrainConfig(RunConfig):
+    """The configuration of `enflow train`, which trains a flow of molecules on QM9.
+
+    Attributes:
+        name: name of the resulting weights.
+        flow: the model.
+        start: folder of weights of the same model to start from; None = random weights. A flow that is given its atom
+            types may also start from a flow that generates them.
+        checkpoint_minutes: minutes between two writes of the training state.
+    """
+
+    name: str = "qm9"
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    start: str | None = None
+    checkpoint_minutes: PositiveFloat = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.objective == "dequantizer" and (self.start is None or self.flow.dequantizer.kind not in LEARNED):
-            raise ConfigError(f'objective is "dequantizer"; expected a start and a kind of {", ".join(LEARNED)}')
+            raise ValueError(f'objective is "dequantizer"; expected a start and a kind of {", ".join(LEARNED)}')
+
+
+@config_errors
+@dataclass(frozen=True, config=STRICT)
+class ParticleTrainConfig(RunConfig):
+    """The configuration of a run that trains a flow of particles.
+
+    Attributes:
+        flow: the model.
+        augment: rotate or reflect every sample at random each time it is shown.
+    """
+
+    flow: ParticleConfig = field(default_factory=ParticleConfig)
+    augment: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective == "dequantizer":
+            raise ValueError('objective is "dequantizer"; expected "flow_matching" or "likelihood" for particles')
 
 
 def read_config(path: Path) -> TrainConfig:
-    """Read a training configuration.
+    """Read a training configuration from a JSON file.
 
     Raises:
-        ConfigError: if the file is missing, is no JSON, or holds an unknown key or a wrong value.
+        ConfigError: the file is missing, is not JSON, or holds an unknown key or a wrong value.
     """
     try:
         return from_json(TrainConfig, json.loads(path.read_text()), where=path.name)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from error
+        raise ConfigError(f"{path} is not JSON: {error}") from error

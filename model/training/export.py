@@ -1,4 +1,4 @@
-"""From a training state to weights on disk."""
+"""Export of a training state as weights with a card."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +9,8 @@ from enflow.model.flow.dequantization import Given
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.config import TrainConfig
 from enflow.model.training.data.qm9 import MoleculeDataset, data_file, load_qm9
-from enflow.model.training.objectives import compositions, sizes
-from enflow.model.training.provenance import commit
+from enflow.model.training.git_commit import git_commit
+from enflow.model.training.objectives import atom_count_prior, compositions
 from enflow.model.training.trainer import Trainer
 
 LICENCE = "MIT"
@@ -18,21 +18,32 @@ SPLIT = "train 100,000, valid 17,748, test 13,083 of EGNN, E-NF and EDM, as far 
 
 
 def flow_of(trainer: Trainer, data: MoleculeDataset) -> MoleculeFlow:
-    """The flow with the averaged parameters, and with p(N) and what else is counted in the training molecules."""
-    flow = trainer.objective.flow(trainer.averaged_network())
-    flow.n_atoms = sizes(trainer.config.flow, data)
+    """Return the flow with the averaged parameters, and with the statistics of the training molecules.
+
+    Args:
+        trainer: a trainer of molecules.
+        data: the training molecules, in which p(N) and, if types are given, the compositions are counted.
+    """
+    flow: MoleculeFlow = trainer.objective.flow(trainer.averaged_network())
+    flow.n_atoms = atom_count_prior(flow.config, data)
     if isinstance(flow.dequantizer, Given):
-        flow.dequantizer.compositions.count(compositions(trainer.config.flow, data))
+        flow.dequantizer.compositions.count(compositions(flow.config, data))
     return flow.eval()
 
 
-def export(trainer: Trainer, data: MoleculeDataset, directory: Path) -> Card:
-    """Write weights and card; metrics are left to `enflow evaluate`."""
-    config = trainer.config
+def export(trainer: Trainer, config: TrainConfig, data: MoleculeDataset, directory: Path) -> Card:
+    """Write weights and card; `enflow evaluate` adds the metrics later.
+
+    Args:
+        trainer: the trained state.
+        config: configuration of the run.
+        data: the training molecules.
+        directory: folder for the files.
+    """
     card = Card(
         name=config.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        git_commit=commit(),
+        git_commit=git_commit(),
         config=config.flow,
         dataset=Dataset("QM9", data.sha256, SPLIT),
         seed=config.seed,
@@ -45,9 +56,14 @@ def export(trainer: Trainer, data: MoleculeDataset, directory: Path) -> Card:
 def export_state(config: TrainConfig, state: Path, directory: Path) -> Card:
     """Write weights and card of a training state.
 
+    Args:
+        config: configuration of the run.
+        state: a file that `Trainer.save` wrote.
+        directory: folder for the files.
+
     Raises:
         DataError: the state or the data cannot be read.
     """
     trainer = Trainer(config)
     trainer.load(state)
-    return export(trainer, load_qm9(data_file(), "train", config.flow.vocabulary), directory)
+    return export(trainer, config, load_qm9(data_file(), "train", config.flow.vocabulary), directory)

@@ -1,4 +1,4 @@
-"""Flow matching: the coupling of noise and molecules, and the regression loss of the velocity."""
+"""Flow matching: the coupling of noise with molecules, and the regression loss of the velocity."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,33 +6,49 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic.dataclasses import dataclass as config_dataclass
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from enflow.model.config import STRICT, config_errors
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.geometry import centre, pair_mask, squared_distances
 from enflow.model.flow.networks.egnn import DISTANCE_EPS
 from enflow.model.flow.velocity import Velocity
 
 
-@dataclass(frozen=True)
+@config_errors
+@config_dataclass(frozen=True, config=STRICT)
 class MatchingConfig:
-    """How noise and molecules are coupled, at what times they are looked at, and what counts.
+    """Settings of flow matching.
 
     Attributes:
-        transport: rounds of the coupling's optimal transport (see `couple`).
-        time_power: times are uniform^(1 / (time_power + 1)), density proportional to t^time_power.
-        distance_weight: of the error of pair distances beside the velocity's.
+        transport: rounds of optimal transport that couple noise with a molecule (see `couple`).
+        time_power: density of the times is proportional to t^time_power.
+        distance_weight: weight of the error of pair distances, relative to that of the velocity.
     """
 
-    transport: int = 1
-    time_power: float = 1.0
-    distance_weight: float = 0.0
+    transport: NonNegativeInt = 1
+    time_power: NonNegativeFloat = 1.0
+    distance_weight: NonNegativeFloat = 0.0
+
+
+def draw_times(n: int, time_power: float, rng: np.random.Generator) -> Tensor:
+    """Draw n times with density proportional to t^time_power, float32 (n,)."""
+    return torch.from_numpy(rng.random(n, dtype=np.float32) ** (1.0 / (time_power + 1.0)))
 
 
 @dataclass(frozen=True)
 class CoupledPairs:
-    """Source points coupled to target points: x0, x1 (B, N, 3); h0, h1, centres (B, N, F); mask (B, N)."""
+    """Noise x0, h0 coupled to molecules x1, h1.
+
+    Attributes:
+        x0, x1: (B, N, 3) angstrom, centred.
+        h0, h1: (B, N, F) features.
+        centres: (B, N, F) noiseless features of each atom's type.
+        mask: (B, N).
+    """
 
     x0: Tensor
     x1: Tensor
@@ -42,6 +58,7 @@ class CoupledPairs:
     mask: Tensor
 
     def to(self, device: str) -> "CoupledPairs":
+        """Return the pairs on another device."""
         return CoupledPairs(**{name: value.to(device) for name, value in vars(self).items()})
 
 
@@ -55,17 +72,18 @@ def couple(
 ) -> CoupledPairs:
     """Draw noise for molecules of one size and couple it by equivariant optimal transport.
 
-    Per molecule the noise's atoms are assigned to the molecule's by least squared distance over positions and features
-    (Hungarian), then the noise is rotated (O(3)) onto the molecule by Kabsch's method. Both leave the noise's
-    distribution and an equivariant velocity's target unchanged and shorten the paths (Klein et al. 2023, Song et al.
-    2023).
+    For every molecule the noise atoms are assigned to the molecule's atoms by least squared distance over positions and
+    features (Hungarian algorithm). Then the noise is rotated or reflected onto the molecule (Kabsch algorithm). Both
+    operations shorten the paths and change neither the distribution of the noise nor the target of an equivariant
+    velocity (Klein et al. 2023, Song et al. 2023).
 
     Args:
         atom_types: (B, N) indices into the vocabulary.
         positions: (B, N, 3) angstrom, centred.
-        corners: (K, F) features of each type, without noise.
-        sigma: of the noise of the features.
-        rounds: how often both are done, each with the other's last answer; 0 couples independently.
+        corners: (K, F) noiseless features of each type.
+        sigma: standard deviation of the noise that is added to the features.
+        rng: source of the noise.
+        rounds: number of rounds; each assigns, then rotates. 0 = independent noise.
     """
     b, n = atom_types.shape
     centres = corners[atom_types]
@@ -75,7 +93,7 @@ def couple(
     h0 = rng.standard_normal(centres.shape, dtype=np.float32)
     for _ in range(rounds):
         source, target = np.concatenate([x0, h0], -1), np.concatenate([positions, h1], -1)
-        cost = -target @ source.transpose(0, 2, 1)  # squared distance up to terms that no permutation changes
+        cost = -target @ source.transpose(0, 2, 1)  # the squared distance, up to terms that no permutation changes
         order = np.stack([linear_sum_assignment(c)[1] for c in cost])
         x0 = rotate_onto(np.take_along_axis(x0, order[..., None], 1), positions)
         h0 = np.take_along_axis(h0, order[..., None], 1)
@@ -83,7 +101,7 @@ def couple(
 
 
 FAR = np.float32(1e6)
-"""Of atoms that must not be assigned to each other, beyond any product of positions."""
+"""Cost of assigning two atoms of different types; larger than any product of positions."""
 
 
 def couple_given(
@@ -93,10 +111,18 @@ def couple_given(
     rng: np.random.Generator,
     rounds: int = 1,
 ) -> CoupledPairs:
-    """Draw noise for molecules of one size whose types are given, and couple it by equivariant optimal transport.
+    """Draw noise for molecules of one size with given types, and couple it by equivariant optimal transport.
 
-    As `couple`, but only atoms of one type may take each other's noise: given the types, molecules are exchangeable
-    within a type alone. Were all to share, carbon's noise would always be the innermost, and no longer normal.
+    The method is that of `couple`, except that noise is only exchanged between atoms of one type: given the types, the
+    distribution is invariant under permutations within a type alone. With free exchange carbon atoms would always get
+    the innermost noise, which then is not normal.
+
+    Args:
+        atom_types: (B, N) indices into the vocabulary.
+        positions: (B, N, 3) angstrom, centred.
+        n_types: size of the vocabulary.
+        rng: source of the noise.
+        rounds: number of rounds; each assigns, then rotates. 0 = independent noise.
     """
     b, n = atom_types.shape
     x0 = rng.standard_normal((b, n, 3), dtype=np.float32)
@@ -111,14 +137,14 @@ def couple_given(
 
 
 def rotate_onto(x: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rotate or reflect centred clouds (B, N, 3) onto their targets with least squared distance (Kabsch)."""
+    """Rotate or reflect centred points (B, N, D) onto their targets with least squared distance (Kabsch)."""
     u, _, vt = np.linalg.svd(x.transpose(0, 2, 1) @ target)
     rotated: NDArray[np.float32] = x @ (u @ vt)
     return rotated
 
 
 class VelocityErrors(NamedTuple):
-    """Squared errors (B,): of the positions' and features' velocity per atom, of distances per pair."""
+    """Squared errors (B,) of the velocity of positions and of features, per atom, and of distances, per pair."""
 
     x: Tensor
     h: Tensor
@@ -126,17 +152,22 @@ class VelocityErrors(NamedTuple):
 
 
 CLOSEST = 0.05
-"""Of 1 - t: what divides the error of the distances grows no further."""
+"""Least value of 1 - t by which the error of the distances is divided."""
 
 
 def flow_matching_loss(velocity: Velocity, pairs: CoupledPairs, t: Tensor, sigma: float | None) -> VelocityErrors:
-    """Squared errors of the velocity at times t (B,).
+    """Return the squared errors of the velocity at times t.
 
-    The target of the positions is x1 - x0 on the linear path. The target of the features is its conditional mean given
-    h_t and the atom's type, not the sample h1 - h0 itself: the same minimiser with less variance, since the noise
-    within a type's Gaussian, which nobody can predict, is integrated out (at late times it is most of the loss).
-    Without a sigma the types are given, and of the features there is nothing to learn.
-    Distances are those of the point x_t + (1 - t) v that the velocity aims at, against the molecule's, over 1 - t.
+    The target of the positions is x1 - x0. The target of the features is the mean of h1 - h0 given h_t and the type of
+    the atom: it has the same minimiser as h1 - h0 and less variance, because the noise around the centre of a type,
+    which cannot be predicted, is integrated out. The distances are those of the predicted end point x_t + (1 - t) v;
+    their error is divided by 1 - t.
+
+    Args:
+        velocity: the velocity (t, x, h, mask) -> (dx, dh).
+        pairs: coupled noise and molecules.
+        t: (B,) times.
+        sigma: standard deviation of the features' noise; None = the types are given and the features have no loss.
     """
     s = t[:, None, None]
     x_t = torch.lerp(pairs.x0, pairs.x1, s)

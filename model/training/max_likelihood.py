@@ -1,14 +1,15 @@
-"""Training by maximum likelihood: the negative log-likelihood of a batch with what it costs to get there."""
+"""Maximum likelihood: the negative log-likelihood of a batch of molecules and the regularisers of its path."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxtyping import Float
+from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from enflow.model.batch import MoleculeBatch
-from enflow.model.errors import ConfigError
+from enflow.model.config import STRICT, config_errors
 from enflow.model.flow.divergence import gaussian, rademacher
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.torchdiffeq_solver import solve
@@ -16,44 +17,45 @@ from enflow.model.flow.ode.torchdiffeq_solver import solve
 PROBES = {"rademacher": rademacher, "gaussian": gaussian}
 
 
-@dataclass(frozen=True)
+@config_errors
+@dataclass(frozen=True, config=STRICT)
 class LikelihoodConfig:
-    """How the likelihood is estimated and regularised while training.
+    """Settings of the likelihood's estimate and of its regularisers while training.
 
     Attributes:
-        probe: noise of Hutchinson's estimate, "rademacher" or "gaussian"; "exact" for the exact trace.
-        tolerance: rtol = atol of the batch's solve.
-        kinetic, jacobian: weights of the path's kinetic energy and of its Jacobian's squared norm (Finlay et al. 2020).
-        adjoint: gradients by a second solve backwards, in constant memory, rather than through the solver's steps.
+        probe: noise of Hutchinson's estimate of the divergence, "rademacher" or "gaussian"; "exact" = the exact trace.
+        tolerance: rtol and atol of the solver, for the batch as a whole.
+        kinetic: weight of the kinetic energy of the path (Finlay et al. 2020).
+        jacobian: weight of the squared norm of the Jacobian along the path (Finlay et al. 2020).
+        adjoint: True = gradients by a second solve backwards in time, in constant memory; False = gradients through the
+            steps of the solver.
     """
 
     probe: str = "rademacher"
-    tolerance: float = 1e-4
-    kinetic: float = 1e-3
-    jacobian: float = 0.0
+    tolerance: PositiveFloat = 1e-4
+    kinetic: NonNegativeFloat = 1e-3
+    jacobian: NonNegativeFloat = 0.0
     adjoint: bool = True
 
     def __post_init__(self) -> None:
         if self.probe not in (*PROBES, "exact"):
-            raise ConfigError(f'probe is {self.probe!r}; expected "rademacher", "gaussian" or "exact"')
-        if self.tolerance <= 0:
-            raise ConfigError(f"tolerance is {self.tolerance}; expected more than 0")
+            raise ValueError(f'probe is {self.probe!r}; expected "rademacher", "gaussian" or "exact"')
 
     @property
     def regularised(self) -> bool:
-        """Something beside the likelihood has a weight."""
+        """True if a regulariser has a weight."""
         return bool(self.kinetic or self.jacobian)
 
 
 class Noise(NamedTuple):
-    """All that is random in one evaluation, from one generator per molecule; float64 on the CPU."""
+    """The noise of one evaluation, drawn from one generator per molecule; float64 on the CPU."""
 
     dequantizer: Float[Tensor, "B N F"]
     probe: Float[Tensor, "B N D"] | None
 
 
 class Terms(NamedTuple):
-    """Per molecule: the bound on -log p in nats, the path's integral of |v|^2, and that of |J^T e|^2."""
+    """Terms per molecule: the bound on -log p in nats, the integrals of |v|^2 and of |J^T e|^2 along the path."""
 
     nll: Float[Tensor, " B"]
     kinetic: Float[Tensor, " B"]
@@ -63,7 +65,7 @@ class Terms(NamedTuple):
 def draw_noise(
     flow: MoleculeFlow, batch: MoleculeBatch, generators: Sequence[Generator], config: LikelihoodConfig
 ) -> Noise:
-    """Noise of the dequantizer, then of the probe."""
+    """Draw the noise of the dequantizer, then that of the probe."""
     dequantizer = flow.dequantizer.sample_noise(generators, batch.mask)
     if config.probe == "exact":
         return Noise(dequantizer, None)
@@ -71,9 +73,16 @@ def draw_noise(
 
 
 def likelihood_terms(flow: MoleculeFlow, batch: MoleculeBatch, noise: Noise, config: LikelihoodConfig) -> Terms:
-    """The bound on the negative log-likelihood of each molecule and its regularisers; differentiable.
+    """Return the bound on the negative log-likelihood of each molecule and its regularisers; differentiable.
 
-    -log p <= -(log p(z) + the integral of the divergence from data to base + ActNorm's ladj - log q + log p(N)).
+    -log p(x) <= -(log p(z) + integral of the divergence from data to base + ladj of ActNorm - log q + log p(N))
+    (Satorras et al. 2021).
+
+    Args:
+        flow: the flow.
+        batch: the molecules.
+        noise: the noise of `draw_noise`.
+        config: settings of the estimate.
     """
     x, mask = batch.positions, batch.mask
     h, log_q = flow.dequantizer.dequantize(batch.atom_types, x, mask, noise.dequantizer)

@@ -1,47 +1,52 @@
-"""Optimizer: Muon for hidden matrices, AdamW for the rest, one schedule, an exponential moving average."""
+"""The optimizer: Muon for hidden matrices, AdamW for the rest, one schedule, and an exponential moving average."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from enflow.model.config import STRICT, config_errors
 
-@dataclass(frozen=True)
+
+@config_errors
+@dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
-    """Rates and schedule: warm-up, constant, and a cosine to zero over an annealing at the end.
+    """Learning rates and their schedule: a linear warm-up, a constant rate, and a cosine to zero while annealing.
 
     Attributes:
-        muon_rate: learning rate of the hidden matrices (Muon; Jordan et al. 2024); 0 leaves them to AdamW, too.
-        adam_rate: learning rate of everything else (AdamW, no weight decay).
-        muon_decay: weight decay of Muon, times the rate per step: orthogonal updates add up to ever longer matrices. At
-            rates of 0.02 and 0.002 and without decay runs of configs/qm9.json broke down within 6,000 steps; at 0.012,
-            0.0012 and a decay of 0.02 they did not. Which of the changes did it was not tried one by one.
-        warmup_steps: steps of linear warm-up.
-        clip: bound of the gradient's norm.
-        ema: decay per step of the moving average, bounded by (1 + step) / (10 + step) at the start.
+        muon_rate: learning rate of the hidden matrices (Muon; Jordan et al. 2024); 0 = AdamW trains them, too.
+        adam_rate: learning rate of all other parameters (AdamW without weight decay).
+        muon_decay: weight decay of Muon per step, in units of the learning rate. Without decay the orthogonal updates
+            make the matrices grow. Runs of configs/qm9.json diverged within 6,000 steps at rates of 0.02 and 0.002
+            without decay, and did not at 0.012, 0.0012 and a decay of 0.02; the changes were not tried one by one.
+        warmup_steps: number of steps of the warm-up; 0 = none.
+        clip: upper bound of the norm of the gradient.
+        ema: decay per step of the moving average, bounded by (1 + step) / (10 + step) in the first steps.
     """
 
-    muon_rate: float = 0.02
-    adam_rate: float = 0.002
-    muon_decay: float = 0.0
-    warmup_steps: int = 200
-    clip: float = 2.0
-    ema: float = 0.999
+    muon_rate: NonNegativeFloat = 0.02
+    adam_rate: NonNegativeFloat = 0.002
+    muon_decay: NonNegativeFloat = 0.0
+    warmup_steps: NonNegativeInt = 200
+    clip: PositiveFloat = 2.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
 OUTLIER = 8.0
-"""Times the usual norm from which a gradient is not followed."""
+"""A gradient whose norm exceeds the usual norm by this factor is skipped."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrices are made orthogonal by Newton and Schulz's iteration (Jordan et al. 2024).
+    """Momentum whose update matrices are made orthogonal by the Newton-Schulz iteration (Jordan et al. 2024).
 
-    The update of `torch.optim.Muon` with adjust_lr_fn="original", which takes the matrices one by one;
-    here those of one shape go together (for configs/qm9.json an optimizer step takes 20 ms instead of 33 on one core).
+    The update equals that of `torch.optim.Muon` with adjust_lr_fn="original", which processes matrices one by one. This
+    class processes all matrices of one shape together: for configs/qm9.json a step takes 20 ms instead of 33 on one
+    core.
     """
 
     MOMENTUM = 0.95
@@ -51,8 +56,8 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient."""
-        assert closure is None, "Muon evaluates no loss"
+        """Update every matrix that has a gradient."""
+        assert closure is None, "Muon does not evaluate a loss"
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
@@ -75,9 +80,15 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Nearly orthogonal matrices of the same singular vectors: (M, A, B) -> (M, A, B), bfloat16.
+    """Return nearly orthogonal matrices with the same singular vectors, in bfloat16.
 
-    Five steps of a quintic Newton-Schulz iteration take all singular values to about 0.7 to 1.2.
+    Five steps of a quintic Newton-Schulz iteration bring all singular values to about 0.7 to 1.2.
+
+    Args:
+        matrices: (M, A, B), any dtype.
+
+    Returns:
+        (M, A, B).
     """
     a, b, c = 3.4445, -4.775, 2.0315
     x: Tensor = matrices.bfloat16()
@@ -91,30 +102,33 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 class Optimizer:
-    """Muon and AdamW stepped together."""
+    """Muon for the hidden matrices and AdamW for the other parameters, stepped together."""
 
     def __init__(self, network: nn.Module, config: OptimizerConfig) -> None:
         hidden, rest = split_parameters(network) if config.muon_rate else ([], list(network.parameters()))
         self.config = config
         self.parameters = [*hidden, *rest]
-        self.usual = math.inf  # norm of a gradient, averaged over about a hundred steps
+        self.usual = math.inf  # the norm of the gradient, averaged over about a hundred steps
         adam = torch.optim.AdamW(rest, lr=config.adam_rate, weight_decay=0.0, fused=True)
         self.rates: list[tuple[torch.optim.Optimizer, float]] = [(adam, config.adam_rate)]
         if hidden:
             self.rates.append((Muon(hidden, config.muon_rate, config.muon_decay), config.muon_rate))
 
     def step(self, rate: float) -> float:
-        """One update at a share `rate` of the learning rates; the gradient's norm before clipping.
+        """Update the parameters and return the norm of the gradient before clipping.
 
-        A gradient that is not finite, or far longer than usual, changes nothing: clipping leaves its direction, which
-        Muon gives its full length whatever is left of it.
+        A gradient that is not finite, or far longer than usual, is skipped. Clipping alone would not help: it keeps the
+        direction, and Muon gives every direction the same length.
+
+        Args:
+            rate: share of the learning rates, 0 to 1.
         """
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
-        usual = norm < OUTLIER * self.usual
+        is_usual = norm < OUTLIER * self.usual
         for optimizer, base in self.rates:
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
-            if usual:
+            if is_usual:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if math.isfinite(norm):
@@ -122,16 +136,18 @@ class Optimizer:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of both optimizers and the usual norm of the gradient."""
         return {"optimizers": [optimizer.state_dict() for optimizer, _ in self.rates], "usual": self.usual}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state that `state_dict` returned."""
         for (optimizer, _), one in zip(self.rates, state["optimizers"], strict=True):
             optimizer.load_state_dict(one)
         self.usual = state["usual"]
 
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Hidden matrices (inside a layer, more than one row and column) and all other parameters."""
+    """Return the hidden matrices (inside a layer, more than one row and column), and all other parameters."""
     hidden: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
@@ -141,8 +157,14 @@ def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
 
 
 def rate_at(step: int, warmup_steps: int, anneal: tuple[int, int] | None) -> float:
-    """Share of the learning rate at a step: warm-up, then 1, then a cosine to zero over anneal = (first, steps)."""
-    rate = min(1.0, (step + 1) / warmup_steps)
+    """Return the share of the learning rate at a step, 0 to 1.
+
+    Args:
+        step: number of the step, from 0.
+        warmup_steps: number of steps of the linear warm-up; 0 = none.
+        anneal: first step and number of steps of the cosine to zero; None = no annealing.
+    """
+    rate = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     if anneal is not None:
         first, steps = anneal
         rate *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - first) / steps))
@@ -151,6 +173,6 @@ def rate_at(step: int, warmup_steps: int, anneal: tuple[int, int] | None) -> flo
 
 @torch.no_grad()
 def update_average(average: Iterable[Tensor], values: Iterable[Tensor], step: int, decay: float) -> None:
-    """Move an exponential average towards the values, faster in the first steps."""
+    """Move an exponential moving average towards the values; the first steps move it faster."""
     weight = 1.0 - min(decay, (1.0 + step) / (10.0 + step))
     torch._foreach_lerp_(list(average), list(values), weight)

@@ -1,8 +1,5 @@
-"""Training by flow matching or by likelihood: one configuration file, exact resuming, checkpoints on the way."""
+"""The trainer of every objective: network, optimizer and moving average, stepped together, saved and restored."""
 
-import itertools
-import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,26 +10,27 @@ import torch
 from torch import nn
 
 from enflow.model.checkpoint import load
-from enflow.model.config import EGNNConfig, VectorEGNNConfig
+from enflow.model.config import EGNNConfig, FlowConfig, VectorEGNNConfig
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.config import PAIR_DTYPES, TrainConfig
-from enflow.model.training.data.qm9 import MoleculeDataset, batches, data_file, load_qm9
+from enflow.model.training.config import PAIR_DTYPES, ParticleTrainConfig, RunConfig, TrainConfig
 from enflow.model.training.objectives import DequantizerFit, FlowMatching, MaximumLikelihood, Objective
 from enflow.model.training.optimizer import Optimizer, rate_at, update_average
+from enflow.model.training.particle_objectives import ParticleFlowMatching, ParticleLikelihood
 
 
 class Trainer:
-    """The state of a run: network, its average, optimizer, step and molecules seen.
+    """The state of a run: network, moving average of its parameters, optimizer, and the numbers of steps and passes.
 
     Args:
-        objective: None = the one that the configuration names.
+        config: configuration of the run.
+        device: device of the network.
+        objective: the objective; None = the one that the configuration names.
     """
 
-    def __init__(self, config: TrainConfig, device: str = "cpu", objective: Objective | None = None) -> None:
+    def __init__(self, config: RunConfig, device: str = "cpu", objective: Objective | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.device = device
         self.objective = objective or objective_of(config, device)
         self.network = self.objective.build()
         self.average = [p.detach().clone() for p in self.network.parameters()]
@@ -42,7 +40,7 @@ class Trainer:
         self.anneal: tuple[int, int] | None = None
 
     def state(self) -> dict[str, Any]:
-        """All that resuming needs, as tensors and plain values."""
+        """Return everything that resuming needs, as tensors and plain values."""
         return {
             "network": self.network.state_dict(),
             "average": self.average,
@@ -53,36 +51,36 @@ class Trainer:
         }
 
     def load(self, path: Path) -> None:
-        """Go on from a state written by `save`.
+        """Restore the state that `save` wrote.
 
         Raises:
-            DataError: if the file is not a training state of this configuration.
+            DataError: the file is not a training state of this configuration.
         """
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = torch.load(path, map_location=self.average[0].device, weights_only=True)
             self.network.load_state_dict(state["network"])
         except Exception as error:
             raise DataError(f"{path} is not a training state of this configuration: {error}") from error
-        for mine, theirs in zip(self.average, state["average"], strict=True):
-            mine.copy_(theirs)
+        for value, saved in zip(self.average, state["average"], strict=True):
+            value.copy_(saved)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.passes, self.anneal = state["step"], state["passes"], state["anneal"]
 
     def save(self, path: Path) -> None:
-        """Write the state; a reader sees the old file or the new one, never half of one."""
+        """Write the state in one atomic replacement of the file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(self.state(), path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
     @property
-    def left(self) -> int:
-        """MoleculeDataset still to be shown."""
+    def remaining(self) -> int:
+        """The number of molecules still to be shown."""
         if self.anneal is not None:
             return (sum(self.anneal) - self.step) * self.config.batch_size
         return self.config.passes - self.passes
 
     def averaged_network(self) -> nn.Module:
-        """A copy of the network that holds the averaged parameters."""
+        """Return a copy of the network with the averaged parameters."""
         network: nn.Module = self.objective.build()
         network.load_state_dict(self.network.state_dict())
         with torch.no_grad():
@@ -90,41 +88,57 @@ class Trainer:
                 parameter.copy_(value)
         return network
 
-    def begin(self, data: MoleculeDataset) -> None:
-        """What precedes the first step: take over weights, or set what is counted in the data and not learned.
+    def initialize(self, data: Any, start: nn.Module | None = None) -> None:
+        """Prepare the network for its first step.
 
-        Raises:
-            WeightsError: the weights to start from cannot be read.
-            ConfigError: they are of another model.
+        Args:
+            data: training data.
+            start: a trained flow whose weights are copied (see `starting_flow`); None = values that are counted in the
+                data are set, and the weights stay random.
         """
-        if self.config.start is None:
-            self.objective.begin(self.network, data)
+        if start is None:
+            self.objective.initialize(self.network, data)
         else:
-            self.objective.adopt(self.network, _starting_flow(self.config, self.config.start))
+            self.objective.copy_weights(self.network, start)
         self.average = [p.detach().clone() for p in self.network.parameters()]
 
-    def draw(self, data: MoleculeDataset, rows: np.ndarray, step: int) -> Any:
-        """All that is random in one step; a pure function of (seed, step)."""
+    def draw(self, data: Any, rows: np.ndarray, step: int) -> Any:
+        """Return the data and the noise of one step; a pure function of (seed, step)."""
         return self.objective.draw(self.network, data, rows, self.config.seed, step)
 
     def update(self, network: Callable[..., Any], drawn: Any, n_molecules: int) -> dict[str, float]:
-        """One optimizer step."""
+        """Take one optimizer step and return the loss, its terms, the learning rate's share and the gradient's norm."""
         rate = rate_at(self.step, self.config.optimizer.warmup_steps, self.anneal)
         losses = self.objective.losses(network, drawn)
-        torch.autograd.backward(torch.stack([loss.mean() for loss in losses.values()]).sum())
+        means = {name: loss.mean() for name, loss in losses.items()}
+        total = torch.stack([*means.values()]).sum()
+        torch.autograd.backward(total)
         norm = self.optimizer.step(rate)
         update_average(self.average, self.network.parameters(), self.step, self.config.optimizer.ema)
         self.step += 1
         self.passes += n_molecules
-        return {**{k: float(v.detach().mean()) for k, v in losses.items()}, "rate": rate, "norm": norm}
+        values = {name: float(mean.detach()) for name, mean in means.items()}
+        return {"loss": float(total.detach()), **values, "rate": rate, "norm": norm}
+
+    def steps(self, data: Any) -> Iterator[dict[str, float]]:
+        """Take optimizer steps until the end of the run and yield the values of `update` after each."""
+        network = compiled(self.network, self.config)
+        for rows in self.objective.batches(data, self.config.batch_size, self.config.seed, self.step):
+            if self.remaining <= 0:
+                return
+            yield self.update(network, self.draw(data, rows, self.step), len(rows))
 
     def validate(self, drawn: list[Any]) -> dict[str, Any]:
-        """How the averaged network does on fixed draws."""
+        """Return the errors of the averaged network on fixed draws."""
         return self.objective.validate(self.averaged_network(), drawn)
 
 
-def objective_of(config: TrainConfig, device: str) -> Objective:
-    """The objective that a configuration names."""
+def objective_of(config: RunConfig, device: str) -> Objective:
+    """Return the objective that a configuration names."""
+    if isinstance(config, ParticleTrainConfig):
+        kind = ParticleFlowMatching if config.objective == "flow_matching" else ParticleLikelihood
+        return kind(config, device)
+    assert isinstance(config, TrainConfig), "a run trains molecules or particles"
     if config.objective == "dequantizer":
         return DequantizerFit(config.flow, config.likelihood, device)
     if config.objective == "likelihood":
@@ -132,127 +146,39 @@ def objective_of(config: TrainConfig, device: str) -> Objective:
     return FlowMatching(config.flow, config.matching, device)
 
 
-def _starting_flow(config: TrainConfig, start: str) -> MoleculeFlow:
-    flow = load(start)
-    expected = config.flow
-    if config.objective == "dequantizer":
-        expected = replace(expected, dequantizer=flow.config.dequantizer)
-    elif expected.dequantizer.kind == "given" and isinstance(expected.dynamics, EGNNConfig | VectorEGNNConfig):
-        found, dynamics = flow.config.dynamics, expected.dynamics
-        if isinstance(found, EGNNConfig | VectorEGNNConfig):  # what becomes of types is of no matter where they stay
-            dynamics = replace(dynamics, output=found.output, odd_types=found.odd_types)
-        expected = replace(expected, dynamics=dynamics, dequantizer=flow.config.dequantizer)
-    if flow.config != expected:
-        raise ConfigError(f"{start} holds another model than the configuration's flow; expected the same")
+def starting_flow(config: TrainConfig) -> MoleculeFlow | None:
+    """Load the flow that a run starts from; None if it starts from random weights.
+
+    Raises:
+        WeightsError: the weights cannot be read.
+        ConfigError: the weights are of another model.
+    """
+    if config.start is None:
+        return None
+    flow = load(config.start)
+    if flow.config != _expected_start(config, flow.config):
+        raise ConfigError(f"start: {config.start} holds another model; expected that of the configuration's flow")
     return flow
 
 
-def compiled(network: Any, config: TrainConfig) -> Callable[..., Any]:
-    """The network as training calls it: messages in the chosen dtype, layers compiled one by one."""
+def _expected_start(config: TrainConfig, found: FlowConfig) -> FlowConfig:
+    """Return the model that `start` must hold: the configuration's, up to the parts that are not copied."""
+    expected = config.flow
+    if config.objective == "dequantizer":
+        return replace(expected, dequantizer=found.dequantizer)
+    if expected.dequantizer.kind == "given" and isinstance(expected.dynamics, EGNNConfig | VectorEGNNConfig):
+        dynamics = expected.dynamics
+        if isinstance(found.dynamics, EGNNConfig | VectorEGNNConfig):
+            dynamics = replace(dynamics, output=found.dynamics.output, odd_types=found.dynamics.odd_types)
+        return replace(expected, dynamics=dynamics, dequantizer=found.dequantizer)
+    return expected
+
+
+def compiled(network: Any, config: RunConfig) -> Callable[..., Any]:
+    """Prepare the network for training: messages in the chosen dtype, layers compiled one by one."""
     if config.objective == "flow_matching":
         network.pair_dtype = PAIR_DTYPES[config.pair_dtype]
     if config.compile:
         for layer in network.network.layers:
             layer.compile(dynamic=True)
     return network  # type: ignore[no-any-return]
-
-
-def train(
-    config: TrainConfig, run: Path, *, resume: bool, anneal: int | None = None, device: str = "cpu"
-) -> Iterator[dict[str, Any]]:
-    """Train and yield a record about every ten seconds; write `state.pt` and `metrics.jsonl` into the folder `run`.
-
-    An annealing of `anneal` molecules takes the state of a run at constant rate, lowers the rate to zero and writes
-    `annealed.pt` beside it; the run itself can be resumed from `state.pt` as before.
-
-    Raises:
-        DataError: if there is no data, or no state to resume from, or a state to be overwritten.
-    """
-    trainer = Trainer(config, device)
-    start, out = run / "state.pt", run / ("state.pt" if anneal is None else "annealed.pt")
-    if anneal is not None and resume and out.exists():
-        start = out
-    if resume or anneal is not None:
-        if not start.exists():
-            raise DataError(f"no {start} to go on from; start without --resume")
-        trainer.load(start)
-    elif start.exists():
-        raise DataError(f"{start} exists; go on with --resume, or name another folder")
-    if anneal is not None and trainer.anneal is None:
-        trainer.anneal = (trainer.step, max(1, anneal // config.batch_size))
-    yield from _run(trainer, out)
-
-
-def _run(trainer: Trainer, out: Path) -> Iterator[dict[str, Any]]:
-    config = trainer.config
-    path = data_file()
-    data = load_qm9(path, "train", config.flow.vocabulary)
-    if trainer.step == 0:
-        trainer.begin(data)
-    held_out = _held_out(load_qm9(path, "valid", config.flow.vocabulary), trainer)
-    network = compiled(trainer.network, config)
-    meter, saved = Meter(trainer), time.monotonic()
-    for rows in batches(data.n_atoms, config.batch_size, config.seed, trainer.step):
-        if trainer.left <= 0:
-            break
-        meter.add(trainer.update(network, trainer.draw(data, rows, trainer.step), len(rows)))
-        save = time.monotonic() - saved > 60 * config.checkpoint_minutes
-        if meter.due or save:
-            record = meter.read()
-            if save:
-                record["valid"] = trainer.validate(held_out)
-                trainer.save(out)
-                saved = time.monotonic()
-            yield _log(out.parent, record)
-    trainer.save(out)
-    yield _log(out.parent, {"step": trainer.step, "passes": trainer.passes, "valid": trainer.validate(held_out)})
-
-
-class Meter:
-    """What a run did since it was last asked: mean losses, molecules per second, seconds left at that speed."""
-
-    SECONDS = 10.0
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self._start()
-
-    def _start(self) -> None:
-        self.window: list[dict[str, float]] = []
-        self.passes, self.since = self.trainer.passes, time.monotonic()
-
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self.since > self.SECONDS
-
-    def add(self, values: dict[str, float]) -> None:
-        self.window.append(values)
-
-    def read(self) -> dict[str, Any]:
-        speed = (self.trainer.passes - self.passes) / (time.monotonic() - self.since)
-        means = {k: round(sum(r[k] for r in self.window) / len(self.window), 5) for k in self.window[0]}
-        record = {
-            "step": self.trainer.step,
-            "passes": self.trainer.passes,
-            "molecules_per_s": round(speed, 1),
-            "seconds_left": round(self.trainer.left / speed),
-            **means,
-        }
-        self._start()
-        return record
-
-
-def _held_out(data: MoleculeDataset, trainer: Trainer) -> list[Any]:
-    """Fixed draws: the first eight batches of the held-out molecules in an order of their own.
-
-    As large as those of the training: where a solver makes a step slow, it makes looking slow too.
-    """
-    picks = itertools.islice(batches(data.n_atoms, trainer.config.batch_size, seed=1, first_step=0), 8)
-    return [trainer.draw(data, rows, 2**40 + i) for i, rows in enumerate(picks)]
-
-
-def _log(run: Path, record: dict[str, Any]) -> dict[str, Any]:
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
-    return record

@@ -10,7 +10,7 @@ import typer
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.io.formats import Format, read, write
 from enflow.model.chem.molecule import Molecule, check_vocabulary
-from enflow.model.cli.options import Device, Divergence, Json, tell
+from enflow.model.cli.options import Device, Divergence, Json, print_result
 from enflow.model.errors import DataError, EnflowError, ModelError
 from enflow.model.progress import progress
 from enflow.service.cli.offline import OfflineEngine, ToleranceOption, Weights, number, refuse_bonds, target
@@ -67,7 +67,7 @@ def likelihood(
     answer = {"seed": seed, "model": engine.heading, "results": ordered}
     if place:
         place.write(_written(place.form, answer, usable, unbound if engine.card.system else infer_bonds))
-    tell(_table(ordered), answer, as_json=as_json)
+    print_result(_table(ordered), answer, as_json=as_json)
     raise typer.Exit(int(any("error" in each for each in ordered)))
 
 

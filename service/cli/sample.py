@@ -16,7 +16,7 @@ from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, write
 from enflow.model.chem.molecule import Molecule
 from enflow.model.chem.particle_systems import ParticleSystem
-from enflow.model.cli.options import Device, Json, tell
+from enflow.model.cli.options import Device, Json, print_result
 from enflow.model.errors import ConfigError, ModelError, SolverError
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.chemistry.acceptance import Only, Rejection, rejection
@@ -144,7 +144,7 @@ def sample(
     if as_json:
         facts = {"seed": seed, "model": engine.heading, "attempts": harvest.account}
         shown = {"out": str(out)} if out else json.loads(_written(engine.card, molecules, bonds, "json"))
-        tell("", {**facts, **shown}, as_json=True)
+        print_result("", {**facts, **shown}, as_json=True)
     elif out is None:
         typer.echo(write(molecules, bonds, "xyz"), nl=False)
     if not as_json or len(molecules) < n:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from enflow.model.card import Card, Dataset, read_card, write_card
+from enflow.model.card import BUNDLED, Card, Dataset, bundled_names, find_weights, read_card, write_card
 from enflow.model.checkpoint import load, load_particles, save
 from enflow.model.config import (
     DequantizerConfig,
@@ -166,13 +166,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] = {
     "not an object": (write_text("[]"), WeightsError, "found a list, expected an object"),
     "schema": (card_with(schema_version=2), WeightsError, "found schema_version 2, expected 1"),
     "card key": (card_with(colour="red"), WeightsError, "unknown key 'colour'"),
-    "card type": (card_with(seed="7"), WeightsError, "seed is '7'; expected int"),
-    "dtype": (card_with(dtype="int8"), WeightsError, "found dtype 'int8', expected float32 or float64"),
+    "card type": (card_with(seed="7"), WeightsError, "seed is '7'; expected a valid integer"),
+    "dtype": (card_with(dtype="int8"), WeightsError, "dtype is 'int8'; expected 'float32' or 'float64'"),
     "card lacks": (lambda w: edit_card(w, lambda card: card.pop("licence")), WeightsError, "no key 'licence'"),
     "config lacks": (lambda w: edit_card(w, lambda card: card.pop("config")), WeightsError, "no key 'config'"),
     "config key": (config_with(wings=2), ConfigError, r"unknown key 'wings' in .*card\.json: config"),
-    "config type": (config_with(max_atoms="29"), ConfigError, "max_atoms is '29'; expected int"),
-    "config value": (config_with(dequantizer={"sigma": -1}), ConfigError, "sigma is -1.0"),
+    "config type": (config_with(max_atoms="29"), ConfigError, r"config\.max_atoms is '29'; expected a valid integer"),
+    "config value": (
+        config_with(dequantizer={"sigma": -1}),
+        ConfigError,
+        r"dequantizer\.sigma is -1; expected more than 0",
+    ),
     "shape": (config_with(max_atoms=28), WeightsError, r"'n_atoms.log_probs' of shape \(30,\), expected \(29,\)"),
     "NaN": (tensors_with(lambda t: t[EMBED].fill_(float("nan"))), WeightsError, f"found NaN in '{EMBED}'"),
     "lacks a tensor": (tensors_with(lambda t: t.pop(EMBED)), WeightsError, f"no tensor '{EMBED}'"),
@@ -224,7 +228,43 @@ def test_weights_of_particles_and_of_molecules_are_told_apart(tmp_path: Path, we
         load_particles(weights)
 
 
-def test_a_dynamics_of_an_unknown_kind_names_those_there_are(weights: Path) -> None:
+def test_an_unknown_kind_of_dynamics_names_the_known_ones(weights: Path) -> None:
     edit_card(weights, lambda card: card["config"]["dynamics"].update(kind="newton"))
-    with pytest.raises(ConfigError, match="kind is 'newton'; expected one of egnn, gnn, kernel, simple"):
+    with pytest.raises(
+        ConfigError,
+        match=r"config\.dynamics\.kind is 'newton'; expected one of 'egnn', 'vector_egnn', 'gnn', 'simple', 'kernel'",
+    ):
         load(weights)
+
+
+def test_bundled_weights_are_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {"qm9", "dw4", "lj13"} <= set(bundled_names())
+    assert all(read_card(name) for name in bundled_names())  # cards of every earlier version
+    assert load("qm9").config == read_card(BUNDLED / "qm9").config
+    (tmp_path / "qm9").mkdir()  # an empty folder, such as one of results, is no model
+    assert find_weights("qm9") == BUNDLED / "qm9"
+
+
+def test_a_folder_with_a_card_comes_before_bundled_weights(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    weights.rename(tmp_path / "qm9")
+    monkeypatch.chdir(tmp_path)
+    assert load("qm9").config == CONFIG
+
+
+def test_unknown_weights_name_the_bundled_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match=r"found no weights 'qm8', expected .*: dw4, lj13, qm9"):
+        load("qm8")
+
+
+def test_a_device_or_dtype_that_cannot_be_used_is_named(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="found device 'cuda' and 0 GPUs that PyTorch can use"):
+        load(weights, "cuda")
+    with pytest.raises(ConfigError, match="found device 'gpu', expected cpu, cuda or cuda:N"):
+        load(weights, "gpu")
+    with pytest.raises(ConfigError, match=r"found dtype torch\.int64, expected a floating-point"):
+        load(weights, dtype=torch.int64)

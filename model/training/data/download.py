@@ -1,22 +1,26 @@
-"""A file elsewhere, with its size and hash: brought here once, resumed where a connection broke."""
+"""The download of a file with a known size and SHA-256, by pooch."""
 
-import hashlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from enflow.model.errors import DataError
 from enflow.model.progress import ProgressCallback
+from enflow.model.training.data.qm9 import sha256_of
 
 ATTEMPTS = 5
-"""Connections in a row that may bring nothing; one that brought something starts the count anew."""
+"""Number of times that a download is tried."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that anyone can check: its name here, its address, its bytes and their SHA-256."""
+    """A file on a server.
+
+    Attributes:
+        name: name of the local copy.
+        url: address of the file.
+        size: length in bytes.
+        sha256: hash of the content.
+    """
 
     name: str
     url: str
@@ -24,76 +28,75 @@ class RemoteFile:
     sha256: str
 
     def verify(self, path: Path) -> None:
-        """Raise unless `path` holds exactly this file.
+        """Check that a local file has the known size and hash.
 
         Raises:
             DataError: the size or the hash differs.
         """
         if (size := path.stat().st_size) != self.size:
             raise DataError(f"{path} has {size} bytes; expected {self.size}; remove it and fetch it again")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != self.sha256:
+        if (digest := sha256_of(path)) != self.sha256:
             raise DataError(f"{path} has SHA-256 {digest}; expected {self.sha256}; remove it and fetch it again")
 
-    def fetch(self, folder: Path, report: ProgressCallback, pause: float = 1.0) -> Path:
-        """Bring the file into `folder`, going on with a part that is there already, and verify it.
+    def fetch(self, folder: Path, report: ProgressCallback) -> Path:
+        """Download the file, unless the folder has it, and verify it.
 
         Args:
-            folder: where the file goes; made if missing.
-            report: told the bytes so far.
-            pause: seconds before a second connection; doubled with every one that brings nothing.
+            folder: folder of the local copy; made if it is missing.
+            report: receives the number of bytes so far.
+
+        Returns:
+            The path of the local copy.
 
         Raises:
-            DataError: the server does not answer or refuses, or what came is not the file.
+            DataError: the server does not answer or refuses, or the content is not the expected one.
         """
         path = folder / self.name
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            part = folder / f"{self.name}.part"
-            self._complete(part, report, pause)
-            try:
-                self.verify(part)
-            except DataError:
-                part.unlink()  # going on with a wrong part would never end well
-                raise
-            part.rename(path)
+            self._download(folder, report)
         self.verify(path)
         return path
 
-    def _complete(self, part: Path, report: ProgressCallback, pause: float) -> None:
-        failures = 0
-        while (before := _size(part)) < self.size:
-            try:
-                self._append(part, report)
-            except httpx.HTTPStatusError as error:
-                raise DataError(f"{self.url} answers {error.response.status_code}; expected the file") from error
-            except httpx.HTTPError as error:
-                failures = 0 if _size(part) > before else failures + 1
-                if failures == ATTEMPTS:
-                    raise DataError(
-                        f"{self.url} cannot be reached ({type(error).__name__} {error}): "
-                        f"{before} of {self.size} bytes are in {part}, and the next call goes on from there"
-                    ) from error
-                time.sleep(pause * 2**failures)
-            else:
-                break  # a short but complete answer is for `verify` to judge
+    def _download(self, folder: Path, report: ProgressCallback) -> None:
+        import pooch
 
-    def _append(self, part: Path, report: ProgressCallback) -> None:
-        done = _size(part)
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-        with httpx.stream("GET", self.url, headers=headers, follow_redirects=True, timeout=60.0) as answer:
-            answer.raise_for_status()
-            resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
-            done = done if resumed else 0
-            with part.open("ab" if resumed else "wb") as file:
-                for block in answer.iter_raw():
-                    file.write(block)
-                    done += len(block)
-                    report(self.name, done, self.size)
-                    if done > self.size:
-                        break  # not the file: no need to fill the disk with the rest of it
+        pooch.get_logger().setLevel("WARNING")
+        files = pooch.create(
+            folder,
+            base_url="",
+            registry={self.name: f"sha256:{self.sha256}"},
+            urls={self.name: self.url},
+            retry_if_failed=ATTEMPTS - 1,
+        )
+        progress = _ByteProgress(self.name, self.size, report)
+        try:
+            files.fetch(self.name, downloader=pooch.HTTPDownloader(progressbar=progress, timeout=60.0))
+        except OSError as error:  # the base class of all errors of requests
+            response = getattr(error, "response", None)
+            if response is not None:
+                raise DataError(f"{self.url} answers {response.status_code}; expected the file") from error
+            raise DataError(
+                f"{self.url} cannot be reached ({type(error).__name__} {error}); try again later"
+            ) from error
+        except ValueError as error:
+            raise DataError(f"{self.url} is not the expected file: {error}") from error
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+class _ByteProgress:
+    """The progress bar that pooch expects, as calls of a `ProgressCallback`."""
+
+    def __init__(self, name: str, size: int, report: ProgressCallback) -> None:
+        self.name, self.report = name, report
+        self.total, self.done = size, 0
+
+    def update(self, n_bytes: int) -> None:
+        """Add received bytes; pooch counts the last block in full."""
+        self.done = min(self.total, self.done + n_bytes)
+        self.report(self.name, self.done, self.total)
+
+    def reset(self) -> None:
+        """Start from 0 again."""
+        self.done = 0
+
+    def close(self) -> None:
+        """Do nothing; the caller owns the progress bar."""

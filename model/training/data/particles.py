@@ -1,11 +1,11 @@
-"""The particle systems as data: chains split into training, validation and test, and the entropy, the floor of any NLL.
+"""Samples of the particle systems: chains split into training, validation and test, and the entropy.
 
-`enflow data particles` makes `dw4.npz` and `lj13.npz` from a seed, with a JSON file of how well they are mixed beside.
+The entropy is the lower bound (floor) of every NLL. `enflow data particles` makes `dw4.npz` and `lj13.npz` from a seed,
+and beside each a JSON file with diagnostics of the sampling.
 """
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,27 +17,28 @@ from torch import Tensor
 from enflow.model.config import from_json
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.flow.noise import generator
-from enflow.model.training.data.qm9 import data_file, digest_of, load_qm9
-from enflow.model.training.mcmc.ais import AnnealingPlan, Normaliser, anneal, normaliser
+from enflow.model.progress import ProgressCallback
+from enflow.model.training.data.qm9 import data_file, load_qm9, sha256_of
+from enflow.model.training.mcmc.ais import AnnealingPlan, NormalisingConstant, anneal, normalising_constant
 from enflow.model.training.mcmc.hmc import ChainPlan, effective_samples, run_chains, split_r_hat
 from enflow.model.training.mcmc.potentials import DW4, LJ13, Potential
 
-Report = Callable[[str, int, int], None]
 Positions = NDArray[np.float32]
 
 QM9_ATOMS = 19
-"""QM9 positional: its molecules of this many atoms, the most frequent size but one, without their types."""
+"""Number of atoms of the molecules of QM9 positional, which are used without their types."""
 
 
 @dataclass(frozen=True)
 class SampledSystem:
-    """How a potential is sampled.
+    """The settings by which a potential is sampled.
 
     Attributes:
-        annealing: chains start where its walkers ended, drawn by their weights.
-        floor: a finer one, there and back, that finds log Z.
-        chains: so many walkers, of which the first are for training, then validation, then test.
-        split: chains of each of the three.
+        potential: the system.
+        annealing: annealing whose weighted walkers are the starts of the chains.
+        floor: finer annealing in both directions, which estimates log Z.
+        chains: the chains; the first are for training, the next for validation, the last for test.
+        split: numbers of chains for training, validation and test.
     """
 
     potential: Potential
@@ -67,13 +68,15 @@ SYSTEMS = {
 
 @dataclass(frozen=True)
 class Particles:
-    """Samples of a system, each (M, N, D); of training samples the first M come from M different chains.
+    """Samples of a system.
 
     Attributes:
-        entropy: of the distribution, nats; None where nobody knows it.
-        entropy_error: its standard error.
-        mean_energy: over all samples, in units of the temperature.
-        sha256: of the file.
+        name: name of the system.
+        train, valid, test: (M, N, D) samples; consecutive training samples come from different chains.
+        sha256: hash of the file.
+        entropy: entropy of the distribution, nats; None = unknown.
+        entropy_error: standard error of the entropy.
+        mean_energy: mean energy of all samples, in units of the temperature; None = unknown.
     """
 
     name: str
@@ -87,13 +90,13 @@ class Particles:
 
     @property
     def potential(self) -> Potential | None:
-        """The energy, if there is one."""
+        """The potential of the system; None if it has none."""
         return SYSTEMS[self.name].potential if self.name in SYSTEMS else None
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a system's samples; energies in units of the temperature, log Z and entropies in nats."""
+class SamplingSummary:
+    """The diagnostics of a system's samples; energies in units of the temperature, log Z and entropies in nats."""
 
     system: str
     seed: int
@@ -106,16 +109,22 @@ class Facts:
     effective_samples: dict[str, float]
     mean_energy: float
     mean_energy_error: float
-    normaliser: Normaliser
+    normaliser: NormalisingConstant
     entropy: float
     entropy_error: float
 
 
-def make(name: str, folder: Path, seed: int, report: Report = lambda *_: None) -> Facts:
+def generate(name: str, folder: Path, seed: int, report: ProgressCallback = lambda *_: None) -> SamplingSummary:
     """Sample a system and write its files.
 
+    Args:
+        name: a key of `SYSTEMS`.
+        folder: folder of the files.
+        seed: seed of all noise.
+        report: receives the progress.
+
     Raises:
-        ConfigError: no such system.
+        ConfigError: there is no such system.
     """
     if name not in SYSTEMS:
         raise ConfigError(f"found system {name!r}; expected {' or '.join(SYSTEMS)}")
@@ -124,12 +133,12 @@ def make(name: str, folder: Path, seed: int, report: Report = lambda *_: None) -
     start = anneal(potential, system.annealing, source, report)[0].draw(system.chains.chains, source)
     kept, acceptance = run_chains(potential, start, system.chains, source, report)
     last = kept[-_rounds(system) :].flatten(0, 1)
-    found = normaliser(potential, system.floor, last, generator(seed, 0, f"floor:{name}"), report)
-    quantities = measure(potential, kept)
+    constant = normalising_constant(potential, system.floor, last, generator(seed, 0, f"floor:{name}"), report)
+    quantities = observables(potential, kept)
     energy, virial = quantities["energy"], quantities["virial"]
     mean, error = _mean_over_chains(energy)
     virial_mean, virial_error = _mean_over_chains(virial)
-    facts = Facts(
+    summary = SamplingSummary(
         system=name,
         seed=seed,
         samples=energy.size,
@@ -141,21 +150,21 @@ def make(name: str, folder: Path, seed: int, report: Report = lambda *_: None) -
         effective_samples={key: effective_samples(values) for key, values in quantities.items()},
         mean_energy=mean,
         mean_energy_error=error,
-        normaliser=found,
-        entropy=found.log_z + mean,
-        entropy_error=math.hypot(found.log_z_error, error),
+        normaliser=constant,
+        entropy=constant.log_z + mean,
+        entropy_error=math.hypot(constant.log_z_error, error),
     )
-    _write(folder, facts, kept, system.split)
-    return facts
+    _write(folder, summary, kept, system.split)
+    return summary
 
 
 def _rounds(system: SampledSystem) -> int:
-    """Samples of every chain that begin the way back: about as many walkers as come the way there."""
+    """Return the samples per chain that start the reverse annealing: about as many walkers as the forward one has."""
     return min(system.chains.samples, max(1, system.floor.walkers // system.chains.chains))
 
 
-def measure(potential: Potential, kept: Tensor) -> dict[str, NDArray[np.float64]]:
-    """Quantities along chains, (samples, chains) each: energy, virial, size, longest distance."""
+def observables(potential: Potential, kept: Tensor) -> dict[str, NDArray[np.float64]]:
+    """Return quantities along the chains, (samples, chains) each: energy, virial, squared size, longest distance."""
     n, chains = kept.shape[:2]
     x = kept.flatten(0, 1)
     found = {
@@ -168,46 +177,46 @@ def measure(potential: Potential, kept: Tensor) -> dict[str, NDArray[np.float64]
 
 
 def _mean_over_chains(values: NDArray[np.float64]) -> tuple[float, float]:
-    # Chains are independent, samples within one are not.
-    of_chain = values.mean(0)
-    return float(of_chain.mean()), float(of_chain.std(ddof=1) / math.sqrt(len(of_chain)))
+    # Chains are independent; the samples of one chain are not.
+    chain_means = values.mean(0)
+    return float(chain_means.mean()), float(chain_means.std(ddof=1) / math.sqrt(len(chain_means)))
 
 
-def _write(folder: Path, facts: Facts, kept: Tensor, split: tuple[int, int, int]) -> None:
+def _write(folder: Path, summary: SamplingSummary, kept: Tensor, split: tuple[int, int, int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts, first = {}, 0
     for part, chains in zip(("train", "valid", "test"), split, strict=True):
         parts[part] = kept[:, first : first + chains].flatten(0, 1).numpy().astype(np.float32)
         first += chains
-    np.savez(folder / f"{facts.system}.npz", **parts)  # type: ignore[arg-type]
-    (folder / f"{facts.system}.json").write_text(json.dumps(asdict(facts), indent=2) + "\n")
+    np.savez(folder / f"{summary.system}.npz", **parts)  # type: ignore[arg-type]
+    (folder / f"{summary.system}.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
 
 
-def facts_of(folder: Path, name: str) -> Facts:
-    """What stands beside the samples of a system."""
-    return from_json(Facts, json.loads((folder / f"{name}.json").read_text()), f"{name}.json")
+def read_summary(folder: Path, name: str) -> SamplingSummary:
+    """Read the diagnostics beside the samples of a system."""
+    return from_json(SamplingSummary, json.loads((folder / f"{name}.json").read_text()), f"{name}.json")
 
 
 def load(name: str) -> Particles:
-    """The samples of a system, or those of "qm9_positional".
+    """Load the samples of a system of `SYSTEMS`, or of "qm9_positional".
 
     Raises:
-        DataError: there is no file of them, or it is not one.
-        ConfigError: no such system.
+        DataError: the file is missing, or is not a file of samples.
+        ConfigError: there is no such system.
     """
     if name == "qm9_positional":
         return _qm9_positional()
     if name not in SYSTEMS:
         raise ConfigError(f"found system {name!r}; expected {', '.join([*SYSTEMS, 'qm9_positional'])}")
     path = data_file(f"{name}.npz", "enflow data particles")
-    facts = facts_of(path.parent, name)
+    summary = read_summary(path.parent, name)
     try:
         with np.load(path, allow_pickle=False) as file:
             parts = {part: file[part] for part in ("train", "valid", "test")}
     except (KeyError, ValueError, OSError) as error:
         raise DataError(f"{path} is not a file of particles: {error}") from error
-    known = (facts.entropy, facts.entropy_error, facts.mean_energy)
-    return Particles(name, parts["train"], parts["valid"], parts["test"], digest_of(path), *known)
+    known = (summary.entropy, summary.entropy_error, summary.mean_energy)
+    return Particles(name, parts["train"], parts["valid"], parts["test"], sha256_of(path), *known)
 
 
 def _qm9_positional() -> Particles:

@@ -1,4 +1,4 @@
-"""QM9 as arrays in memory, and batches of molecules of one size, each a pure function of (seed, step)."""
+"""QM9 as arrays in memory, and batches of molecules of one size as a pure function of (seed, step)."""
 
 import hashlib
 import os
@@ -13,23 +13,40 @@ from enflow.model.errors import DataError
 
 SPLITS = {"train": 0, "valid": 1, "test": 2}
 SETTING = "ENFLOW_DATA"
+"""Environment variable with the folder of the data files."""
 
 
-def data_file(name: str = "qm9.npz", made_by: str = "enflow data qm9") -> Path:
-    """A data file in the folder that the setting ENFLOW_DATA names (default: data, where `enflow data` makes it).
+def data_folder() -> Path:
+    """Return the folder of the data files: the setting ENFLOW_DATA, by default `data`."""
+    return Path(os.environ.get(SETTING, "data"))
+
+
+def data_file(name: str = "qm9.npz", command: str = "enflow data qm9") -> Path:
+    """Return the path of a data file.
+
+    Args:
+        name: name of the file in `data_folder()`.
+        command: the command that makes the file, for the error text.
 
     Raises:
-        DataError: if the file is not there.
+        DataError: the file does not exist.
     """
-    path = Path(os.environ.get(SETTING, "data")) / name
+    path = data_folder() / name
     if not path.is_file():
-        raise DataError(f"no {path}; run `{made_by}`, or name the folder that holds {name} in {SETTING}")
+        raise DataError(f"no {path}; run `{command}`, or set {SETTING} to the folder that holds {name}")
     return path
 
 
 @dataclass(frozen=True)
 class MoleculeDataset:
-    """MoleculeDataset of one split, concatenated: offsets (M + 1,), atom_types (A,), positions (A, 3) in angstrom."""
+    """The molecules of one split, concatenated.
+
+    Attributes:
+        offsets: (M + 1,) index of each molecule's first atom, and the number of atoms.
+        atom_types: (A,) indices into the vocabulary.
+        positions: (A, 3) angstrom.
+        sha256: hash of the file.
+    """
 
     offsets: NDArray[np.int64]
     atom_types: NDArray[np.int64]
@@ -38,13 +55,14 @@ class MoleculeDataset:
 
     @property
     def n_atoms(self) -> NDArray[np.int64]:
+        """The number of atoms of every molecule, (M,)."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def stack(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Atom types (B, N) and centred positions (B, N, 3) of molecules that all have N atoms."""
+        """Return the atom types (B, N) and centred positions (B, N, 3) of molecules that all have N atoms."""
         n = int(self.n_atoms[rows[0]])
         atoms = self.offsets[rows][:, None] + np.arange(n)
         x = self.positions[atoms]
@@ -54,42 +72,68 @@ class MoleculeDataset:
 def load_qm9(path: Path, split: str, vocabulary: tuple[int, ...] = (1, 6, 7, 8, 9)) -> MoleculeDataset:
     """Read one split of a prepared qm9.npz.
 
+    Args:
+        path: the file.
+        split: "train", "valid" or "test".
+        vocabulary: atomic numbers; an atom type is an index into them.
+
     Raises:
-        DataError: if the file lacks an array or holds an element outside the vocabulary.
+        DataError: the file lacks an array or holds an element outside the vocabulary.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             counts, numbers = file["num_atoms"].astype(np.int64), file["atomic_numbers"]
-            positions, of_split = file["positions"], file["split"] == SPLITS[split]
+            positions, selected = file["positions"], file["split"] == SPLITS[split]
     except (KeyError, ValueError, OSError) as error:
         raise DataError(f"{path} is not a prepared QM9 file: {error}") from error
-    atoms = np.repeat(of_split, counts)
+    atoms = np.repeat(selected, counts)
     lookup = np.full(256, -1, np.int64)
     lookup[list(vocabulary)] = np.arange(len(vocabulary))
     atom_types = lookup[numbers[atoms]]
     if (atom_types < 0).any():
-        raise DataError(f"{path} holds atomic number {int(numbers[atoms][atom_types < 0][0])}; expected {vocabulary}")
-    offsets = np.concatenate([[0], np.cumsum(counts[of_split])])
-    return MoleculeDataset(offsets, atom_types, positions[atoms].astype(np.float32), digest_of(path))
+        found = int(numbers[atoms][atom_types < 0][0])
+        raise DataError(f"{path} holds atomic number {found}; expected one of {', '.join(map(str, vocabulary))}")
+    offsets = np.concatenate([[0], np.cumsum(counts[selected])])
+    return MoleculeDataset(offsets, atom_types, positions[atoms].astype(np.float32), sha256_of(path))
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def batch_plan(n_atoms: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """One epoch as batches of equal-sized molecules in random order; each molecule appears once."""
+    """Return the batches of one epoch: molecules of one size each, in random order, every molecule once.
+
+    No batch has a single molecule, unless batch_size is 1: torch.compile treats a dimension of length 1 as a constant
+    and compiles the whole network again for it (76 s). The only molecule of a size is repeated in its batch, which
+    changes the variance of the loss but not its mean.
+
+    Args:
+        n_atoms: (M,) number of atoms of every molecule.
+        batch_size: greatest number of molecules per batch.
+        seed: seed of the order.
+        epoch: number of the epoch, from 0.
+    """
     rng = np.random.default_rng([seed, epoch])
-    batches = []
+    plan = []
     for n in np.unique(n_atoms):
         rows = rng.permutation(np.flatnonzero(n_atoms == n))
-        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+        plan += _without_singles([rows[i : i + batch_size] for i in range(0, len(rows), batch_size)], batch_size)
+    return [plan[i] for i in rng.permutation(len(plan))]
+
+
+def _without_singles(parts: list[NDArray[np.int64]], batch_size: int) -> list[NDArray[np.int64]]:
+    if batch_size == 1 or len(parts[-1]) > 1:
+        return parts
+    if len(parts) == 1 or batch_size == 2:
+        return [*parts[:-1], np.repeat(parts[-1], 2)]
+    return [*parts[:-2], parts[-2][:-1], np.concatenate([parts[-2][-1:], parts[-1]])]
 
 
 def batches(n_atoms: NDArray[np.int64], batch_size: int, seed: int, first_step: int) -> Iterator[NDArray[np.int64]]:
-    """Endless batches from `first_step` on, the same whether a run was interrupted or not."""
+    """Yield the rows of the batches from `first_step` on without end; a pure function of (seed, step)."""
     epoch, step = 0, first_step
     while True:
         plan = batch_plan(n_atoms, batch_size, seed, epoch)

@@ -1,4 +1,7 @@
-"""QM9 from its official files: 133,885 small organic molecules (Ramakrishnan et al., Sci. Data 1, 140022, 2014)."""
+"""The preparation of QM9 from its official files: 133,885 small organic molecules (Ramakrishnan et al. 2014).
+
+Source: Sci. Data 1, 140022.
+"""
 
 import tarfile
 from collections.abc import Iterator
@@ -14,12 +17,12 @@ from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.download import RemoteFile
 
 OFFICIAL = 3
-"""Value of the array `source`: 0 to 2 are copies by others, which lack some molecules."""
+"""Value of the array `source` for the official files; 0 to 2 are copies by others, which lack some molecules."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The official files and what they must hold."""
+    """The official files and the numbers of molecules in them."""
 
     molecules: RemoteFile
     uncharacterized: RemoteFile
@@ -29,7 +32,7 @@ class Archive:
     n_valid: int = 17_748
 
 
-# Sizes and SHA-256 as TensorFlow Datasets lists them for the same addresses; figshare itself publishes sizes and MD5.
+# TensorFlow Datasets lists these sizes and SHA-256 for the same addresses; figshare publishes sizes and MD5 only.
 QM9 = Archive(
     molecules=RemoteFile(
         "dsgdb9nsd.xyz.tar.bz2",
@@ -48,7 +51,7 @@ QM9 = Archive(
 
 @dataclass(frozen=True)
 class RawMolecule:
-    """One raw file: index (from 1), atomic numbers (N,), positions (N, 3) in angstrom."""
+    """The content of one raw file: index (from 1), atomic numbers (N,), positions (N, 3) in angstrom."""
 
     index: int
     atomic_numbers: NDArray[np.uint8]
@@ -56,19 +59,22 @@ class RawMolecule:
 
 
 def prepare(out: Path, report: ProgressCallback, files: Path | None = None, archive: Archive = QM9) -> Path:
-    """Write `out`/qm9.npz, without the uncharacterized molecules and with the split of EGNN, E-NF and EDM.
+    """Write qm9.npz without the uncharacterized molecules, with the split of EGNN, E-NF and EDM.
 
     Arrays: index (M,) int32 from 1, num_atoms (M,) uint8, atomic_numbers (A,) uint8, positions (A, 3) float32 in
     angstrom as in the raw files, split (M,) uint8 with 0 train, 1 valid, 2 test, source (M,) uint8.
 
     Args:
-        out: folder for qm9.npz, and for the official files if they are fetched.
-        report: told of progress.
-        files: folder with the official files already in it; None fetches them.
-        archive: what is fetched and what it must hold.
+        out: folder for qm9.npz, and for the official files if they are downloaded.
+        report: receives the progress.
+        files: folder that already holds the official files; None = download them.
+        archive: description of the official files.
+
+    Returns:
+        The path of qm9.npz.
 
     Raises:
-        DataError: a file cannot be had, is not the official one, or does not hold what it must.
+        DataError: a file cannot be downloaded, is not the official one, or holds another number of molecules.
     """
     raw, listed = (_obtain(file, out, files, report) for file in (archive.molecules, archive.uncharacterized))
     excluded = read_uncharacterized(listed, archive.n_uncharacterized)
@@ -86,7 +92,10 @@ def prepare(out: Path, report: ProgressCallback, files: Path | None = None, arch
 
 
 def split(included: NDArray[np.int64], archive: Archive = QM9) -> NDArray[np.uint8]:
-    """0 train, 1 valid, 2 test for each included index: the split of EGNN, E-NF and EDM (legacy NumPy seed 0)."""
+    """Return 0 (train), 1 (valid) or 2 (test) for each included index: the split of EGNN, E-NF and EDM.
+
+    The split uses the legacy NumPy generator with seed 0.
+    """
     order = np.random.RandomState(0).permutation(len(included))
     parts = np.full(len(included), 2, np.uint8)
     parts[order[: archive.n_train]] = 0
@@ -95,7 +104,7 @@ def split(included: NDArray[np.int64], archive: Archive = QM9) -> NDArray[np.uin
 
 
 def read_uncharacterized(path: Path, expected: int) -> NDArray[np.int64]:
-    """Indices of the molecules that failed the authors' consistency check: lines that begin with an integer.
+    """Read the indices of the molecules that failed the consistency check: the lines that begin with an integer.
 
     Raises:
         DataError: the file lists another number of molecules than expected.
@@ -108,7 +117,7 @@ def read_uncharacterized(path: Path, expected: int) -> NDArray[np.int64]:
 
 
 def read_archive(path: Path) -> Iterator[RawMolecule]:
-    """The molecules of the raw archive, in its order.
+    """Yield the molecules of the raw archive in its order.
 
     Raises:
         DataError: the archive is damaged, or one of its files is not a molecule.
@@ -118,17 +127,21 @@ def read_archive(path: Path) -> Iterator[RawMolecule]:
             for member in archive:
                 if member.isfile() and member.name.endswith(".xyz"):
                     content = archive.extractfile(member)
-                    assert content is not None  # a plain file has content
+                    assert content is not None, "a regular file has content"
                     yield parse(content.read().decode(), f"{path}:{member.name}")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{path} is damaged: {error}; fetch it again") from error
+        raise DataError(f"{path} is damaged: {error}; download it again") from error
 
 
 def parse(text: str, where: str) -> RawMolecule:
-    """One raw file: N, a line `gdb INDEX properties`, N lines `symbol x y z charge`, and lines that are not needed.
+    """Parse a raw file: N, a line `gdb INDEX properties`, N lines `symbol x y z charge`, and lines that are ignored.
+
+    Args:
+        text: content of the file.
+        where: name of the file, for the error text.
 
     Raises:
-        DataError: the text is none of that; says where.
+        DataError: the text has another format.
     """
     lines = text.splitlines()
     try:
@@ -140,12 +153,12 @@ def parse(text: str, where: str) -> RawMolecule:
     except (IndexError, KeyError, ValueError) as error:
         raise DataError(f"{where} is not a raw QM9 file: {type(error).__name__} {error}") from error
     if molecule.positions.shape != (n_atoms, 3) or not np.isfinite(molecule.positions).all():
-        raise DataError(f"{where} promises {n_atoms} atoms; found positions of shape {molecule.positions.shape}")
+        raise DataError(f"{where} announces {n_atoms} atoms; found positions of shape {molecule.positions.shape}")
     return molecule
 
 
 def _number(word: str) -> float:
-    return float(word.replace("*^", "e"))  # Mathematica's notation: -8.4813*^-6
+    return float(word.replace("*^", "e"))  # the notation of Mathematica: -8.4813*^-6
 
 
 def _obtain(file: RemoteFile, out: Path, files: Path | None, report: ProgressCallback) -> Path:
@@ -153,7 +166,7 @@ def _obtain(file: RemoteFile, out: Path, files: Path | None, report: ProgressCal
         return file.fetch(out, report)
     path = files / file.name
     if not path.is_file():
-        raise DataError(f"no {file.name} in {files}; fetch it from {file.url}, or leave the folder out")
+        raise DataError(f"no {file.name} in {files}; download it from {file.url}, or call without --files")
     file.verify(path)
     return path
 

@@ -1,6 +1,6 @@
-"""How good a model is: what it generates, and what it says of molecules it never saw; goes on where it stopped."""
+"""The evaluation of a flow of molecules: samples are generated, test molecules are scored; a second call resumes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,30 +17,31 @@ from enflow.model.flow.ode.dopri5 import Status
 from enflow.model.flow.states import Sample
 from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.qm9 import MoleculeDataset, load_qm9
-from enflow.model.training.evaluation.journal import Journal, SampleRecord, ScoreRecord
 from enflow.model.training.evaluation.metrics import Reference, likelihood_metrics, sample_metrics
+from enflow.model.training.evaluation.records import RecordFile, SampleRecord, ScoreRecord
 
 FLUORINE = 9
 
-NOISE, REPEATS = 48, 4
-"""Test molecules that are scored by so many probes as well, which tells how wrong one probe is."""
+REPEATED_MOLECULES, REPEATED_PROBES = 48, 4
+"""Numbers of test molecules and of probes of the repeated scores, which estimate the error of a single probe."""
 
-REFERENCE = 2000
-"""Test molecules that the samples are compared with."""
+REFERENCE_MOLECULES = 2000
+"""Number of test molecules with which the samples are compared."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What is measured, and how.
+class EvaluationConfig:
+    """The settings of an evaluation.
 
     Attributes:
-        samples: molecules to generate, with sizes from p(N).
-        molecules: test molecules to score, drawn by `seed`.
-        seed: fixes every molecule generated, chosen and dequantized, and the probes.
-        tolerance: rtol = atol of the solver.
-        divergence: "hutchinson" is unbiased over many molecules and some fifty times cheaper than "exact".
-        probes: of Hutchinson's estimate, per molecule.
-        draws: of the dequantizer, per molecule; several with the exact divergence give the importance-weighted bound.
+        samples: number of molecules to generate, with sizes from p(N).
+        molecules: number of test molecules to score.
+        seed: seed of the samples, of the choice of test molecules, of the dequantization and of the probes.
+        tolerance: rtol and atol of the solver.
+        divergence: "exact", or "hutchinson", which is unbiased over many molecules and some fifty times cheaper.
+        probes: number of probes of Hutchinson's estimate per molecule.
+        draws: number of draws of the dequantizer per molecule; several draws with the exact divergence give the
+            importance-weighted bound.
     """
 
     samples: int = 1000
@@ -53,170 +54,203 @@ class Evaluation:
 
 
 @dataclass
-class Findings:
-    """What came out: the metrics of a card, what is drawn of them, the scores behind the likelihood, and their error.
+class EvaluationResult:
+    """The result of an evaluation.
 
-    noise: the standard error of one of the scores, nats, root mean square over molecules; 0 = they are exact.
+    Attributes:
+        metrics: metrics for the card.
+        plots: data of the plots, by name.
+        scores: scores behind the likelihood.
+        noise: standard error of one score, nats, root mean square over molecules; 0 = the scores are exact.
     """
 
-    metrics: dict[str, Any]
-    drawn: dict[str, Any] = field(default_factory=dict)
-    scored: list[ScoreRecord] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    plots: dict[str, Any] = field(default_factory=dict)
+    scores: list[ScoreRecord] = field(default_factory=list)
     noise: float = 0.0
 
 
 def evaluate(
-    flow: MoleculeFlow, weights_sha256: str, data: Path, folder: Path, settings: Evaluation, report: ProgressCallback
-) -> Findings:
-    """Generate, score, and measure both.
+    flow: MoleculeFlow,
+    weights_sha256: str,
+    data: Path,
+    folder: Path,
+    config: EvaluationConfig,
+    report: ProgressCallback,
+) -> EvaluationResult:
+    """Generate samples, score test molecules, and measure both.
 
     Args:
         flow: the model.
-        weights_sha256: of its weights; what was measured of other weights is not gone on with.
+        weights_sha256: hash of its weights.
         data: the prepared qm9.npz.
-        folder: of samples.jsonl and scores.jsonl, removed by nobody: a second call only measures what is new.
-        settings: what is measured.
-        report: told of progress.
+        folder: folder of the records (see `RecordFile`). A second call computes only the molecules that are missing.
+        config: settings.
+        report: receives the progress.
 
     Raises:
-        DataError: the data cannot be read, or has fewer test molecules than asked for.
-        SolverError: no sample came to be a molecule.
+        DataError: the data cannot be read, or have fewer test molecules than requested.
+        SolverError: every sample failed.
     """
-    vocabulary = flow.config.vocabulary
-    test = load_qm9(data, "test", vocabulary)
-    rows = chosen(len(test), settings).tolist()
-    what = {"weights_sha256": weights_sha256, "seed": settings.seed, "tolerance": settings.tolerance}
-    found = Findings({"tolerance": settings.tolerance, "seed": settings.seed})
-    if settings.samples:
-        samples = Journal(folder / "samples.jsonl", what, SampleRecord)
-        _generate(flow, settings, samples, report)
-        training = known(load_qm9(data, "train", vocabulary), vocabulary, folder, report)
-        picked = np.random.default_rng(0).permutation(len(test))[:REFERENCE].tolist()
-        reference = Reference.of(training, molecules_of(test, vocabulary, picked))
-        metrics, drawn = sample_metrics([samples.entries[index] for index in range(settings.samples)], reference)
-        found = Findings(found.metrics | metrics, drawn)
+    test = load_qm9(data, "test", flow.config.vocabulary)
+    rows = rows_to_score(len(test), config).tolist()
+    header = {"weights_sha256": weights_sha256, "seed": config.seed, "tolerance": config.tolerance}
+    result = EvaluationResult({"tolerance": config.tolerance, "seed": config.seed})
+    if config.samples:
+        records = RecordFile(folder / "samples.jsonl", header, SampleRecord)
+        _generate(flow, config, records, report)
+        training = training_smiles(load_qm9(data, "train", flow.config.vocabulary), flow, folder, report)
+        picked = np.random.default_rng(0).permutation(len(test))[:REFERENCE_MOLECULES].tolist()
+        reference = Reference.of(training, molecules_of(test, flow.config.vocabulary, picked))
+        metrics, result.plots = sample_metrics([records.records[index] for index in range(config.samples)], reference)
+        result.metrics |= metrics
     if rows:
-        how = {"divergence": settings.divergence, "probes": settings.probes}
-        how |= {"draws": settings.draws} if settings.draws > 1 else {}
-        what |= {"data_sha256": test.sha256}
-        scores = Journal(folder / "scores.jsonl", what | how, ScoreRecord)
-        score(flow, settings, scores, test, rows, report)
-        if settings.divergence == "hutchinson":
-            repeated = Journal(folder / "noise.jsonl", what | how | {"probes": REPEATS}, ScoreRecord)
-            score(flow, replace(settings, probes=REPEATS), repeated, test, rows[:NOISE], report)
-            found.noise = _noise([repeated.entries[row] for row in rows[:NOISE]], REPEATS / settings.probes)
-        found.scored = [scores.entries[row] for row in rows]
-        metrics, drawn = likelihood_metrics(found.scored)
-        found = Findings(found.metrics | metrics | how, found.drawn | drawn, found.scored, found.noise)
-    return found
+        likelihood = _measure_likelihood(flow, header, folder, config, test, rows, report)
+        result.metrics |= likelihood.metrics
+        result.plots |= likelihood.plots
+        result.scores, result.noise = likelihood.scores, likelihood.noise
+    return result
 
 
-def chosen(n_test: int, settings: Evaluation) -> NDArray[np.int64]:
-    """Rows of the test split to score: the first of one random order, so that more of them contain fewer.
+def _measure_likelihood(
+    flow: MoleculeFlow,
+    header: dict[str, Any],
+    folder: Path,
+    config: EvaluationConfig,
+    test: MoleculeDataset,
+    rows: list[int],
+    report: ProgressCallback,
+) -> EvaluationResult:
+    estimate = {"divergence": config.divergence, "probes": config.probes}
+    estimate |= {"draws": config.draws} if config.draws > 1 else {}
+    header = header | {"data_sha256": test.sha256} | estimate
+    records = RecordFile(folder / "scores.jsonl", header, ScoreRecord)
+    record_scores(flow, config, records, test, rows, report)
+    noise = 0.0
+    if config.divergence == "hutchinson":
+        repeated = RecordFile(folder / "noise.jsonl", header | {"probes": REPEATED_PROBES}, ScoreRecord)
+        few = rows[:REPEATED_MOLECULES]
+        record_scores(flow, replace(config, probes=REPEATED_PROBES), repeated, test, few, report)
+        noise = _noise([repeated.records[row] for row in few], REPEATED_PROBES / config.probes)
+    scores = [records.records[row] for row in rows]
+    metrics, plots = likelihood_metrics(scores)
+    return EvaluationResult(metrics | estimate, plots, scores, noise)
+
+
+def rows_to_score(n_test: int, config: EvaluationConfig) -> NDArray[np.int64]:
+    """Return the rows of the test split to score: the first ones of one random order.
 
     Raises:
-        DataError: there are not so many.
+        DataError: the split has fewer molecules.
     """
-    if settings.molecules > n_test:
-        raise DataError(f"the test split has {n_test} molecules; found a request for {settings.molecules}")
-    return np.random.default_rng(settings.seed).permutation(n_test)[: settings.molecules]
+    if config.molecules > n_test:
+        raise DataError(f"the test split has {n_test} molecules; found a request for {config.molecules}")
+    return np.random.default_rng(config.seed).permutation(n_test)[: config.molecules]
 
 
 def molecules_of(data: MoleculeDataset, vocabulary: Sequence[int], rows: Sequence[int] | None = None) -> list[Molecule]:
-    """MoleculeDataset of a split, all or some."""
+    """Return the molecules of a split; `rows` = None returns all."""
     numbers = np.array(vocabulary)[data.atom_types]
     begin, end = data.offsets[:-1], data.offsets[1:]
     picked = range(len(data)) if rows is None else rows
     return [Molecule(numbers[begin[i] : end[i]], data.positions[begin[i] : end[i]]) for i in picked]
 
 
-def known(data: MoleculeDataset, vocabulary: Sequence[int], folder: Path, report: ProgressCallback) -> set[str]:
-    """SMILES of the training molecules, which novelty is measured by; kept in `folder`, since they take a minute."""
-    kept = folder / f"smiles-{data.sha256[:16]}.txt"
-    if not kept.exists():
+def training_smiles(data: MoleculeDataset, flow: MoleculeFlow, folder: Path, report: ProgressCallback) -> set[str]:
+    """Return the SMILES of the training molecules, which define novelty; a file in `folder` caches them."""
+    cache = folder / f"smiles-{data.sha256[:16]}.txt"
+    if not cache.exists():
         report("reading the training molecules", 0, len(data))
-        kept.write_text("\n".join(sorted(table_smiles(molecules_of(data, vocabulary)))))
+        cache.write_text("\n".join(sorted(table_smiles(molecules_of(data, flow.config.vocabulary)))))
         report("reading the training molecules", len(data), len(data))
-    return set(kept.read_text().splitlines())
+    return set(cache.read_text().splitlines())
 
 
-def collect(
-    found: Iterator[Sample],
+def record_samples(
+    samples: Iterable[Sample],
     n_atoms: dict[int, int],
-    journal: Journal[SampleRecord],
+    records: RecordFile[SampleRecord],
     total: int,
     report: ProgressCallback,
 ) -> None:
-    """Enter samples into a journal as they are finished.
+    """Write samples to a file as they finish.
 
     Args:
-        found: the samples that the journal lacks.
-        n_atoms: the sizes of all these, by index.
-        journal: of the others already.
-        total: samples there will be.
-        report: told of progress, under the journal's name.
+        samples: the samples that the file lacks.
+        n_atoms: their sizes, by index.
+        records: the file.
+        total: number of samples in the file at the end.
+        report: receives the progress, under the name of the file.
     """
     before = total - len(n_atoms)
-    report(journal.path.stem, before, total)
-    for done, one in enumerate(found, start=before + 1):
+    report(records.name, before, total)
+    for done, one in enumerate(samples, start=before + 1):
         numbers = one.molecule.atomic_numbers.tolist() if one.molecule else []
         positions = one.molecule.positions.round(6).tolist() if one.molecule else []
-        journal.write(SampleRecord(one.index, n_atoms[one.index], numbers, positions, one.nfe, one.status.name))
-        report(journal.path.stem, done, total)
+        records.append(SampleRecord(one.index, n_atoms[one.index], numbers, positions, one.nfe, one.status.name))
+        report(records.name, done, total)
 
 
 def _generate(
-    flow: MoleculeFlow, settings: Evaluation, journal: Journal[SampleRecord], report: ProgressCallback
+    flow: MoleculeFlow, config: EvaluationConfig, records: RecordFile[SampleRecord], report: ProgressCallback
 ) -> None:
-    todo = [index for index in range(settings.samples) if index not in journal.entries]
-    sizes = {index: flow.draw_n_atoms(settings.seed, index) for index in todo}
-    found = flow.samples(list(sizes.values()), settings.seed, settings.tolerance, settings.tolerance, indices=todo)
-    collect(found, sizes, journal, settings.samples, report)
+    missing = [index for index in range(config.samples) if index not in records.records]
+    sizes = {index: flow.draw_n_atoms(config.seed, index) for index in missing}
+    tolerance = config.tolerance
+    samples = flow.samples(list(sizes.values()), config.seed, tolerance, tolerance, indices=missing)
+    record_samples(samples, sizes, records, config.samples, report)
 
 
-def score(
+def record_scores(
     flow: MoleculeFlow,
-    settings: Evaluation,
-    journal: Journal[ScoreRecord],
+    config: EvaluationConfig,
+    records: RecordFile[ScoreRecord],
     test: MoleculeDataset,
     rows: list[int],
     report: ProgressCallback,
 ) -> None:
-    """Enter the scores of test molecules that a journal lacks, each as soon as it is known.
+    """Score the test molecules that a file lacks, and write each score as it finishes.
 
     Args:
         flow: the model.
-        settings: how to score.
-        journal: of what is known.
+        config: settings of the scores.
+        records: the file.
         test: the test split.
-        rows: of the molecules in it, which also seed their noise.
-        report: told of progress, under the journal's name.
+        rows: rows of the molecules, which also seed their noise.
+        report: receives the progress, under the name of the file.
     """
-    todo = [row for row in rows if row not in journal.entries]
-    molecules = dict(zip(todo, molecules_of(test, flow.config.vocabulary, todo), strict=True))
-    report(journal.path.stem, len(rows) - len(todo), len(rows))
-    found = flow.likelihoods(
-        list(molecules.values()), settings.seed, settings.divergence, settings.probes, settings.draws,
-        settings.tolerance, settings.tolerance, indices=todo,
+    missing = [row for row in rows if row not in records.records]
+    molecules = dict(zip(missing, molecules_of(test, flow.config.vocabulary, missing), strict=True))
+    report(records.name, len(rows) - len(missing), len(rows))
+    scores = flow.likelihoods(
+        list(molecules.values()), config.seed, config.divergence, config.probes, config.draws,
+        config.tolerance, config.tolerance, indices=missing,
     )  # fmt: skip
-    for done, (row, likelihood) in enumerate(found, start=len(rows) - len(todo) + 1):
-        journal.write(_scored(row, molecules[row], likelihood))
-        report(journal.path.stem, done, len(rows))
+    for done, (row, likelihood) in enumerate(scores, start=len(rows) - len(missing) + 1):
+        records.append(_score_record(row, molecules[row], likelihood))
+        report(records.name, done, len(rows))
 
 
-def _noise(repeated: Sequence[ScoreRecord], fewer: float) -> float:
-    """The error of scores that rest on so many times fewer probes than these."""
-    errors = [scored.std_error for scored in repeated if scored.std_error is not None]
-    return float(np.sqrt(fewer * np.mean(np.square(errors)))) if errors else 0.0
+def _noise(repeated: Sequence[ScoreRecord], factor: float) -> float:
+    """Return the error of scores with fewer probes than the repeated ones, by this factor."""
+    errors = [score.std_error for score in repeated if score.std_error is not None]
+    return float(np.sqrt(factor * np.mean(np.square(errors)))) if errors else 0.0
 
 
-def _scored(row: int, molecule: Molecule, likelihood: Likelihood) -> ScoreRecord:
-    reached = likelihood.status == Status.SUCCESS
-    nll = likelihood.nll + likelihood.gain if reached else None
-    parts = dict(likelihood.parts) if reached else {}
-    if reached:
-        parts["dequantizer"] += likelihood.gain  # where the gain of several draws stands
+def _score_record(row: int, molecule: Molecule, likelihood: Likelihood) -> ScoreRecord:
     fluorine = bool((molecule.atomic_numbers == FLUORINE).any())
-    gain = likelihood.gain if reached else 0.0
-    error = likelihood.std_error if reached else None
-    return ScoreRecord(row, molecule.n_atoms, fluorine, nll, parts, likelihood.nfe, likelihood.status.name, gain, error)
+    if likelihood.status != Status.SUCCESS:
+        return ScoreRecord(row, molecule.n_atoms, fluorine, None, {}, likelihood.nfe, likelihood.status.name)
+    parts = dict(likelihood.parts)
+    parts["dequantizer"] += likelihood.gain  # the gain of several draws is part of this term
+    return ScoreRecord(
+        index=row,
+        n_atoms=molecule.n_atoms,
+        fluorine=fluorine,
+        nll=likelihood.nll + likelihood.gain,
+        parts=parts,
+        nfe=likelihood.nfe,
+        status=likelihood.status.name,
+        gain=likelihood.gain,
+        std_error=likelihood.std_error,
+    )

@@ -1,4 +1,4 @@
-"""The page of an evaluation: its figures and plots in one HTML file that needs no network."""
+"""The page of an evaluation: tables and charts in one HTML file that loads nothing from the network."""
 
 from collections.abc import Mapping
 from html import escape
@@ -11,8 +11,8 @@ from enflow.model.training.svg_charts import Series, chart, histogram
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 92rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: 1.5rem; }
-figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; font-size: 11px; fill: #444; }
-.grid { stroke: #e3e3e3; fill: none; } table { border-collapse: collapse; margin: 1rem 0 2rem; }
+figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
+table { border-collapse: collapse; margin: 1rem 0 2rem; }
 td, th { text-align: right; padding: .1rem .8rem; border-bottom: 1px solid #e3e3e3; font-weight: 400; }
 td:first-child, th:first-child { text-align: left; } code { font-size: 12px; overflow-wrap: anywhere; }
 """
@@ -25,32 +25,32 @@ HISTOGRAMS = {
     "strain": ("Strain (MMFF94)", "kcal/mol, last bin open", 4.0),
     "nfe": ("Evaluations of the velocity", "per sample", 6.0),
 }
-"""Name in the record -> title, label of the axis, width of a bin."""
+"""Name in evaluation.json -> title, label of the axis, width of a bin."""
 
 CURVES = {"atom_stability": "atoms stable", "molecule_stability": "molecules stable", "validity": "valid"}
 
 
-def page(name: str, record: Mapping[str, Any]) -> str:
-    """The page of evaluation.json.
+def page(name: str, report: Mapping[str, Any]) -> str:
+    """Return the page of an evaluation.
 
     Args:
-        name: of the weights.
-        record: what the file holds: weights_sha256, made, metrics, plots, curve.
+        name: name of the weights.
+        report: content of evaluation.json: weights_sha256, made, metrics, plots, curve.
     """
-    title = f"{escape(name)}: what it generates, and what it says of molecules it never saw"
-    made = "".join(
-        f"<p>{escape(what)}: <code>{escape(how['command'])}</code>, commit <code>{escape(how['git_commit'])}</code>, "
-        f"{escape(how['created'])}</p>"
-        for what, how in record.get("made", {}).items()
+    title = f"{escape(name)}: samples, and likelihood of test molecules"
+    origins = "".join(
+        f"<p>{escape(part)}: <code>{escape(made['command'])}</code>, commit <code>{escape(made['git_commit'])}</code>, "
+        f"{escape(made['created'])}</p>"
+        for part, made in report.get("made", {}).items()
     )
-    metrics = record.get("metrics", {})
-    weights = escape(record.get("weights_sha256", ""))
-    plots, points = record.get("plots", {}), record.get("curve", {}).get("points", [])
+    metrics = report.get("metrics", {})
+    weights = escape(report.get("weights_sha256", ""))
+    plots, points = report.get("plots", {}), report.get("curve", {}).get("points", [])
     figures = [*_histograms(plots), _elements(plots), _nll(plots), _parts(metrics), _curve(points)]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><h1>{title}</h1>'
-        f"<p>Weights <code>{weights}</code></p>{made}{_table(metrics)}{_points(points)}"
+        f"<p>Weights <code>{weights}</code></p>{origins}{_table(metrics)}{_points(points)}"
         f"<main>{''.join(figures)}</main></body></html>\n"
     )
 
@@ -70,7 +70,7 @@ def _histograms(plots: Mapping[str, Any]) -> list[str]:
 
 
 def _elements(plots: Mapping[str, Any]) -> str:
-    """Shares of the elements as a table: five bars on a logarithmic scale would say less."""
+    """Return the shares of the elements as a table."""
     counts = plots.get("elements")
     if counts is None:
         return ""
@@ -98,7 +98,7 @@ def _parts(metrics: Mapping[str, Any]) -> str:
 
 
 def _curve(points: list[Mapping[str, Any]]) -> str:
-    """Quality over evaluations: lines for Heun's fixed steps, dots for the tolerances."""
+    """Return the chart of quality over evaluations: lines for Heun's fixed steps, dots for the tolerances."""
     series = []
     for key, label in CURVES.items():
         heun = [(p["nfe_mean"], 100 * p[key]) for p in points if p["method"] == "heun"]

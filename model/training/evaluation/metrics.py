@@ -1,4 +1,4 @@
-"""The figures of an evaluation, from the molecules that were generated and the test molecules that were scored."""
+"""The metrics of an evaluation, from generated molecules and from scores of test molecules."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ from enflow.model.chem.analysis.strain import strain
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError, SolverError
-from enflow.model.training.evaluation.journal import SampleRecord, ScoreRecord
+from enflow.model.training.evaluation.records import SampleRecord, ScoreRecord
 
 QUANTILES = 201
-"""Held-out NLLs kept per size at most; more would not change a percentile by one."""
+"""Greatest number of test NLLs kept per size; more would change no percentile by more than 1."""
 
 Histograms = Mapping[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What generated molecules are compared with.
+    """The molecules with which generated ones are compared.
 
     Attributes:
         training: SMILES of the training molecules by `table_smiles`.
-        histograms: of held-out molecules.
-        strains: of held-out molecules, kcal/mol.
+        histograms: histograms of test molecules.
+        strains: strain energies of test molecules, kcal/mol.
     """
 
     training: set[str]
@@ -38,37 +38,43 @@ class Reference:
 
     @classmethod
     def of(cls, training: set[str], molecules: Sequence[Molecule]) -> "Reference":
-        """The reference that held-out molecules make."""
+        """Return the reference of training SMILES and test molecules."""
         return cls(training, histograms(molecules), strains(molecules, [infer_bonds(m) for m in molecules]))
 
 
 def strains(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> list[float]:
-    """MMFF94's strain of those molecules that it knows how to relax, kcal/mol."""
+    """Return the strain energies by MMFF94, kcal/mol, without the molecules that MMFF94 cannot relax."""
     return [e for pair in zip(molecules, bonds, strict=True) if (e := strain(*pair)) is not None]
 
 
 def sample_metrics(generated: Sequence[SampleRecord], reference: Reference) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Shares of generated molecules, 0 to 1, and what is drawn of them; what came to nothing counts as invalid.
+    """Compute the metrics of generated molecules; failed samples count as invalid.
 
-    Validity, uniqueness and novelty follow EDM (Hoogeboom et al. 2022): of all molecules, the largest fragment, novel
-    among the unique. `en_flows` has E-NF's own convention: of the stable molecules only. `inferred_validity` and
-    `inferred_whole` take the bonds that the service finds. `divergences` are Jensen-Shannon, nats; `strain` is
-    kcal/mol by MMFF94, beside that of the data.
+    Shares are from 0 to 1. Validity, uniqueness and novelty follow EDM (Hoogeboom et al. 2022): they refer to all
+    samples and to the largest fragment; novelty refers to the unique ones. `en_flows` follows E-NF, which refers to the
+    stable molecules only. `inferred_validity` and `inferred_whole` use the bonds of `infer_bonds`, as the service does.
+    `divergences` are Jensen-Shannon divergences in nats; `strain` is in kcal/mol by MMFF94.
+
+    Args:
+        generated: all samples.
+        reference: training and test molecules.
 
     Returns:
-        The metrics, and the histograms by name: "samples" and "data".
+        The metrics, and histograms by name, each with the keys "samples" and "data".
 
     Raises:
-        SolverError: there is no molecule among them.
+        SolverError: every sample failed.
     """
     n, n_atoms = len(generated), sum(g.n_atoms for g in generated)
     molecules = [m for g in generated if (m := g.molecule)]
     if not molecules:
-        raise SolverError(f"none of {n} samples came to be a molecule: {sorted({g.status for g in generated})}")
+        raise SolverError(
+            f"all {n} samples failed with {', '.join(sorted({g.status for g in generated}))}; expected a molecule"
+        )
     stable = stability(molecules)
     bonds = [infer_bonds(molecule) for molecule in molecules]
     shares = _shares(molecules, bonds, n, reference.training)
-    theirs, energies = histograms(molecules), strains(molecules, bonds)
+    counts, energies = histograms(molecules), strains(molecules, bonds)
     metrics = {
         "samples": n,
         "failed": n - len(molecules),
@@ -78,16 +84,16 @@ def sample_metrics(generated: Sequence[SampleRecord], reference: Reference) -> t
             "atom_stability": _pair(stable.atoms_interval),
             **{name: _pair(share.interval) for name, share in shares.items()},
         },
-        "en_flows": _paper(molecules, reference.training),
-        "divergences": {name: jensen_shannon(counts, reference.histograms[name]) for name, counts in theirs.items()},
+        "en_flows": _en_flows_shares(molecules, reference.training),
+        "divergences": {name: jensen_shannon(each, reference.histograms[name]) for name, each in counts.items()},
         "strain": _strain(energies, reference.strains, n),
         "rdkit": bonds[0].rdkit,
         "nfe_mean": float(np.mean([g.nfe for g in generated])),
     }
-    drawn = {name: _both(counts, reference.histograms[name]) for name, counts in theirs.items()}
-    drawn["strain"] = _both(*(_binned(values, 4.0, 60) for values in (energies, reference.strains)))
-    drawn["nfe"] = {"samples": _binned([float(g.nfe) for g in generated], 6.0, 60).tolist()}
-    return metrics, drawn
+    plots = {name: _both(each, reference.histograms[name]) for name, each in counts.items()}
+    plots["strain"] = _both(*(_binned(values, 4.0, 60) for values in (energies, reference.strains)))
+    plots["nfe"] = {"samples": _binned([float(g.nfe) for g in generated], 6.0, 60).tolist()}
+    return metrics, plots
 
 
 def _shares(molecules: list[Molecule], bonds: list[Bonds], n: int, training: set[str]) -> dict[str, Share]:
@@ -103,8 +109,8 @@ def _shares(molecules: list[Molecule], bonds: list[Bonds], n: int, training: set
     }
 
 
-def _paper(molecules: list[Molecule], training: set[str]) -> dict[str, Any]:
-    """Validity, uniqueness and novelty by the convention of E-NF's paper, each with its interval."""
+def _en_flows_shares(molecules: list[Molecule], training: set[str]) -> dict[str, Any]:
+    """Return validity, uniqueness and novelty by the convention of E-NF, each with its interval."""
     found = validity(molecules, "E-NF")
     shares = {"validity": found.validity, "uniqueness": found.uniqueness, "novelty": found.novelty(training)}
     values: dict[str, Any] = {name: _value(share) for name, share in shares.items()}
@@ -112,7 +118,7 @@ def _paper(molecules: list[Molecule], training: set[str]) -> dict[str, Any]:
 
 
 def _strain(samples: list[float], data: list[float], n: int) -> dict[str, float | None]:
-    """Medians with their intervals, and for what share of the samples there is a strain at all."""
+    """Return the medians with their intervals, and the share of samples with a strain energy."""
     found: dict[str, float | None] = {"share": len(samples) / n}
     for name, values in (("median", samples), ("data_median", data)):
         interval = median_interval(values)
@@ -122,7 +128,7 @@ def _strain(samples: list[float], data: list[float], n: int) -> dict[str, float 
 
 
 def median_interval(values: Sequence[float]) -> Interval | None:
-    """A 95 % interval of the median: order statistics n/2 -+ 0.98 sqrt(n), free of the distribution's shape."""
+    """Return a 95 % interval of the median from the order statistics n/2 -+ 0.98 sqrt(n); None for few values."""
     spread = Z_95 * math.sqrt(len(values)) / 2
     low, high = math.floor(len(values) / 2 - spread), math.ceil(len(values) / 2 + spread)
     ordered = sorted(values)
@@ -130,35 +136,38 @@ def median_interval(values: Sequence[float]) -> Interval | None:
 
 
 def likelihood_metrics(scored: Sequence[ScoreRecord]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Mean negative log-likelihood in nats per molecule with its standard error, in parts, and without fluorine.
+    """Compute the mean negative log-likelihood, nats per molecule, its error and parts, also without fluorine.
 
     Returns:
-        The metrics, and what is drawn of them.
+        The metrics, and the data of their plots.
 
     Raises:
-        DataError: fewer than two molecules could be scored.
+        DataError: the solver failed for all molecules but one.
     """
-    reached = [s for s in scored if s.nll is not None]
-    if len(reached) < 2:
-        raise DataError(f"{len(reached)} of {len(scored)} molecules could be scored; expected at least two")
-    plain = [s for s in reached if not s.fluorine]
+    succeeded = [s for s in scored if s.nll is not None]
+    if len(succeeded) < 2:
+        raise DataError(f"{len(succeeded)} of {len(scored)} molecules have a score; expected at least 2")
+    plain = [s for s in succeeded if not s.fluorine]
     metrics = {
-        **_nll("test_nll", reached),
+        **_nll("test_nll", succeeded),
         **_nll("test_nll_without_f", plain),
-        "test_molecules": len(reached),
-        "test_molecules_with_f": len(reached) - len(plain),
-        "test_failed": len(scored) - len(reached),
+        "test_molecules": len(succeeded),
+        "test_molecules_with_f": len(succeeded) - len(plain),
+        "test_failed": len(scored) - len(succeeded),
     }
-    if any(s.gain for s in reached):
-        gain, error = _mean([s.gain for s in reached])
+    if any(s.gain for s in succeeded):
+        gain, error = _mean([s.gain for s in succeeded])
         metrics |= {"importance_weighted": {"test_nll": metrics["test_nll"] - gain, "gain": gain, "gain_se": error}}
-    return metrics, {"nll": _by_size(reached)}
+    return metrics, {"nll": _by_size(succeeded)}
 
 
 def percentiles(scored: Sequence[ScoreRecord], weights_sha256: str, noise: float = 0.0) -> dict[str, Any]:
-    """Ascending NLLs of held-out molecules by size, or their quantiles where there are many, for percentiles.json.
+    """Return the content of percentiles.json: ascending NLLs of test molecules by size, or their quantiles.
 
-    Their standard error, `noise`, stands beside them: whoever places an exact NLL among them has to take it off.
+    Args:
+        scored: scores of test molecules.
+        weights_sha256: hash of the evaluated weights.
+        noise: standard error of one score, nats, which the ranking of an exact NLL has to remove.
     """
     sizes = _sizes(scored)
     table = {"weights_sha256": weights_sha256, "nll": {str(n): _thinned(sizes[n]) for n in sorted(sizes)}}
@@ -174,7 +183,7 @@ def _sizes(scored: Sequence[ScoreRecord]) -> dict[int, list[float]]:
 
 
 def _by_size(scored: Sequence[ScoreRecord]) -> list[list[float]]:
-    """Size, mean NLL and twice its standard error, for sizes with at least five molecules."""
+    """Return size, mean NLL and twice its standard error, for sizes with at least five molecules."""
     found = []
     for n, values in sorted(_sizes(scored).items()):
         if len(values) >= 5:
@@ -185,7 +194,7 @@ def _by_size(scored: Sequence[ScoreRecord]) -> list[list[float]]:
 
 def _nll(name: str, scored: Sequence[ScoreRecord]) -> dict[str, Any]:
     if len(scored) < 2:
-        return {}  # a standard error takes two
+        return {}  # the standard error needs two values
     mean, error = _mean([s.nll for s in scored if s.nll is not None])
     return {name: mean, f"{name}_se": error, f"{name}_parts": _parts(scored)}
 
@@ -195,7 +204,7 @@ def _parts(scored: Sequence[ScoreRecord]) -> dict[str, float]:
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error."""
+    """Return mean and standard error."""
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
@@ -204,7 +213,7 @@ def _both(samples: NDArray[np.int64], data: NDArray[np.int64]) -> dict[str, list
 
 
 def _binned(values: Sequence[float], width: float, bins: int) -> NDArray[np.int64]:
-    """Counts in bins of one width from 0, the last one open."""
+    """Count values in bins of one width from 0; the last bin is open."""
     which = np.clip(np.array(values) / width, 0, bins - 1).astype(np.int64)
     return np.bincount(which, minlength=bins)
 

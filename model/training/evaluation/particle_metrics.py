@@ -1,7 +1,6 @@
-"""What is measured of a flow of particles: NLL beside its floor, reweighting to the Boltzmann weight, distances."""
+"""The metrics of a flow of particles: NLL, importance weights of the Boltzmann distribution, pair distances."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,22 +10,28 @@ from torch import Tensor
 
 from enflow.model.chem.analysis.histograms import binned, jensen_shannon
 from enflow.model.flow.particle_flow import ParticleFlow
+from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.particles import Particles
 from enflow.model.training.mcmc.potentials import Potential
 
-Report = Callable[[str, int, int, str], None]
-
-BINS, REACH = 100, 13.0
-"""Of pair distances, those of E-NF's table of QM9 positional; the last bin is open."""
+BINS, MAX_DISTANCE = 100, 13.0
+"""The histogram of pair distances in E-NF's table of QM9 positional; the last bin is open."""
 
 
 def score(
     flow: ParticleFlow, data: Particles, n: int, tolerance: float, split: Literal["valid", "test"] = "test"
 ) -> tuple[float, float]:
-    """Mean NLL of n samples of a split, evenly spread over it, nats, and its standard error.
+    """Return the mean NLL of n samples of a split, nats, and its standard error.
 
-    Where the energy is known: mean(-log q - E) + E's mean over all samples. The expectation is that of -log q, its
-    error far smaller, since both rise and fall together between samples.
+    If the energy is known, the estimate is mean(-log q - E) plus the mean of E over all samples. It has the same
+    expectation as mean(-log q) and a far smaller error, because -log q and E are correlated.
+
+    Args:
+        flow: the model.
+        data: samples of the system.
+        n: number of samples to score, evenly spaced over the split.
+        tolerance: rtol and atol of the solver.
+        split: "valid" or "test".
     """
     held_out = data.valid if split == "valid" else data.test
     rows = np.linspace(0, len(held_out) - 1, min(n, len(held_out))).round().astype(int)
@@ -39,13 +44,13 @@ def score(
 
 @dataclass(frozen=True)
 class Reweighting:
-    """What importance weights exp(-E) / q make of samples of a flow q.
+    """The statistics of the importance weights w = exp(-E) / q of samples of a flow q.
 
     Attributes:
-        ess: share of the samples that stays effective, (sum w)^2 / (n sum w^2) (Kish), no weight clipped.
-        ess_samples: n.
+        ess: effective sample size as a share, (sum w)^2 / (n sum w^2) (Kish 1965); no weight is clipped.
+        ess_samples: number of samples, n.
         log_z: log of the mean weight, an estimate of the potential's log Z.
-        log_z_se: its standard error.
+        log_z_se: standard error of `log_z`.
     """
 
     ess: float
@@ -55,25 +60,25 @@ class Reweighting:
 
 
 def reweighted(
-    flow: ParticleFlow, potential: Potential, n: int, seed: int, tolerance: float, report: Report
+    flow: ParticleFlow, potential: Potential, n: int, seed: int, tolerance: float, report: ProgressCallback
 ) -> Reweighting:
-    """Draw n samples and weigh them against exp(-E)."""
+    """Draw n samples and compute their importance weights for exp(-E)."""
     log_weights: list[Tensor] = []
     for x, log_prob in flow.samples(n, seed, tolerance, tolerance):
         log_weights.append(-potential.energy(x.double()) - log_prob.double())
         report("samples", sum(map(len, log_weights)), n, "")
-    every = torch.cat(log_weights)
-    log_mean = float(torch.logsumexp(every, 0)) - math.log(n)
-    ess = math.exp(2.0 * log_mean + math.log(n) - float(torch.logsumexp(2.0 * every, 0)))
+    weights = torch.cat(log_weights)
+    log_mean = float(torch.logsumexp(weights, 0)) - math.log(n)
+    ess = math.exp(2.0 * log_mean + math.log(n) - float(torch.logsumexp(2.0 * weights, 0)))
     return Reweighting(ess, n, log_mean, math.sqrt(max(1.0 / ess - 1.0, 0.0) / n))
 
 
 def distance_jsd(flow: ParticleFlow, data: Particles, n: int, seed: int, tolerance: float) -> float:
-    """Jensen-Shannon divergence, nats, of the pair distances of n samples and of the test samples."""
+    """Return the Jensen-Shannon divergence, nats, between the pair distances of n samples and of the test samples."""
     counts = [_distances(x.double()) for x in (flow.draw(n, seed, tolerance, tolerance), torch.from_numpy(data.test))]
     return jensen_shannon(*counts)
 
 
 def _distances(x: Tensor) -> np.ndarray:
     i, j = torch.triu_indices(x.shape[1], x.shape[1], offset=1)
-    return binned(torch.linalg.vector_norm(x[:, i] - x[:, j], dim=-1).numpy(), BINS, REACH)
+    return binned(torch.linalg.vector_norm(x[:, i] - x[:, j], dim=-1).numpy(), BINS, MAX_DISTANCE)

@@ -1,4 +1,4 @@
-"""Quality against cost: the same molecules by more and by fewer evaluations of the velocity."""
+"""The curve of quality against cost: the same molecules with more and with fewer evaluations of the velocity."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ from enflow.model.flow.ode.dopri5 import Status
 from enflow.model.flow.ode.torchdiffeq_solver import march
 from enflow.model.flow.states import Sample
 from enflow.model.progress import ProgressCallback
-from enflow.model.training.evaluation.evaluate import collect
-from enflow.model.training.evaluation.journal import Journal, SampleRecord
+from enflow.model.training.evaluation.evaluate import record_samples
+from enflow.model.training.evaluation.records import RecordFile, SampleRecord
 
 STEPS = (8, 15, 25, 50, 100)
-"""Of Heun's method, two evaluations each."""
+"""Numbers of steps of Heun's method; a step takes two evaluations."""
 
 
 def curve(
@@ -33,52 +33,56 @@ def curve(
     steps: Sequence[int] = STEPS,
     tolerances: Mapping[str, float] = TOLERANCES,
 ) -> list[dict[str, Any]]:
-    """One point per named tolerance of the adaptive solver and per number of Heun steps, each of the same molecules.
+    """Measure the same molecules with every named tolerance of the adaptive solver and every number of Heun steps.
 
     Args:
         flow: the model.
-        weights_sha256: of its weights.
-        folder: of the journals, which a second call goes on with.
-        samples: molecules per point, fixed by (seed, index).
-        seed: of their sizes and noise.
-        report: told of progress.
-        steps, tolerances: the points.
+        weights_sha256: hash of its weights.
+        folder: folder of the records, with which a second call continues.
+        samples: number of molecules per point.
+        seed: seed of their sizes and noise.
+        report: receives the progress.
+        steps: numbers of Heun steps.
+        tolerances: tolerances of the adaptive solver, by name.
 
     Returns:
-        For each point its name, method, mean evaluations, shares with 95 % intervals, and how many points of molecule
-        stability it lies behind the tightest tolerance, molecule by molecule, with the standard error of that.
+        For each point: name, method, mean number of evaluations, shares with 95 % intervals, and the loss of molecule
+        stability against the tightest tolerance in percentage points, paired by molecule, with its standard error.
     """
-    entries = {}
+    by_point = {}
     for name in [*tolerances, *(f"heun-{n}" for n in steps)]:
-        what = {"weights_sha256": weights_sha256, "seed": seed, "solver": tolerances.get(name, name)}
-        journal = Journal(folder / f"curve-{name}.jsonl", what, SampleRecord)
-        todo = [index for index in range(samples) if index not in journal.entries]
-        sizes = {index: flow.draw_n_atoms(seed, index) for index in todo}
+        header = {"weights_sha256": weights_sha256, "seed": seed, "solver": tolerances.get(name, name)}
+        records = RecordFile(folder / f"curve-{name}.jsonl", header, SampleRecord)
+        missing = [index for index in range(samples) if index not in records.records]
+        sizes = {index: flow.draw_n_atoms(seed, index) for index in missing}
         if name in tolerances:
             found = flow.samples(list(sizes.values()), seed, tolerances[name], tolerances[name], indices=list(sizes))
         else:
             found = heun_samples(flow, sizes, seed, int(name.removeprefix("heun-")))
-        collect(found, sizes, journal, samples, report)
-        entries[name] = [journal.entries[index] for index in range(samples)]
-    best = _stable(entries[min(tolerances, key=tolerances.__getitem__)])
-    return [_point(name, "adaptive" if name in tolerances else "heun", e, best) for name, e in entries.items()]
+        record_samples(found, sizes, records, samples, report)
+        by_point[name] = [records.records[index] for index in range(samples)]
+    best = _stable(by_point[min(tolerances, key=tolerances.__getitem__)])
+    return [_point(name, "adaptive" if name in tolerances else "heun", e, best) for name, e in by_point.items()]
 
 
 def heun_samples(flow: MoleculeFlow, sizes: Mapping[int, int], seed: int, steps: int) -> Iterator[Sample]:
-    """The molecules of (seed, index) by equal steps of Heun's method.
+    """Generate the molecules of (seed, index) by equal steps of Heun's method.
 
     Args:
-        sizes: atoms of each molecule, by index.
+        flow: the model.
+        sizes: number of atoms of each molecule, by index.
+        seed: seed of the noise.
+        steps: number of steps.
     """
     for n_atoms in sorted(set(sizes.values())):
         indices = [index for index, size in sizes.items() if size == n_atoms]
-        at_once = max(1, PAIRS.get(flow.device.type, PAIRS["cpu"]) // n_atoms**2)
-        for start in range(0, len(indices), at_once):
-            yield from _marched(flow, indices[start : start + at_once], n_atoms, seed, steps)
+        batch_size = max(1, PAIRS.get(flow.device.type, PAIRS["cpu"]) // n_atoms**2)
+        for start in range(0, len(indices), batch_size):
+            yield from _heun_batch(flow, indices[start : start + batch_size], n_atoms, seed, steps)
 
 
 @torch.no_grad()
-def _marched(flow: MoleculeFlow, indices: Sequence[int], n_atoms: int, seed: int, steps: int) -> list[Sample]:
+def _heun_batch(flow: MoleculeFlow, indices: Sequence[int], n_atoms: int, seed: int, steps: int) -> list[Sample]:
     like = torch.empty(0, dtype=flow.dtype, device=flow.device)
     x, h = (torch.stack(parts).to(like) for parts in zip(*(flow.draw_latent(n_atoms, seed, i) for i in indices)))  # noqa: B905
     mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
@@ -95,12 +99,12 @@ def _marched(flow: MoleculeFlow, indices: Sequence[int], n_atoms: int, seed: int
 
 
 def _stable(entries: Sequence[SampleRecord]) -> np.ndarray:
-    """1 for a stable molecule, 0 for another or none."""
+    """Return 1 for a stable molecule and 0 for an unstable one or a failed sample."""
     return np.array([float(_stability(g).stable.all()) if g.molecule else 0.0 for g in entries])
 
 
 def _stability(one: SampleRecord) -> Stability:
-    assert one.molecule is not None, "asked only of those that came to be molecules"
+    assert one.molecule is not None, "the sample did not fail"
     return stability([one.molecule])
 
 

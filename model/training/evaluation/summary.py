@@ -1,16 +1,16 @@
-"""What was measured, as people read it: lines of a terminal, the README's row."""
+"""The metrics as text: lines for a terminal, and a row for the README."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def table(metrics: Mapping[str, Any]) -> str:
-    """The metrics as lines of text: name, value, and where it has one, its error or 95 % interval."""
+    """Return the metrics as lines of text: name, value and, if known, standard error or 95 % interval."""
     return "\n".join(f"{name:<36}{value:>12}  {spread}".rstrip() for name, value, spread in lines(metrics))
 
 
 def lines(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, value and spread of every metric, those in groups with their group's name before theirs."""
+    """Return name, value and spread of every metric; a metric of a group gets the name of the group as prefix."""
     spreads = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in metrics.get("intervals_95", {}).items()}
     found = []
     for name, value in metrics.items():
@@ -19,18 +19,18 @@ def lines(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         if f"{name}_se" in metrics:
             spreads[name] = f"± {metrics[name + '_se']:.2g}"
         for part, number in value.items() if isinstance(value, dict) else [("", value)]:
-            found.append((f"{name} {part}".strip(), _shown(number), spreads.get(name, "")))
+            found.append((f"{name} {part}".strip(), _format(number), spreads.get(name, "")))
     return found
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, list):
-        return " to ".join(_shown(each) for each in value)
+        return " to ".join(_format(each) for each in value)
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def readme_row(metrics: Mapping[str, Any]) -> str:
-    """A card's metrics as the README's row: shares in %, nats, evaluations; a dash for what was not measured."""
+    """Return the row of the README: shares in %, NLL in nats, evaluations; a dash for a missing metric."""
     shares = ("atom_stability", "molecule_stability", "validity", "single_fragment", "uniqueness", "novelty")
     cells = [f"{100 * metrics[name]:.1f}" if metrics.get(name) is not None else "-" for name in shares]
     for name in ("test_nll", "test_nll_without_f"):

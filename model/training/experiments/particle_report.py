@@ -1,7 +1,6 @@
-"""A table of particles put where people read it: JSON, a figure that shows what equivariance buys, and Markdown."""
+"""The report of a table of particle systems: a JSON file, a chart of what equivariance gains, and Markdown."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from enflow.model.training.data.particles import Particles
-from enflow.model.training.experiments.particle_benchmark import (
+from enflow.model.training.experiments.particle_cells import (
     MODELS,
     OBJECTIVES,
     PUBLISHED,
@@ -21,24 +20,25 @@ from enflow.model.training.experiments.particle_benchmark import (
     cells,
     read_results,
 )
-from enflow.model.training.svg_charts import Point, Series, chart, standalone
+from enflow.model.training.svg_charts import Point, Series, svg
 
-SHOWN = {"enf": "E-NF", "gnn": "GNN", "gnn_att_aug": "GNN, attention, augmentation"}
+CHARTED = {"enf": "E-NF", "gnn": "GNN", "gnn_att_aug": "GNN, attention, augmentation"}
+"""Models in the chart: those that show the effect of equivariance."""
 NAMES = {
-    **SHOWN,
+    **CHARTED,
     "gnn_att": "GNN, attention",
     "simple": "Simple dynamics",
     "kernel": "Kernel dynamics",
-    VECTOR: "EGNN with vectors, not of the paper",
+    VECTOR: "EGNN with vectors, not in the paper",
 }
 SEEDS = 3
-MATCHING = OBJECTIVES[0]
+"""Number of seeds of a complete table."""
 
 
 def publish(folder: Path, data: Particles) -> dict[str, Any]:
-    """Write SYSTEM.json and SYSTEM.svg of the finished cells in a folder; the content of the former."""
-    every = [_above(result, data) for result in read_results(folder) if result.cell.system == data.name]
-    results = [result for result in every if result.cell.objective == MATCHING]
+    """Write SYSTEM.json and SYSTEM.svg of the finished cells in a folder, and return the content of the JSON file."""
+    all_results = [_with_floor(result, data) for result in read_results(folder) if result.cell.system == data.name]
+    results = [result for result in all_results if result.cell.objective == OBJECTIVES[0]]
     done = {result.cell for result in results}
     missing = [cell for cell in cells(data.name, MODELS, SIZES[data.name], SEEDS) if cell not in done]
     document = {
@@ -47,19 +47,19 @@ def publish(folder: Path, data: Particles) -> dict[str, Any]:
         "floor_error": data.entropy_error,
         "data_sha256": data.sha256,
         "table": summary(data.name, results),
-        "likelihood": likelihood(every),
+        "likelihood": compare_objectives(all_results),
         "missing": [cell.name for cell in missing],
         "hours_missing": hours(missing, results),
-        "cells": [asdict(result) for result in every],
+        "cells": [asdict(result) for result in all_results],
     }
     (folder / f"{data.name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    if drawing := figure(data, results):
+    if drawing := figure(data.name, data.entropy, results):
         (folder / f"{data.name}.svg").write_text(drawing)
     return document
 
 
 def summary(system: str, results: Sequence[Result]) -> dict[str, dict[str, dict[str, float | int | None]]]:
-    """By model and size: mean over seeds, spread (standard deviation), number of seeds, the published figure."""
+    """Return mean and standard deviation over seeds, number of seeds and published NLL, by model and size."""
     table: dict[str, dict[str, dict[str, float | int | None]]] = {}
     for model in MODELS:
         for size, published in zip(SIZES[system], PUBLISHED[system][model], strict=True):
@@ -73,51 +73,56 @@ def summary(system: str, results: Sequence[Result]) -> dict[str, dict[str, dict[
     return table
 
 
-def likelihood(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Of every model and size that was trained by likelihood too: the means by objective over the seeds they share."""
-    by_likelihood = [result for result in results if result.cell.objective != MATCHING]
+def compare_objectives(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return the mean NLL by objective over common seeds, for models and sizes that were trained by likelihood too."""
+    by_likelihood = [result for result in results if result.cell.objective != OBJECTIVES[0]]
     rows = []
     for model, size in dict.fromkeys((r.cell.model, r.cell.samples) for r in by_likelihood):
-        alike = [r for r in results if (r.cell.model, r.cell.samples) == (model, size)]
-        of = {
-            objective: {r.cell.seed: r.nll for r in alike if r.cell.objective == objective} for objective in OBJECTIVES
-        }
-        shared = sorted(set.intersection(*(set(nlls) for nlls in of.values() if nlls)))
+        same = [r for r in results if (r.cell.model, r.cell.samples) == (model, size)]
+        nlls = {name: {r.cell.seed: r.nll for r in same if r.cell.objective == name} for name in OBJECTIVES}
+        shared = sorted(set.intersection(*(set(by_seed) for by_seed in nlls.values() if by_seed)))
         means = {
-            name: float(np.mean([nlls[s] for s in shared])) if nlls and shared else None for name, nlls in of.items()
+            name: float(np.mean([by_seed[s] for s in shared])) if by_seed and shared else None
+            for name, by_seed in nlls.items()
         }
         rows.append({"model": model, "samples": size, "seeds": len(shared), **means})
     return sorted(rows, key=lambda row: (MODELS.index(str(row["model"])), row["samples"]))
 
 
 def hours(missing: Sequence[Cell], results: Sequence[Result]) -> float | None:
-    """Processor time to train the missing cells, by what finished ones of the same model, or of any, took."""
+    """Estimate the processor time to train the missing cells from finished ones of the same model, or of any model."""
     if not results:
         return None
-    every = float(np.mean([result.seconds for result in results]))
+    average = float(np.mean([result.seconds for result in results]))
     total = 0.0
     for cell in missing:
-        alike = [result.seconds for result in results if result.cell.model == cell.model]
-        total += float(np.mean(alike)) if alike else every
+        same = [result.seconds for result in results if result.cell.model == cell.model]
+        total += float(np.mean(same)) if same else average
     return round(total / 3600, 2)
 
 
-def figure(data: Particles, results: Sequence[Result]) -> str:
-    """NLL against training samples for the models that tell what equivariance buys, as SVG, with the floor drawn in."""
+def figure(system: str, entropy: float | None, results: Sequence[Result]) -> str:
+    """Draw the test NLL over the number of training samples, with the entropy as floor; empty without results.
+
+    Args:
+        system: name of the system.
+        entropy: entropy of the distribution, nats; None = unknown.
+        results: results of flow matching.
+    """
     series = []
-    for model, name in SHOWN.items():
-        found = [(size, _nlls(results, model, size)) for size in SIZES[data.name]]
-        points: list[Point] = [(math.log10(size), float(np.mean(nlls))) for size, nlls in found if nlls]
+    for model, name in CHARTED.items():
+        found = [(size, _nlls(results, model, size)) for size in SIZES[system]]
+        points: list[Point] = [(float(size), float(np.mean(nlls))) for size, nlls in found if nlls]
         if points:
             series.append(Series(name, points))
-    if series and data.entropy is not None:
-        ends = [math.log10(size) for size in (SIZES[data.name][0], SIZES[data.name][-1])]
-        series.append(Series("floor: the entropy", [(end, data.entropy) for end in ends]))
-    return standalone(chart(f"Test NLL of {data.name.upper()}", "log10 of the training samples", "nats", series))
+    if series and entropy is not None:
+        ends = SIZES[system][0], SIZES[system][-1]
+        series.append(Series("floor: the entropy", [(float(end), entropy) for end in ends]))
+    return svg(f"Test NLL of {system.upper()}", "training samples", "nats", series, log_x=True)
 
 
 def text(document: dict[str, Any]) -> str:
-    """The tables for people, in Markdown: mean ± spread over seeds, the published figure in brackets."""
+    """Return the tables in Markdown: mean ± standard deviation over seeds, and the published NLL in brackets."""
     table = document["table"]
     sizes = list(next(iter(table.values())))
     lines = [f"| {document['system']} | " + " | ".join(sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
@@ -130,11 +135,11 @@ def text(document: dict[str, Any]) -> str:
             f"\n{len(document['missing'])} cells of three seeds are missing: about {document['hours_missing']} hours "
             "of processor time to train, and their scoring; the command without --samples and --seeds fills them."
         )
-    return "\n".join([*lines, *likelihood_text(document)])
+    return "\n".join([*lines, *objectives_text(document)])
 
 
-def likelihood_text(document: dict[str, Any]) -> list[str]:
-    """Lines of the table of objectives; none where nothing was trained by likelihood."""
+def objectives_text(document: dict[str, Any]) -> list[str]:
+    """Return the lines of the table of objectives; none if no cell was trained by likelihood."""
     if not document["likelihood"]:
         return []
     lines = [
@@ -155,8 +160,8 @@ def _entry(entry: dict[str, Any]) -> str:
     return f"{entry['nll']:.2f}{spread} {published}"
 
 
-def _above(result: Result, data: Particles) -> Result:
-    # The floor may have been found anew since the cell was filled.
+def _with_floor(result: Result, data: Particles) -> Result:
+    # The entropy may have been computed again since the cell was trained.
     return replace(result, above_floor=None if data.entropy is None else result.nll - data.entropy)
 
 

@@ -1,1 +1,5 @@
-"""The package model.training.mcmc."""
+"""Sampling of particle systems: potentials, Hamiltonian Monte Carlo, and annealed importance sampling.
+
+`enflow data particles` makes the data sets of DW4 and LJ13 with it. The package imports `enflow.model.chem` for the
+energies, and nothing else of training. Begin reading with `potentials`, then `hmc`.
+"""

@@ -1,6 +1,6 @@
-"""Energies of the particle systems of the paper with their gradients, in units of the temperature.
+"""The energies of the paper's particle systems and their gradients, in units of the temperature.
 
-Both are invariant under rotation, reflection and permutation; positions have zero centre of mass.
+The energies are invariant under rotation, reflection and permutation. Positions have zero centre of mass.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,13 @@ from enflow.model.chem.particle_systems import double_well, lennard_jones
 
 @dataclass(frozen=True)
 class Potential:
-    """A system of like particles.
+    """A system of identical particles.
 
     Attributes:
-        energy: (B, N, D) -> (B,).
+        name: name of the system.
+        n_particles: number of particles, N.
+        n_dims: dimensions of space, D.
+        energy: the energy (B, N, D) -> (B,), in units of the temperature.
     """
 
     name: str
@@ -28,11 +31,11 @@ class Potential:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Dimensions of the subspace of zero centre of mass; what the virial <x . dE/dx> averages to."""
+        """The dimensions of the subspace of zero centre of mass, which equal the mean of the virial x . dE/dx."""
         return (self.n_particles - 1) * self.n_dims
 
     def gradient(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """dE/dx, without a component along common motion."""
+        """Return dE/dx (B, N, D); it has no component along a common translation."""
         x = x.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(self.energy(x).sum(), x)
         return gradient

@@ -20,7 +20,7 @@ def test_exported_weights_are_the_averaged_network_and_the_sizes_of_the_data(tmp
         value += 0.01  # an average that is not the network
     offsets = np.array([0, 3, 6, 10])
     data = MoleculeDataset(offsets, np.zeros(10, np.int64), np.zeros((10, 3), np.float32), "feed")
-    export(trainer, data, tmp_path)
+    export(trainer, trainer.config, data, tmp_path)
     flow = load(tmp_path)
     for loaded, averaged in zip(flow.dynamics.parameters(), trainer.average, strict=True):
         assert torch.equal(loaded, averaged)
@@ -42,7 +42,7 @@ def test_a_formula_model_learns_is_exported_and_obeys(tmp_path):
         trainer.update(trainer.network, trainer.draw(data, np.arange(32), step), 32)["loss_x"] for step in range(14)
     ]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
-    export(trainer, data, tmp_path)
+    export(trainer, trainer.config, data, tmp_path)
     loaded = load(tmp_path)
     assert [m.formula for m in loaded.sample(["H2O", "CH4", 3], seed=0)][:2] == ["H2O", "CH4"]
     drawn = [loaded.draw_latent(3, 0, index).h.sum(0).tolist() for index in range(64)]

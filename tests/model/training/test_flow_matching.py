@@ -102,11 +102,11 @@ def test_given_types_only_exchange_the_noise_of_their_own_kind():
 
 
 def test_given_types_leave_the_noise_of_each_element_normal():
-    """A carbon in the middle of its hydrogens still gets noise as wide as theirs, which one pool would deny it."""
+    """A carbon among hydrogens gets noise of the same width; with exchange between types it would be narrower."""
     tetrahedron = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], np.float32)
     x = np.repeat(tetrahedron[None], 4000, 0)
     types = np.repeat([[1, 0, 0, 0, 0]], 4000, 0)
     width = couple_given(types, x, 5, np.random.default_rng(0)).x0.square().sum(-1).mean(0)
     np.testing.assert_allclose(width, 3 * (1 - 1 / 5), rtol=0.05)
     pooled = couple(np.zeros_like(types), x, 0.0 * EYE, SIGMA, np.random.default_rng(0)).x0.square().sum(-1).mean(0)
-    assert pooled[0] < 0.7 * pooled[1:].min()  # what the docstring warns of
+    assert pooled[0] < 0.7 * pooled[1:].min()  # exchange between types narrows it

@@ -33,10 +33,10 @@ def test_the_fit_closes_the_gap_and_leaves_the_flow_alone():
     start = MoleculeFlow(replace(FLOW, dequantizer=DequantizerConfig("truncated"))).float()
     for parameter in start.dynamics.parameters():
         parameter.data.zero_()  # nothing moves: p(h) = N(0, 1), from which q at the corners is far
-    trainer.objective.adopt(trainer.network, start)
-    for mine, theirs in zip(trainer.network.dynamics.parameters(), start.dynamics.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-        assert not mine.requires_grad
+    trainer.objective.copy_weights(trainer.network, start)
+    for found, expected in zip(trainer.network.dynamics.parameters(), start.dynamics.parameters(), strict=True):
+        assert torch.equal(found, expected)
+        assert not found.requires_grad
     rng = np.random.default_rng(0)
     x = rng.standard_normal((128, 3)).astype(np.float32)
     data = MoleculeDataset(np.arange(0, 129, 2), rng.integers(0, 5, 128), x, "feed")

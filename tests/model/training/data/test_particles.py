@@ -1,4 +1,4 @@
-"""The samples of a system: mixed, split by chain, and read back; a small run finds DW4's entropy."""
+"""The samples of a system: split by chain and read back; a small run finds the entropy of DW4."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +8,14 @@ import pytest
 
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.training.data import particles
-from enflow.model.training.data.particles import SYSTEMS, load, make
+from enflow.model.training.data.particles import SYSTEMS, generate, load
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("particles")
     system = SYSTEMS["dw4"]
-    little = replace(
+    reduced = replace(
         system,
         annealing=replace(system.annealing, walkers=300, temperatures=80),
         floor=replace(system.floor, walkers=300, temperatures=80),
@@ -23,8 +23,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split=(40, 10, 10),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SYSTEMS, "dw4", little)
-        make("dw4", folder, seed=1)
+        patch.setitem(SYSTEMS, "dw4", reduced)
+        generate("dw4", folder, seed=1)
     return folder
 
 
@@ -43,14 +43,14 @@ def test_no_sample_of_one_part_occurs_in_another(small: Path, monkeypatch: pytes
     monkeypatch.setenv("ENFLOW_DATA", str(small))
     data = load("dw4")
     rows = np.concatenate([data.train, data.valid, data.test]).reshape(1200, -1)
-    of_part = np.repeat([0, 1, 2], [800, 200, 200])
+    part_of = np.repeat([0, 1, 2], [800, 200, 200])
     _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    assert (of_part[first][inverse] == of_part).all()
-    # A chain stands still where it rejects; the first samples are each of another chain.
+    assert (part_of[first][inverse] == part_of).all()
+    # A chain repeats a sample when it rejects; the first samples come from different chains.
     assert len(np.unique(data.train[:40].reshape(40, -1), axis=0)) == 40
 
 
-def test_missing_samples_say_which_command_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_samples_name_the_command_that_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENFLOW_DATA", str(tmp_path))
     with pytest.raises(DataError, match="run `enflow data particles`"):
         load("lj13")

@@ -1,4 +1,4 @@
-"""Raw files as the authors wrote them; the truth of the split is the published one, as others prepared it."""
+"""Raw files in the format of the authors, and the published split."""
 
 import hashlib
 import io
@@ -77,8 +77,8 @@ def test_what_is_no_raw_file_is_named_with_its_place(text, found):
 def test_prepared_file_holds_what_the_raw_files_say(tmp_path):
     texts = [(i, WATER if i % 2 else METHANE) for i in (3, 1, 2, 5, 4, 6, 7)]  # in no order
     archive = archive_of(tmp_path, texts, excluded=[2, 5], n_train=3, n_valid=1)
-    told = []
-    path = qm9_prepare.prepare(tmp_path / "out", lambda *news: told.append(news), tmp_path, archive)
+    reports = []
+    path = qm9_prepare.prepare(tmp_path / "out", lambda *update: reports.append(update), tmp_path, archive)
     with np.load(path) as file:
         assert file["index"].tolist() == [1, 3, 4, 6, 7]
         assert file["num_atoms"].tolist() == [3, 3, 5, 5, 3]
@@ -90,7 +90,7 @@ def test_prepared_file_holds_what_the_raw_files_say(tmp_path):
         "index": "int32", "num_atoms": "uint8", "atomic_numbers": "uint8",
         "positions": "float32", "split": "uint8", "source": "uint8",
     }  # fmt: skip
-    assert told[-1] == ("reading molecules", 7, 7)
+    assert reports[-1] == ("reading molecules", 7, 7)
 
 
 def test_the_split_is_the_published_one(shared):
@@ -98,7 +98,7 @@ def test_the_split_is_the_published_one(shared):
     included = np.setdiff1d(np.arange(1, 133_886), excluded)
     parts = qm9_prepare.split(included)
     assert np.bincount(parts).tolist() == [100_000, 17_748, 13_083]
-    with np.load(shared / "data" / "qm9_prepare.npz") as file:
+    with np.load(shared / "data" / "qm9.npz") as file:
         here = np.isin(included, file["index"])
         assert np.array_equal(parts[here], file["split"])
 
@@ -107,7 +107,7 @@ def test_a_missing_molecule_is_named(tmp_path):
     archive = archive_of(tmp_path, [(1, WATER), (2, WATER), (4, WATER)], excluded=[1])
     with pytest.raises(DataError, match="lacks 1 of 3 molecules, the first is 3"):
         qm9_prepare.prepare(tmp_path, silent, tmp_path, archive)
-    assert not (tmp_path / "qm9_prepare.npz").exists()
+    assert not (tmp_path / "qm9.npz").exists()
 
 
 def test_a_list_of_another_length_is_refused(tmp_path):

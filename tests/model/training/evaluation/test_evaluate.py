@@ -1,4 +1,4 @@
-"""The truth: a run that was never interrupted, and the bound of one draw."""
+"""An evaluation against an uninterrupted one, and against the bounds of single draws."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.errors import DataError
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.evaluation.evaluate import Evaluation, chosen, evaluate
+from enflow.model.training.evaluation.evaluate import EvaluationConfig, evaluate, rows_to_score
+from enflow.model.training.git_commit import git_commit
 
 METHANE = Molecule(
     [6, 1, 1, 1, 1],
@@ -17,24 +18,24 @@ METHANE = Molecule(
 WATER = Molecule([8, 1, 1], [[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]])
 
 
-def test_more_molecules_contain_the_fewer():
-    few, many = (chosen(100, Evaluation(molecules=n)).tolist() for n in (10, 40))
+def test_a_larger_choice_contains_the_smaller():
+    few, many = (rows_to_score(100, EvaluationConfig(molecules=n)).tolist() for n in (10, 40))
     assert many[:10] == few
     assert len(set(many)) == 40
     with pytest.raises(DataError, match="has 100 molecules; found a request for 101"):
-        chosen(100, Evaluation(molecules=101))
+        rows_to_score(100, EvaluationConfig(molecules=101))
 
 
 class Counting(MoleculeFlow):
-    """Counts what it is asked for, and breaks after a given number of molecules."""
+    """A flow that counts its samples, and stops after a given number of them."""
 
-    asked, left = 0, 10**9
+    drawn, remaining = 0, 10**9
 
     def samples(self, *args, **kwargs):
         for one in super().samples(*args, **kwargs):
-            if self.left == 0:
+            if self.remaining == 0:
                 raise KeyboardInterrupt
-            self.asked, self.left = self.asked + 1, self.left - 1
+            self.drawn, self.remaining = self.drawn + 1, self.remaining - 1
             yield one
 
 
@@ -47,7 +48,7 @@ def flow() -> Counting:
 
 @pytest.fixture
 def data(tmp_path):
-    """A prepared file of twelve molecules, eight of them for the test."""
+    """A prepared file of twelve molecules; eight of them are in the test split."""
     molecules = [METHANE, WATER] * 6
     np.savez(
         tmp_path / "qm9.npz",
@@ -63,32 +64,51 @@ def silent(what, done, total, note=""):
     pass
 
 
-def test_an_interrupted_evaluation_goes_on_and_ends_the_same(flow, data, tmp_path):
-    settings = Evaluation(samples=6, molecules=3, tolerance=0.05, probes=1)
+def test_an_interrupted_evaluation_resumes_with_the_same_result(flow, data, tmp_path):
+    settings = EvaluationConfig(samples=6, molecules=3, tolerance=0.05, probes=1)
     whole = evaluate(flow, "ab", data, tmp_path / "whole", settings, silent)
-    assert flow.asked == 6
-    flow.asked, flow.left = 0, 2
+    assert flow.drawn == 6
+    flow.drawn, flow.remaining = 0, 2
     with pytest.raises(KeyboardInterrupt):
         evaluate(flow, "ab", data, tmp_path / "parts", settings, silent)
     with (tmp_path / "parts" / "samples.jsonl").open("a") as file:
-        file.write('{"index": 5, "n_at')  # what a power cut leaves
-    flow.left = 10**9
+        file.write('{"index": 5, "n_at')  # half a line, as after a power cut
+    flow.remaining = 10**9
     again = evaluate(flow, "ab", data, tmp_path / "parts", settings, silent)
-    assert flow.asked == 6
+    assert flow.drawn == 6
     assert again == whole
-    more = Evaluation(samples=7, molecules=3, tolerance=0.05, probes=1)
+    more = EvaluationConfig(samples=7, molecules=3, tolerance=0.05, probes=1)
     evaluate(flow, "ab", data, tmp_path / "parts", more, silent)
-    assert flow.asked == 7
-    evaluate(flow, "cd", data, tmp_path / "parts", settings, silent)  # other weights: nothing of it holds
-    assert flow.asked == 13
+    assert flow.drawn == 7
+    evaluate(flow, "cd", data, tmp_path / "parts", settings, silent)  # other weights: nothing is reused
+    assert flow.drawn == 13
+    evaluate(flow, "ab", data, tmp_path / "parts", more, silent)  # and nothing was lost
+    assert flow.drawn == 13
+
+
+def test_another_tolerance_in_the_same_folder_keeps_the_earlier_results(flow, data, tmp_path):
+    first = EvaluationConfig(samples=3, molecules=2, tolerance=0.05)
+    whole = evaluate(flow, "ab", data, tmp_path, first, silent)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
+    evaluate(flow, "ab", data, tmp_path, EvaluationConfig(samples=3, molecules=2, tolerance=0.1), silent)
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2 * len(before)
+    drawn = flow.drawn
+    assert evaluate(flow, "ab", data, tmp_path, first, silent) == whole
+    assert flow.drawn == drawn
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit() == "unknown"
 
 
 def test_several_draws_report_the_gain_over_their_own_mean(flow, data, tmp_path):
-    """Jensen: weighted by importance a bound never falls below the mean of its draws' own."""
-    settings = Evaluation(samples=0, molecules=3, tolerance=0.05, divergence="exact", draws=3)
+    """By Jensen's inequality the importance-weighted bound is at least the mean bound of its draws."""
+    settings = EvaluationConfig(samples=0, molecules=3, tolerance=0.05, divergence="exact", draws=3)
     found = evaluate(flow, "ab", data, tmp_path, settings, silent)
-    molecules = {row: METHANE if one.n_atoms == 5 else WATER for one in found.scored for row in [one.index]}
-    for one in found.scored:
+    molecules = {row: METHANE if one.n_atoms == 5 else WATER for one in found.scores for row in [one.index]}
+    for one in found.scores:
         together = flow.likelihoods([molecules[one.index]], 0, "exact", 1, 3, 0.05, 0.05, indices=[one.index])
         ((_, likelihood),) = together
         assert one.nll - one.gain == pytest.approx(likelihood.nll, abs=1e-3)
@@ -98,12 +118,12 @@ def test_several_draws_report_the_gain_over_their_own_mean(flow, data, tmp_path)
     assert weighted["test_nll"] == pytest.approx(found.metrics["test_nll"] - weighted["gain"])
 
 
-def test_the_error_of_one_probe_is_told_beside_the_scores(flow, data, tmp_path):
-    """As sixty-four probes of the same molecules know it."""
-    settings = Evaluation(samples=0, molecules=8, tolerance=0.01, probes=1)
+def test_the_error_of_one_probe_is_estimated(flow, data, tmp_path):
+    """The error of a single probe equals that estimated from 64 probes of the same molecules."""
+    settings = EvaluationConfig(samples=0, molecules=8, tolerance=0.01, probes=1)
     found = evaluate(flow, "ab", data, tmp_path, settings, silent)
-    molecules = [METHANE if one.n_atoms == 5 else WATER for one in found.scored]
+    molecules = [METHANE if one.n_atoms == 5 else WATER for one in found.scores]
     known = [one.std_error for one in flow.log_prob(molecules, 1, "hutchinson", probes=64, rtol=0.01, atol=0.01)]
     assert found.noise == pytest.approx(8 * np.sqrt(np.mean(np.square(known))), rel=0.4)  # 32 values: 0.13 is likely
-    exact = Evaluation(samples=0, molecules=3, tolerance=0.05, divergence="exact")
+    exact = EvaluationConfig(samples=0, molecules=3, tolerance=0.05, divergence="exact")
     assert evaluate(flow, "ab", data, tmp_path / "exact", exact, silent).noise == 0

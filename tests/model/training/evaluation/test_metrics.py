@@ -7,7 +7,6 @@ import pytest
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError, SolverError
-from enflow.model.training.evaluation.journal import SampleRecord, ScoreRecord
 from enflow.model.training.evaluation.metrics import (
     Reference,
     likelihood_metrics,
@@ -15,6 +14,7 @@ from enflow.model.training.evaluation.metrics import (
     percentiles,
     sample_metrics,
 )
+from enflow.model.training.evaluation.records import SampleRecord, ScoreRecord
 
 METHANE = Molecule(
     [6, 1, 1, 1, 1],
@@ -60,7 +60,7 @@ def test_shares_of_molecules_whose_fate_is_known():
 
 
 def test_no_molecule_at_all_says_what_the_solver_said():
-    with pytest.raises(SolverError, match=r"none of 2 samples .*MAX_STEPS"):
+    with pytest.raises(SolverError, match=r"all 2 samples failed with MAX_STEPS"):
         sample_metrics([generated(i, None, 5, 9, "MAX_STEPS") for i in range(2)], Reference.of(set(), [WATER]))
 
 
@@ -77,7 +77,7 @@ def test_mean_error_and_the_share_without_fluorine():
 
 
 def test_too_few_scores_are_refused():
-    with pytest.raises(DataError, match="1 of 2 molecules could be scored"):
+    with pytest.raises(DataError, match="1 of 2 molecules have a score"):
         likelihood_metrics([scored(0, 1.0), scored(1, None)])
 
 

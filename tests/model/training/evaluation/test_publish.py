@@ -1,4 +1,4 @@
-"""Two commands, one record and one page: what each found stands in both, and nothing of other weights."""
+"""The results of two commands in one file and one page, without results of other weights."""
 
 import json
 from html.parser import HTMLParser
@@ -9,13 +9,13 @@ from enflow.model.card import Card, Dataset, read_card
 from enflow.model.checkpoint import save
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.evaluation.evaluate import Findings
-from enflow.model.training.evaluation.journal import ScoreRecord
+from enflow.model.training.evaluation.evaluate import EvaluationResult
 from enflow.model.training.evaluation.publish import publish, publish_card
+from enflow.model.training.evaluation.records import ScoreRecord
 
 SHARES = {"atom_stability": 0.9, "molecule_stability": 0.5, "validity": 0.7}
-SAMPLES = Findings({"samples": 10, **SHARES}, {"sizes": {"samples": [0, 3, 7], "data": [0, 5, 5]}})
-SCORES = Findings(
+SAMPLES = EvaluationResult({"samples": 10, **SHARES}, {"sizes": {"samples": [0, 3, 7], "data": [0, 5, 5]}})
+SCORES = EvaluationResult(
     {"test_nll": -1.5, "test_nll_se": 0.1},
     {"nll": [[5, -2.0, 0.3]]},
     [ScoreRecord(0, 5, False, -2.0, {}, 9, "SUCCESS")],
@@ -35,7 +35,7 @@ def weights(tmp_path):
 
 
 class Page(HTMLParser):
-    """What a browser would load, and how often each tag opens."""
+    """A parser that collects the opened tags and the addresses that a browser would load."""
 
     def __init__(self, text):
         super().__init__()
@@ -47,7 +47,7 @@ class Page(HTMLParser):
         self.loads += [value for name, value in attributes if name in ("src", "href")]
 
 
-def test_halves_of_an_evaluation_come_together(weights):
+def test_results_of_two_commands_are_combined(weights):
     folder, card = weights
     publish(folder, card, "enflow evaluate a", SAMPLES, [])
     publish(folder, card, "enflow evaluate b", SCORES, POINTS)
@@ -66,7 +66,7 @@ def test_halves_of_an_evaluation_come_together(weights):
     assert "<tiny>" not in text
 
 
-def test_other_weights_begin_anew(weights):
+def test_other_weights_replace_the_results(weights):
     folder, card = weights
     publish(folder, card, "enflow evaluate", SAMPLES, [])
     other = save(MoleculeFlow(card.config), folder, card)
@@ -75,7 +75,7 @@ def test_other_weights_begin_anew(weights):
     assert json.loads((folder / "evaluation.json").read_text())["metrics"] == SCORES.metrics
 
 
-def test_the_card_keeps_what_it_knew(weights):
+def test_the_card_keeps_its_other_metrics(weights):
     folder, _ = weights
     publish_card(folder, SAMPLES)
     assert not (folder / "percentiles.json").exists()

@@ -1,4 +1,4 @@
-"""The truth: the adaptive solver itself, which Heun's steps approach at second order."""
+"""Heun's method against the adaptive solver, which it approaches at second order."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_heun_samples_are_those_of_the_adaptive_solver_to_second_order(flow):
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.3)
 
 
-def test_a_curve_has_a_point_per_solver_and_goes_on(flow, tmp_path):
+def test_a_curve_has_a_point_per_solver_and_resumes(flow, tmp_path):
     few = curve(flow, "ab", tmp_path, 2, 0, silent, steps=(4,), tolerances={"draft": 1e-1, "precise": 1e-3})
     many = curve(flow, "ab", tmp_path, 4, 0, silent, steps=(4,), tolerances={"draft": 1e-1, "precise": 1e-3})
     assert [(p["name"], p["method"]) for p in many] == [

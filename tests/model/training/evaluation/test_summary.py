@@ -1,4 +1,4 @@
-"""What is shown of metrics: each once, beside what tells how sure it is."""
+"""The text of metrics: every metric once, with its error or interval."""
 
 from enflow.model.training.evaluation.summary import lines, readme_row, table
 
@@ -12,7 +12,7 @@ METRICS = {
 }
 
 
-def test_each_figure_stands_once_with_its_spread():
+def test_every_metric_appears_once_with_its_spread():
     assert lines(METRICS) == [
         ("samples", "10", ""),
         ("validity", "0.5", "0.2 to 0.8"),
@@ -23,5 +23,5 @@ def test_each_figure_stands_once_with_its_spread():
     assert table(METRICS).count("\n") == 4
 
 
-def test_the_readme_row_has_a_dash_for_what_was_not_measured():
+def test_the_readme_row_has_a_dash_for_a_missing_metric():
     assert readme_row(METRICS) == "| **Enflow**, `weights/qm9` | - | - | 50.0 | - | - | - | -100.2 ± 1.5 | - | - |"

@@ -12,20 +12,31 @@ from enflow.model.errors import ConfigError
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.training.evaluation import particle_metrics
 from enflow.model.training.experiments import particle_benchmark
-from enflow.model.training.experiments.particle_benchmark import MODELS, PUBLISHED, SIZES, VECTOR, Cell, Effort, Result
-from enflow.model.training.experiments.particle_report import likelihood, publish
-from enflow.model.training.experiments.particle_report import text as told
+from enflow.model.training.experiments.particle_cells import (
+    MODELS,
+    PUBLISHED,
+    SIZES,
+    VECTOR,
+    Budget,
+    Cell,
+    Result,
+    cells,
+    read_results,
+    write_result,
+)
+from enflow.model.training.experiments.particle_report import compare_objectives, publish, text
 from tests.model.training.evaluation.test_particle_metrics import springs
 
 
 @pytest.mark.parametrize("model", [*MODELS, VECTOR])
 @pytest.mark.parametrize("system", SIZES)
 def test_every_model_of_every_system_can_be_built(system: str, model: str) -> None:
-    config = particle_benchmark.configuration(Cell(system, model, 10, 0), Effort(5, 0, 4, 2))
+    training = particle_benchmark.configuration(Cell(system, model, 10, 0), Budget(5, 0, 4, 2))
+    config = training.config
     flow = ParticleFlow(config.flow)
     assert flow.dynamics.equivariant == (model in ("enf", "simple", "kernel", VECTOR))
     assert config.augment == (model == "gnn_att_aug")
-    assert [(stage.objective, stage.steps) for stage in config.stages] == [("flow_matching", 5)]
+    assert (config.objective, training.stopping.steps) == ("flow_matching", 5)
     assert len(PUBLISHED[system].get(model, SIZES[system])) == len(SIZES[system])
 
 
@@ -36,18 +47,18 @@ def test_an_unknown_model_is_an_error() -> None:
 
 def test_a_cell_is_trained_scored_and_kept(tmp_path: Path) -> None:
     cell, data = Cell("dw4", "kernel", 20, 0), springs()
-    result, flow = particle_benchmark.fill(cell, Effort(5, 0, 4, 10, 1e-3), data, lambda *_: None)
+    result, flow = particle_benchmark.train_cell(cell, Budget(5, 0, 4, 10, 1e-3), data, lambda *_: None)
     assert result.nll == pytest.approx(particle_metrics.score(flow, data, 10, 1e-3)[0])
-    particle_benchmark.write_result(tmp_path, result)
-    assert particle_benchmark.read_results(tmp_path) == [result]
+    write_result(tmp_path, result)
+    assert read_results(tmp_path) == [result]
 
 
 def test_of_few_samples_the_depth_that_validates_better_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    cell, effort, data = Cell("dw4", "simple", 10, 0), Effort(5, 0, 8, 10, 1e-3), springs()
-    dynamics = [config.flow.dynamics for config in particle_benchmark.candidates(cell, effort)]
+    cell, budget, data = Cell("dw4", "simple", 10, 0), Budget(5, 0, 8, 10, 1e-3), springs()
+    dynamics = [training.config.flow.dynamics for training in particle_benchmark.candidates(cell, budget)]
     assert dynamics == [SimpleConfig(), SimpleConfig(n_layers=1)]
     for other in (replace(cell, samples=11), replace(cell, model="kernel"), replace(cell, objective="likelihood")):
-        assert len(particle_benchmark.candidates(other, effort)) == 1
+        assert len(particle_benchmark.candidates(other, budget)) == 1
     for validated, layers in (((3.0, 2.0), 1), ((2.0, 3.0), 2)):
         answers = iter([("valid", validated[0]), ("valid", validated[1]), ("test", 7.0)])
 
@@ -57,58 +68,60 @@ def test_of_few_samples_the_depth_that_validates_better_is_kept(monkeypatch: pyt
             return nll, 0.1
 
         monkeypatch.setattr(particle_benchmark, "score", score)
-        result, flow = particle_benchmark.fill(cell, effort, data, lambda *_: None)
+        result, flow = particle_benchmark.train_cell(cell, budget, data, lambda *_: None)
         assert flow.config.dynamics == SimpleConfig(n_layers=layers)
         assert result.nll == 7.0
         assert result.parameters == sum(p.numel() for p in flow.parameters())
 
 
 def test_likelihood_goes_on_from_flow_matching_and_leaves_its_cell_alone(tmp_path: Path) -> None:
-    data, effort, kept = springs(), Effort(20, 5, 8, 10, 1e-3), particle_benchmark.read_results
-    wanted = particle_benchmark.cells("dw4", ["kernel"], [20], 1, effort.objective)
-    told = [*particle_benchmark.fill_all(wanted, effort, data, tmp_path, lambda *_: None)]
-    assert told == [(Cell("dw4", "kernel", 20, 0, "both"), True)]
+    data, budget, kept = springs(), Budget(20, 5, 8, 10, 1e-3), read_results
+    wanted = cells("dw4", ["kernel"], [20], 1, budget.objective)
+    trained = [*particle_benchmark.train_cells(wanted, budget, data, tmp_path, lambda *_: None)]
+    assert trained == [(Cell("dw4", "kernel", 20, 0, "both"), True)]
     both, first = kept(tmp_path)
     assert [both.cell.objective, first.cell.objective] == ["both", "flow_matching"]
     assert (first.steps, both.steps) == (20, 5)
     before, after = (load_particles(tmp_path / result.cell.name).state_dict() for result in (first, both))
     moved = max(float((after[name] - value).abs().max()) for name, value in before.items())
     assert 0 <= moved < 0.05, "a few gentle steps from where it stood"
-    assert [done for _, done in particle_benchmark.fill_all(wanted, effort, data, tmp_path, lambda *_: None)] == [False]
+    assert [done for _, done in particle_benchmark.train_cells(wanted, budget, data, tmp_path, lambda *_: None)] == [
+        False
+    ]
 
 
 def test_the_objective_follows_from_the_steps() -> None:
-    efforts = Effort(5, 0, 1, 2), Effort(0, 5, 1, 2), Effort(5, 5, 1, 2)
-    assert [effort.objective for effort in efforts] == ["flow_matching", "likelihood", "both"]
-    configs = [particle_benchmark.configuration(Cell("dw4", "enf", 10, 0, e.objective), e) for e in efforts]
-    assert [config.stages[0].objective for config in configs] == ["flow_matching", "likelihood", "likelihood"]
-    assert configs[1].stages[0].optimizer.adam_rate > configs[2].stages[0].optimizer.adam_rate
+    budgets = Budget(5, 0, 1, 2), Budget(0, 5, 1, 2), Budget(5, 5, 1, 2)
+    assert [budget.objective for budget in budgets] == ["flow_matching", "likelihood", "both"]
+    configs = [particle_benchmark.configuration(Cell("dw4", "enf", 10, 0, b.objective), b).config for b in budgets]
+    assert [config.objective for config in configs] == ["flow_matching", "likelihood", "likelihood"]
+    assert configs[1].optimizer.adam_rate > configs[2].optimizer.adam_rate
 
 
 def test_objectives_are_compared_over_the_seeds_they_share() -> None:
-    effort = Effort(1, 1, 1, 2)
+    budget = Budget(1, 1, 1, 2)
     nlls = {("flow_matching", 0): 8.0, ("flow_matching", 1): 9.0, ("both", 0): 7.5}
     results = [
-        Result(Cell("dw4", "enf", 100, seed, objective), nll, 0.1, nll - 7, 10, 1, 1.0, effort)
+        Result(Cell("dw4", "enf", 100, seed, objective), nll, 0.1, nll - 7, 10, 1, 1.0, budget)
         for (objective, seed), nll in nlls.items()
     ]
-    (row,) = likelihood(results)
+    (row,) = compare_objectives(results)
     assert row == {"model": "enf", "samples": 100, "seeds": 1, "flow_matching": 8.0, "likelihood": None, "both": 7.5}
 
 
 def test_first_seeds_come_first() -> None:
-    cells = particle_benchmark.cells("dw4", ["enf", "gnn"], [100, 1000], 2)
-    assert [(c.model, c.samples, c.seed) for c in cells[:5]] == [
+    found = cells("dw4", ["enf", "gnn"], [100, 1000], 2)
+    assert [(c.model, c.samples, c.seed) for c in found[:5]] == [
         ("enf", 100, 0), ("gnn", 100, 0), ("enf", 1000, 0), ("gnn", 1000, 0), ("enf", 100, 1)
     ]  # fmt: skip
 
 
 def test_a_table_says_mean_spread_and_what_is_missing(tmp_path: Path) -> None:
-    effort = Effort(1, 0, 1, 2)
+    budget = Budget(1, 0, 1, 2)
     for seed, nll in enumerate((8.0, 9.0)):
-        result = Result(Cell("dw4", "enf", 100, seed), nll, 0.1, nll - 7, 10, 1, 1.0, effort)
-        particle_benchmark.write_result(tmp_path, result)
-    particle_benchmark.write_result(tmp_path, replace(result, cell=Cell("dw4", "enf", 1000, 0)))
+        result = Result(Cell("dw4", "enf", 100, seed), nll, 0.1, nll - 7, 10, 1, 1.0, budget)
+        write_result(tmp_path, result)
+    write_result(tmp_path, replace(result, cell=Cell("dw4", "enf", 1000, 0)))
     data = replace(springs(), name="dw4")
     document = publish(tmp_path, data)
     assert document["table"]["enf"]["100"] == {
@@ -117,7 +130,7 @@ def test_a_table_says_mean_spread_and_what_is_missing(tmp_path: Path) -> None:
         "seeds": 2,
         "published": 8.31,
     }
-    assert "| E-NF | 8.50 ± 0.71 (8.31) | 9.00 (8.15) | - (7.69) | - (7.48) |" in told(document)
+    assert "| E-NF | 8.50 ± 0.71 (8.31) | 9.00 (8.15) | - (7.69) | - (7.48) |" in text(document)
     assert len(document["missing"]) == 6 * 4 * 3 - 3
     assert document["hours_missing"] == pytest.approx(69 / 3600, abs=0.005)  # every cell so far took a second
     assert json.loads((tmp_path / "dw4.json").read_text())["floor"] == data.entropy

@@ -1,16 +1,16 @@
-"""Annealed importance sampling against a normaliser in closed form, from below and from above."""
+"""Annealed importance sampling against a normalising constant in closed form, in both directions."""
 
 import math
 
 import pytest
 import torch
 
-from enflow.model.training.mcmc.ais import Annealed, AnnealingPlan, anneal, bennett, normaliser
+from enflow.model.training.mcmc.ais import AnnealingPlan, AnnealingResult, anneal, bennett, normalising_constant
 from enflow.model.training.mcmc.hmc import centred_normal
 from tests.model.training.mcmc.test_hmc import springs
 
 
-def test_it_finds_the_normaliser_of_springs_from_both_sides() -> None:
+def test_both_directions_find_the_normalising_constant_of_springs() -> None:
     stiffness, potential = 9.0, springs(9.0)
     truth = 0.5 * potential.degrees_of_freedom * math.log(2 * math.pi / stiffness)
     plan = AnnealingPlan(walkers=400, temperatures=80, power=1.5, leaps=4, spread=1.0)
@@ -19,7 +19,7 @@ def test_it_finds_the_normaliser_of_springs_from_both_sides() -> None:
     assert annealed.log_z_error < 0.1
     assert annealed.log_z == pytest.approx(truth, abs=4 * annealed.log_z_error)
     exact = centred_normal((400, 3, 2), source) / math.sqrt(stiffness)
-    both = normaliser(potential, plan, exact, source)
+    both = normalising_constant(potential, plan, exact, source)
     assert both.log_z_error < 0.05
     assert both.log_z == pytest.approx(truth, abs=4 * both.log_z_error)
     assert both.from_above == pytest.approx(truth, abs=4 * both.from_above_error)
@@ -30,18 +30,18 @@ def test_it_finds_the_normaliser_of_springs_from_both_sides() -> None:
 
 def test_the_error_is_that_of_a_mean() -> None:
     log_weights = torch.tensor([0.0, math.log(3.0)], dtype=torch.float64)
-    annealed = Annealed(log_weights, torch.zeros(2, 3, 2))
+    annealed = AnnealingResult(log_weights, torch.zeros(2, 3, 2))
     assert annealed.log_z == pytest.approx(math.log(2.0))
     assert annealed.effective_walkers == pytest.approx(16 / 10)
     assert annealed.log_z_error == pytest.approx(math.sqrt(10 / 16 - 1 / 2))
 
 
-def test_both_ways_together_find_the_ratio_of_two_gaussians() -> None:
-    # Of works that are normal the means there and back are c - v / 2 and -c - v / 2, v their variance.
+def test_bennett_finds_the_ratio_of_two_gaussians() -> None:
+    # Normal log-weights of variance v have the means c - v / 2 (forward) and -c - v / 2 (reverse).
     truth, variance, source = 1.7, 4.0, torch.Generator().manual_seed(3)
-    there = truth - variance / 2 + variance**0.5 * torch.randn(4000, generator=source, dtype=torch.float64)
-    back = -truth - variance / 2 + variance**0.5 * torch.randn(1500, generator=source, dtype=torch.float64)
-    found, error = bennett(there, back)
+    forward = truth - variance / 2 + variance**0.5 * torch.randn(4000, generator=source, dtype=torch.float64)
+    reverse = -truth - variance / 2 + variance**0.5 * torch.randn(1500, generator=source, dtype=torch.float64)
+    found, error = bennett(forward, reverse)
     assert error < 0.06
     assert found == pytest.approx(truth, abs=4 * error)
-    assert bennett(back, there)[0] == pytest.approx(-found, abs=1e-9)
+    assert bennett(reverse, forward)[0] == pytest.approx(-found, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Chains and what tells whether they are mixed, against distributions and processes known in closed form."""
+"""Chains and their diagnostics against distributions and processes known in closed form."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_r_hat_is_one_for_one_distribution_and_more_for_two() -> None:
     assert split_r_hat(values + np.linspace(0, 4, 500)[:, None]) > 1.3, "drift shows between halves"
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("rho", [-0.5, 0.0, 0.5, 0.9])
 def test_effective_samples_of_an_autoregressive_process(rho: float) -> None:
     rng = np.random.default_rng(1)
     values = np.zeros((4000, 30))
