@@ -72,7 +72,7 @@ def test_molecules_come_one_by_one_and_progress_is_said(visit: Open) -> None:
 
 
 def test_who_waits_is_told_how_many_are_ahead(visit: Open) -> None:
-    """The stream is made up, since a real queue is full only by chance: 12 of 30 waiting molecules are of this request."""
+    """The stream is made up, as a real queue is full by chance only: 12 of 30 waiting molecules are of this request."""
     page = visit(script=LISTEN)
     waiting = {"event": "progress", "running": [], "queue": {"ahead": 30, "running": 64}, "eta_s": 42.0}
     told = [{"event": "start", "model": {"name": "tiny"}, "seed": 1, "n_molecules": 12}, waiting]
