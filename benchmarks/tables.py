@@ -1,4 +1,4 @@
-"""The generated tables of docs/, written from benchmarks/results and the cards without new measurements."""
+"""The generated tables of docs/, written from benchmarks/results and the cards without measuring: `make docs`."""
 
 import json
 from typing import Any

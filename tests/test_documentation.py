@@ -1,24 +1,20 @@
 """The examples of README and docs run as written: shell, curl and Python, with the bundled weights and a service."""
 
-import contextlib
 import json
 import re
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from benchmarks.tables import tables
 from enflow.model.training.evaluation.summary import readme_row
 from enflow.service.__main__ import main
+from tests.page.serving import serving
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -50,25 +46,8 @@ def commands(block: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a service with the bundled weights, started as `make serve` starts it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("service") / "log"
-    command = [sys.executable, "-m", "enflow.service", "serve", "--port", str(port), "--threads", "1"]
-    with log.open("w") as sink, subprocess.Popen(command, cwd=REPOSITORY, stdout=sink, stderr=sink) as process:
-        try:
-            while process.poll() is None and not ready(f"http://127.0.0.1:{port}"):
-                time.sleep(0.2)
-            assert process.poll() is None, log.read_text()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
-def ready(address: str) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{address}/health/ready", timeout=5).status_code == 200
-    return False
+    with serving(tmp_path_factory.mktemp("service") / "log") as address:
+        yield address
 
 
 def test_curl_examples_work_as_written(service, tmp_path):

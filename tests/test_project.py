@@ -1,4 +1,4 @@
-"""The project's own promises: floors, pins, declared dependencies, the Makefile's choices, house rules."""
+"""The rules of the project: import directions, pins, declared dependencies, the Makefile, code and prose."""
 
 import ast
 import os
@@ -22,7 +22,12 @@ import enflow
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
-SOURCES = sorted(path for package in ("model", "service") for path in (REPOSITORY / package).rglob("*.py"))
+SOURCES = sorted(
+    path
+    for package in ("model", "service")
+    for path in (REPOSITORY / package).rglob("*.py")
+    if "node_modules" not in path.parts
+)
 
 
 def tracked_files() -> list[Path]:
@@ -32,10 +37,10 @@ def tracked_files() -> list[Path]:
     return [REPOSITORY / name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
-# Import floors and dependencies
+# Import directions and dependencies
 
 
-def test_imports_keep_the_floors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imports_follow_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     assert lint_imports(no_cache=True) == 0
 
@@ -66,7 +71,7 @@ def test_every_import_is_a_declared_dependency() -> None:
 
 
 def test_every_dependency_is_imported() -> None:
-    # FastAPI reads multipart bodies with the first; of the second only the Swagger UI that it carries is taken.
+    # FastAPI reads multipart bodies with the first; the second contains the files of the Swagger UI.
     used_by_others = {"python-multipart", "fastapi-offline"}
     unused = declared(PYPROJECT["project"]["dependencies"]) - imported_distributions() - used_by_others
     assert not unused
@@ -85,7 +90,7 @@ def pins() -> dict[str, str]:
 
 
 def closure(name: str, extras: frozenset[str]) -> Iterator[str]:
-    """Every installed distribution that NAME with its EXTRAS needs on this machine."""
+    """Yield every installed distribution that a distribution with extras needs on this machine."""
     waiting, seen = [(name, extras)], set()
     while waiting:
         item = waiting.pop()
@@ -135,7 +140,7 @@ def make(*arguments: str, path: Path | None = None) -> str:
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\necho 'this tool talks even where it fails'\nexit {request.param}\n")
+    program.write_text(f"#!/bin/sh\necho 'output even on failure'\nexit {request.param}\n")
     program.chmod(0o755)
     return tmp_path
 
@@ -157,7 +162,7 @@ def test_a_second_install_does_nothing_until_the_requirements_change(tmp_path: P
     assert "--constraint constraints.txt --editable ." in make("--dry-run", "install", f"VENV={tmp_path}")
 
 
-def test_help_names_the_targets_people_are_told_of() -> None:
+def test_help_lists_the_documented_targets() -> None:
     targets = set(re.findall(r"^  make (\S+)", make("help"), re.MULTILINE))
     assert targets >= {"install", "serve", "test", "check", "bench", "bench-quick"}
 
@@ -168,7 +173,7 @@ def test_ci_is_make_test() -> None:
     assert script.read_text().splitlines()[-1] == "exec make test"
 
 
-# House rules
+# Code and prose
 
 
 def test_tracked_files_name_no_machine_and_no_registry() -> None:
@@ -188,22 +193,88 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def test_functions_are_short() -> None:
-    lengths = {
-        f"{path.relative_to(REPOSITORY)}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
+def where(path: Path, line: int) -> str:
+    return f"{path.relative_to(REPOSITORY)}:{line}"
+
+
+@cache
+def function_lengths() -> dict[str, int]:
+    """The number of lines of every function, by its place and name."""
+    return {
+        f"{where(path, node.lineno)} {node.name}": (node.end_lineno or 0) - node.lineno + 1
         for path in SOURCES
         for node in functions(path)
     }
-    assert {name: length for name, length in lengths.items() if length > 70} == {}
-    assert sorted(lengths.values())[len(lengths) // 2] < 10
 
 
-def test_no_file_is_a_drawer() -> None:
+def test_no_function_is_long() -> None:
+    assert {name: length for name, length in function_lengths().items() if length > 60} == {}
+
+
+def test_most_functions_are_short() -> None:
+    lengths = sorted(function_lengths().values())
+    assert lengths[len(lengths) // 2] < 10
+    assert lengths[9 * len(lengths) // 10] < 30
+
+
+def test_no_file_is_long() -> None:
+    lengths = {str(path.relative_to(REPOSITORY)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(where(path, node.lineno))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and text of every docstring, those of attributes included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        statements = getattr(node, "body", None)
+        for statement in statements if isinstance(statements, list) else ():
+            value = statement.value if isinstance(statement, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield statement.lineno, value.value.strip()
+
+
+def test_no_docstring_begins_with_a_fragment() -> None:
+    fragment = re.compile(r"(Of|What|Whether|Its|As|Where|Who)\b")
+    python = [path for path in tracked_files() if path.suffix == ".py"]
+    found = [
+        f"{where(path, line)}: {text.splitlines()[0]}"
+        for path in python
+        for line, text in docstrings(path)
+        if fragment.match(text)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_no_line_of_markdown_is_long() -> None:
+    pages = [path for path in tracked_files() if path.suffix == ".md"]
+    found = [
+        where(path, number)
+        for path in pages
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert pages
+    assert not found
+
+
+def test_the_readme_is_short() -> None:
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 200
+
+
+def test_no_file_name_says_nothing() -> None:
     assert not [path for path in SOURCES if re.search(r"util|helper|misc|common", path.name)]
 
 
 def test_nothing_unpickles_weights() -> None:
-    """A pickle runs what its author wrote: weights are read as safetensors only (the importer: weights_only)."""
+    """A pickle can execute code, so weights are safetensors; only the importer reads pickles, with weights_only."""
     loads = [
         f"{path.relative_to(REPOSITORY)}:{number}"
         for path in SOURCES

@@ -1,5 +1,5 @@
 // Builds the page: dist/index.html for `/`, everything else in dist/assets for `/assets/`, each asset also gzipped beside itself.
-// Our modules become one file, so that the first paint waits for four requests and not for forty; 3Dmol comes when a molecule does.
+// Our modules become one file, so that the first paint waits for four requests instead of forty. 3Dmol is loaded with the first molecule.
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";

@@ -1,5 +1,6 @@
-"""What people do on the page, and what they read off it: shared by the tests of the page."""
+"""Actions of a user on the page, and the values that the page shows, shared by the tests of the page."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,10 +30,18 @@ def generate(page: Page, *, count: int = 3, atoms: str = "5", seed: int = 1, nll
 
 
 def finished(page: Page, section: str = "generate") -> None:
-    """Wait for the whole answer, likelihoods included."""
+    """Wait for the complete answer with its likelihoods."""
     if section == "generate":
         expect(page.locator("#generate-share")).to_be_visible()
     expect(page.locator(f"#{section}-form")).to_have_attribute("aria-busy", "false")
+
+
+def eventually(page: Page, condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds; only for a state that stays when it is reached."""
+    late = time.monotonic() + PATIENCE_MS / 1000
+    while not condition():
+        assert time.monotonic() < late, "the page never reached the expected state"
+        page.wait_for_timeout(100)
 
 
 def download(page: Page, name: str, section: str = "generate") -> bytes:
@@ -51,7 +60,7 @@ def numbers(page: Page, selector: str) -> list[float]:
 
 
 def structures(xyz: str) -> list[Chem.Mol]:
-    """Every frame of an XYZ file, read by RDKit."""
+    """Return every frame of an XYZ file, read by RDKit."""
     lines, found = xyz.splitlines(), []
     while lines:
         n_lines = int(lines[0]) + 2

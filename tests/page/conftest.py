@@ -1,4 +1,4 @@
-"""The built page in a real browser, over the real service with a small model: one of each for all tests here."""
+"""The built page in a real browser with a real service and a small model, shared by the tests of a module."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ from tests.service.serving import tiny_formula_weights, tiny_particle_weights
 PATIENCE_MS = 120_000
 NO_WEBGL = "OffscreenCanvas.prototype.getContext = () => null;"
 EXPECTED = ("status of 4", "GPU stall due to ReadPixels")
-"""Answers that say no are part of some tests; a GPU in software has to be read back."""
+"""Messages that are expected: refused requests are part of some tests, and a software GPU is read back."""
 
 
 def tiny_weights(directory: Path) -> Path:
-    """Weights with the shape of a real model that has learnt nothing: every path through the service, in no time."""
+    """Write weights of a small untrained model, which runs through the whole service quickly."""
     import torch
 
     from enflow.model.card import Card, Dataset
@@ -46,7 +46,7 @@ def tiny_weights(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running service: of molecules, of formulas, and of both particle systems."""
+    """The address of a running service with models of molecules, of formulas and of both particle systems."""
     if reason := missing():
         pytest.skip(reason)
     weights = tiny_weights(tmp_path_factory.mktemp("weights") / "tiny")
@@ -65,7 +65,7 @@ def browser(service: str) -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """An open page, and everything about it that should not be."""
+    """An open page with its errors, warnings and requests to other hosts."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
@@ -86,9 +86,9 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
-    """Opens the page at a fragment; at the end nothing may have gone wrong on it.
+    """A function that opens the page at a fragment; at the end the page must have no complaint.
 
-    A refused script or style (the content security policy) is an error on the console.
+    A script or style that the content security policy refuses is an error on the console.
     """
     with visiting(browser, service) as open_page:
         yield open_page
@@ -117,6 +117,6 @@ def visiting(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture
 def api(service: str) -> Iterator[httpx.Client]:
-    """The service without the page, for what the page should show."""
+    """A client of the service, for the values that the page should show."""
     with httpx.Client(base_url=service, timeout=PATIENCE_MS / 1000) as client:
         yield client

@@ -1,4 +1,4 @@
-"""The README's pictures of the page, with the bundled weights: `make screenshots`."""
+"""The pictures of the page in the README, with the bundled weights: `make screenshots`."""
 
 import tempfile
 from pathlib import Path
@@ -14,14 +14,14 @@ PATIENCE_MS = 600_000
 
 
 def generated(page: Page, address: str) -> None:
-    """A grid of molecules, the first of a seed, not chosen, with estimates of their likelihoods."""
+    """Show the first molecules of a seed, not selected, with estimates of their likelihoods."""
     page.goto(f"{address}/#generate?seed=7&count=8")
     expect(page.locator("#generate-form")).to_have_attribute("aria-busy", "false")
     expect(page.locator("#generate .painter:visible").first).to_be_visible()
 
 
 def flowing(page: Page, address: str) -> None:
-    """One molecule on its way, where types and bonds emerge."""
+    """Show one molecule at the time when types and bonds emerge."""
     page.goto(f"{address}/#flow?seed=7&index=7")
     expect(page.locator("#flow-form")).to_have_attribute("aria-busy", "false")
     page.locator("#flow-slider").fill("0.88")
@@ -38,7 +38,7 @@ def main() -> None:
             page = browser.new_page(viewport=SIZE, color_scheme=scheme, reduced_motion="reduce")
             page.set_default_timeout(PATIENCE_MS)
             show(page, address)
-            page.wait_for_timeout(2000)  # for the eye only: every picture painted
+            page.wait_for_timeout(2000)  # no state says that every picture is painted; only the picture depends on it
             page.screenshot(path=IMAGES / f"page-{name}.png")
             page.close()
 

@@ -1,7 +1,7 @@
-"""A service of one's own and a browser to look at it: for tests, screenshots and measurements of the page."""
+"""A service and a browser for tests, screenshots and measurements of the page."""
 
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,8 +16,8 @@ from tests.conftest import REPOSITORY
 
 WEB = REPOSITORY / "service" / "web"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# As Chromium does it by itself where there is no GPU: it composes the page on the CPU, and draws WebGL there too, if it
-# is allowed to. Root may not use the sandbox.
+# Without a GPU Chromium composes the page on the CPU, and with these options it draws WebGL there too. Root cannot use
+# the sandbox.
 FLAGS = [
     "--use-angle=swiftshader-webgl",
     "--enable-unsafe-swiftshader",
@@ -27,20 +27,20 @@ FLAGS = [
 
 
 def missing() -> str:
-    """What the page lacks to be looked at here; empty where nothing is."""
+    """Return the reason why the page cannot be shown on this machine; empty if it can."""
     if browser_path() is None:
         return f"no browser: none of {', '.join(BROWSERS)} on PATH (`make browser` installs one)"
     return "" if (WEB / "dist" / "index.html").is_file() else "the page is not built: run `make page`"
 
 
 def browser_path() -> str | None:
-    """The browser of this machine."""
+    """Return the path of the browser of this machine."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @contextmanager
 def browsing() -> Iterator[Browser]:
-    """A browser with a fresh profile."""
+    """Yield a browser with a new profile."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
         yield browser
@@ -49,32 +49,34 @@ def browsing() -> Iterator[Browser]:
 
 @contextmanager
 def serving(log: Path, weights: Path | None = None) -> Iterator[str]:
-    """The address of a running service, with the bundled weights or others.
+    """Start a service on a free port and yield its address when it is ready.
+
+    Args:
+        log: file for the output of the service.
+        weights: directory of the weights; None = the bundled ones.
 
     Raises:
-        RuntimeError: it ended, or is not ready after two minutes; with the end of its log.
+        RuntimeError: the service ended, or is not ready after ten minutes; with the end of its log.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--device", "cpu"]
+    command = [sys.executable, "-m", "enflow.service", "serve", "--port", "0", "--device", "cpu", "--threads", "1"]
     command += ["--weights", str(weights)] if weights else []
     with log.open("w") as sink, subprocess.Popen(command, cwd=REPOSITORY, stdout=sink, stderr=sink) as process:
         try:
-            _wait_until_ready(f"http://127.0.0.1:{port}", process, log)
-            yield f"http://127.0.0.1:{port}"
+            yield _address_when_ready(process, log)
         finally:
             process.terminate()
 
 
-def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(1200):
-        if process.poll() is not None:
-            raise RuntimeError(f"the service ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-        try:
-            if httpx.get(f"{address}/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass
+def _address_when_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    late = time.monotonic() + 600
+    while process.poll() is None and time.monotonic() < late:
+        # The service takes the port itself: a port that was found free before can be taken in between.
+        if started := re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text()):
+            try:
+                if httpx.get(f"{started[1]}/health/ready", timeout=60).is_success:
+                    return started[1]
+            except httpx.TransportError:
+                pass
         time.sleep(0.1)
-    raise RuntimeError(f"the service is not ready after two minutes:\n{log.read_text()[-2000:]}")
+    state = f"ended with {process.returncode}" if process.returncode is not None else "is not ready after ten minutes"
+    raise RuntimeError(f"the service {state}:\n{log.read_text()[-2000:]}")

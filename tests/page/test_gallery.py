@@ -1,4 +1,4 @@
-"""The gallery of `--out x.html` and `Accept: text/html`, and what a notebook shows, in a browser without a network."""
+"""The gallery of `--out x.html` and `Accept: text/html`, and molecules in a notebook, without a network."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.page.conftest import PATIENCE_MS, Visit
 
 WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.1], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]], "water")
 MANY = 20
-"""More than the sixteen or so WebGL contexts that a browser keeps: 3Dmol.js has to share one."""
+"""More molecules than the about sixteen WebGL contexts of a browser: 3Dmol.js must share one."""
 
 
 def opened(browser: Browser, html: str, place: Path) -> Visit:
@@ -26,23 +26,27 @@ def opened(browser: Browser, html: str, place: Path) -> Visit:
     return visit
 
 
-def drawn(page: Page) -> int:
-    """How many canvases show something that is not white."""
-    return int(
-        page.evaluate("""() => [...document.querySelectorAll("canvas")].filter((canvas) => {
-          const copy = document.createElement("canvas");
-          [copy.width, copy.height] = [40, 40];
-          const pen = copy.getContext("2d");
-          pen.drawImage(canvas, 0, 0, 40, 40);
-          return pen.getImageData(0, 0, 40, 40).data.some((value, i) => i % 4 < 3 && value > 0 && value < 200);
-        }).length""")
+def drawn(page: Page, count: int) -> None:
+    """Wait until so many canvases, and no more, show something that is not white."""
+    page.wait_for_function(
+        """(count) => {
+          const all = [...document.querySelectorAll("canvas")];
+          const coloured = all.filter((canvas) => {
+            const copy = document.createElement("canvas");
+            [copy.width, copy.height] = [40, 40];
+            const pen = copy.getContext("2d");
+            pen.drawImage(canvas, 0, 0, 40, 40);
+            return pen.getImageData(0, 0, 40, 40).data.some((value, i) => i % 4 < 3 && value > 0 && value < 200);
+          });
+          return all.length === count && coloured.length === count;
+        }""",
+        arg=count,
     )
 
 
 def test_every_molecule_of_a_long_gallery_is_drawn(browser: Browser, tmp_path: Path) -> None:
     visit = opened(browser, write_gallery([WATER] * MANY, [infer_bonds(WATER)] * MANY), tmp_path)
-    visit.page.wait_for_function(f"document.querySelectorAll('canvas').length === {MANY}")
-    assert drawn(visit.page) == MANY
+    drawn(visit.page, MANY)
     assert visit.complaints == []
     visit.page.context.close()
 
@@ -50,7 +54,6 @@ def test_every_molecule_of_a_long_gallery_is_drawn(browser: Browser, tmp_path: P
 def test_a_notebook_shows_molecules_without_a_network(browser: Browser, tmp_path: Path) -> None:
     shown = Molecules([WATER, Molecule(WATER.atomic_numbers, np.flip(WATER.positions, axis=1))])._repr_html_()
     visit = opened(browser, f"<!doctype html><meta charset='utf-8'>{shown}{WATER._repr_html_()}", tmp_path)
-    visit.page.wait_for_function("document.querySelectorAll('canvas').length === 3")
-    assert drawn(visit.page) == 3
+    drawn(visit.page, 3)
     assert visit.complaints == []
     visit.page.context.close()

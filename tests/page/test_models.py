@@ -1,4 +1,4 @@
-"""What the page does with more than one model: particles, and molecules of a formula; truth comes from the API."""
+"""The page with several models: particles, and molecules of a formula; the expected values come from the API."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What each view promises beyond the way through it: while one waits, what is said, and where it comes from."""
+"""The views in detail: progress while a request runs, texts, and the source of every number."""
 
 import json
 import re
@@ -11,19 +11,22 @@ from playwright.sync_api import Page, expect
 from tests.page.acting import WATER, Open, finished, formulas, generate, numbers
 
 HOTTEST = "#d1495b"
-"""Of an atom that is far from likely, in the light theme."""
+"""The colour of an improbable atom in the light theme."""
 
 COLOURS = "new Set([...document.querySelectorAll('#flow .stage circle')].map((ball) => ball.getAttribute('fill'))).size"
 
 LISTEN = """
 window.said = {};
+window.metered = false;
 new MutationObserver(() => {
+  if (document.getElementById("generate-meter")?.hidden === false) window.metered = true;
   for (const id of ["announcer", "generate-note"]) {
     const text = document.getElementById(id)?.textContent;
     if (text) (window.said[id] ??= new Set()).add(text);
   }
-}).observe(document, { subtree: true, childList: true, characterData: true });
+}).observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
 """
+"""Record every text of the announcer and of the note, and whether the meter was shown: all pass, the record stays."""
 
 
 TIMES = """
@@ -36,7 +39,7 @@ new MutationObserver(() => {
 
 
 def said(page: Page, place: str) -> list[str]:
-    """Everything that has stood in this place."""
+    """Return every text that an element has had."""
     texts: list[str] = page.evaluate("(place) => [...(said[place] ?? [])]", place)
     return texts
 
@@ -58,9 +61,10 @@ def test_molecules_come_one_by_one_and_progress_is_said(visit: Open) -> None:
     form.get_by_label("Tolerance").select_option("precise")
     form.get_by_label("NLL").select_option("none")
     form.get_by_role("button", name="Generate").click()
-    page.wait_for_function("() => document.querySelector('.card .formula') && document.querySelector('.card.pending')")
-    assert page.locator("#generate-meter").is_visible()
     finished(page)
+    assert page.evaluate("metered")
+    counts = [found[1] for text in said(page, "generate-note") if (found := re.match(r"(\d) of 4 molecules", text))]
+    assert sorted(set(counts) - {"0"}) == ["1", "2", "3", "4"]
     assert any(re.fullmatch(r"\d of 4 molecules, .* left", text) for text in said(page, "generate-note"))
     heard = said(page, "announcer")
     assert "Generating 4 molecules" in heard
@@ -68,7 +72,7 @@ def test_molecules_come_one_by_one_and_progress_is_said(visit: Open) -> None:
 
 
 def test_who_waits_is_told_how_many_are_ahead(visit: Open) -> None:
-    """Of 30 that wait 12 are one's own. How long it lasts is chance in a real queue, so this one is made up."""
+    """The stream is made up, as a real queue is full by chance only: 12 of 30 waiting molecules are of this request."""
     page = visit(script=LISTEN)
     waiting = {"event": "progress", "running": [], "queue": {"ahead": 30, "running": 64}, "eta_s": 42.0}
     told = [{"event": "start", "model": {"name": "tiny"}, "seed": 1, "n_molecules": 12}, waiting]

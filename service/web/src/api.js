@@ -1,6 +1,6 @@
-// The service as the page sees it: JSON answers, streams of lines, and problems (RFC 9457) as errors.
+// Requests to the service: JSON answers, streams of lines, and problems (RFC 9457) as errors.
 
-/** An answer that says no, with what the service found and expected. */
+/** A refused request, with the values that the service found and expected. */
 export class Problem extends Error {
   constructor(body, status = 0, retryAfter = null) {
     super(body.detail || body.title || `The service answered ${status}.`);
@@ -33,7 +33,7 @@ async function request(path, options) {
   return response;
 }
 
-/** The key that this tab was given, where the service asks for one. */
+/** The API key of this tab, for services that require one. */
 export const key = {
   get: () => sessionStorage.getItem("api-key") ?? "",
   set: (value) => sessionStorage.setItem("api-key", value),
@@ -65,7 +65,7 @@ async function* lines(stream) {
   yield rest;
 }
 
-/** The events of a streamed answer, one object per line; ends after "done", throws a Problem on "error" or a broken stream. */
+/** Yields the events of a streamed answer, one object per line. Ends after "done", throws a Problem on "error" or a broken stream. */
 export async function* events(path, body, signal) {
   const response = await request(path, posting(body, "application/x-ndjson", signal));
   try {

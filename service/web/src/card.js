@@ -1,11 +1,11 @@
-// One molecule as a card: the picture, what it is, and what can be done with it.
+// One molecule as a card: picture, properties and actions.
 import { button, h, svg, number } from "./dom.js";
 import { View } from "./view.js";
 import { energyText, geometryNll, headline, isParticles, nllText, sentence, standing, title, verdict } from "./molecule.js";
 import { structureOf, structureOfFrame } from "./structure.js";
 
 export class Card {
-  /** actions: {open(molecule), choose(card)}; a card without molecule yet shows its way there. */
+  /** actions: {open(molecule), choose(card)}; a card without a molecule shows its progress. */
   constructor(index, actions) {
     this.index = index;
     this.actions = actions;
@@ -49,12 +49,12 @@ export class Card {
     this.body.replaceChildren(this.facts, this.tools());
   }
 
-  /** A likelihood that came after the molecule. */
+  /** Adds a likelihood that was computed after the molecule. */
   score({ nll, std_error, parts, percentile }) {
     this.tell({ nll, std_error, parts, percentile });
   }
 
-  /** What another model finds of it. */
+  /** Adds the likelihood of another model. */
   compare({ nll, std_error }) {
     this.tell({ joint: { nll, std_error } });
   }
@@ -103,13 +103,13 @@ export class Card {
   }
 }
 
-/** How far it is from where a walk sets out, and from where it goes. */
+/** The distances from the start and from the end of a walk. */
 const ways = ({ distance, distance_to_end }) =>
   [[distance, "A"], [distance_to_end, "B"]]
     .filter(([length]) => Number.isFinite(length))
     .flatMap(([length, name], i) => [i ? ", " : "", h("b", {}, number(length, 2)), ` Å from ${name}`]);
 
-/** NLL of particles, of a molecule, or of a molecule whose formula was given: then that of its geometry, and beside it what the joint model says. */
+/** The NLL of particles or of a molecule. For a given formula: the NLL of the geometry, and beside it that of the joint model. */
 function likelihood(molecule) {
   const nll = nllText(molecule);
   if (!nll) return [];
@@ -123,7 +123,7 @@ function likelihood(molecule) {
   ];
 }
 
-/** Formula, verdict, NLL and SMILES of a molecule, or energy and NLL of particles, as elements. */
+/** Formula, validity, NLL and SMILES of a molecule, or energy and NLL of particles, as elements. */
 export function facts(molecule) {
   if (isParticles(molecule)) {
     const energy = energyText(molecule);

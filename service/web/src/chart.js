@@ -1,8 +1,8 @@
-// Small charts as SVG, each with its numbers in words beside it or in its label; colours come from the style sheet.
+// Small charts as SVG. Each has its numbers as text beside it or in its label; the colours are in the style sheet.
 import { h, number, svg } from "./dom.js";
 import { standing } from "./molecule.js";
 
-/** What each part of the likelihood means, in the order they are drawn. */
+/** The meaning of each part of the likelihood, in the order of drawing. */
 export const PARTS = [
   ["base", "base", "How far the latent lies from the centre of the noise"],
   ["divergence", "divergence", "How much the flow squeezed or stretched space on the way"],
@@ -30,7 +30,7 @@ function partRow({ value, words: [label, meaning], error, kind }, scale) {
   return [h("dt", { title: meaning, class: kind }, label), h("dd", { class: kind }, drawing, h("span", {}, text))];
 }
 
-/** A place between 0 and 100 among the molecules of QM9. */
+/** A percentile among the molecules of QM9. */
 export function percentileChart(percentile) {
   if (!Number.isFinite(percentile)) return null;
   const text = `${standing(percentile)} among held-out QM9 molecules of this size`;
@@ -81,7 +81,7 @@ export const shareBar = (share) =>
     svg("rect", { width: 100 * share, height: 6, class: "fill" }),
   );
 
-/** What has been lately, as a filled line; values are from 0 up. */
+/** The last values as a filled line; values are not negative. */
 export function sparkline(values, label) {
   const top = Math.max(1, ...values);
   const line = values.length > 1 ? values : [values[0], values[0]];

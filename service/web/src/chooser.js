@@ -1,22 +1,22 @@
-// The choice of a model in a form: nothing is shown of it where there is but one, and fields that a model knows nothing of are hidden with it.
+// The choice of a model in a form. It is hidden if only one model is loaded; fields that do not apply to the chosen model are hidden.
 import { h } from "./dom.js";
 import { models } from "./service.js";
 
 export class Chooser {
-  /** form: with a select `model` in a label; what is for molecules alone has the class "molecular". changed: told of each choice. */
+  /** form: has a select `model` in a label; fields for molecules only have the class "molecular". changed: called after each choice. */
   constructor(form, changed = () => {}) {
     this.form = form;
     this.select = form.elements.model;
     this.changed = changed;
     this.cards = [];
     this.select.addEventListener("change", () => this.heed());
-    /** Settled once the choice can be made. */
+    /** Resolves when the models are known. */
     this.ready = models().then((cards) => this.offer(cards), () => {});
   }
 
   offer(cards) {
     this.cards = cards;
-    // The model that takes formulas is chosen by giving it one.
+    // The model that takes formulas is used when the request has a formula.
     const named = cards.filter(({ takes_formulas }, i) => !takes_formulas || i === 0);
     this.select.replaceChildren(...named.map(({ name }) => h("option", { value: name }, name)));
     this.select.closest("label").hidden = named.length < 2;
@@ -25,7 +25,7 @@ export class Chooser {
 
   heed() {
     this.form.dataset.kind = this.card?.kind ?? "molecules";
-    // Of a few particles the exact density costs little: no estimate is offered.
+    // The exact density of a few particles is cheap, so there is no estimate.
     for (const option of this.form.querySelectorAll("option[value=estimate]")) {
       option.textContent = this.particles ? "exact" : "estimate";
       option.parentElement.querySelector("[value=exact]").hidden = this.particles;
@@ -41,17 +41,17 @@ export class Chooser {
     return this.card?.kind === "particles";
   }
 
-  /** The name to ask for; null for the first model, which answers where none is named. */
+  /** The model's name for a request; null for the first model, which is the default. */
   get name() {
     return this.card && this.card !== this.cards[0] ? this.card.name : null;
   }
 
-  /** Whether a model is loaded that takes formulas. */
+  /** True if a model that takes formulas is loaded. */
   get formulas() {
     return this.cards.some(({ takes_formulas }) => takes_formulas);
   }
 
-  /** Chooses by name; an unknown one, or none, is the first. */
+  /** Chooses a model by name; the first one if the name is unknown or missing. */
   choose(name) {
     this.select.value = this.cards.some((card) => card.name === name) ? name : (this.cards[0]?.name ?? "");
     this.heed();

@@ -1,4 +1,4 @@
-// One molecule, large: its picture, everything known about it, and the ways on from here.
+// One molecule in a large view: picture, all properties, and actions.
 import { button, byId, copy, download, h, number } from "./dom.js";
 import { View } from "./view.js";
 import { asSdf, asXyz, energyText, geometryNll, headline, isParticles, nameOf, nllText, sentence, verdict } from "./molecule.js";
@@ -7,7 +7,7 @@ import { structureOf } from "./structure.js";
 
 const row = (name, value) => (value === null || value === undefined || value === "" ? [] : [h("dt", {}, name), h("dd", {}, value)]);
 
-/** Everything the service said about a molecule, as a definition list. */
+/** All properties of a molecule in the answer, as a definition list. */
 function table(molecule) {
   const [word, kind, why] = isParticles(molecule) ? [] : verdict(molecule);
   const nll = nllText(molecule);

@@ -1,4 +1,4 @@
-// Small words for making elements. Text always goes in as text: nothing a molecule or an upload says becomes markup.
+// Functions that create elements. Text is always inserted as text: no part of a molecule or an upload becomes markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -20,15 +20,15 @@ export const svg = (tag, properties = {}, ...children) => fill(document.createEl
 
 export const byId = (id) => document.getElementById(id);
 
-/** A button that only does something. */
+/** A button of type button. */
 export const button = (label, onclick, properties = {}) => h("button", { type: "button", onclick, ...properties }, label);
 
-/** Says a sentence to screen readers, without moving the focus. */
+/** Announces a sentence to screen readers without moving the focus. */
 export function announce(text) {
   byId("announcer").textContent = text;
 }
 
-/** Digits for people: 3 significant places below a thousand, a true minus sign. */
+/** Formats a number: 3 significant places below a thousand, a minus sign instead of a hyphen. */
 export function number(value, digits = 1) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   return value.toFixed(digits).replace("-", "−");
@@ -42,7 +42,7 @@ export function duration(seconds) {
   return `${Math.round(seconds / 60)} min`;
 }
 
-/** Hands `text` (or a Blob) to the person as a file. */
+/** Downloads `text` (or a Blob) as a file. */
 export function download(name, content, type = "text/plain") {
   const blob = content instanceof Blob ? content : new Blob([content], { type });
   const address = URL.createObjectURL(blob);
@@ -50,13 +50,13 @@ export function download(name, content, type = "text/plain") {
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
-/** Copies text and says so on the button for a moment. */
+/** Copies text and shows this on the button for a moment. */
 export async function copy(text, element) {
   const label = element.textContent;
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // The clipboard is closed to pages on plain http from another machine: the old way still works there.
+    // Pages over plain http from another machine cannot use the clipboard API; the older command works there.
     const area = h("textarea", { class: "offscreen" }, text);
     document.body.append(area);
     area.select();

@@ -1,4 +1,4 @@
-// The elements of QM9, and one for particles: symbols, colours on a light and on a dark ground, and covalent radii (Cordero et al. 2008, angstrom).
+// The elements of QM9, and one for particles: symbols, colours for the light and the dark theme, and covalent radii (Cordero et al. 2008, angstrom).
 
 const TABLE = [
   { symbol: "H", z: 1, radius: 0.31, light: "#ccd3db", dark: "#eef2f6" },
@@ -17,7 +17,7 @@ const bySymbol = new Map(TABLE.map((element) => [element.symbol, element]));
 export const elementOf = (z) => byZ.get(z) ?? OTHER;
 export const numberOf = (symbol) => bySymbol.get(symbol)?.z ?? 0;
 
-/** Grey that an atom has before its type is decided. */
+/** The grey of an atom before its type is decided. */
 export const UNDECIDED = { light: "#cfd4da", dark: "#4a525d" };
 
 export function theme() {
@@ -34,7 +34,7 @@ export function mix(from, to, share) {
   return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
 }
 
-/** Colour of an atom whose type is as certain as `certainty` (0 to 1). */
+/** The colour of an atom with the given `certainty` (0 to 1) of its type. */
 export function colourOf(z, certainty = 1) {
   const ground = theme();
   return certainty >= 1 ? elementOf(z)[ground] : mix(UNDECIDED[ground], elementOf(z)[ground], Math.max(0, certainty));

@@ -1,5 +1,5 @@
-// Molecules to begin with: geometries of QM9 (Ramakrishnan, Dral, Rupp, von Lilienfeld, Sci. Data 1, 140022, 2014; CC0), by their number there.
-// They come in pairs of equal size, so that one can become the other.
+// Example molecules: geometries of QM9 (Ramakrishnan, Dral, Rupp, von Lilienfeld, Sci. Data 1, 140022, 2014; CC0), with their QM9 number.
+// They are in pairs of equal size, for walks between them.
 
 const example = (name, number, atoms) => ({ name, xyz: `${atoms.length}\n${name}, QM9 ${number}\n${atoms.join("\n")}\n` });
 

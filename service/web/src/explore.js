@@ -1,4 +1,4 @@
-// Explore: the way between two molecules, and the neighbourhood of one, in the latent space.
+// Explore: interpolation between two molecules, and variations of one, in the latent space.
 import { byId, number } from "./dom.js";
 import { events } from "./api.js";
 import { EXAMPLES } from "./examples.js";
@@ -34,12 +34,12 @@ export class Explore {
     }
   }
 
-  /** Sets where to explore from: "A" or "B". */
+  /** Sets structure "A" or "B". */
   from(molecule, name) {
     this.slots[name === "A" ? 0 : 1].set({ name: molecule.formula, data: molecule.sdf ?? molecule.xyz, format: molecule.sdf ? "sdf" : "xyz" });
   }
 
-  /** Asks for a walk of `total` molecules; they are shown as they arrive, and `whole` gets them all in order. */
+  /** Requests a walk of `total` molecules and shows each when it is received; `whole` is called with all of them in order. */
   async ask(path, body, total, whole) {
     const outcome = await this.job.run((signal) => this.work(path, body, total, signal));
     if (outcome === "replaced") return;

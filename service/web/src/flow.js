@@ -16,7 +16,7 @@ import { sizeOf, textOf } from "./size.js";
 
 const FRAMES = 60;
 const PLAY_SECONDS = 7;
-const LIVE_SECONDS = 0.35; // from one step of the solver to the next: about the rhythm they come in on a CPU
+const LIVE_SECONDS = 0.35; // from one step of the solver to the next, about the time of a step on a CPU
 const DENSITIES = { estimate: { ...ESTIMATE, probes: 8 }, exact: EXACT };
 const FIELDS = ["atoms", "seed", "tolerance", "density"];
 
@@ -57,7 +57,7 @@ export class Flow {
     if (parameters.has("seed")) this.run({ ...this.request, first_index: Number(parameters.get("index") ?? 0) });
   }
 
-  /** Lets a generated molecule flow again: its seed and index, and what was asked for, fix it. */
+  /** Repeats the trajectory of a generated molecule, from its seed, index and request. */
   async watch(molecule, { formula, tolerance = "standard" } = {}) {
     await this.chooser.ready;
     const { elements } = this.form;
@@ -90,7 +90,7 @@ export class Flow {
     this.draw();
     byId("flow-hint").hidden = true;
     byId("flow-controls").disabled = true;
-    announce("The flow begins");
+    announce("The flow starts");
   }
 
   take(event, request) {
@@ -107,7 +107,7 @@ export class Flow {
   }
 
   lament([failure]) {
-    if (failure) throw new Problem({ title: "The flow did not arrive.", detail: failure.detail || failure.reason });
+    if (failure) throw new Problem({ title: "The trajectory did not reach its end.", detail: failure.detail || failure.reason });
   }
 
   remember({ tolerance, first_index = 0, model, ...request }, seed) {
@@ -117,7 +117,7 @@ export class Flow {
     history.replaceState(null, "", `#flow?${new URLSearchParams(state)}`);
   }
 
-  /** A step of the solver has come: the picture goes on to it from where it is. */
+  /** Moves the picture to a new step of the solver. */
   live(frame) {
     this.path.add(frame);
     const from = this.path.frames.length > 1 ? Number(this.slider.value) : frame.t;
@@ -131,7 +131,7 @@ export class Flow {
     path.finish(molecule);
     if (!path.frames.length) return;
     this.view.quaternion = facing(path.end.positions);
-    this.view.label = `The way of ${sentence(molecule)} from noise. Arrow keys turn it, plus and minus zoom.`;
+    this.view.label = `Trajectory of ${sentence(molecule)} from noise. Arrow keys rotate it, plus and minus zoom.`;
     this.draw();
     byId("flow-controls").disabled = false;
     announce(`Arrived: ${sentence(molecule)}`);
@@ -139,11 +139,11 @@ export class Flow {
     this.play();
   }
 
-  /** The density along the way, back from the molecule: it takes longer than the flow, so the picture does not wait for it. */
+  /** Computes the density along the path. It takes longer than the sampling, so the picture does not wait for it. */
   async measure(options, signal) {
     const { molecule } = this.path;
     this.job.restart("Measuring the log-density along the path");
-    const how = isParticles(molecule) ? EXACT : options; // of a few particles it costs little
+    const how = isParticles(molecule) ? EXACT : options; // cheap for a few particles
     for await (const [, score] of scores([molecule], { ...how, model: this.model, seed: this.seed }, signal)) {
       Object.assign(molecule, { nll: score.nll, std_error: score.std_error, parts: score.parts, percentile: score.percentile });
       this.density = score.path;
@@ -152,7 +152,7 @@ export class Flow {
     }
   }
 
-  /** The charts of what is known. */
+  /** Draws the charts for which there are values. */
   draw() {
     const cost = this.path.frames.length ? this.path.cost : null;
     const series = [[this.density, "log-density (nats)"], [cost, "evaluations of the network"]];
@@ -160,7 +160,7 @@ export class Flow {
     byId("flow-charts").replaceChildren(...this.charts.map(({ element }) => element));
   }
 
-  /** Shows the state at t everywhere. */
+  /** Shows the state at time t in the picture, the readouts and the charts. */
   at(t) {
     const { path } = this;
     const frame = path.frameAt(t);

@@ -13,7 +13,7 @@ const SORTS = [
   ["large", "large first"],
   ["energy", "low energy first"],
 ];
-const MOLECULAR = ["valid", "small", "large"]; // orders that mean nothing among particles, as energy means nothing among molecules
+const MOLECULAR = ["valid", "small", "large"]; // orders without a meaning for particles; energy has none for molecules
 
 const SHOWS = [
   ["all", "all"],
@@ -30,7 +30,7 @@ const choice = (label, options, onchange) => {
 };
 
 export class Gallery {
-  /** actions: {open, watch} for cards; `changed` is told when sorting or filter changes. */
+  /** actions: {open, watch} for cards; `changed` is called when sorting or filter changes. */
   constructor(actions, changed = () => {}) {
     this.actions = { ...actions, choose: () => this.count(), save: (molecule, kind) => this.save([molecule], kind) };
     this.cards = new Map();
@@ -56,27 +56,27 @@ export class Gallery {
     return h("div", { class: "bar" }, this.sorts.label, this.shows.label, ranges, this.all, this.counter, h("span", { class: "row" }, h("span", { class: "quiet" }, "Download"), saves));
   }
 
-  /** A number that bounds what is shown; empty = no bound. */
+  /** An input for a bound of the filter; empty = no bound. */
   bound(name, label, placeholder = "–") {
     const input = h("input", { type: "number", step: "any", class: "bound", "aria-label": label, placeholder });
     input.addEventListener("input", () => this.arrange(this.sort, { ...this.filter, [name]: input.value === "" ? null : Number(input.value) }));
     return input;
   }
 
-  /** Sorting and filter as words for an address, only what differs from everything in its order. */
+  /** Sorting and filter as parameters of an address, without default values. */
   get state() {
     const given = Object.entries({ ...this.filter, sort: this.sort }).filter(([name, value]) => value !== { ...EVERYTHING, sort: "index" }[name]);
     return Object.fromEntries(given);
   }
 
-  /** The same from an address. */
+  /** Sets sorting and filter from the parameters of an address. */
   restore(parameters) {
     const bound = (name) => (Number.isFinite(parseFloat(parameters.get(name))) ? parseFloat(parameters.get(name)) : null);
     const known = (options, name) => options.find(([value]) => value === parameters.get(name))?.[0] ?? options[0][0];
     this.arrange(known(SORTS, "sort"), { show: known(SHOWS, "show"), from: bound("from"), to: bound("to"), below: bound("below") });
   }
 
-  /** What the cards will show: molecules or particles. */
+  /** The kind of the cards: molecules or particles. */
   set kind(kind) {
     this.element.dataset.kind = kind;
     for (const option of this.sorts.select.options) option.hidden = option.disabled = (kind === "particles" ? MOLECULAR : ["energy"]).includes(option.value);
@@ -94,7 +94,7 @@ export class Gallery {
     this.element.hidden = true;
   }
 
-  /** The card of this index, made when first asked for. */
+  /** Returns the card of this index and creates it if necessary. */
   card(index) {
     if (!this.cards.has(index)) {
       const card = new Card(index, this.actions);
@@ -110,18 +110,18 @@ export class Gallery {
     this.arrange(this.sort, this.filter);
   }
 
-  /** A likelihood of a molecule that is already here. */
+  /** Adds the likelihood of a molecule that has a card. */
   score(index, score) {
     this.card(index).score(score);
     this.arrange(this.sort, this.filter);
   }
 
-  /** Another model's likelihood of a molecule that is already here. */
+  /** Adds another model's likelihood of a molecule that has a card. */
   compare(index, score) {
     this.card(index).compare(score);
   }
 
-  /** Removes cards that will not be filled. */
+  /** Removes cards without a molecule. */
   prune() {
     for (const [index, card] of this.cards) {
       if (card.molecule || card.element.classList.contains("failed")) continue;
@@ -150,7 +150,7 @@ export class Gallery {
     if (told) this.changed();
   }
 
-  /** Puts elements in order, moving only those out of place, so that focus and pictures stay. */
+  /** Sorts elements and moves only the misplaced ones, so that focus and pictures stay. */
   place(elements) {
     elements.forEach((element, i) => {
       if (this.list.children[i] !== element) this.list.insertBefore(element, this.list.children[i] ?? null);
@@ -179,7 +179,7 @@ export class Gallery {
     return this.molecules.filter((molecule) => passes(molecule, this.filter)).sort(ORDERS[this.sort]);
   }
 
-  /** What is selected, or else all that is shown. */
+  /** The selected molecules, or all visible ones if none is selected. */
   saveChosen(kind) {
     this.save(this.chosen.length ? this.chosen : this.shown, kind);
   }

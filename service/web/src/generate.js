@@ -1,4 +1,4 @@
-// Generate: ask for molecules, watch them arrive, keep what is worth keeping.
+// Generate: request molecules, show each when it is received, filter and download them.
 import { announce, byId, copy, number } from "./dom.js";
 import { events } from "./api.js";
 import { Chooser } from "./chooser.js";
@@ -10,7 +10,7 @@ import { limits } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
 
 const FRAMES = 24; // enough to replay a card smoothly: the page interpolates between them
-const LIVE_LIMIT = 32; // with more molecules on the way, their pictures come when they are done
+const LIVE_LIMIT = 32; // with more molecules, pictures are shown only when they are finished
 const FIELDS = ["count", "formula", "seed", "tolerance", "only", "nll"];
 
 export class Generate {
@@ -30,14 +30,14 @@ export class Generate {
     limits().then(({ max_molecules }) => (this.form.elements.count.max = max_molecules));
   }
 
-  /** Shows what can be asked of the chosen model: a formula says the number of atoms. */
+  /** Shows the fields of the chosen model; a formula determines the number of atoms. */
   offer() {
     const { formula, atoms } = this.form.elements;
     formula.closest("label").hidden = !this.chooser.formulas && !formula.value;
     atoms.disabled = Boolean(formula.value);
   }
 
-  /** The request the form describes. */
+  /** The request that the form describes. */
   get request() {
     const { count, atoms, formula, seed, tolerance, only, nll } = this.form.elements;
     const { name, particles } = this.chooser;
@@ -47,12 +47,12 @@ export class Generate {
     return { ...asked, ...(name && { model: name }), ...size, only: only.value, with_nll: nll.value === "exact" };
   }
 
-  /** Takes a link's parameters into the form; runs at once where they name a seed. */
+  /** Copies the parameters of a link into the form, and runs the request if they contain a seed. */
   async restore(parameters) {
     await this.chooser.ready;
     const { elements } = this.form;
     for (const name of FIELDS) if (parameters.has(name)) elements[name].value = parameters.get(name);
-    const { formula = "", n_atoms } = sizeOf(parameters.get("atoms") ?? ""); // older links have a formula there
+    const { formula = "", n_atoms } = sizeOf(parameters.get("atoms") ?? ""); // links of older versions have the formula there
     if (formula) elements.formula.value = formula;
     else if (parameters.has("atoms")) elements.atoms.value = textOf({ n_atoms }) ?? "";
     this.chooser.choose(parameters.get("model"));
@@ -60,7 +60,7 @@ export class Generate {
     if (parameters.has("seed")) this.run();
   }
 
-  /** Puts what is shown into the address, so that the address reproduces it. */
+  /** Writes the request into the address, so that the address reproduces it. */
   remember() {
     if (!this.shown) return;
     const { n_molecules, seed, tolerance, only, model, formula, n_atoms } = this.shown;
@@ -90,7 +90,7 @@ export class Generate {
     if (request.formula && this.nll !== "none") await this.compare(signal);
   }
 
-  /** Whether every molecule under way will stay; with `only`, attempts that fail leave again and get no card. */
+  /** True if every running molecule gets a card; with `only`, rejected attempts get none. */
   get awaited() {
     return !this.picky;
   }
@@ -103,7 +103,7 @@ export class Generate {
     return this.nll === "estimate" || (this.nll === "exact" && this.gallery.particles);
   }
 
-  /** What is to be said where what was made is scored: which model made it, unless that is the first; of particles the density is exact. */
+  /** The options of a likelihood request: the model, unless it is the first; the exact density for particles. */
   get scorer() {
     if (this.gallery.particles) return { model: this.model, ...EXACT, tolerance: this.asked.tolerance };
     return this.asked.model || this.asked.formula ? { model: this.model } : {};
@@ -134,7 +134,7 @@ export class Generate {
       if (this.awaited) this.gallery.card(each.index).progress(each);
       this.moving.set(each.index, each.t);
     }
-    // With `only` an attempt may be in vain: what is under way is no share of what is asked.
+    // With `only` an attempt may be rejected, so running attempts do not count as progress.
     const under = this.awaited ? [...this.moving.values()].reduce((sum, t) => sum + t, 0) : 0;
     this.job.progress({ done: this.gallery.molecules.length, under, total: this.asked.n_molecules, noun: "molecules" }, event);
   }
@@ -155,11 +155,11 @@ export class Generate {
     this.remember();
   }
 
-  /** The molecules are here; their likelihoods follow. */
+  /** Requests the likelihoods of the generated molecules. */
   async estimate(signal) {
     const { molecules } = this.gallery;
     if (!molecules.length) return;
-    this.job.restart(`${molecules.length} ${this.gallery.particles ? "samples" : "molecules"} are here; finding how likely they are`);
+    this.job.restart(`${molecules.length} ${this.gallery.particles ? "samples" : "molecules"} are finished; computing their likelihoods`);
     const { seed } = this.shown;
     let done = 0;
     for await (const [{ index }, score] of scores(molecules, { ...ESTIMATE, ...this.scorer, seed }, signal)) {
@@ -168,11 +168,11 @@ export class Generate {
     }
   }
 
-  /** The joint model's likelihoods beside those of the one that was given the formula. */
+  /** Requests the likelihoods of the joint model, for comparison with those of the formula model. */
   async compare(signal) {
     const { molecules } = this.gallery;
     if (!molecules.length) return;
-    this.job.restart("Asking the joint model how likely they are");
+    this.job.restart("Computing the likelihoods of the joint model");
     const how = this.asked.with_nll ? EXACT : ESTIMATE;
     for await (const [{ index }, score] of scores(molecules, { ...how, seed: this.shown.seed }, signal)) this.gallery.compare(index, score);
   }

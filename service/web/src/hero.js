@@ -1,4 +1,4 @@
-// The picture of an empty page: the straight way from noise to a molecule, as the flow is shown it in training.
+// The picture of an empty page: the straight line from noise to a molecule, as in the training.
 import { h, number } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
 import { facing, centre, extent } from "./orientation.js";
@@ -7,7 +7,7 @@ import { fromXyz, structureOfFrame } from "./structure.js";
 
 const MOMENTS = [0, 0.4, 0.65, 0.85, 1];
 
-/** Noise that is the same on every visit (mulberry32, Box and Muller). */
+/** Gaussian noise with a fixed seed (mulberry32, Box and Muller). */
 function normals(seed) {
   const uniform = () => {
     seed = (seed + 0x6d2b79f5) | 0;

@@ -1,10 +1,10 @@
-// What one section has under way: its meter, its words and its way out. A new request ends the one before.
+// The running request of a section with its meter, its note and its cancel button. A new request ends the previous one.
 import { announce, byId, duration } from "./dom.js";
 import { Problem } from "./api.js";
 import { showProblem } from "./problem.js";
 
 export class Job {
-  /** section: whose elements `<section>-cancel`, `-meter`, `-note`, `-problem` and `-form` these are. */
+  /** section: prefix of the ids `<section>-cancel`, `-meter`, `-note`, `-problem` and `-form`. */
   constructor(section) {
     for (const part of ["cancel", "meter", "note", "problem", "form"]) this[part] = byId(`${section}-${part}`);
     this.cancel.addEventListener("click", () => this.abort?.abort());
@@ -37,14 +37,14 @@ export class Job {
     if (value) this.restart("Waiting for the service");
   }
 
-  /** Begins to measure: of a request, or of its next part. */
+  /** Restarts the meter for a request or for its next part. */
   restart(text) {
     this.started = performance.now();
     this.meter.removeAttribute("value");
     this.words(text);
   }
 
-  /** Tells how far it is. done: finished; under: shares of those under way; noun: what is counted; event: what the service said. */
+  /** Shows the progress. done: finished items; under: sum of the shares of running ones; noun: name of an item; the event of the service. */
   progress({ done, under = 0, total, noun }, { queue, eta_s, engine } = {}) {
     if (!done && !under) return engine ? this.words(`The first answer takes a moment longer: ${engine}`) : this.wait(queue, eta_s, total);
     this.meter.max = total;
@@ -53,7 +53,7 @@ export class Job {
     return this.words(`${done} of ${total} ${noun}${left === null ? "" : `, ${duration(left)} left`}`);
   }
 
-  /** Our own wait in the same queue: what is ahead is the rest of it. */
+  /** Shows the number of molecules ahead in the queue, without those of this request. */
   wait(queue, seconds, total) {
     const ahead = Math.max(0, (queue?.ahead ?? 0) - total);
     if (ahead) this.words(`In the queue, ${ahead} ${ahead === 1 ? "molecule" : "molecules"} ahead${seconds ? `, about ${duration(seconds)}` : ""}`);
@@ -68,7 +68,7 @@ export class Job {
     this.note.textContent = text;
   }
 
-  /** Says it to all, not only to those who see it. */
+  /** Shows a text and announces it to screen readers. */
   say(text) {
     this.words(text);
     announce(text);

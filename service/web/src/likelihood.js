@@ -1,11 +1,11 @@
-// Likelihoods of molecules that the page already has: shown when they come, never waited for.
+// Likelihoods of molecules that the page has; each is shown when it is received.
 import { events } from "./api.js";
 
-/** An exact divergence asks the network a hundred times at every node: seconds for a molecule on a CPU. An estimate has an error bar of its own, far above what a draft's solver adds. */
+/** The exact divergence needs about a hundred evaluations at every node: seconds per molecule on a CPU. The error of an estimate is far larger than the solver's error at `draft`. */
 export const ESTIMATE = { divergence: "hutchinson", probes: 4, tolerance: "draft" };
 export const EXACT = { divergence: "exact" };
 
-/** [molecule, score] as the service finishes them; what cannot be scored is left out. `told` hears of the progress. */
+/** Yields [molecule, score] when each is finished; molecules that cannot be scored are left out. `told` is called with the progress. */
 export async function* scores(molecules, options, signal, told = () => {}) {
   const structures = molecules.map(({ xyz }) => ({ format: "xyz", data: xyz }));
   for await (const event of events("/likelihood", { structures, ...options }, signal)) {

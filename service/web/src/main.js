@@ -1,4 +1,4 @@
-// The page: its views, each a module and a section of the same name behind one address, and the ways between them.
+// The page: its views, and navigation between them. A view is a module and a section of the same name.
 import { byId } from "./dom.js";
 import { showDetail } from "./detail.js";
 import { theme } from "./elements.js";
@@ -12,7 +12,7 @@ import { beginPulse } from "./pulse.js";
 import { Score } from "./score.js";
 import { repaint } from "./view.js";
 
-/** A view may have enter(), called when its section is shown, and restore(parameters of the address). The first is where people land. */
+/** A view may have enter(), called when its section is shown, and restore(parameters of the address). The first one is the default. */
 const VIEWS = {
   generate: () => new Generate({ open, watch }),
   flow: () => new Flow({ open }),
@@ -23,7 +23,7 @@ const VIEWS = {
 const NAMES = Object.keys(VIEWS);
 const made = new Map();
 
-/** The view of this name, made when it is first wanted. */
+/** Returns the view of this name and creates it if necessary. */
 function view(name) {
   if (!made.has(name)) made.set(name, VIEWS[name]());
   return made.get(name);
@@ -36,7 +36,7 @@ const go = (name) => {
 
 const replayable = (molecule) => Number.isFinite(molecule.seed) && molecule.distance === undefined && molecule.fraction === undefined;
 
-/** What can be done with a molecule from its large view. */
+/** The actions of a molecule's large view. */
 const onward = (molecule) =>
   [
     replayable(molecule) && ["Watch it flow", watch],
@@ -64,7 +64,7 @@ function show() {
   return { name, parameters: new URLSearchParams(query) };
 }
 
-/** Shows what the address says, and brings back what it reproduces. */
+/** Shows the view of the address and restores its parameters. */
 function arrive() {
   const { name, parameters } = show();
   if (parameters.size) view(name).restore?.(parameters);

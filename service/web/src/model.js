@@ -1,4 +1,4 @@
-// Model: the card of the loaded weights, its results beside the published ones, and how the service is doing.
+// Model: the cards of the loaded weights, their results beside published ones, and the health of the service.
 import { key } from "./api.js";
 import { byId, h, number, percent } from "./dom.js";
 import { shareBar, sparkline } from "./chart.js";
@@ -16,6 +16,7 @@ const PUBLISHED = [
   { name: "EquiFM (2023)", atom: 0.989, molecule: 0.883, valid: 0.947, nfe: "200" },
   { name: "GCDM (2024)", nll: -172.3, atom: 0.987, molecule: 0.864, valid: 0.949, nfe: "1000" },
   { name: "GeoBFN (2024)", atom: 0.993, molecule: 0.933, valid: 0.969, nfe: "2000" },
+  { name: "VEDA-E (2026)", atom: 0.994, molecule: 0.937, valid: 0.981, nfe: "50" },
 ];
 
 const HEALTH = [
@@ -69,7 +70,7 @@ const METRICS = [
   ["solver tolerance", ({ tolerance }) => tolerance],
 ];
 
-// Of particle systems, whose entropy is known: no model can have a smaller NLL.
+// Particle systems have a known entropy: no model can have a smaller NLL.
 const PARTICLE_METRICS = [
   ["test NLL", ({ test_nll, test_nll_se }) => Number.isFinite(test_nll) && `${number(test_nll, 2)} ± ${number(test_nll_se, 2)} nats`],
   ["entropy, the floor", ({ entropy_floor, entropy_floor_se }) => Number.isFinite(entropy_floor) && `${number(entropy_floor, 2)} ± ${number(entropy_floor_se, 2)} nats`],
@@ -77,7 +78,7 @@ const PARTICLE_METRICS = [
   ["trained on", ({ train_samples }) => train_samples && `${train_samples} samples`],
 ];
 
-/** What a model is of, in one line. */
+/** The subject of a model in one line. */
 const what = ({ kind, n_particles, n_dims, elements, max_atoms, takes_formulas }) =>
   kind === "particles"
     ? `${n_particles} particles in ${n_dims} dimensions`
@@ -85,7 +86,7 @@ const what = ({ kind, n_particles, n_dims, elements, max_atoms, takes_formulas }
 
 const day = (text) => new Date(text).toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
 
-/** A part of the network in one line; the whole card says the rest. */
+/** A summary of the network in one line. */
 const part = ({ kind, n_layers, node_dim, edge_dim }) =>
   [kind, n_layers && `${n_layers} layers`, node_dim && `${node_dim} numbers an atom`, edge_dim && `${edge_dim} a pair`].filter(Boolean).join(", ");
 

@@ -1,7 +1,7 @@
-// The molecule as the service returns it: its words, its files, and how molecules are ordered and told apart.
+// A molecule of an answer: its descriptions, its files, and the orders and filters of molecules.
 import { h, number } from "./dom.js";
 
-/** NLL in nats, or null: flat as the service sends it, or inside an object. */
+/** The NLL in nats, or null; the answer has it as a number or inside an object. */
 export const nllOf = (molecule) => (typeof molecule.nll === "object" ? (molecule.nll?.nll ?? null) : (molecule.nll ?? null));
 
 export const nllText = (molecule) => {
@@ -11,27 +11,27 @@ export const nllText = (molecule) => {
   return `${number(nll)}${Number.isFinite(error) && error >= 0.05 ? ` ± ${number(error)}` : ""}`;
 };
 
-/** Whether it is a sample of a particle system: positions with an energy, without elements, bonds or a verdict. */
+/** True for a sample of a particle system: positions with an energy, without elements or bonds. */
 export const isParticles = ({ kind }) => kind === "particles";
 
-/** What it is, in a word. */
+/** A short name of the molecule as text. */
 export const title = (molecule) => (isParticles(molecule) ? `${molecule.n_particles} particles` : molecule.formula);
 
-/** The same as an element. */
+/** The short name as an element. */
 export const headline = (molecule) => (isParticles(molecule) ? h("span", { class: "formula" }, title(molecule)) : formula(molecule.formula));
 
 const sizeOf = ({ n_atoms, n_particles }) => n_atoms ?? n_particles;
 
 export const energyText = ({ energy }) => (Number.isFinite(energy) ? `${number(energy, 2)} kT` : null);
 
-/** The part of an NLL that is the geometry's where the formula is given: of the path, without types and sizes. */
+/** The NLL of the geometry for a given formula: without the terms of types and sizes. */
 export const geometryNll = ({ parts }) => (parts ? parts.base + parts.divergence : null);
 
-/** C2H6O with the digits lowered. */
+/** A formula with subscripts. */
 export const formula = (text) =>
   h("span", { class: "formula" }, (text ?? "").split(/(\d+)/).map((part) => (/^\d+$/.test(part) ? h("sub", {}, part) : part)));
 
-/** Where an NLL stands among held-out molecules of its size, in words. */
+/** The percentile among held-out molecules of the same size, as text. */
 export function standing(percentile) {
   if (!Number.isFinite(percentile)) return null;
   const rank = Math.round(percentile);
@@ -39,7 +39,7 @@ export function standing(percentile) {
   return `${rank}${ending} percentile`;
 }
 
-/** What the molecule is, best word first: [word, class, why]. */
+/** Labels of a molecule, the best first: [word, class, reason]. */
 export function verdict(molecule) {
   if (molecule.solver_status && molecule.solver_status.toLowerCase() !== "success") {
     return ["unfinished", "bad", `The solver stopped: ${molecule.solver_status}.`];

@@ -1,4 +1,4 @@
-// How a structure is turned: unit quaternions [x, y, z, w], and the pose in which a molecule shows most of itself.
+// Orientation of a structure: unit quaternions [x, y, z, w], and the pose with the largest projected area.
 
 export const IDENTITY = [0, 0, 0, 1];
 
@@ -11,7 +11,7 @@ export function multiply([ax, ay, az, aw], [bx, by, bz, bw]) {
   ];
 }
 
-/** A turn by two angles (radians) about the screen's vertical and horizontal axes. */
+/** A rotation by two angles (radians) about the screen's vertical and horizontal axes. */
 export function turn(dx, dy) {
   const vertical = [0, Math.sin(dx / 2), 0, Math.cos(dx / 2)];
   const horizontal = [Math.sin(dy / 2), 0, 0, Math.cos(dy / 2)];
@@ -31,7 +31,7 @@ export function extent(positions, middle) {
   return Math.max(0, ...positions.map((p) => Math.hypot(...p.map((value, k) => value - middle[k]))));
 }
 
-/** The pose that lays the longest direction across the screen and the shortest towards the eye. */
+/** The pose with the longest axis across the screen and the shortest axis towards the viewer. */
 export function facing(positions) {
   const middle = centre(positions);
   const spread = [0, 1, 2].map((i) =>
@@ -56,7 +56,7 @@ function unit(v) {
   return length > 1e-9 ? v.map((value) => value / length) : [0, 1, 0];
 }
 
-/** The eigenvector of the largest eigenvalue, by power iteration; a picture needs no more than forty rounds of it. */
+/** The eigenvector of the largest eigenvalue, by power iteration; forty rounds are enough for a picture. */
 function dominant(matrix, start) {
   let v = unit(start);
   for (let round = 0; round < 40; round++) {

@@ -1,5 +1,5 @@
-// Two painters of the same structure: 3Dmol.js where there is WebGL, an SVG projection where there is none.
-// Both obey draw(structure, pose, sharpness); a pose is {quaternion, middle, radius, zoom}.
+// Two painters of a structure: 3Dmol.js with WebGL, otherwise an SVG projection.
+// Both have draw(structure, pose, sharpness); a pose is {quaternion, middle, radius, zoom}.
 import { colourOf, elementOf, theme } from "./elements.js";
 import { rotate } from "./orientation.js";
 import { h, svg } from "./dom.js";
@@ -7,18 +7,18 @@ import { h, svg } from "./dom.js";
 const HALF_ANGLE = (10 * Math.PI) / 180; // 3Dmol's camera looks 20 degrees wide from 150 angstrom
 const CAMERA = 150;
 const MARGIN = 0.7; // angstrom around the outermost nucleus
-const BALL = 0.34; // of the covalent radius, and a little for all
+const BALL = 0.34; // share of the covalent radius, plus a constant
 const STICK = 0.11;
-const ORDERS = { doubleBondScaling: 0.6, tripleBondScaling: 0.45 }; // of the stick's radius: thick enough to be counted on a card
+const ORDERS = { doubleBondScaling: 0.6, tripleBondScaling: 0.45 }; // shares of the stick's radius: bond orders are visible on a card
 
 const ballOf = (z) => 0.14 + BALL * elementOf(z).radius;
 const element = (atom) => colourOf(atom.z, atom.certainty);
-const colour = (atom) => atom.colour ?? element(atom); // a ball may show something else; the stick still says what it is
+const colour = (atom) => atom.colour ?? element(atom); // a ball may have another colour; the stick has that of the element
 
 let loading = null;
 let camera = null;
 
-/** Loads 3Dmol once; true where this browser can draw with it. */
+/** Loads 3Dmol once; true if this browser can draw with it. */
 export function prepare() {
   loading ??= load();
   return loading;
@@ -31,7 +31,7 @@ async function load() {
   return camera !== null;
 }
 
-/** The one viewer of the page. What it draws is copied, so that a picture at rest costs nothing, however many there are. */
+/** The one viewer of the page. Its drawing is copied, so that finished pictures cost nothing. */
 class Camera {
   constructor(GLViewer) {
     class Viewer extends GLViewer {
@@ -41,7 +41,7 @@ class Camera {
       show(...rest) {
         if (!this.silent) super.show(...rest);
       }
-      /** As setView, which draws: with render after it everything would be drawn twice. */
+      /** Sets the view like setView, which also draws; with render after it everything would be drawn twice. */
       place(view) {
         this.silent = true;
         this.setView(view);
@@ -50,9 +50,9 @@ class Camera {
     }
     const element = h("div", { class: "camera", "aria-hidden": "true" });
     document.body.append(element);
-    // Smooth edges come from drawing finer and copying smaller: a card of 236 pixels then takes a GPU in software
-    // (SwiftShader) 17 ms; with 3Dmol's own antialias, which does that and more, 43.
-    // The ground is clear, but its colour shines through at the edges: black ones belong to a ball, white ones glare in the dark.
+    // Drawing larger and copying smaller gives smooth edges: for a card of 236 pixels a software GPU
+    // (SwiftShader) then needs 17 ms, and 43 ms with 3Dmol's own antialias.
+    // The background is transparent but its colour is visible at edges: white edges would be bright in the dark theme.
     this.viewer = new Viewer(element, { backgroundColor: "black", backgroundAlpha: 0, nomouse: true, disableFog: true, antialias: false });
     this.canvas = element.querySelector("canvas");
   }

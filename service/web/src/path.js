@@ -1,4 +1,4 @@
-// A molecule's way from noise to structure: frames over t, and the states between them.
+// A trajectory from noise to a structure: frames over t, and the states between them.
 import { inSpace, structureOf, structureOfFrame } from "./structure.js";
 import { extent } from "./orientation.js";
 
@@ -25,7 +25,7 @@ export class Path {
     return this.frames.map(({ t, nfe }) => [t, nfe]);
   }
 
-  /** One framing for the whole way, so that the picture does not breathe. */
+  /** One scale for the whole trajectory, so that the size of the picture is constant. */
   get room() {
     return { middle: ORIGIN, radius: this.reach };
   }
@@ -53,7 +53,7 @@ export class Path {
     };
   }
 
-  /** What to draw at t: at the end the molecule itself, with its bond orders. */
+  /** The structure at t; at the end the molecule with its bond orders. */
   structureAt(t) {
     if (t >= 1 && this.molecule) return structureOf(this.molecule);
     return structureOfFrame(this.frameAt(t));

@@ -1,9 +1,9 @@
-// A problem as people can use it: what was found, where, the line itself, and when to try again.
+// A problem as text: what was found, where, the line itself, and when to try again.
 import { announce, duration, h } from "./dom.js";
 
 const PLACE = /line (\d+)(?:,? column (\d+))?/;
 
-/** The line of the upload that a message names, with a mark under its column. The page has the text; the service never sends it back. */
+/** The line of the upload that a message names, with a mark under its column. The page has the text; the answer does not contain it. */
 function excerpt(text, where) {
   const [, line, column] = PLACE.exec(where) ?? [];
   const found = text?.split(/\r?\n/)[line - 1];

@@ -1,4 +1,4 @@
-// The service's health, asked every few seconds: the light in the header, and whoever else wants to know.
+// The health of the service, requested every few seconds, for the light in the header and other listeners.
 import { byId } from "./dom.js";
 import { health } from "./service.js";
 

@@ -1,4 +1,4 @@
-// Score: how likely the model finds structures that people bring.
+// Score: the likelihood of uploaded structures.
 import { announce, button, byId, h, number } from "./dom.js";
 import { Problem, events } from "./api.js";
 import { Chooser } from "./chooser.js";
@@ -13,8 +13,8 @@ import { mix, theme } from "./elements.js";
 import { partsChart, percentileChart } from "./chart.js";
 import { showProblem } from "./problem.js";
 
-const AT_ONCE = 4; // files under way: enough to fill a batch, few enough to leave the browser's connections free
-const FAR = 10; // nats: an atom in its place comes within 4 of the others, a hydrogen 0.4 angstrom off measured 24
+const AT_ONCE = 4; // parallel requests: enough to fill a batch, few enough to leave connections of the browser free
+const FAR = 10; // nats: an atom in its place is within 4 of the others; a hydrogen displaced by 0.4 angstrom had 24
 const HEAT = { light: ["#2a9d8f", "#e9c46a", "#d1495b"], dark: ["#3fc1b0", "#f0d27a", "#ff6b7a"] };
 
 export class Score {
@@ -37,7 +37,7 @@ export class Score {
     probes.disabled = divergence.value === "exact";
   }
 
-  /** Puts one text into the box and has a model score it. */
+  /** Copies a text into the form and scores it with a model. */
   async put(text, model = null) {
     await this.chooser.ready;
     this.chooser.choose(model);
@@ -77,7 +77,7 @@ export class Score {
     return undefined;
   }
 
-  /** A file is a request: so each result knows its file, and one file that is refused leaves the others alone. */
+  /** Sends one request per file, so that each result has its file and a refused file does not affect the others. */
   async work(uploads, options, signal) {
     const waiting = uploads.map((upload, order) => ({ ...upload, order }));
     const next = async () => {
@@ -104,7 +104,7 @@ export class Score {
     if (event.event !== "done") this.job.progress({ done: this.list.children.length, under, total: this.total, noun: "structures" }, event);
   }
 
-  /** Puts a result in its place: they arrive as they are finished. */
+  /** Inserts a result at its place; results are received when they are finished. */
   settle(result, upload) {
     this.moving.delete(`${upload.order} ${result.index}`);
     const row = this.row(result, upload);
@@ -133,7 +133,7 @@ export class Score {
   }
 }
 
-/** Colours atoms by how far out in the noise they come from: nats above the middle atom of the molecule. */
+/** Colours atoms by their NLL under the base, in nats above the median atom of the molecule. */
 function heated(structure, costs) {
   if (!costs?.length) return structure;
   const middle = [...costs].sort((a, b) => a - b)[costs.length >> 1];
@@ -160,7 +160,7 @@ function words(result, name) {
   ];
 }
 
-/** What stands beside the NLL. */
+/** The text beside the NLL. */
 function aside(result) {
   const energy = energyText(result);
   if (isParticles(result)) return energy && h("span", { class: "quiet" }, ` · energy ${energy}`);

@@ -1,11 +1,11 @@
-// What the service says about itself, asked once and kept.
+// Limits, models and health of the service; limits and models are requested once.
 import { get } from "./api.js";
 
 const DEFAULTS = { max_molecules: 64, max_atoms: 29, max_frames: 64, max_draws: 16 };
 let asked = null;
 let cards = null;
 
-/** The limits in force; sensible ones where the service does not say. */
+/** The limits in force; defaults if the request fails. */
 export function limits() {
   asked ??= get("/limits").then(
     (found) => ({ ...DEFAULTS, ...found }),
@@ -14,14 +14,14 @@ export function limits() {
   return asked;
 }
 
-/** The cards of the loaded models, the first of which answers where none is named; asked again where that failed. */
+/** The cards of the loaded models, the first of which is the default; requested again after a failure. */
 export function models() {
   cards ??= get("/models").then(({ models }) => models);
   cards.catch(() => (cards = null));
   return cards;
 }
 
-/** {ready, ...} whatever the answer's status: not being ready is an answer too. */
+/** {ready, ...} for every status of the answer. */
 export async function health() {
   try {
     return { ready: true, ...(await get("/health/ready")) };

@@ -1,8 +1,8 @@
-// What people say about the size of a molecule: nothing (drawn as in QM9), a number, a list, or a formula.
+// The size of a molecule in a form: empty (drawn as in QM9), a number, a list, or a formula.
 
 const FORMULA = /^[A-Z]/;
 
-/** The words of a request for what was typed. */
+/** The fields of a request for a typed size. */
 export function sizeOf(text) {
   const said = text.trim();
   if (FORMULA.test(said)) return { formula: said };
@@ -11,5 +11,5 @@ export function sizeOf(text) {
   return { n_atoms: sizes[0] ?? null };
 }
 
-/** What would have to be typed for a request; null for nothing. */
+/** The typed size for a request; null for an empty field. */
 export const textOf = ({ formula, n_atoms }) => formula ?? n_atoms?.toString() ?? null;

@@ -1,4 +1,4 @@
-// A place for one structure to explore from: pasted, dropped, an example, or a molecule generated before.
+// An input for one structure: pasted, dropped, an example, or a generated molecule.
 import { h } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
 import { View } from "./view.js";
@@ -38,7 +38,7 @@ export class Slot {
     this.draw(format, data);
   }
 
-  /** A picture of the upload; whether it can be read is for the service to say. */
+  /** Draws the upload; only the service checks it. */
   draw(format, data) {
     try {
       this.view.show(format === "sdf" ? fromSdf(data) : fromXyz(data));

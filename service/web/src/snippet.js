@@ -1,4 +1,4 @@
-// What the page did, as a command or a program, for those who go on without the page.
+// The request of the page as a shell command or a Python program.
 import { ESTIMATE } from "./likelihood.js";
 
 const TYPES = { xyz: "chemical/x-xyz", json: "application/json" };
@@ -8,7 +8,7 @@ const literal = (body) => JSON.stringify(body, null, 4).replace(/\bnull\b/g, "No
 
 const estimateOf = ({ seed }, scorer) => ({ ...ESTIMATE, ...scorer, seed });
 
-/** The request for molecules; with `estimate` they are saved and scored by a second one, of the model that `scorer` names. */
+/** The request for molecules; with `estimate` they are saved and scored by a second request with the options of `scorer`. */
 export function asCurl(body, estimate, scorer = {}) {
   const sample = `curl -s ${location.origin}/sample -H 'Content-Type: ${TYPES.json}' -d '${JSON.stringify(body)}'`;
   if (!estimate) return sample;

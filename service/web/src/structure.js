@@ -1,17 +1,17 @@
-// A structure is what can be drawn: {atoms: [{z: atomic number, position, certainty}], bonds: [[i, j, order]]}, from what the service sends.
+// A structure for drawing: {atoms: [{z: atomic number, position, certainty}], bonds: [[i, j, order]]}, from an answer of the service.
 import { elementOf, numberOf } from "./elements.js";
 
 const atom = (z, position, certainty = 1) => ({ z, position, certainty });
 
 const PARTICLE = 18;
 
-/** Particles of a plane stand in space at z = 0. */
+/** Particles in two dimensions get z = 0. */
 export const inSpace = ([x, y, z = 0]) => [x, y, z];
 
 /** Particles have neither elements nor bonds. */
 const fromPositions = (positions) => ({ atoms: positions.map((position) => atom(PARTICLE, inSpace(position))), bonds: [] });
 
-/** Bonds by distance alone, for structures that come without: closer than 1.2 times the sum of the covalent radii. */
+/** Bonds by distance alone, for structures without bonds: closer than 1.2 times the sum of the covalent radii. */
 export function nearBonds(atoms) {
   const bonds = [];
   for (let i = 0; i < atoms.length; i++) {
@@ -62,7 +62,7 @@ function fromV3000(lines) {
   return { atoms, bonds };
 }
 
-/** The first frame of an XYZ file; the service reads files strictly, this only draws what it accepted. */
+/** The first frame of an XYZ file; the service checks files, this only draws accepted ones. */
 export function fromXyz(text) {
   const lines = text.split(/\r?\n/);
   const nAtoms = parseInt(lines[0], 10) || 0;
@@ -73,18 +73,18 @@ export function fromXyz(text) {
   return { atoms, bonds: nearBonds(atoms) };
 }
 
-/** The structure of a molecule as the service returns it: with its bonds where they could be inferred. */
+/** The structure of a molecule as the service returns it: with its bonds if they could be inferred. */
 export function structureOf(molecule) {
   if (molecule.kind === "particles") return fromPositions(molecule.positions);
   return molecule.sdf ? fromSdf(molecule.sdf) : fromXyz(molecule.xyz ?? "");
 }
 
-/** A frame of the flow. Early features are noise, whose largest leads by chance: a type counts the more the later it is. */
+/** A frame of the trajectory. Early features are noise and their largest channel is random, so the certainty of a type grows with time. */
 export function structureOfFrame({ t, atomic_numbers, positions, certainty }) {
   if (!atomic_numbers) return fromPositions(positions);
   const settled = (certainty ?? atomic_numbers.map(() => 1)).map((lead) => Math.min(1, 1.5 * lead) * t ** 2);
   const structure = fromNumbers(atomic_numbers, positions, settled);
-  // In the noise neighbours are an accident: a bond is drawn once both its ends know what they are.
+  // Distances in the noise have no meaning: a bond is drawn when both atoms have a certain type.
   structure.bonds = structure.bonds.filter(([i, j]) => Math.min(settled[i], settled[j]) > 0.5);
   return structure;
 }

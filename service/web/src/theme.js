@@ -1,4 +1,4 @@
-// Loaded before the first paint, so that a chosen theme never flashes the other one.
+// Loaded before the first paint, so that the other theme is never visible.
 {
   const chosen = localStorage.getItem("theme");
   if (chosen) document.documentElement.dataset.theme = chosen;

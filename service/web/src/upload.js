@@ -1,6 +1,6 @@
-// Files that people bring: dropped, chosen or pasted, and what format they are in.
+// Uploaded files: dropped, chosen or pasted, and their format.
 
-/** "sdf" or "xyz", by the name's ending or else by what an SDF cannot be without. */
+/** "sdf" or "xyz", by the file name, otherwise by a line that every SDF has. */
 export function formatOf(text, name = "") {
   if (/\.(sdf|mol|sd)$/i.test(name)) return "sdf";
   if (/\.(xyz|extxyz)$/i.test(name)) return "xyz";
@@ -12,7 +12,7 @@ export const readAll = (files) =>
     found.map(({ name, data }) => ({ name, data, format: formatOf(data, name) })),
   );
 
-/** Makes `zone` take dropped files, and `input` chosen ones; both end in `take(list of {name, data, format})`. */
+/** Calls `take(list of {name, data, format})` with files dropped on `zone` or chosen in `input`. */
 export function acceptFiles(zone, input, take) {
   const over = (value) => (event) => (event.preventDefault(), zone.classList.toggle("over", value));
   zone.addEventListener("dragover", over(true));

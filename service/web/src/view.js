@@ -1,11 +1,11 @@
-// A view shows one structure and lets it be turned by drag, keys and pinch. It keeps its picture: scrolling past draws nothing.
+// A view shows one structure, which can be rotated by drag, keys and pinch. It keeps its picture, so scrolling draws nothing.
 import { h, prefersStill } from "./dom.js";
 import { Flat, Solid, prepare } from "./painters.js";
 import { IDENTITY, centre, extent, facing, multiply, turn } from "./orientation.js";
 
 const BUDGET_MS = 10; // of drawing per animation frame, so that the page stays fluid with many views
 const FINE = 2; // times the screen's pixels, for smooth edges
-const REST_MS = 200; // without a move, after which what was drawn in haste is drawn finely
+const REST_MS = 200; // without a move, after which a fast drawing is replaced by a fine one
 const HELD = 256; // pictures kept: 60 MB of cards on a plain screen, four times as much on a fine one
 const STEP = Math.PI / 12;
 const KEYS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
@@ -13,14 +13,14 @@ const ZOOMS = { "+": 1.2, "=": 1.2, "-": 1 / 1.2 };
 
 const holders = new Set(); // views that hold a picture, the oldest first
 const dirty = new Set();
-let Painter = null; // known once 3Dmol is here, or is known not to come
+let Painter = null; // known when 3Dmol is loaded or unavailable
 
 const watcher = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => target.view.approach(isIntersecting)), {
   rootMargin: "200px",
 });
 const ruler = new ResizeObserver((entries) => entries.forEach(({ target }) => target.view.resize()));
 
-/** Calls `work` once after `wait`, however often it is asked for. */
+/** Calls `work` once after `wait` for any number of requests. */
 function once(wait, work) {
   let asked = false;
   const run = () => ((asked = false), work());
@@ -29,7 +29,7 @@ function once(wait, work) {
 
 const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
 const soon = once(requestAnimationFrame.bind(window), () => paint((view) => view.near, soon));
-const later = once(idle, () => paint((view) => !view.near && holders.size < HELD, later)); // what is out of sight waits until nothing else is to do
+const later = once(idle, () => paint((view) => !view.near && holders.size < HELD, later)); // views outside the window are drawn when the browser is idle
 
 function schedule(view) {
   dirty.add(view);
@@ -46,17 +46,17 @@ function paint(wanted, again) {
   }
 }
 
-/** Makes room for one more picture: those that left the page go, and then the oldest out of sight. */
+/** Frees memory for one more picture: first of removed views, then of the oldest view outside the window. */
 function hold(view) {
   for (const each of holders) if (!each.element.isConnected || (holders.size >= HELD && !each.near)) each.release();
   holders.add(view);
 }
 
-/** Draws everything anew, when the colours changed. */
+/** Draws all pictures again after a change of colours. */
 export const repaint = () => [...holders].forEach((view) => view.refresh());
 
 export class View {
-  /** label: what a screen reader says; open: called on click and Enter, which makes the view a button. */
+  /** label: text for screen readers; open: called on click and Enter, which makes the view a button. */
   constructor({ label = "", open = null, zoomable = false } = {}) {
     this.element = h("div", { class: "stage", tabindex: 0, role: open ? "button" : "img", "aria-label": label });
     this.element.view = this;
@@ -65,9 +65,9 @@ export class View {
     this.painter = null;
     this.quaternion = IDENTITY;
     this.zoom = 1;
-    this.near = false; // in sight, or almost
+    this.near = false; // in the window or close to it
     this.moving = false;
-    this.slow = false; // whether a fine picture takes longer than a frame has
+    this.slow = false; // true if a fine picture takes longer than a frame
     this.listen(zoomable);
     watcher.observe(this.element);
     ruler.observe(this.element);
@@ -84,7 +84,7 @@ export class View {
     this.refresh();
   }
 
-  /** Shows the next state of the same thing: pose and zoom stay. `room` fixes the frame for a whole path. */
+  /** Shows the next state of the same structure with the same pose and zoom. `room` fixes the scale for a trajectory. */
   move(structure, room = null) {
     this.place(structure, room);
     this.stir();
@@ -97,14 +97,14 @@ export class View {
     this.radius = room?.radius ?? extent(positions, this.middle);
   }
 
-  /** Its picture is out of date. */
+  /** Schedules a new picture. */
   refresh() {
     this.moving = false;
     this.size = null;
     schedule(this);
   }
 
-  /** The same, and the next one is out of date soon. */
+  /** Schedules a new picture, soon followed by another. */
   stir() {
     this.refresh();
     this.moving = true;
@@ -187,7 +187,7 @@ export class View {
   }
 
   wheel(event) {
-    if (document.activeElement !== this.element) return; // until it is chosen, the wheel scrolls the page
+    if (document.activeElement !== this.element) return; // without focus, the wheel scrolls the page
     event.preventDefault();
     this.magnify(Math.exp(-event.deltaY / 500));
   }
@@ -203,7 +203,7 @@ export class View {
   }
 }
 
-/** How much two fingers moved apart. */
+/** The factor by which two fingers moved apart. */
 function pinch(pointers, event) {
   const other = [...pointers.values()].find((pointer) => pointer.pointerId !== event.pointerId);
   const before = pointers.get(event.pointerId);
@@ -211,7 +211,7 @@ function pinch(pointers, event) {
   return reach(event) / reach(before);
 }
 
-/** Calls `step(share)` with 0 to 1 over `seconds`; at once where motion is not wanted. Returns a way to stop it. */
+/** Calls `step(share)` with 0 to 1 over `seconds`; at once if the user prefers reduced motion. Returns a function that stops it. */
 export function animate(seconds, step, done = () => {}) {
   if (prefersStill()) {
     step(1);

@@ -1,4 +1,4 @@
-// A zip archive without compression (APPNOTE 6.3.3, method 0): molecules are small, and every program reads it.
+// A zip archive without compression (APPNOTE 6.3.3, method 0): molecules are small, and every program can read it.
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   let c = n;
@@ -9,7 +9,7 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
 const crc = (bytes) => ~bytes.reduce((c, byte) => TABLE[(c ^ byte) & 0xff] ^ (c >>> 8), ~0) >>> 0;
 
 const UTF8 = 0x0800;
-const DATE = 0x21; // 1 January 1980, the archive's zero: the same molecules make the same file
+const DATE = 0x21; // 1 January 1980, the first date of the format: the same molecules give the same file
 
 /** A header from [bytes, value] pairs, little endian. */
 function header(fields) {
