@@ -31,8 +31,8 @@ def cost(request: EngineRequest) -> float:
     """Return the estimated cost of a request, in pairs of atoms times evaluations of the velocity."""
     match request:
         case EngineSampleRequest():
-            sizes, path = [n or TYPICAL_ATOMS for n in request.n_atoms], _path_evaluations(request.rtol)
-            return sum(n**2 * (path + (_likelihood_evaluations(request.nll, n) if request.nll else 0)) for n in sizes)
+            sizes = [n or TYPICAL_ATOMS for n in request.n_atoms]
+            return sum(n**2 for n in sizes) * _path_evaluations(request.rtol)
         case EngineLikelihoodRequest():
             sizes = [len(molecule.atomic_numbers) for molecule in request.molecules]
             return sum(n**2 * _likelihood_evaluations(request.options, n) for n in sizes)

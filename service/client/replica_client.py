@@ -16,7 +16,7 @@ from enflow.service.client.admission import AdmissionController
 from enflow.service.client.portions import Portion, split
 from enflow.service.client.replica_pool import ReplicaLost, ReplicaPool, ReplicaStatus
 from enflow.service.client.request_tracker import Delivery, RequestTracker
-from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled
+from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason
 from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import Health, Overloaded, Stats, Unavailable
 
@@ -220,7 +220,7 @@ class ReplicaClient:
             portion.queue_ms = portion.queue_ms or event.queue_ms
             portion.nfe += event.nfe
             return
-        self._deliver(_with_id(event, request_id))
+        self._deliver(replace(event, id=request_id))
         if not isinstance(event, Progress):
             portion.answered.add(event.index)
 
@@ -260,12 +260,6 @@ class ReplicaClient:
             await asyncio.sleep(POLL_S / 10)
             for request_id in self._tracker.expired(time.time()):
                 self._fail(request_id, Reason.DEADLINE, "the deadline passed before the molecule was finished")
-
-
-def _with_id(event: Event, request_id: str) -> Event:
-    if isinstance(event, Sampled) and event.likelihood:
-        return replace(event, id=request_id, likelihood=replace(event.likelihood, id=request_id))
-    return replace(event, id=request_id)
 
 
 async def _flatten(bundles: AsyncIterator[Sequence[Event]]) -> AsyncIterator[Event]:

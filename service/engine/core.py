@@ -8,7 +8,6 @@ trajectories. Rows join and leave the batch between two steps.
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 import torch
@@ -20,7 +19,7 @@ from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cost_model import BatchBudget, CostTable
 from enflow.service.engine.failures import EngineObserver, NoObserver, attempt
-from enflow.service.engine.flow_adapter import FinishedRow, FlowAdapter
+from enflow.service.engine.flow_adapter import FlowAdapter
 from enflow.service.engine.likelihood import DivergenceState, evaluate
 from enflow.service.engine.requests import MoleculeState, RequestState, RequestTable, RowState, new_rows
 from enflow.service.engine.runner import ModelRunner
@@ -155,7 +154,7 @@ class Engine:
             self._fail(request_state, molecule, Reason.STRUCTURE, str(error))
             return
         lane, scoring = request_state.lane, request_state.scoring
-        draws = scoring.draws if scoring and lane == "likelihood" else 1
+        draws = scoring.draws if scoring else 1
         self._add_rows(request_state, molecule, BatchKey(lane, self._adapter.kind(request_state, lane), size), draws)
 
     def _add_rows(self, request_state: RequestState, molecule: MoleculeState, key: BatchKey, draws: int) -> None:
@@ -243,19 +242,9 @@ class Engine:
                 encoded = Encoded(row.request_id, row.index, end.latent, row.molecule.nfe, "success")
                 self._answer(row.request_state, row.molecule, encoded)
             else:
-                self._sampled(row, end)
-
-    def _sampled(self, row: RowState, end: FinishedRow) -> None:
-        molecule, scoring = row.molecule, row.request_state.scoring
-        frames = tuple(row.frames)
-        numbers, positions = end.structure
-        molecule.sampled = Sampled(row.request_id, row.index, numbers, positions, molecule.nfe, "success", frames)
-        if scoring is None:
-            self._answer(row.request_state, molecule, molecule.sampled)
-        else:
-            self._scheduler.finish(row)
-            kind = self._adapter.kind(row.request_state, "likelihood")
-            self._add_rows(row.request_state, molecule, BatchKey("likelihood", kind, row.batch_key.size), scoring.draws)
+                frames, nfe = tuple(row.frames), row.molecule.nfe
+                sampled = Sampled(row.request_id, row.index, *end.structure, nfe, "success", frames)
+                self._answer(row.request_state, row.molecule, sampled)
 
     def _measure(self, row: RowState, score: DivergenceState) -> None:
         key = BatchKey("likelihood", "hutchinson" if score.probes else "exact", row.batch_key.size)
@@ -283,11 +272,7 @@ class Engine:
         if not math.isfinite(scored.nll):
             self._fail(row.request_state, molecule, Reason.NON_FINITE, f"the likelihood is {scored.nll}")
         else:
-            self._answer(
-                row.request_state,
-                molecule,
-                replace(molecule.sampled, likelihood=scored) if molecule.sampled else scored,
-            )
+            self._answer(row.request_state, molecule, scored)
 
     # Finish
 
@@ -301,9 +286,7 @@ class Engine:
         self._requests.answer(request_state, molecule, event)
 
     def _fail(self, request_state: RequestState, molecule: MoleculeState, reason: Reason, detail: str) -> None:
-        # A finished molecule that could not be scored is an answer.
-        failed = Failed(request_state.request.id, molecule.index, reason, detail)
-        self._answer(request_state, molecule, molecule.sampled or failed)
+        self._answer(request_state, molecule, Failed(request_state.request.id, molecule.index, reason, detail))
 
     def _fail_request(self, request_id: str, reason: Reason, detail: str) -> None:
         if request_state := self._requests.get(request_id):

@@ -90,9 +90,6 @@ class FlowAdapter:
         match request:
             case EngineLikelihoodRequest():
                 return self._scoring(row, request.seed, request.options, request.molecules[i])
-            case EngineSampleRequest() if row.molecule.sampled is not None and request.nll is not None:
-                sampled = Structure(row.molecule.sampled.atomic_numbers, row.molecule.sampled.positions)
-                return self._scoring(row, request.seed, request.nll, sampled)
             case EngineSampleRequest():
                 x, h = self._flow.draw_latent(row.molecule.n_atoms, request.seed, row.index, request.formula)
             case EngineDecodeRequest():

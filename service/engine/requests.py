@@ -30,7 +30,6 @@ class MoleculeState:
     n_atoms: int = 0
     rows: "list[RowState]" = field(default_factory=list)
     nfe: int = 0
-    sampled: Sampled | None = None
     draws: list[Draw] = field(default_factory=list)
     isolation: int = 0
 
@@ -61,9 +60,7 @@ class RequestState:
     @property
     def scoring(self) -> EstimatorOptions | None:
         """The options of the likelihood; None if the samples are not scored."""
-        if isinstance(self.request, EngineLikelihoodRequest):
-            return self.request.options
-        return self.request.nll if isinstance(self.request, EngineSampleRequest) else None
+        return self.request.options if isinstance(self.request, EngineLikelihoodRequest) else None
 
     @property
     def frame_times(self) -> list[float]:

@@ -57,7 +57,6 @@ class Sampled:
     nfe: int
     status: str
     frames: tuple[Frame, ...] = ()
-    likelihood: Scored | None = None
 
     @property
     def n_atoms(self) -> int:

@@ -53,7 +53,6 @@ class EngineSampleRequest:
         first_index: the index of the first sample.
         rtol, atol: tolerances of the solver.
         frames: the number of states along the path that come with each molecule, evenly spaced in t from 0 to 1.
-        nll: scores each molecule when it is finished; `Sampled.likelihood` is the result.
         progress: reports every accepted step by `Progress`.
         client: the caller whose share of the queue is used.
         deadline: the time of day after which unfinished samples fail.
@@ -67,7 +66,6 @@ class EngineSampleRequest:
     rtol: float = 1e-3
     atol: float = 1e-3
     frames: int = 0
-    nll: EstimatorOptions | None = None
     progress: bool = False
     client: str = ""
     deadline: float | None = None

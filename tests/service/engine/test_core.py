@@ -158,20 +158,6 @@ def test_the_engine_scores_as_the_flow_does() -> None:
         assert event.std_error == pytest.approx(expected[event.index].std_error, abs=1e-6)
 
 
-def test_a_sample_can_bring_its_likelihood() -> None:
-    request = sample(nll=EstimatorOptions(divergence="hutchinson"))
-    (found,) = answers(list(run(stubs.engine(), request)))
-    assert isinstance(found, Sampled)
-    structure = Structure(found.atomic_numbers, found.positions)
-    options = EstimatorOptions(divergence="hutchinson")
-    (scored,) = answers(
-        list(run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(structure,), seed=7, options=options)))
-    )
-    assert isinstance(scored, Scored)
-    assert found.likelihood is not None
-    assert found.likelihood.nll == pytest.approx(scored.nll, abs=1e-9)
-
-
 def test_decode_is_the_inverse_of_encode() -> None:
     engine = stubs.engine()
     (encoded,) = answers(list(run(engine, EngineEncodeRequest(id="e", molecules=(METHANE,), seed=1))))
@@ -324,18 +310,6 @@ def test_abort_frees_the_rows_at_once_and_may_come_too_late() -> None:
     assert isinstance(list(run(engine, sample("next")))[-1], Done)
 
 
-def test_a_deadline_leaves_a_molecule_that_only_lacks_its_likelihood() -> None:
-    now = 0.0
-    engine = Engine(stubs.flow(), clock=lambda: now)
-    engine.add(sample(n_atoms=(12,), nll=EstimatorOptions(), deadline=1.0))
-    while not any(row.lane == "likelihood" for row in engine._scheduler.rows()):
-        engine.step()
-    now = 1.0
-    (found,) = answers(engine.step())
-    assert isinstance(found, Sampled)
-    assert found.likelihood is None
-
-
 @pytest.mark.parametrize("steps", [0, 4, 9])
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_snapshot_goes_on_elsewhere_to_the_same_molecules(steps: int, lag: int) -> None:
@@ -404,8 +378,12 @@ class Life(RuleBasedStateMachine):
     def add(self, n_atoms: list[int], frames: int, score: bool) -> None:
         name = f"request {len(self.wanted)}"
         self.wanted[name] = len(n_atoms)
-        nll = EstimatorOptions(divergence="hutchinson") if score else None
-        self.engine.add(EngineSampleRequest(id=name, seed=1, n_atoms=tuple(n_atoms), frames=frames, nll=nll))
+        if score:
+            options = EstimatorOptions(divergence="hutchinson")
+            molecules = (METHANE,) * len(n_atoms)
+            self.engine.add(EngineLikelihoodRequest(id=name, molecules=molecules, seed=1, options=options))
+        else:
+            self.engine.add(EngineSampleRequest(id=name, seed=1, n_atoms=tuple(n_atoms), frames=frames))
 
     @rule(count=st.integers(1, 12))
     def step(self, count: int) -> None:
