@@ -14,6 +14,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from enflow.service.client.admission import AdmissionController
+from enflow.service.client.circuit_breaker import CircuitBreaker
 from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.crash_isolation import CrashIsolation
 from enflow.service.client.request_tracker import Delivery, RequestTracker
@@ -41,9 +42,6 @@ from enflow.service.telemetry import log
 POLL_S = 0.1
 """Seconds between two checks of the deadlines and of the worker."""
 
-MAX_CAUSES = 20
-"""Samples in a row that end the worker, without another answer between them; then the circuit breaker opens."""
-
 COUNTERS = ("steps", "row_steps", "nfe", "step_seconds", "memory_errors")
 """Counters that every worker begins at zero."""
 
@@ -65,8 +63,8 @@ class ProcessClient:
         self._worker: WorkerHandle | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._worker_stats, self._earlier_stats = Stats(), Stats()
-        self._crashes, self._causes, self._restarts = 0, 0, 0
-        self._breaker_until, self._last_error = 0.0, ""
+        self._breaker = CircuitBreaker(self._config.max_crashes, self._config.breaker_s)
+        self._restarts = 0
         self._draining = False
 
     async def start(self) -> None:
@@ -85,8 +83,8 @@ class ProcessClient:
         """
         if self._draining:
             raise Unavailable("the engine is about to stop and accepts no new requests")
-        if self._breaker_open:
-            raise Unavailable(f"the engine has crashed {self._crashes} times in a row: {self._last_error}")
+        if self._breaker.is_open:
+            raise Unavailable(self._breaker.reason)
         self._tracker.add(request, answered)
         try:
             self._admission.admit(request)
@@ -152,8 +150,8 @@ class ProcessClient:
         worker = self._worker
         if self._draining:
             return "the engine is about to stop"
-        if self._breaker_open:
-            return f"the engine has crashed {self._crashes} times in a row: {self._last_error}"
+        if self._breaker.is_open:
+            return self._breaker.reason
         if worker is None or not worker.ready:
             return "the engine is starting"
         age = time.monotonic() - worker.last_check
@@ -197,7 +195,7 @@ class ProcessClient:
         self._admission.sample_finished(event.id)
         self._isolation.discard((event.id, event.index))
         if not (isinstance(event, Failed) and event.reason == Reason.CRASH):
-            self._crashes = self._causes = 0
+            self._breaker.record_answer()
 
     # Supervision
 
@@ -221,26 +219,23 @@ class ProcessClient:
         worker.runner.kill()
         suspects = self._tracker.missing(worker.rows)
         log.error("worker ended", reason=worker.error, traceback=worker.trace, samples=sorted(suspects))
-        self._last_error = worker.error
+        self._breaker.error = worker.error
         self._restarts += 1
         self._attribute_crash(suspects)
-        if self._crashes < self._config.max_crashes:
-            self._start_worker()
+        if self._breaker.is_open:
+            for tracked in self._tracker.unfinished:
+                self._fail(tracked.request.id, Reason.ENGINE, f"the engine crashed too often: {worker.error}")
         else:
-            self._open_breaker()
+            self._start_worker()
 
     def _attribute_crash(self, suspects: set[SampleKey]) -> None:
         if cause := self._isolation.crash(suspects):
-            self._deliver(Failed(*cause, Reason.CRASH, f"the molecule ends the engine's process: {self._last_error}"))
-            self._causes += 1
-            self._crashes = self._config.max_crashes if self._causes >= MAX_CAUSES else 0
+            self._deliver(
+                Failed(*cause, Reason.CRASH, f"the molecule ends the engine's process: {self._breaker.error}")
+            )
+            self._breaker.record_cause()
         elif len(suspects) <= 1:  # a crash with more suspects only divides them, and says nothing about the engine
-            self._crashes += 1
-
-    def _open_breaker(self) -> None:
-        self._breaker_until = time.monotonic() + self._config.breaker_s
-        for tracked in self._tracker.unfinished:
-            self._fail(tracked.request.id, Reason.ENGINE, f"the engine crashed too often: {self._last_error}")
+            self._breaker.record_crash()
 
     def _detach_worker(self) -> WorkerHandle | None:
         worker, self._worker = self._worker, None
@@ -249,10 +244,6 @@ class ProcessClient:
             self._earlier_stats = _sum(self._earlier_stats, self._worker_stats)
             self._worker_stats = Stats(device=self._worker_stats.device)
         return worker
-
-    @property
-    def _breaker_open(self) -> bool:
-        return self._crashes >= self._config.max_crashes
 
     async def _supervise(self) -> None:
         while True:
@@ -265,8 +256,7 @@ class ProcessClient:
     def _check_worker(self, now: float) -> None:
         worker = self._worker
         if worker is None:
-            if self._breaker_open and now >= self._breaker_until:
-                self._crashes = self._config.max_crashes - 1  # the next crash opens the breaker again
+            if self._breaker.allow_one():
                 self._start_worker()
             return
         limit = self._config.hang_s if worker.ready else self._config.start_s
