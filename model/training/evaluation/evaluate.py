@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from enflow.model.chem.analysis.metrics import table_smiles
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError
-from enflow.model.flow.likelihood import Likelihood
+from enflow.model.flow.estimate import Likelihood
+from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.dopri5 import Status
 from enflow.model.flow.states import Sample
@@ -23,7 +24,7 @@ from enflow.model.training.evaluation.metrics import Reference, likelihood_metri
 FLUORINE = 9
 
 NOISE, REPEATS = 48, 4
-"""Test molecules that are scored by so many probes as well, which tells how wrong one probe is."""
+"""Test molecules that are scored with so many draws as well, which estimates the error of one draw."""
 
 REFERENCE = 2000
 """Test molecules that the samples are compared with."""
@@ -102,9 +103,9 @@ def evaluate(
         scores = Journal(folder / "scores.jsonl", what | how, ScoreRecord)
         score(flow, settings, scores, test, rows, report)
         if settings.divergence == "hutchinson":
-            repeated = Journal(folder / "noise.jsonl", what | how | {"probes": REPEATS}, ScoreRecord)
-            score(flow, replace(settings, probes=REPEATS), repeated, test, rows[:NOISE], report)
-            found.noise = _noise([repeated.entries[row] for row in rows[:NOISE]], REPEATS / settings.probes)
+            repeated = Journal(folder / "noise.jsonl", what | how | {"draws": REPEATS}, ScoreRecord)
+            score(flow, replace(settings, draws=REPEATS), repeated, test, rows[:NOISE], report)
+            found.noise = _noise([repeated.entries[row] for row in rows[:NOISE]], REPEATS / settings.draws)
         found.scored = [scores.entries[row] for row in rows]
         metrics, drawn = likelihood_metrics(found.scored)
         found = Findings(found.metrics | metrics | how, found.drawn | drawn, found.scored, found.noise)
@@ -196,27 +197,27 @@ def score(
     molecules = dict(zip(todo, molecules_of(test, flow.config.vocabulary, todo), strict=True))
     report(journal.path.stem, len(rows) - len(todo), len(rows))
     found = flow.likelihoods(
-        list(molecules.values()), settings.seed, settings.divergence, settings.probes, settings.draws,
-        settings.tolerance, settings.tolerance, indices=todo,
-    )  # fmt: skip
+        list(molecules.values()),
+        settings.seed,
+        EstimatorOptions(settings.divergence, settings.probes, settings.draws, settings.tolerance, settings.tolerance),
+        indices=todo,
+    )
     for done, (row, likelihood) in enumerate(found, start=len(rows) - len(todo) + 1):
         journal.write(_scored(row, molecules[row], likelihood))
         report(journal.path.stem, done, len(rows))
 
 
 def _noise(repeated: Sequence[ScoreRecord], fewer: float) -> float:
-    """The error of scores that rest on so many times fewer probes than these."""
+    """Return the error of scores that rest on so many times fewer draws than these."""
     errors = [scored.std_error for scored in repeated if scored.std_error is not None]
     return float(np.sqrt(fewer * np.mean(np.square(errors)))) if errors else 0.0
 
 
 def _scored(row: int, molecule: Molecule, likelihood: Likelihood) -> ScoreRecord:
     reached = likelihood.status == Status.SUCCESS
-    nll = likelihood.nll + likelihood.gain if reached else None
+    nll = likelihood.nll if reached else None
     parts = dict(likelihood.parts) if reached else {}
-    if reached:
-        parts["dequantizer"] += likelihood.gain  # where the gain of several draws stands
     fluorine = bool((molecule.atomic_numbers == FLUORINE).any())
-    gain = likelihood.gain if reached else 0.0
+    gain = likelihood.importance_gain if reached else 0.0
     error = likelihood.std_error if reached else None
     return ScoreRecord(row, molecule.n_atoms, fluorine, nll, parts, likelihood.nfe, likelihood.status.name, gain, error)
