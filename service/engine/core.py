@@ -8,17 +8,18 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 
 from enflow.model.checkpoint import load_any
 from enflow.model.errors import ModelError
+from enflow.model.flow.likelihood import DrawState, evaluate_queries
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.dopri5 import MAX_STEPS, SolverState, Status
 from enflow.service.engine.batch_key import BatchKey, Lane
 from enflow.service.engine.cost_model import BatchBudget, CostTable
 from enflow.service.engine.flow_adapter import FinishedRow, FlowAdapter
-from enflow.service.engine.likelihood import DivergenceState, evaluate
 from enflow.service.engine.requests import MoleculeState, RequestState, RequestTable, RowState
 from enflow.service.engine.runner import ModelRunner
 from enflow.service.engine.scheduler import Scheduler
@@ -176,11 +177,11 @@ class Engine:
         except (ModelError, ValueError) as error:
             self._fail(job, molecule, Reason.STRUCTURE, str(error))
             return
-        draws = job.scoring.draws if job.scoring and job.lane == "likelihood" else 1
+        draws = self._translator.first_draws(job.scoring) if job.scoring and job.lane == "likelihood" else 1
         self._add_rows(job, molecule, BatchKey(job.lane, self._translator.kind(job, job.lane), size), draws)
 
     def _add_rows(self, job: RequestState, molecule: MoleculeState, group: BatchKey, draws: int) -> None:
-        molecule.rows = [
+        rows = [
             RowState(
                 work=job.work.id,
                 index=molecule.index,
@@ -191,9 +192,10 @@ class Engine:
                 job=job,
                 molecule=molecule,
             )
-            for draw in range(draws)
+            for draw in range(len(molecule.draws), len(molecule.draws) + draws)
         ]
-        self._scheduler.add(job.work.id, molecule.rows, job.work.deadline)
+        molecule.rows += rows
+        self._scheduler.add(job.work.id, rows, job.work.deadline)
 
     # Stepping
 
@@ -258,7 +260,8 @@ class Engine:
             self._fleet.vacate(row)
             row.molecule.nfe += row.nfe
             if row.score is not None:
-                row.score.arrive(end.log_prob, end.latent)
+                x, h = (torch.from_numpy(part) for part in end.latent)
+                row.score.finish_path(end.log_prob, x, h)
                 self._measure(row, row.score)
             elif isinstance(row.job.work, EngineEncodeRequest):
                 encoded = Encoded(row.work, row.index, end.latent, row.molecule.nfe, "success")
@@ -275,32 +278,37 @@ class Engine:
             self._answer(row.job, molecule, molecule.sampled)
         else:
             self._scheduler.finish(row)
-            kind = self._translator.kind(row.job, "likelihood")
-            self._add_rows(row.job, molecule, BatchKey("likelihood", kind, row.group.size), scoring.draws)
+            kind, draws = self._translator.kind(row.job, "likelihood"), self._translator.first_draws(scoring)
+            self._add_rows(row.job, molecule, BatchKey("likelihood", kind, row.group.size), draws)
 
-    def _measure(self, row: RowState, score: DivergenceState) -> None:
-        group = BatchKey("likelihood", "hutchinson" if score.probes else "exact", row.group.size)
+    def _measure(self, row: RowState, score: DrawState) -> None:
+        group = BatchKey("likelihood", "exact" if score.probes is None else "hutchinson", row.group.size)
         values = min(self._budget.values(group), score.open)
         self._scheduler.move(row, "likelihood", group, self._budget.cost(group, values))
 
     def _integrate(self, batch: list[RowState]) -> None:
         limit = max(1, self._budget.values(batch[0].group) // len(batch))
         scores = [row.score for row in batch if row.score is not None]
-        asked = [(score, query) for score in scores for query in score.queries(limit)]
-        values = evaluate(self._translator.velocity, [query for _, query in asked], self._translator.dtype)
-        for (score, query), value in zip(asked, values, strict=True):
-            score.tell(query.integral, value)
-        for row, score in zip(batch, scores, strict=True):
+        asked = [score.queries(limit) for score in scores]
+        queries = [query for each in asked for query in each]
+        values = iter(evaluate_queries(self._translator.velocity, queries, self._translator.dtype))
+        for row, score, each in zip(batch, scores, asked, strict=True):
+            score.answer(list(islice(values, len(each))))
             if not score.open and row.state != "finished":
                 self._drawn(row, score)
 
-    def _drawn(self, row: RowState, score: DivergenceState) -> None:
-        molecule = row.molecule
-        molecule.draws.append(score.draw(row.nfe))
-        if len(molecule.draws) < len(molecule.rows):
-            self._scheduler.finish(row)
+    def _drawn(self, row: RowState, score: DrawState) -> None:
+        molecule, options = row.molecule, row.job.scoring
+        assert options is not None, "a draw belongs to a request that is scored"
+        molecule.draws.append(score.result(row.nfe))
+        self._scheduler.finish(row)
+        if any(each.state != "finished" for each in molecule.rows):
             return
-        scored = self._translator.scored(row.job.work, molecule, exact=not score.probes)
+        if more := self._translator.further_draws(molecule, options):
+            kind = self._translator.kind(row.job, "likelihood")
+            self._add_rows(row.job, molecule, BatchKey("likelihood", kind, row.group.size), more)
+            return
+        scored = self._translator.scored(row.job.work, molecule, options)
         if not math.isfinite(scored.nll):
             self._fail(row.job, molecule, Reason.NON_FINITE, f"the likelihood is {scored.nll}")
         else:

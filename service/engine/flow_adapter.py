@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, check_vocabulary
-from enflow.model.flow.likelihood import combine, path_tolerance, quadrature_tolerance
+from enflow.model.flow.estimator_options import EstimatorOptions
+from enflow.model.flow.likelihood import DrawState, Terms, path_tolerance
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode import dopri5
 from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.ode.dopri5 import SolverState
 from enflow.model.flow.velocity import pack, unpack
 from enflow.service.engine.batch_key import Lane, StepKind
-from enflow.service.engine.likelihood import DivergenceState
 from enflow.service.engine.requests import MoleculeState as Pending
 from enflow.service.engine.requests import RequestState, RowState
 from enflow.service.engine.slots import RowStart
@@ -27,7 +27,6 @@ from enflow.service.protocol.requests import (
     EngineLikelihoodRequest,
     EngineRequest,
     EngineSampleRequest,
-    EstimatorOptions,
     LatentArrays,
     Structure,
 )
@@ -60,7 +59,7 @@ class FlowAdapter:
     def kind(self, job: RequestState, lane: Lane) -> StepKind:
         """How rows of a job move in a lane: along paths that the model's arithmetic can follow, or in double."""
         if lane == "likelihood" and job.scoring is not None:
-            tolerance = path_tolerance(min(job.scoring.rtol, job.scoring.atol))
+            tolerance = path_tolerance(min(job.scoring.rtol, job.scoring.atol), job.scoring.exact)
         else:
             assert not isinstance(job.work, EngineLikelihoodRequest), "it is scored"
             tolerance = min(job.work.rtol, job.work.atol)
@@ -81,7 +80,7 @@ class FlowAdapter:
             case EngineLikelihoodRequest() | EngineEncodeRequest():
                 return self._molecule(work.molecules[i]).n_atoms
 
-    def start(self, row: RowState) -> tuple[RowStart, DivergenceState | None]:
+    def start(self, row: RowState) -> tuple[RowStart, DrawState | None]:
         """Where a row sets out, and for a likelihood what is known before its path.
 
         Raises:
@@ -105,22 +104,28 @@ class FlowAdapter:
 
     def _scoring(
         self, row: RowState, seed: int, options: EstimatorOptions, structure: Structure
-    ) -> tuple[RowStart, DivergenceState]:
-        molecule = self._molecule(structure)
-        lifted = self._flow.lift([molecule], seed, [row.index], row.draw)
-        probes: list[Tensor] = []
-        if options.divergence == "hutchinson":
-            probes = list(self._flow.draw_probes(molecule.n_atoms, seed, row.index, row.draw, options.probes))
-        rtol, atol = path_tolerance(options.rtol), path_tolerance(options.atol)
-        quadrature = quadrature_tolerance(options.rtol, exact=not probes)
-        score = DivergenceState(float(lifted.log_q[0]), float(lifted.ladj[0]), probes, quadrature)
-        return RowStart(lifted.x[0], lifted.h[0], 1.0, 0.0, rtol, atol), score
+    ) -> tuple[RowStart, DrawState]:
+        form = self._flow.canonical_form(self._molecule(structure))
+        row.molecule.order = form.order
+        ((point, *terms),) = self._flow.lift([form.molecule], seed, [form.key], row.draw).rows()
+        rtol, atol = (path_tolerance(each, options.exact) for each in (options.rtol, options.atol))
+        draw = self._flow.start_draw(form, seed, row.draw, options, Terms(*terms))
+        return RowStart(point.x, point.h, 1.0, 0.0, rtol, atol), draw
 
-    def scored(self, work: EngineRequest, molecule: Pending, exact: bool) -> Scored:
-        """The answer that the draws of a molecule give together."""
-        log_n_atoms = float(self._flow.n_atoms.log_prob(torch.tensor([molecule.n_atoms], device=self.device)))
-        found = combine(molecule.draws, log_n_atoms, exact)
-        best = max(molecule.draws, key=lambda draw: draw.bound)
+    def first_draws(self, options: EstimatorOptions) -> int:
+        """Return the number of draws that a score begins with."""
+        return self._flow.first_draws(options)
+
+    def further_draws(self, molecule: Pending, options: EstimatorOptions) -> int:
+        """Return how many more draws a molecule needs for its target error; 0 = it is finished."""
+        return self._flow.further_draws(molecule.draws, molecule.n_atoms, options)
+
+    def scored(self, work: EngineRequest, molecule: Pending, options: EstimatorOptions) -> Scored:
+        """Return the score that the draws of a molecule give together."""
+        found = self._flow.combine(molecule.draws, molecule.n_atoms, options)
+        typical = min(molecule.draws, key=lambda draw: abs(draw.bound - found.parts["n_atoms"] + found.nll))
+        atoms = np.empty(molecule.n_atoms)
+        atoms[molecule.order] = typical.atoms
         return Scored(
             id=work.id,
             index=molecule.index,
@@ -130,8 +135,9 @@ class FlowAdapter:
             nfe=found.nfe,
             status="success",
             quadrature_error=found.quadrature_error,
-            path=tuple(best.path),
-            atoms=tuple(best.atoms),
+            path=tuple(typical.path),
+            atoms=tuple(atoms.tolist()),
+            draws=found.draws,
         )
 
     def ends(self, state: SolverState, positions: list[int]) -> list[FinishedRow]:

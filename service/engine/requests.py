@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from enflow.model.flow.likelihood import Draw
+from enflow.model.flow.estimate import Draw
+from enflow.model.flow.likelihood import DrawState
 from enflow.service.engine.batch_key import BatchKey, Lane
-from enflow.service.engine.likelihood import DivergenceState
 from enflow.service.engine.scheduler import Row
 from enflow.service.engine.stats import StatsCounter
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Frame, Sampled, Scored
@@ -32,6 +33,7 @@ class MoleculeState:
     nfe: int = 0
     sampled: Sampled | None = None
     draws: list[Draw] = field(default_factory=list)
+    order: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(eq=False)
@@ -75,7 +77,7 @@ class RowState(Row):
     nfe: int = 0
     saved: SavedRow | None = None
     frames: list[Frame] = field(default_factory=list)
-    score: DivergenceState | None = None
+    score: DrawState | None = None
 
 
 class RequestTable:

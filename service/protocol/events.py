@@ -25,10 +25,10 @@ class Frame:
 class Scored:
     """A molecule's negative log-likelihood in nats, with its parts (each a negative log, so that they sum to nll).
 
-    parts: "base", "divergence", "dequantizer", "n_atoms". std_error: Monte Carlo error over probes and draws, None
-    where there is nothing to estimate it from. quadrature_error: the Gauss-Kronrod estimate, in nats. Of the draw that
-    weighs most: path, (t, log p_t of the state there) along the way from data to base, where the divergence is exact;
-    atoms, what each atom takes of the part "base".
+    parts: "base", "divergence", "dequantizer", "n_atoms". std_error: standard error over probes and draws of the
+    dequantizer, None for a single draw. quadrature_error: the Gauss-Kronrod estimate of an exact divergence, in nats.
+    Of the draw nearest to the mean: path, (t, log p_t of the state at t) from data to base; atoms, each atom's own part
+    of "base". draws: draws of the dequantizer.
     """
 
     id: str
@@ -41,6 +41,7 @@ class Scored:
     quadrature_error: float
     path: tuple[tuple[float, float], ...] = ()
     atoms: tuple[float, ...] = ()
+    draws: int = 1
 
 
 @dataclass(frozen=True)

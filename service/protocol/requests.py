@@ -6,12 +6,12 @@ Times of day are seconds since the epoch (`time.time`), because two processes sh
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Divergence = Literal["exact", "hutchinson"]
+from enflow.model.flow.estimator_options import EstimatorOptions as EstimatorOptions  # noqa: PLC0414 - part of the protocol
 
 
 class Structure(NamedTuple):
@@ -26,17 +26,6 @@ class LatentArrays(NamedTuple):
 
     x: NDArray[np.float64]
     h: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class EstimatorOptions:
-    """How a likelihood is computed; probes are Hutchinson's, draws are the dequantizer's."""
-
-    divergence: Divergence = "exact"
-    probes: int = 1
-    draws: int = 1
-    rtol: float = 1e-3
-    atol: float = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
