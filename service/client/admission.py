@@ -45,10 +45,10 @@ def _way(rtol: float) -> float:
 
 
 def _scoring(options: EstimatorOptions, n_atoms: int) -> float:
-    # 8 dimensions an atom at seven tenths of an evaluation each, or three for a probe.
-    value = 5.6 * n_atoms if options.divergence == "exact" else 3 * options.probes
+    # An exact value takes 8 dimensions an atom at seven tenths of an evaluation each, a probe three evaluations.
     nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
-    return float(options.draws * (_way(options.rtol / 3000) + nodes * value))  # its path is solved so much more tightly
+    values = 5.6 * n_atoms * nodes if options.exact else 3 * 32 * options.probes_per_node
+    return float(options.first_draws * (_way(options.rtol / 3000) + values))  # its path is solved so much more tightly
 
 
 @dataclass

@@ -102,8 +102,8 @@ class LikelihoodHandler:
             **shown.fields,
             **self.desk.numbers(scored, molecule),
             "divergence": self.options.divergence,
-            "probes": self.options.probes,
-            "draws": self.options.draws,
+            "probes": engine_options(self.options).probes_per_node,
+            "draws": scored.draws,
             "nfe": scored.nfe,
             "solver_status": scored.status,
             "quadrature_error": scored.quadrature_error,
@@ -127,4 +127,6 @@ def failure(failed: Failed) -> str:
 def engine_options(options: LikelihoodOptions) -> EstimatorOptions:
     """The options in the engine's words."""
     tolerance = rtol(options.tolerance)
-    return EstimatorOptions(options.divergence, options.probes, options.draws, tolerance, tolerance)
+    return EstimatorOptions(
+        options.divergence, options.probes, options.draws, tolerance, tolerance, options.target_error
+    )
