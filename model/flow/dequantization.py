@@ -40,6 +40,9 @@ class Dequantizer(nn.Module):
         n_features: features per atom, F.
     """
 
+    random = True
+    """False where features are a function of types and positions alone."""
+
     def __init__(self, config: DequantizerConfig, atomic_numbers: Sequence[int], n_features: int) -> None:
         super().__init__()
         self.config = config
@@ -205,6 +208,8 @@ class Given(Dequantizer):
     h = one-hot(k), which the flow leaves alone; in place of log q stands -log P(types | N), so that the likelihood
     log p(N) + log P(types | N) + log p(x | types) is exact and no bound.
     """
+
+    random = False
 
     def __init__(self, config: DequantizerConfig, atomic_numbers: Sequence[int]) -> None:
         super().__init__(config, atomic_numbers, len(atomic_numbers))

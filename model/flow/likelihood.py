@@ -1,202 +1,207 @@
-"""The likelihood of a molecule: the divergence along its path, and what people are told, with its parts and errors.
+"""The likelihood of a molecule from draws of its dequantizer: for each a path, then the divergence along it.
 
-A log-density asks more of a path than a sample does: from data to base the flow stretches what a molecule has between
-its atoms by a factor of 25 and errors with it. The path costs little beside the divergence, so it is solved 3000 times
-as tightly as it is asked for. Of four molecules of 7 to 12 atoms (bundled weights, against paths at 1e-8) the error was
-up to 7.4 nats at 1e-4, 2.5 at 1e-5, 0.21 at 1e-6 and 0.01 at 1e-7; in float32 it was the same to 0.002.
+A draw is a state machine that the library drives in a loop and the engine in batches with other requests:
+`record` every accepted step of the path, `finish_path`, then `queries` and `answer` until `open` is 0, then `result`.
+`Likelihood` (estimate.py) combines the draws.
+
+A log-density needs a more accurate path than a sample does: from data to base the flow stretches distances between
+atoms by a factor of 25, and errors with them. Of four molecules of 7 to 12 atoms (bundled weights, against paths at
+1e-8) the error was up to 7.4 nats at 1e-4, 2.5 at 1e-5, 0.21 at 1e-6 and 0.01 at 1e-7; in float32 the same to 0.002.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from enflow.model.flow import divergence
+from enflow.model.flow.divergence import rademacher
+from enflow.model.flow.estimate import Draw
+from enflow.model.flow.geometry import centre
 from enflow.model.flow.ode.dense_output import Interpolant, Trajectory
 from enflow.model.flow.ode.dopri5 import Status
-from enflow.model.flow.ode.quadrature import Integral, integrate
+from enflow.model.flow.ode.quadrature import Quadrature
+from enflow.model.flow.ode.stratified_rule import StratifiedRule
 from enflow.model.flow.velocity import Velocity, unpack
 
-HUTCHINSON_PAIRS = 1 << 14
-"""Pairs of atoms in one vector-Jacobian product, whose every intermediate value is kept."""
+NODES = 32
+"""Nodes of an estimated divergence for each probe of `EstimatorOptions.probes`; every node has a new probe."""
+
+EXACT_PAIRS, PROBE_PAIRS = divergence.PAIRS // 8, 1 << 13
+"""Pairs of atoms in one batch of exact traces, and of vector-Jacobian products: 25 rows of 18 atoms on a CPU core."""
 
 
-def path_tolerance(tolerance: float) -> float:
-    """rtol and atol of the path for a likelihood to a tolerance."""
-    return max(tolerance / 3000, 1e-12)
+def path_tolerance(tolerance: float, exact: bool) -> float:
+    """Return rtol and atol of the path for a likelihood to a tolerance; its error is far below a probe's at 1e-6."""
+    return max(tolerance / (3000 if exact else 1000), 1e-12)
 
 
-def quadrature_tolerance(tolerance: float, exact: bool) -> float:
-    """The estimated error, nats, that the quadrature may leave: 0.3 at 1e-3 and 0.02 at 1e-5 of the exact trace.
-
-    An estimated trace is four times less worth it: one probe's own error is above 20 nats for a molecule of QM9.
-    """
-    return float((0.3 if exact else 1.2) * (tolerance / 1e-3) ** 0.6)
+def quadrature_tolerance(tolerance: float) -> float:
+    """Return the error, nats, that the quadrature of an exact divergence may leave: 0.3 at 1e-3 and 0.02 at 1e-5."""
+    return float(0.3 * (tolerance / 1e-3) ** 0.6)
 
 
-def divergence_along(
-    velocity: Velocity,
-    path: Sequence[Interpolant],
-    probes: Float[Tensor, "P N D"] | None,
-    tolerance: float,
-    dtype: torch.dtype | None = None,
-) -> Integral:
-    """The integral of the divergence from data (t = 1) to base (0), one value per probe; without probes the exact one.
-
-    Args:
-        velocity: whose path it is.
-        path: the accepted steps of one molecule.
-        probes: for Hutchinson's estimate; None = the exact trace.
-        tolerance: of the quadrature, nats.
-        dtype: in which the velocity computes; None = that of the path.
-    """
-    copies = 1 if probes is None else len(probes)
-    accepted = torch.ones(copies, dtype=torch.bool, device=path[0].t0.device)
-    trajectory = Trajectory([(accepted, Interpolant(*(f.expand(copies, *f.shape[1:]) for f in p))) for p in path])
-    return divergence_of(velocity, trajectory, probes, tolerance, dtype=dtype)
+Rule = Quadrature | StratifiedRule
+"""An integral from t = 1 to 0 that asks for its integrand at `times` until there are none."""
 
 
-def divergence_of(
-    velocity: Velocity,
-    trajectory: Trajectory,
-    probes: Float[Tensor, "B N D"] | None,
-    tolerance: float,
-    n_dims: int = 3,
-    dtype: torch.dtype | None = None,
-) -> Integral:
-    """The integrals of the divergence from data (t = 1) to base (0) along paths of one size; each row has its probe.
+class Probes(NamedTuple):
+    """The noise of one estimated divergence: a probe for each of M nodes and a random offset for each two of them."""
+
+    signs: Float[Tensor, "M N D"]
+    offsets: Float[Tensor, " K"]
+
+
+def draw_probes(source: Generator, n_atoms: int, n_features: int, per_node: int) -> Probes:
+    """Return the noise of one draw: random signs and times, on the CPU.
 
     Args:
-        velocity, probes, tolerance, dtype: as for `divergence_along`.
-        trajectory: the paths, in either direction.
-        n_dims: dimensions of space.
+        source: the generator of the draw.
+        n_atoms: atoms, N.
+        n_features: features per atom that the velocity moves.
+        per_node: probes per node; there are 32 times as many nodes.
     """
-    arithmetic = dtype or trajectory.pieces.y0.dtype
-    n_atoms = trajectory.pieces.y0.shape[2]
-    pairs = HUTCHINSON_PAIRS if probes is not None else divergence.PAIRS // 8
-    at_once = max(1, pairs // n_atoms**2)
+    nodes = NODES * per_node
+    offsets = torch.rand(nodes // 2, generator=source, dtype=torch.float64)
+    mask = torch.ones(nodes, n_atoms, dtype=torch.bool)
+    signs = rademacher([source] * nodes, mask, n_features)
+    signs[..., :3] = centre(signs[..., :3], mask)  # the trace is that of the subspace of zero centre of mass
+    return Probes(signs, offsets)
 
-    def integrand(rows: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        parts = (slice(start, start + at_once) for start in range(0, len(t), at_once))
-        t, y = t.to(arithmetic), y.to(arithmetic)
-        noise = None if probes is None else probes[rows].to(arithmetic)
-        return torch.cat(
-            [_divergence(velocity, t[i], y[i], None if noise is None else noise[i], n_dims) for i in parts]
+
+class Query(NamedTuple):
+    """A value of the divergence that a draw asks for."""
+
+    t: float
+    y: Float[Tensor, "N D"]
+    """The packed state."""
+    probe: Float[Tensor, "N D"] | None
+    """The noise of Hutchinson's estimate; None = the exact trace."""
+
+
+class Terms(NamedTuple):
+    """The log-densities of a draw before its path, nats."""
+
+    log_q: float
+    """log q of the dequantized features."""
+    ladj: float
+    """log |det| of ActNorm, from data on."""
+
+
+@dataclass(eq=False)
+class DrawState:
+    """One draw of a molecule's likelihood in progress.
+
+    Args:
+        terms: the log-densities known before the path.
+        probes: the noise of an estimated divergence; None = the exact divergence.
+        tolerance: of the quadrature of an exact divergence, nats.
+    """
+
+    terms: Terms
+    probes: Probes | None
+    tolerance: float
+    pieces: list[Interpolant] = field(default_factory=list)
+    end: Draw | None = None
+    rule: Rule | None = None
+    answers: list[float] = field(default_factory=list)
+
+    def record(self, step: Interpolant, row: int, n_atoms: int) -> None:
+        """Keep an accepted step of a row of a batch, without its padding."""
+        self.pieces.append(step.row(row, n_atoms))
+
+    def finish_path(
+        self, log_prob_base: float, x: Float[Tensor, "N S"], h: Float[Tensor, "N F"], status: Status = Status.SUCCESS
+    ) -> None:
+        """Take the end of the path: the point under the base and its log-density; queries are next."""
+        squares = 0.5 * (x.double().square().sum(-1) + h.double().square().sum(-1))
+        atoms = (squares - (log_prob_base + squares.sum()) / len(squares)).tolist()  # equal shares of the constant
+        self.end = Draw(log_prob_base, self.terms.ladj, self.terms.log_q, status=status, atoms=atoms)
+        if status != Status.SUCCESS:
+            return
+        steps = [float(piece.t1[0]) for piece in self.pieces]
+        if self.probes is None:
+            self.rule = Quadrature.between(1.0, 0.0, self.tolerance, steps)
+        else:
+            self.rule = StratifiedRule.along(steps, self.probes.offsets.numpy())
+
+    @property
+    def open(self) -> int:
+        """The number of values still wanted, as far as is known; 0 = finished."""
+        return 0 if self.rule is None else len(self.rule.times) - len(self.answers)
+
+    def queries(self, limit: int) -> list[Query]:
+        """Return the next values wanted, at most `limit`."""
+        first = len(self.answers)
+        times = [] if self.rule is None else self.rule.times[first : first + limit]
+        if not times:
+            return []
+        accepted = torch.ones(1, dtype=torch.bool, device=self.pieces[0].t0.device)
+        trajectory = Trajectory([(accepted, piece) for piece in self.pieces])
+        t = self.pieces[0].t0.new_tensor(times)
+        states = trajectory.of(torch.zeros(len(t), dtype=torch.int64, device=t.device), t)
+        signs = [None] * len(times) if self.probes is None else list(self.probes.signs[first : first + limit])
+        return [Query(*row) for row in zip(times, states, signs, strict=True)]
+
+    def answer(self, values: Sequence[float]) -> None:
+        """Take the values of the queries, in their order."""
+        assert self.rule is not None, "the path has not ended"
+        assert self.end is not None, "the path has not ended"
+        self.answers += values
+        self.end = self.end._replace(nodes=self.end.nodes + len(values))
+        if not self.open:
+            self.rule, self.answers = self.rule.update(self.answers), []
+
+    def result(self, nfe: int) -> Draw:
+        """Return the finished draw.
+
+        Args:
+            nfe: evaluations of the velocity along the path.
+        """
+        assert self.end is not None, "the path has not ended"
+        rule = self.rule
+        if rule is None:
+            return self.end._replace(nfe=nfe)
+        # log p_t = log p_0 + the integral from t to 0, which is the whole less the part from 1 to t.
+        path = [(t, self.end.base + rule.value - grown) for t, grown in sorted(rule.path)]
+        return self.end._replace(
+            divergence=rule.value + self.terms.ladj,
+            variance=rule.variance if isinstance(rule, StratifiedRule) else 0.0,
+            quadrature_error=rule.error,
+            nfe=nfe,
+            path=path,
         )
 
-    return integrate(trajectory, integrand, 1.0, 0.0, tolerance)
 
-
-def _divergence(velocity: Velocity, t: Tensor, y: Tensor, probe: Tensor | None, n_dims: int) -> Tensor:
-    x, h = unpack(y, n_dims)
-    mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device)
-    if probe is None:
-        return divergence.exact(velocity, t, x, h, mask)
-    return divergence.hutchinson(velocity, t, x, h, mask, probe)
-
-
-class Draw(NamedTuple):
-    """One draw of the dequantizer, log-densities in nats.
-
-    Attributes:
-        base: log p(z), at the end of the path.
-        divergence: log |det| of the path and of ActNorm; one value per probe, or the exact one.
-        log_q: of the dequantized features.
-        quadrature_error: estimated, of each of `divergence`.
-        nfe: evaluations of the velocity along the path.
-        nodes: evaluations of the divergence.
-        status: of the path.
-        path: (t, log p_t of the state there), where it was asked for; of several probes the mean.
-        atoms: of -`base`, what each atom's own part of the latent takes.
-    """
-
-    base: float
-    divergence: Sequence[float]
-    log_q: float
-    quadrature_error: float
-    nfe: int
-    nodes: int
-    status: Status
-    path: Sequence[tuple[float, float]] = ()
-    atoms: Sequence[float] = ()
-
-    @property
-    def bound(self) -> float:
-        """log p - log q as this draw alone has it, without p(N)."""
-        return self.base + float(np.mean(self.divergence)) - self.log_q
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """A lower bound on a molecule's log-likelihood, nats; NaN where the path did not reach its end.
-
-    log p >= E_q[log mean_k p(x, h_k) / q(h_k | types, x)] + log p(N), with K draws of the dequantizer (K = 1: the usual
-    bound; more tighten it: Burda, Grosse and Salakhutdinov 2016). With an estimated divergence the mean is outside.
-
-    Attributes:
-        log_prob: the bound; its negative is `nll`.
-        parts: what adds up to `nll`: "base", "divergence" (with ActNorm's), "dequantizer", "n_atoms". Of several draws
-            the means by weight, and the gain of several over one is the dequantizer's.
-        std_error: Monte Carlo error over draws and probes; None where neither can tell it.
-        quadrature_error: estimated error of the divergence's integral.
-        nfe: evaluations of the velocity along the paths.
-        nodes: evaluations of the divergence.
-        status: of the path that fared worst.
-        gain: of `log_prob` over the mean of the draws' own bounds; 0 for one draw or an estimated divergence.
-    """
-
-    log_prob: float
-    parts: dict[str, float]
-    std_error: float | None
-    quadrature_error: float
-    nfe: int
-    nodes: int
-    status: Status
-    gain: float = 0.0
-
-    @property
-    def nll(self) -> float:
-        """The negative log-likelihood, or rather its upper bound."""
-        return -self.log_prob
-
-
-def combine(draws: Sequence[Draw], log_n_atoms: float, exact: bool) -> Likelihood:
-    """The bound that some draws give together.
+def evaluate_queries(velocity: Velocity, queries: Sequence[Query], dtype: torch.dtype) -> list[float]:
+    """Return the divergences asked for, all exact or all estimated, by one batch padded to its largest molecule.
 
     Args:
-        draws: of one molecule.
-        log_n_atoms: log p(N), nats.
-        exact: the divergence is exact. An estimated one would enter the mean of the weights by its exponential, which
-            is no bound any more: then the bound is the mean of the draws' own.
+        velocity: the velocity whose divergence is wanted.
+        queries: the times, states and probes, of any molecules.
+        dtype: the precision of the arithmetic.
     """
-    base, log_q = np.array([draw.base for draw in draws]), np.array([draw.log_q for draw in draws])
-    divergence = np.array([np.mean(draw.divergence) for draw in draws])
-    status = max(draw.status for draw in draws)
-    bounds = base + divergence - log_q if status == Status.SUCCESS else np.full(len(draws), np.nan)
-    share = np.exp(bounds - bounds.max()) if exact else np.ones(len(draws))
-    bound = float(bounds.max() + np.log(share.mean())) if exact else float(bounds.mean())
-    share /= share.sum()
-    parts = {"base": -float(share @ base), "divergence": -float(share @ divergence)}
-    parts |= {"dequantizer": -bound - sum(parts.values()), "n_atoms": -log_n_atoms}
-    return Likelihood(
-        log_prob=bound + log_n_atoms,
-        parts=parts,
-        std_error=_std_error(draws, bounds, share, exact),
-        quadrature_error=float(share @ [draw.quadrature_error for draw in draws]),
-        nfe=sum(draw.nfe for draw in draws),
-        nodes=sum(draw.nodes for draw in draws),
-        status=status,
-        gain=bound - float(bounds.mean()),
-    )
+    y = pad_sequence([query.y.to(dtype) for query in queries], batch_first=True)
+    t = y.new_tensor([query.t for query in queries])
+    mask = _mask([len(query.y) for query in queries], y)
+    probes = [query.probe for query in queries if query.probe is not None]
+    if probes:
+        noise = pad_sequence(probes, batch_first=True).to(y)
+        return divergence.hutchinson(velocity, t, *unpack(y), mask, noise).tolist()
+    return divergence.exact(velocity, t, *unpack(y), mask).tolist()
 
 
-def _std_error(draws: Sequence[Draw], bounds: np.ndarray, share: np.ndarray, exact: bool) -> float | None:
-    count = len(draws)
-    if count > 1 and exact:  # to first order, of the logarithm of a mean
-        return float(np.sqrt(count / (count - 1) * ((share - 1 / count) ** 2).sum()))
-    values = bounds if count > 1 else draws[0].divergence  # what differs between draws holds the probes' part too
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+def complete_draw(draw: DrawState, velocity: Velocity, dtype: torch.dtype) -> None:
+    """Answer the queries of a draw whose path has ended, a batch at a time."""
+    pairs = EXACT_PAIRS if draw.probes is None else PROBE_PAIRS
+    while draw.open:
+        limit = max(1, pairs // draw.pieces[0].y0.shape[1] ** 2)
+        draw.answer(evaluate_queries(velocity, draw.queries(limit), dtype))
+
+
+def _mask(sizes: Sequence[int], y: Float[Tensor, "B N D"]) -> Bool[Tensor, "B N"]:
+    return torch.arange(y.shape[1], device=y.device) < torch.tensor(sizes, device=y.device)[:, None]

@@ -1,7 +1,7 @@
 """MoleculeFlow: the density of molecules, to sample from and to score with."""
 
 import copy
-import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -17,19 +17,21 @@ from enflow.model.config import TOLERANCES, FlowConfig
 from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow import dequantization, dynamics
 from enflow.model.flow.act_norm import ActNorm
+from enflow.model.flow.canonical_form import CanonicalForm, canonical_form
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, Untouched
-from enflow.model.flow.divergence import rademacher
+from enflow.model.flow.estimate import Draw, Likelihood, combine, further_draws
+from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
 from enflow.model.flow.likelihood import (
-    Draw,
-    Likelihood,
-    combine,
-    divergence_along,
+    DrawState,
+    Terms,
+    complete_draw,
+    draw_probes,
     path_tolerance,
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, travel
-from enflow.model.flow.ode.dopri5 import Status, arithmetic
+from enflow.model.flow.ode.dopri5 import arithmetic
 from enflow.model.flow.states import Latent, LiftedMolecules, Sample, Wanted, check, in_order
 
 BLOCK = 64
@@ -114,17 +116,10 @@ class MoleculeFlow(nn.Module):
         assert isinstance(self.base_features, FeatureGaussian), "features are drawn where they are not given"
         return Latent(x, self.base_features.sample(mask, source)[0])
 
-    def draw_probes(self, n_atoms: int, seed: int, index: int, draw: int, probes: int) -> Float[Tensor, "P N D"]:
-        """The probes of one draw of a molecule: random signs, float64 on the CPU."""
-        source = generator(seed, index, f"probe:{draw}")
-        mask = torch.ones(probes, n_atoms, dtype=torch.bool)
-        noise = rademacher([source] * probes, mask, self.config.dynamics.n_features)
-        if self.features_stand_still:
-            noise[..., 3:] = 0.0  # features stand still: their part of the trace is zero, without any noise
-        return noise
-
     @torch.no_grad()
-    def lift(self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int], draw: int = 0) -> LiftedMolecules:
+    def lift(
+        self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int | str], draw: int = 0
+    ) -> LiftedMolecules:
         """Molecules to flow space: dequantized with the noise of (seed, index, draw), then through ActNorm.
 
         Raises:
@@ -227,62 +222,129 @@ class MoleculeFlow(nn.Module):
         self,
         molecules: Sequence[Molecule],
         seed: int = 0,
-        divergence: str = "exact",
-        probes: int = 1,
-        draws: int = 1,
+        target_error: float = 2.0,
+        *,
+        divergence: Divergence = "hutchinson",
+        probes: int | None = None,
+        draws: int | None = None,
         rtol: float = STANDARD,
         atol: float = STANDARD,
     ) -> list[Likelihood]:
-        """A lower bound on each molecule's log-likelihood, nats, with its parts and errors (see `Likelihood`).
+        """Return an estimate of a lower bound on each molecule's log-likelihood, nats, with its parts and error.
 
-        log p >= log p_z(z) + the integral from t = 1 to 0 of the divergence + ActNorm's ladj - log q + log p(N).
+        log p >= E[log p_z(z) + int_1^0 div v dt + ladj - log q] + log p(N), the mean over draws of the dequantizer.
+        One structure and seed have one score, up to rounding, in any order of atoms, orientation and company: noise is
+        seeded by the structure's canonical form. A velocity that is not equivariant sees the orientation as it is.
 
         Args:
-            molecules: in any position and orientation.
-            seed: (seed, place in the list) fixes the noise of dequantization and probes.
-            divergence: "exact" trace, or "hutchinson" for his estimate with random signs.
-            probes: of the estimate, for each draw.
-            draws: of the dequantizer.
-            rtol, atol: tolerances, per molecule.
+            molecules: in any position and orientation, angstrom.
+            seed: of all noise, together with the structure.
+            target_error: standard error, nats, at which draws stop; at most 32 are made.
+            divergence: "hutchinson" for an estimated trace, "exact" for the exact one.
+            probes: Hutchinson probes per node; None = 3.
+            draws: draws of the dequantizer; None = as many as the target error needs (2 with "exact").
+            rtol, atol: tolerances per molecule.
 
         Raises:
-            ConfigError: an unknown kind of divergence, or less than one probe or draw.
+            ConfigError: an option is out of range.
             VocabularyError: an element or a size that the model does not know.
         """
-        found = dict(self.likelihoods(molecules, seed, divergence, probes, draws, rtol, atol))
+        options = EstimatorOptions(divergence, probes, draws, rtol, atol, target_error)
+        found = dict(self.likelihoods(molecules, seed, options))
         return [found[index] for index in range(len(molecules))]
 
     def likelihoods(
         self,
         molecules: Sequence[Molecule],
         seed: int = 0,
-        divergence: str = "exact",
-        probes: int = 1,
-        draws: int = 1,
-        rtol: float = STANDARD,
-        atol: float = STANDARD,
+        options: EstimatorOptions = EstimatorOptions(),  # noqa: B008 - frozen
         indices: Sequence[int] | None = None,
     ) -> Iterator[tuple[int, Likelihood]]:
-        """As `log_prob`, each with its place as soon as it is known; `indices` stand for the places in the list."""
-        if divergence not in ("exact", "hutchinson"):
-            raise ConfigError(f'found divergence {divergence!r}, expected "exact" or "hutchinson"')
-        if probes < 1 or draws < 1:
-            raise ConfigError(f"found {probes} probes and {draws} draws, expected at least 1 of each")
-        places = range(len(molecules)) if indices is None else indices
-        by_draw = [self._lifted(molecules, seed, places, draw) for draw in range(draws)]
-        lifted = [row for of_molecule in zip(*by_draw, strict=True) for row in of_molecule]
-        tolerances = path_tolerance(rtol), path_tolerance(atol)
-        exact, found = divergence == "exact", dict[int, list[Draw]]()
-        for arrival in self._travel([point for point, _, _ in lifted], 1.0, 0.0, *tolerances, record=True):
-            place, draw = divmod(arrival.index, draws)
-            n_atoms, index = len(arrival.x), places[place]
-            noise = None if exact else self.draw_probes(n_atoms, seed, index, draw, probes)
-            of_molecule = found.setdefault(place, [])
-            _, log_q, ladj = lifted[arrival.index]
-            of_molecule.append(self._scored(arrival, log_q, ladj, noise, quadrature_tolerance(rtol, exact)))
-            if len(of_molecule) == draws:
-                log_n_atoms = float(self.n_atoms.log_prob(torch.tensor([n_atoms], device=self.device)))
-                yield index, combine(found.pop(place), log_n_atoms, exact)
+        """Yield (index, likelihood) of each molecule as soon as it is known; see `log_prob`.
+
+        Args:
+            molecules: in any position and orientation, angstrom.
+            seed: of all noise, together with the structure.
+            options: the estimator.
+            indices: names of the molecules in the result; None = their places in the list.
+        """
+        names = range(len(molecules)) if indices is None else indices
+        forms = [self.canonical_form(molecule) for molecule in molecules]
+        done: list[list[Draw]] = [[] for _ in forms]
+        wanted = [(place, draw) for place in range(len(forms)) for draw in range(self.first_draws(options))]
+        while wanted:
+            expected = Counter(place for place, _ in wanted)
+            following = list[tuple[int, int]]()
+            for place, draw in self._draws(forms, seed, wanted, options):
+                done[place].append(draw)
+                expected[place] -= 1
+                if expected[place]:
+                    continue
+                more = self.further_draws(done[place], forms[place].molecule.n_atoms, options)
+                following += [(place, len(done[place]) + i) for i in range(more)]
+                if not more:
+                    yield names[place], self.combine(done[place], forms[place].molecule.n_atoms, options)
+            wanted = following
+
+    def canonical_form(self, molecule: Molecule) -> CanonicalForm:
+        """Return the structure as it is scored; an equivariant velocity allows to orient it too."""
+        return canonical_form(molecule, orient=bool(getattr(self.dynamics, "equivariant", False)))
+
+    def first_draws(self, options: EstimatorOptions) -> int:
+        """Return the number of draws of the first round: one suffices where the dequantizer draws no noise."""
+        return options.first_draws if self.dequantizer.random or options.draws else 1
+
+    def combine(self, draws: Sequence[Draw], n_atoms: int, options: EstimatorOptions) -> Likelihood:
+        """Return the likelihood of a molecule of N atoms that its draws give together."""
+        log_n_atoms = float(self.n_atoms.log_prob(torch.tensor([n_atoms], device=self.device)))
+        return combine(draws, n_atoms, log_n_atoms, options.exact, self.dequantizer.random)
+
+    def further_draws(self, draws: Sequence[Draw], n_atoms: int, options: EstimatorOptions) -> int:
+        """Return how many more draws a molecule of N atoms needs for its target error; 0 = it is finished."""
+        return further_draws(draws, n_atoms, options, self.dequantizer.random)
+
+    def start_draw(
+        self, form: CanonicalForm, seed: int, draw: int, options: EstimatorOptions, terms: Terms
+    ) -> DrawState:
+        """Return a draw before its path.
+
+        Args:
+            form: the structure.
+            seed, draw: of the probes, together with the structure.
+            options: the estimator.
+            terms: the log-densities of `lift`.
+        """
+        probes = None
+        if not options.exact:
+            source, n_atoms = generator(seed, form.key, f"probe:{draw}"), form.molecule.n_atoms
+            probes = draw_probes(source, n_atoms, self.config.dynamics.n_features, options.probes_per_node)
+            if self.features_stand_still:
+                probes.signs[..., 3:] = 0.0  # their part of the trace is zero, without any noise
+        return DrawState(terms, probes, quadrature_tolerance(options.rtol))
+
+    def _draws(
+        self, forms: Sequence[CanonicalForm], seed: int, wanted: Sequence[tuple[int, int]], options: EstimatorOptions
+    ) -> Iterator[tuple[int, Draw]]:
+        """Yield (place, draw) for each wanted (place, number of the draw), in the order in which they end."""
+        points, states = list[Latent](), list[DrawState]()
+        for place, draw in wanted:
+            form = forms[place]
+            ((point, log_q, ladj),) = self.lift([form.molecule], seed, [form.key], draw).rows()
+            points.append(point)
+            states.append(self.start_draw(form, seed, draw, options, Terms(log_q, ladj)))
+        rtol, atol = path_tolerance(options.rtol, options.exact), path_tolerance(options.atol, options.exact)
+        for end in self._travel(points, 1.0, 0.0, rtol, atol, record=True):
+            state = states[end.index]
+            self._complete(state, end)
+            yield wanted[end.index][0], state.result(end.nfe)
+            state.pieces = []
+
+    @torch.no_grad()
+    def _complete(self, state: DrawState, end: FinalState) -> None:
+        base = float(self.log_prob_base(end.x[None], end.h[None], end.mask))
+        state.pieces = end.path
+        state.finish_path(base, end.x, end.h, end.status)
+        complete_draw(state, self.velocity, self.dtype)
 
     def _lifted(
         self, molecules: Sequence[Molecule], seed: int, places: Sequence[int], draw: int
@@ -309,17 +371,6 @@ class MoleculeFlow(nn.Module):
             except StructureError:
                 molecule = None
             yield Sample(arrival.index, molecule, arrival.status, arrival.nfe)
-
-    @torch.no_grad()
-    def _scored(self, arrival: FinalState, log_q: float, ladj: float, probes: Tensor | None, tolerance: float) -> Draw:
-        base = float(self.log_prob_base(arrival.x[None], arrival.h[None], arrival.mask))
-        if arrival.status != Status.SUCCESS:
-            return Draw(base, [ladj], log_q, math.nan, arrival.nfe, 0, arrival.status)
-        noise = None if probes is None else probes.to(arrival.x)
-        integral = divergence_along(self.velocity, arrival.path, noise, tolerance, dtype=self.dtype)
-        divergence = (integral.value + ladj).tolist()
-        nodes = int(integral.nodes.sum())
-        return Draw(base, divergence, log_q, float(integral.error.mean()), arrival.nfe, nodes, arrival.status)
 
 
 def _vocabulary(config: FlowConfig) -> Vocabulary:

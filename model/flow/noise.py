@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 
-def generator(seed: int, index: int, purpose: str) -> Generator:
-    """A CPU generator fixed by the request's seed, the molecule's index in it and the purpose of the draw."""
+def generator(seed: int, index: int | str, purpose: str) -> Generator:
+    """Return a CPU generator fixed by the request's seed, the molecule's index or canonical key, and the purpose."""
     digest = hashlib.sha256(f"{seed}/{index}/{purpose}".encode()).digest()
     return Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 

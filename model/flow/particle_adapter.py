@@ -45,7 +45,9 @@ class ParticleFlowAdapter(MoleculeFlow):
         like = next(flow.parameters())
         self.to(like.device, like.dtype).eval()
 
-    def lift(self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int], draw: int = 0) -> LiftedMolecules:
+    def lift(
+        self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int | str], draw: int = 0
+    ) -> LiftedMolecules:
         """Particles to flow space; there is no noise.
 
         Raises:
@@ -76,6 +78,8 @@ class _FlatGaussian(CenteredGaussian):
 
 class _Alike(Dequantizer):
     """One type, without any feature."""
+
+    random = False
 
     def __init__(self, atomic_numbers: Sequence[int]) -> None:
         super().__init__(DequantizerConfig(), atomic_numbers, n_features=0)

@@ -9,16 +9,20 @@ from torch import Tensor, nn
 
 from enflow.model.config import TOLERANCES, ParticleConfig
 from enflow.model.errors import SolverError
-from enflow.model.flow import dynamics
+from enflow.model.flow import divergence, dynamics
 from enflow.model.flow.distributions import CenteredGaussian
 from enflow.model.flow.geometry import centre
-from enflow.model.flow.likelihood import divergence_of, quadrature_tolerance
+from enflow.model.flow.likelihood import quadrature_tolerance
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.dense_output import Trajectory
 from enflow.model.flow.ode.dopri5 import SolverState, Status, Step, solve_rows
+from enflow.model.flow.ode.quadrature import integrate
 
 PAIRS = 8192
 """Pairs of particles that travel together: of four particles 512 rows, of thirteen 48."""
+
+TRACE_PAIRS = divergence.PAIRS // 8
+"""Pairs of particles in one batch of exact traces."""
 
 PRECISE = TOLERANCES["precise"]
 
@@ -118,9 +122,14 @@ class ParticleFlow(nn.Module):
         for start in self._groups(x):
             with torch.no_grad():
                 end, trajectory = self._solved(start, t0, t1, rtol, atol)
-                tolerance = quadrature_tolerance(min(rtol, atol), exact=True)
-                integral = divergence_of(self.dynamics, trajectory, None, tolerance, self.config.n_dims)
+                tolerance = quadrature_tolerance(min(rtol, atol))
+                integral = integrate(trajectory, self._divergence, 1.0, 0.0, tolerance)
             yield start, end, integral.value.to(start)
+
+    def _divergence(self, rows: Tensor, t: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002 - the rows share a velocity
+        at_once = max(1, TRACE_PAIRS // self.config.n_particles**2)
+        parts = zip(torch.split(t, at_once), torch.split(x, at_once), strict=True)
+        return torch.cat([divergence.exact(self.dynamics, s, y, y[..., :0], _everyone(y)) for s, y in parts])
 
     def _latents(self, n: int, seed: int) -> Positions:
         return torch.stack([self.draw_latent(seed, index) for index in range(n)])

@@ -20,6 +20,9 @@ DOUBLE_BELOW, DOUBLE_COST = 1e-7, 3.0
 NODES = 37
 """Values of the divergence for one likelihood at this tolerance (measured: 21 to 56); twice as many at 1e-5."""
 
+PROBED_NODES = 32
+"""Nodes of an estimated divergence; every node has a new probe."""
+
 TYPICAL_ATOMS = 18
 """Atoms of a molecule whose size is not known yet."""
 
@@ -46,10 +49,10 @@ def _path_evaluations(rtol: float) -> float:
 
 def _likelihood_evaluations(options: EstimatorOptions, n_atoms: int) -> float:
     # The exact trace has 8 directions per atom at 0.7 evaluations each; a probe costs 3 evaluations.
-    value = 5.6 * n_atoms if options.divergence == "exact" else 3 * options.probes
     nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
+    values = 5.6 * n_atoms * nodes if options.exact else 3 * PROBED_NODES * options.probes_per_node
     path = _path_evaluations(options.rtol / 3000)  # the trajectory of a likelihood has a tighter tolerance
-    return float(options.draws * (path + nodes * value))
+    return float(options.first_draws * (path + values))
 
 
 @dataclass

@@ -8,11 +8,13 @@ trajectories. Rows join and leave the batch between two steps.
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from types import MappingProxyType
 
 import torch
 
 from enflow.model.errors import ModelError
+from enflow.model.flow.likelihood import DrawState, evaluate_queries
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.dopri5 import SolverState, Status
 from enflow.service.engine.batch_key import BatchKey
@@ -20,7 +22,6 @@ from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cost_model import BatchBudget, CostTable
 from enflow.service.engine.failures import EngineObserver, NoObserver, attempt
 from enflow.service.engine.flow_adapter import FlowAdapter
-from enflow.service.engine.likelihood import DivergenceState, evaluate
 from enflow.service.engine.requests import MoleculeState, RequestState, RequestTable, RowState, new_rows
 from enflow.service.engine.runner import ModelRunner
 from enflow.service.engine.scheduler import Scheduler
@@ -154,12 +155,13 @@ class Engine:
             self._fail(request_state, molecule, Reason.STRUCTURE, str(error))
             return
         lane, scoring = request_state.lane, request_state.scoring
-        draws = scoring.draws if scoring else 1
+        draws = self._adapter.first_draws(scoring) if scoring else 1
         self._add_rows(request_state, molecule, BatchKey(lane, self._adapter.kind(request_state, lane), size), draws)
 
     def _add_rows(self, request_state: RequestState, molecule: MoleculeState, key: BatchKey, draws: int) -> None:
-        molecule.rows = new_rows(request_state, molecule, key, draws, self._budget.cost(key))
-        self._scheduler.add(request_state.request.id, molecule.rows, request_state.request.deadline)
+        rows = new_rows(request_state, molecule, key, draws, self._budget.cost(key))
+        molecule.rows += rows
+        self._scheduler.add(request_state.request.id, rows, request_state.request.deadline)
 
     # Run
 
@@ -236,7 +238,8 @@ class Engine:
             self._runner.release(row)
             row.molecule.nfe += row.nfe
             if row.score is not None:
-                row.score.arrive(end.log_prob, end.latent)
+                x, h = (torch.from_numpy(part) for part in end.latent)
+                row.score.finish_path(end.log_prob, x, h)
                 self._measure(row, row.score)
             elif isinstance(row.request_state.request, EngineEncodeRequest):
                 encoded = Encoded(row.request_id, row.index, end.latent, row.molecule.nfe, "success")
@@ -246,29 +249,34 @@ class Engine:
                 sampled = Sampled(row.request_id, row.index, *end.structure, nfe, "success", frames)
                 self._answer(row.request_state, row.molecule, sampled)
 
-    def _measure(self, row: RowState, score: DivergenceState) -> None:
-        key = BatchKey("likelihood", "hutchinson" if score.probes else "exact", row.batch_key.size)
+    def _measure(self, row: RowState, score: DrawState) -> None:
+        key = BatchKey("likelihood", "exact" if score.probes is None else "hutchinson", row.batch_key.size)
         values = min(self._budget.values(key), score.open)
         self._scheduler.move(row, "likelihood", key, self._budget.cost(key, values))
 
     def _integrate(self, batch: list[RowState]) -> None:
         limit = max(1, self._budget.values(batch[0].batch_key) // len(batch))
         scores = [row.score for row in batch if row.score is not None]
-        asked = [(score, query) for score in scores for query in score.queries(limit)]
-        values = evaluate(self._adapter.velocity, [query for _, query in asked], self._adapter.dtype)
-        for (score, query), value in zip(asked, values, strict=True):
-            score.tell(query.integral, value)
-        for row, score in zip(batch, scores, strict=True):
+        asked = [score.queries(limit) for score in scores]
+        queries = [query for each in asked for query in each]
+        values = iter(evaluate_queries(self._adapter.velocity, queries, self._adapter.dtype))
+        for row, score, each in zip(batch, scores, asked, strict=True):
+            score.answer(list(islice(values, len(each))))
             if not score.open and row.state != "finished":
                 self._drawn(row, score)
 
-    def _drawn(self, row: RowState, score: DivergenceState) -> None:
-        molecule = row.molecule
-        molecule.draws.append(score.draw(row.nfe))
-        if len(molecule.draws) < len(molecule.rows):
-            self._scheduler.finish(row)
+    def _drawn(self, row: RowState, score: DrawState) -> None:
+        molecule, options = row.molecule, row.request_state.scoring
+        assert options is not None, "a draw belongs to a request that is scored"
+        molecule.draws.append(score.result(row.nfe))
+        self._scheduler.finish(row)
+        if any(each.state != "finished" for each in molecule.rows):
             return
-        scored = self._adapter.scored(row.request_state.request, molecule, exact=not score.probes)
+        if more := self._adapter.further_draws(molecule, options):
+            kind = self._adapter.kind(row.request_state, "likelihood")
+            self._add_rows(row.request_state, molecule, BatchKey("likelihood", kind, row.batch_key.size), more)
+            return
+        scored = self._adapter.scored(row.request_state.request, molecule, options)
         if not math.isfinite(scored.nll):
             self._fail(row.request_state, molecule, Reason.NON_FINITE, f"the likelihood is {scored.nll}")
         else:

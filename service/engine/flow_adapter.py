@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, check_vocabulary
-from enflow.model.flow.likelihood import combine, path_tolerance, quadrature_tolerance
+from enflow.model.flow.estimator_options import EstimatorOptions
+from enflow.model.flow.likelihood import DrawState, Terms, path_tolerance
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode import dopri5
 from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.ode.dopri5 import SolverState
 from enflow.model.flow.velocity import pack, unpack
 from enflow.service.engine.batch_key import Lane, StepKind
-from enflow.service.engine.likelihood import DivergenceState
 from enflow.service.engine.requests import MoleculeState, RequestState, RowState
 from enflow.service.engine.slots import RowStart
 from enflow.service.protocol.events import Frame, Scored
@@ -26,7 +26,6 @@ from enflow.service.protocol.requests import (
     EngineLikelihoodRequest,
     EngineRequest,
     EngineSampleRequest,
-    EstimatorOptions,
     LatentArrays,
     Structure,
 )
@@ -59,7 +58,8 @@ class FlowAdapter:
     def kind(self, request_state: RequestState, lane: Lane) -> StepKind:
         """Return "fine" if the tolerance asks for more than the precision of the model, else "path"."""
         if lane == "likelihood" and request_state.scoring is not None:
-            tolerance = path_tolerance(min(request_state.scoring.rtol, request_state.scoring.atol))
+            options = request_state.scoring
+            tolerance = path_tolerance(min(options.rtol, options.atol), options.exact)
         else:
             assert not isinstance(request_state.request, EngineLikelihoodRequest), "it is scored"
             tolerance = min(request_state.request.rtol, request_state.request.atol)
@@ -80,8 +80,8 @@ class FlowAdapter:
             case EngineLikelihoodRequest() | EngineEncodeRequest():
                 return self._molecule(request.molecules[i]).n_atoms
 
-    def start(self, row: RowState) -> tuple[RowStart, DivergenceState | None]:
-        """Return the initial value of a row, and for a likelihood the state of its quadrature.
+    def start(self, row: RowState) -> tuple[RowStart, DrawState | None]:
+        """Return the initial value of a row, and for a likelihood the state of its draw.
 
         Raises:
             ModelError: the model does not know the structure.
@@ -101,22 +101,28 @@ class FlowAdapter:
 
     def _scoring(
         self, row: RowState, seed: int, options: EstimatorOptions, structure: Structure
-    ) -> tuple[RowStart, DivergenceState]:
-        molecule = self._molecule(structure)
-        lifted = self._flow.lift([molecule], seed, [row.index], row.draw)
-        probes: list[Tensor] = []
-        if options.divergence == "hutchinson":
-            probes = list(self._flow.draw_probes(molecule.n_atoms, seed, row.index, row.draw, options.probes))
-        rtol, atol = path_tolerance(options.rtol), path_tolerance(options.atol)
-        quadrature = quadrature_tolerance(options.rtol, exact=not probes)
-        score = DivergenceState(float(lifted.log_q[0]), float(lifted.ladj[0]), probes, quadrature)
-        return RowStart(lifted.x[0], lifted.h[0], 1.0, 0.0, rtol, atol), score
+    ) -> tuple[RowStart, DrawState]:
+        form = self._flow.canonical_form(self._molecule(structure))
+        row.molecule.order = form.order
+        ((point, *terms),) = self._flow.lift([form.molecule], seed, [form.key], row.draw).rows()
+        rtol, atol = (path_tolerance(each, options.exact) for each in (options.rtol, options.atol))
+        draw = self._flow.start_draw(form, seed, row.draw, options, Terms(*terms))
+        return RowStart(point.x, point.h, 1.0, 0.0, rtol, atol), draw
 
-    def scored(self, request: EngineRequest, molecule: MoleculeState, exact: bool) -> Scored:
+    def first_draws(self, options: EstimatorOptions) -> int:
+        """Return the number of draws that a score begins with."""
+        return self._flow.first_draws(options)
+
+    def further_draws(self, molecule: MoleculeState, options: EstimatorOptions) -> int:
+        """Return the number of further draws that a molecule needs for its target error; 0 = it is finished."""
+        return self._flow.further_draws(molecule.draws, molecule.n_atoms, options)
+
+    def scored(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Scored:
         """Return the likelihood of a molecule from all its draws."""
-        log_n_atoms = float(self._flow.n_atoms.log_prob(torch.tensor([molecule.n_atoms], device=self.device)))
-        found = combine(molecule.draws, log_n_atoms, exact)
-        best = max(molecule.draws, key=lambda draw: draw.bound)
+        found = self._flow.combine(molecule.draws, molecule.n_atoms, options)
+        typical = min(molecule.draws, key=lambda draw: abs(draw.bound - found.parts["n_atoms"] + found.nll))
+        atoms = np.empty(molecule.n_atoms)
+        atoms[molecule.order] = typical.atoms
         return Scored(
             id=request.id,
             index=molecule.index,
@@ -126,8 +132,9 @@ class FlowAdapter:
             nfe=found.nfe,
             status="success",
             quadrature_error=found.quadrature_error,
-            path=tuple(best.path),
-            atoms=tuple(best.atoms),
+            path=tuple(typical.path),
+            atoms=tuple(atoms.tolist()),
+            draws=found.draws,
         )
 
     def finished_rows(self, state: SolverState, positions: list[int]) -> list[FinishedRow]:

@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from enflow.model.flow.likelihood import Draw
+from enflow.model.flow.estimate import Draw
+from enflow.model.flow.likelihood import DrawState
 from enflow.service.engine.batch_key import BatchKey, Lane
-from enflow.service.engine.likelihood import DivergenceState
 from enflow.service.engine.scheduler import Row
 from enflow.service.engine.stats import StatsCounter
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Frame, Sampled, Scored
@@ -32,6 +33,7 @@ class MoleculeState:
     nfe: int = 0
     draws: list[Draw] = field(default_factory=list)
     isolation: int = 0
+    order: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(eq=False)
@@ -90,13 +92,13 @@ class RowState(Row):
     nfe: int = 0
     saved: SavedRow | None = None
     frames: list[Frame] = field(default_factory=list)
-    score: DivergenceState | None = None
+    score: DrawState | None = None
 
 
 def new_rows(
     request_state: RequestState, molecule: MoleculeState, key: BatchKey, draws: int, cost: float
 ) -> list[RowState]:
-    """Return the rows of a sample, one for each draw."""
+    """Return the next rows of a sample, one for each draw."""
     return [
         RowState(
             request_id=request_state.request.id,
@@ -109,7 +111,7 @@ def new_rows(
             request_state=request_state,
             molecule=molecule,
         )
-        for draw in range(draws)
+        for draw in range(len(molecule.draws), len(molecule.draws) + draws)
     ]
 
 

@@ -141,4 +141,6 @@ class LikelihoodHandler:
 def engine_options(options: LikelihoodOptions) -> EstimatorOptions:
     """Return the options of the engine."""
     tolerance = rtol(options.tolerance)
-    return EstimatorOptions(options.divergence, options.probes, options.draws, tolerance, tolerance)
+    return EstimatorOptions(
+        options.divergence, options.probes, options.draws, tolerance, tolerance, options.target_error
+    )

@@ -27,11 +27,12 @@ class Scored:
 
     Attributes:
         parts: negative logarithms that sum to `nll`: "base", "divergence", "dequantizer", "n_atoms".
-        std_error: the Monte Carlo error over probes and draws; None = only one of each.
+        std_error: the standard error over probes and draws of the dequantizer; None = a single draw.
         nfe: evaluations of the velocity.
-        quadrature_error: the estimate of the Gauss-Kronrod rule.
-        path: (t, log p_t) along the trajectory of the draw with the largest weight.
+        quadrature_error: the Gauss-Kronrod estimate of an exact divergence, nats.
+        path: (t, log p_t) along the trajectory of the draw nearest to the mean.
         atoms: the share of each atom in the part "base", in the same draw.
+        draws: draws of the dequantizer.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Scored:
     quadrature_error: float
     path: tuple[tuple[float, float], ...] = ()
     atoms: tuple[float, ...] = ()
+    draws: int = 1
 
 
 @dataclass(frozen=True)

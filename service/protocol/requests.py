@@ -1,12 +1,12 @@
 """The requests to an engine."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Divergence = Literal["exact", "hutchinson"]
+from enflow.model.flow.estimator_options import EstimatorOptions as EstimatorOptions  # noqa: PLC0414 - part of the protocol
 
 
 class Structure(NamedTuple):
@@ -21,24 +21,6 @@ class LatentArrays(NamedTuple):
 
     x: NDArray[np.float64]
     h: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class EstimatorOptions:
-    """The estimator of a likelihood.
-
-    Attributes:
-        divergence: "exact" or "hutchinson".
-        probes: Hutchinson probes of each draw.
-        draws: draws of the dequantizer.
-        rtol, atol: tolerances of the solver.
-    """
-
-    divergence: Divergence = "exact"
-    probes: int = 1
-    draws: int = 1
-    rtol: float = 1e-3
-    atol: float = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,12 +152,15 @@ class StructureText(Document):
 class LikelihoodOptions(RequestOptions):
     """The options of a likelihood; beside a file they are query parameters or form fields."""
 
-    divergence: Literal["exact", "hutchinson"] = "exact"
-    probes: Annotated[int, Field(ge=1), Within("max_probes")] = Field(
-        default=1, description="probes of Hutchinson's estimator"
+    target_error: Annotated[float, Field(ge=0.1, le=100.0)] = Field(
+        default=2.0, description="standard error in nats at which draws stop"
     )
-    draws: Annotated[int, Field(ge=1), Within("max_draws")] = Field(
-        default=1, description="draws of the dequantizer; more draws give a tighter bound"
+    divergence: Literal["exact", "hutchinson"] = "hutchinson"
+    probes: Annotated[int, Field(ge=1), Within("max_probes")] | None = Field(
+        default=None, description="Hutchinson probes per node; null = 3"
+    )
+    draws: Annotated[int, Field(ge=1), Within("max_draws")] | None = Field(
+        default=None, description="draws of the dequantizer; null = as many as target_error needs"
     )
 
 

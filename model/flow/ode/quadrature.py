@@ -80,7 +80,7 @@ class Panel(NamedTuple):
 class Quadrature:
     """One integral under way: it asks for its integrand at some times until its error is small enough.
 
-    A value: `told` returns the next. Begin with `Quadrature.between`.
+    A value: `update` returns the next. Begin with `Quadrature.between`.
 
     Attributes:
         asked: stretches (begin, end) whose integrand is wanted.
@@ -109,7 +109,7 @@ class Quadrature:
         """Where the integrand is wanted; empty when finished."""
         return [float(t) for begin, end in self.asked for t in _nodes(begin, end)]
 
-    def told(self, values: Sequence[float]) -> "Quadrature":
+    def update(self, values: Sequence[float]) -> "Quadrature":
         """The integral given its integrand at `times`; the stretches with most error are halved and asked again."""
         rows = np.asarray(values, dtype=np.float64).reshape(-1, len(NODES))
         known = (*self.known, *(_panel(*ends, row) for ends, row in zip(self.asked, rows, strict=True)))
@@ -187,7 +187,7 @@ def integrate(
         for row, one in enumerate(under_way):
             nodes[row] += len(one.times)
             told, values = values[: len(one.times)], values[len(one.times) :]
-            under_way[row] = one.told(told) if told else one
+            under_way[row] = one.update(told) if told else one
     value = torch.tensor([one.value for one in under_way], dtype=torch.float64)
     error = torch.tensor([one.error for one in under_way], dtype=torch.float64)
     return Integral(value, error, torch.tensor(nodes))

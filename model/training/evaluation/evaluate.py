@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from enflow.model.chem.analysis.metrics import table_smiles
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError
-from enflow.model.flow.likelihood import Likelihood
+from enflow.model.flow.estimate import Likelihood
+from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.dopri5 import Status
 from enflow.model.flow.states import Sample
@@ -22,8 +23,8 @@ from enflow.model.training.evaluation.records import RecordFile, SampleRecord, S
 
 FLUORINE = 9
 
-REPEATED_MOLECULES, REPEATED_PROBES = 48, 4
-"""Numbers of test molecules and of probes of the repeated scores, which estimate the error of a single probe."""
+REPEATED_MOLECULES, REPEATED_DRAWS = 48, 4
+"""Numbers of test molecules and of draws of the repeated scores, which estimate the error of a single draw."""
 
 REFERENCE_MOLECULES = 2000
 """Number of test molecules with which the samples are compared."""
@@ -128,10 +129,10 @@ def _measure_likelihood(
     record_scores(flow, config, records, test, rows, report)
     noise = 0.0
     if config.divergence == "hutchinson":
-        repeated = RecordFile(folder / "noise.jsonl", header | {"probes": REPEATED_PROBES}, ScoreRecord)
+        repeated = RecordFile(folder / "noise.jsonl", header | {"draws": REPEATED_DRAWS}, ScoreRecord)
         few = rows[:REPEATED_MOLECULES]
-        record_scores(flow, replace(config, probes=REPEATED_PROBES), repeated, test, few, report)
-        noise = _noise([repeated.records[row] for row in few], REPEATED_PROBES / config.probes)
+        record_scores(flow, replace(config, draws=REPEATED_DRAWS), repeated, test, few, report)
+        noise = _noise([repeated.records[row] for row in few], REPEATED_DRAWS / config.draws)
     scores = [records.records[row] for row in rows]
     metrics, plots = likelihood_metrics(scores)
     return EvaluationResult(metrics | estimate, plots, scores, noise)
@@ -222,17 +223,15 @@ def record_scores(
     missing = [row for row in rows if row not in records.records]
     molecules = dict(zip(missing, molecules_of(test, flow.config.vocabulary, missing), strict=True))
     report(records.name, len(rows) - len(missing), len(rows))
-    scores = flow.likelihoods(
-        list(molecules.values()), config.seed, config.divergence, config.probes, config.draws,
-        config.tolerance, config.tolerance, indices=missing,
-    )  # fmt: skip
+    options = EstimatorOptions(config.divergence, config.probes, config.draws, config.tolerance, config.tolerance)
+    scores = flow.likelihoods(list(molecules.values()), config.seed, options, indices=missing)
     for done, (row, likelihood) in enumerate(scores, start=len(rows) - len(missing) + 1):
         records.append(_score_record(row, molecules[row], likelihood))
         report(records.name, done, len(rows))
 
 
 def _noise(repeated: Sequence[ScoreRecord], factor: float) -> float:
-    """Return the error of scores with fewer probes than the repeated ones, by this factor."""
+    """Return the error of scores with fewer draws than the repeated ones, by this factor."""
     errors = [score.std_error for score in repeated if score.std_error is not None]
     return float(np.sqrt(factor * np.mean(np.square(errors)))) if errors else 0.0
 
@@ -241,16 +240,14 @@ def _score_record(row: int, molecule: Molecule, likelihood: Likelihood) -> Score
     fluorine = bool((molecule.atomic_numbers == FLUORINE).any())
     if likelihood.status != Status.SUCCESS:
         return ScoreRecord(row, molecule.n_atoms, fluorine, None, {}, likelihood.nfe, likelihood.status.name)
-    parts = dict(likelihood.parts)
-    parts["dequantizer"] += likelihood.gain  # the gain of several draws is part of this term
     return ScoreRecord(
         index=row,
         n_atoms=molecule.n_atoms,
         fluorine=fluorine,
-        nll=likelihood.nll + likelihood.gain,
-        parts=parts,
+        nll=likelihood.nll,
+        parts=dict(likelihood.parts),
         nfe=likelihood.nfe,
         status=likelihood.status.name,
-        gain=likelihood.gain,
+        gain=likelihood.importance_gain,
         std_error=likelihood.std_error,
     )

@@ -98,7 +98,7 @@ def test_a_form_with_files(api: Api) -> None:
     assert [each.get("formula") for each in answer.json()["results"]] == ["CH4", "H2O", "H2O", None]
     (wanted,) = api.client.submitted
     assert isinstance(wanted, EngineLikelihoodRequest)
-    assert wanted.options == EstimatorOptions("hutchinson", 4, 1, 0.01, 0.01)
+    assert wanted.options == EstimatorOptions("hutchinson", 4, None, 0.01, 0.01)
 
 
 def test_options_of_a_form_may_stand_in_the_query_but_not_twice(api: Api) -> None:

@@ -24,7 +24,7 @@ def test_an_exact_likelihood_is_dearer_than_a_probe_and_draws_multiply() -> None
     methane = Structure(np.array([6, 1, 1, 1, 1]), np.zeros((5, 3)))
     exact, probe, draws = (
         cost(EngineLikelihoodRequest(id="", molecules=(methane,), options=options))
-        for options in (EstimatorOptions(), EstimatorOptions("hutchinson"), EstimatorOptions("hutchinson", draws=3))
+        for options in (EstimatorOptions("exact", draws=1), EstimatorOptions(draws=1), EstimatorOptions(draws=3))
     )
     assert probe < exact
     assert draws == pytest.approx(3 * probe)

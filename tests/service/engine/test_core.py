@@ -73,7 +73,7 @@ def test_a_sample_is_its_latent_grown_by_the_known_solution() -> None:
 
 def test_what_single_precision_cannot_meet_is_stepped_in_double() -> None:
     engine = Engine(stubs.flow(torch.float32), EngineConfig(pairs=2000, slots=8))
-    options = EstimatorOptions(rtol=1e-6, atol=1e-6)
+    options = EstimatorOptions("exact", rtol=1e-6, atol=1e-6)
     requests = [
         EngineSampleRequest(id="fine", seed=7, n_atoms=(5, 12), rtol=1e-10, atol=1e-10),
         EngineSampleRequest(id="plain", seed=7, n_atoms=(5,), rtol=1e-4, atol=1e-4),
@@ -112,7 +112,7 @@ def test_a_molecule_is_the_same_alone_in_company_and_joining_late(lag: int) -> N
 
 
 def test_a_likelihood_is_the_closed_form() -> None:
-    options = EstimatorOptions(rtol=1e-5, atol=1e-5)
+    options = EstimatorOptions("exact", draws=1, rtol=1e-5, atol=1e-5)
     events = list(run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(METHANE,), seed=3, options=options)))
     (scored,) = answers(events)
     assert isinstance(scored, Scored)
@@ -120,7 +120,8 @@ def test_a_likelihood_is_the_closed_form() -> None:
     # z = exp(-rate) x, exp(rate) h and tr J = rate (3 (N - 1) - 5 N), integrated over a mean of one.
     assert scored.parts["divergence"] == pytest.approx(rate * (3 * (n - 1) - 5 * n), abs=1e-3)
     flow = stubs.flow()
-    lifted = flow.lift([_molecule(METHANE)], 3, [0])
+    form = flow.canonical_form(_molecule(METHANE))
+    lifted = flow.lift([form.molecule], 3, [form.key])
     base = -float(flow.log_prob_base(lifted.x / GROWN, lifted.h * GROWN, lifted.mask))
     assert scored.parts["base"] == pytest.approx(base, abs=1e-3)
     assert scored.parts["dequantizer"] == pytest.approx(float(lifted.log_q), abs=1e-9)
@@ -131,11 +132,11 @@ def test_a_likelihood_is_the_closed_form() -> None:
         assert log_density == pytest.approx(-base - grown * (3 * (n - 1) - 5 * n), abs=2e-3)
     assert sum(scored.atoms) == pytest.approx(base, abs=1e-3)
     squares = 0.5 * ((lifted.x[0] / GROWN).square().sum(-1) + (lifted.h[0] * GROWN).square().sum(-1))
-    assert np.ptp(np.array(scored.atoms) - squares.numpy()) < 1e-3
+    assert np.ptp(np.array(scored.atoms)[form.order] - squares.numpy()) < 1e-3
 
 
 def test_an_estimated_density_leads_from_the_base_to_the_data() -> None:
-    options = EstimatorOptions(divergence="hutchinson", probes=3, rtol=1e-5, atol=1e-5)
+    options = EstimatorOptions(divergence="hutchinson", probes=3, draws=1, rtol=1e-5, atol=1e-5)
     request = EngineLikelihoodRequest(id="l", molecules=(METHANE,), seed=3, options=options)
     (scored,) = answers(list(run(stubs.engine(), request)))
     assert isinstance(scored, Scored)
@@ -143,15 +144,15 @@ def test_an_estimated_density_leads_from_the_base_to_the_data() -> None:
     assert np.all(np.diff(times) > 0)
     ends = -scored.parts["base"], -scored.parts["base"] - scored.parts["divergence"]
     np.testing.assert_allclose((density[0], density[-1]), ends, atol=0.05)  # the nodes lie within (0, 1)
-    # Whatever a probe sees of the Jacobian, it grows as the stub's rate does.
+    # The density grows as the stub's rate does, up to the noise of the probes, which are new at every node.
     grown = times + (1 - np.cos(2 * np.pi * times)) / (2 * np.pi)
-    np.testing.assert_allclose((density - ends[0]) / (ends[1] - ends[0]), grown, atol=2e-3)
+    np.testing.assert_allclose((density - ends[0]) / (ends[1] - ends[0]), grown, atol=0.05)
 
 
 def test_the_engine_scores_as_the_flow_does() -> None:
     options = EstimatorOptions(divergence="hutchinson", probes=2, draws=3)
     events = run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(METHANE, METHANE), seed=3, options=options))
-    expected = stubs.flow().log_prob([_molecule(METHANE)] * 2, 3, "hutchinson", probes=2, draws=3)
+    expected = stubs.flow().log_prob([_molecule(METHANE)] * 2, 3, probes=2, draws=3)
     for event in answers(list(events)):
         assert isinstance(event, Scored)
         assert event.nll == pytest.approx(expected[event.index].nll, abs=1e-6)

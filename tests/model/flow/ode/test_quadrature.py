@@ -18,7 +18,7 @@ def run(integrand: Callable[[float], float], t0: float, t1: float, tolerance: fl
     one, nodes = Quadrature.between(t0, t1, tolerance), 0
     while one.times:
         nodes += len(one.times)
-        one = one.told([integrand(t) for t in one.times])
+        one = one.update([integrand(t) for t in one.times])
     return one, nodes
 
 
@@ -81,9 +81,9 @@ def test_nodes_are_dense_where_the_steps_are() -> None:
     guided = Quadrature.between(1.0, 0.0, 1e-5, steps)
     assert [len(one.times) for one in (blind, guided)] == [7, 35]
     while blind.times:
-        blind = blind.told([spike(t) for t in blind.times])
+        blind = blind.update([spike(t) for t in blind.times])
     while guided.times:
-        guided = guided.told([spike(t) for t in guided.times])
+        guided = guided.update([spike(t) for t in guided.times])
     assert blind.error < 1e-5 < 1e-3 < abs(blind.value - integral)
     assert math.isclose(guided.value, integral, abs_tol=1e-5)
 
@@ -98,9 +98,9 @@ def test_stretches_are_cut_where_half_of_the_steps_are_made() -> None:
     plain = Quadrature.between(1.0, 0.0, 1e-6)
     guided = Quadrature.between(1.0, 0.0, 1e-6, steps)
     while guided.times:
-        guided = guided.told([edge(t) for t in guided.times])
+        guided = guided.update([edge(t) for t in guided.times])
     while plain.times:
-        plain = plain.told([edge(t) for t in plain.times])
+        plain = plain.update([edge(t) for t in plain.times])
     assert math.isclose(guided.value, -0.3, abs_tol=1e-6)
     assert len(guided.known) == 2
     assert len(plain.known) > 10

@@ -1,0 +1,55 @@
+"""The combination of draws, the coverage of its error against simulated draws, and the stopping rule."""
+
+import math
+
+import numpy as np
+import pytest
+
+from enflow.model.flow.estimate import Draw, combine, further_draws
+from enflow.model.flow.estimator_options import EstimatorOptions
+from enflow.model.flow.ode.dopri5 import Status
+
+
+def test_parts_are_means_over_draws_and_add_up_to_the_nll() -> None:
+    found = combine([Draw(-3.0, 2.0, -1.5), Draw(-5.0, 4.0, -2.5)], 9, -0.5, exact=False)
+    assert found.parts == {"base": 4.0, "divergence": -3.0, "dequantizer": -2.0, "n_atoms": 0.5}
+    assert found.nll == pytest.approx(sum(found.parts.values()))
+
+
+def test_importance_weights_of_exact_draws_stand_beside_their_mean() -> None:
+    found = combine([Draw(math.log(1.0), 0.0, 0.0), Draw(math.log(3.0), 0.0, 0.0)], 9, 0.0, exact=True)
+    assert found.log_prob == pytest.approx(math.log(3.0) / 2)
+    assert found.log_prob + found.importance_gain == pytest.approx(math.log(2.0))
+
+
+def test_one_draw_has_an_error_only_where_nothing_is_drawn_but_probes() -> None:
+    assert combine([Draw(0.0, 0.0, 0.0, variance=4.0)], 9, 0.0, exact=False).std_error is None
+    assert combine([Draw(0.0, 0.0, 0.0, variance=4.0)], 9, 0.0, exact=False, random=False).std_error == 2.0
+
+
+def test_a_failed_path_has_no_value() -> None:
+    failed = combine([Draw(0.0, 0.0, 0.0), Draw(0.0, 0.0, 0.0, status=Status.MAX_STEPS)], 9, 0.0, exact=True)
+    assert math.isnan(failed.log_prob)
+    assert failed.std_error is None
+    assert failed.status == Status.MAX_STEPS
+
+
+@pytest.mark.parametrize(
+    ("n_atoms", "spread", "lowest"), [(5, 1.0, 0.92), (9, 1.5, 0.92), (18, 2.5, 0.92), (18, 6.0, 0.86)]
+)
+def test_the_error_covers_the_mean_of_simulated_draws_that_stop_at_the_target(
+    n_atoms: int, spread: float, lowest: float
+) -> None:
+    source, options, inside, errors = np.random.default_rng(0), EstimatorOptions(), 0, []
+    for _ in range(600):
+        draws: list[Draw] = []
+        more = options.first_draws
+        while more:
+            noise = source.normal(0.0, math.hypot(spread, 2.7), more)
+            draws += [Draw(value, 0.0, 0.0, variance=2.7**2) for value in noise]
+            more = further_draws(draws, n_atoms, options)
+        found = combine(draws, n_atoms, 0.0, exact=False)
+        inside += abs(found.log_prob) < 1.96 * found.std_error
+        errors.append(found.std_error)
+    assert lowest <= inside / 600 <= 0.99
+    assert max(errors) <= options.target_error or spread == 6.0
