@@ -1,6 +1,6 @@
-"""Bond inference on held-out QM9: how many geometries get a sound molecule in one piece, by which method, how fast.
+"""Bond inference on held-out QM9: share of geometries that give a valid molecule in one piece, methods, times.
 
-Needs the reference data: ENFLOW_SHARED names its directory, by default `shared` beside the repository.
+The benchmark needs the reference data; ENFLOW_SHARED names the directory, by default `shared` beside the repository.
 """
 
 import os
@@ -22,7 +22,7 @@ TARGET = 0.995
 
 
 def held_out(count: int) -> list[Molecule]:
-    """So many molecules of the test split, drawn once."""
+    """Return molecules of the test split in a fixed random order."""
     data = np.load(SHARED / "data" / "qm9.npz")
     ends, sizes = np.cumsum(data["num_atoms"], dtype=np.int64), data["num_atoms"]
     numbers, positions = data["atomic_numbers"], data["positions"]
@@ -31,7 +31,7 @@ def held_out(count: int) -> list[Molecule]:
 
 
 def plain(molecule: Molecule) -> bool:
-    """What DetermineBonds answers on its own, with its defaults."""
+    """Return True if DetermineBonds with its defaults finds a molecule in one piece."""
     mol = to_mol(molecule, Bonds("failed", rdBase.rdkitVersion))
     try:
         rdDetermineBonds.DetermineBonds(mol, charge=0, maxIterations=1000)
@@ -66,7 +66,7 @@ def main(quick: bool) -> None:
     }
     rows = [[method, str(count), f"{100 * count / len(molecules):.2f} %"] for method, count in methods.most_common()]
     rows.append(
-        ["sound, whole", str(round(share * len(molecules))), f"{100 * share:.2f} % (target {100 * TARGET:g} %)"]
+        ["valid, one piece", str(round(share * len(molecules))), f"{100 * share:.2f} % (target {100 * TARGET:g} %)"]
     )
     rows.append(["DetermineBonds alone", str(round(alone * len(molecules))), f"{100 * alone:.2f} %"])
     rows.append(["median, p99, most", "", " ".join(f"{facts[key]} ms" for key in ("median_ms", "p99_ms", "max_ms"))])

@@ -1,8 +1,14 @@
-"""Equivariant normalizing flows for molecules: the density, with no web in sight."""
+"""The density: equivariant normalizing flows for molecules, from files of atoms to weights on disk.
+
+The package may import PyTorch, NumPy, SciPy, RDKit and pydantic; it imports nothing of `enflow.service` and knows no
+HTTP. Inside, the layers are, from the top: `cli`, `training`, `checkpoint`, `flow`, `batch`, `chem`, `card`, `config`,
+`errors`. Begin with `checkpoint.load`, which gives a `flow.molecule_flow.MoleculeFlow` with `sample` and `log_prob`;
+`chem.molecule.Molecule` is the type that goes in and out.
+"""
 
 import os
 
-# Before anything imports torch: OpenMP's threads sleep between two operations instead of spinning. On two cores that
-# others use as well, spinning made a product of 1500 x 128 take 42 ms instead of 0.7 ms (torch 2.13.0), and an engine
-# with two threads did not start in three minutes.
+# Set before anything imports torch: OpenMP's threads sleep between two operations instead of spinning. On two cores
+# that other programs use as well, spinning made a product of 1500 x 128 take 42 ms instead of 0.7 ms (torch 2.13.0),
+# and an engine with two threads did not start in three minutes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Padded tensors and lists of molecules: the only bridge between them."""
+"""Batches: padded tensors from lists of molecules, and back. Nothing else converts between the two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from enflow.model.chem.molecule import Molecule, check_vocabulary
 
 @dataclass(frozen=True)
 class MoleculeBatch:
-    """Molecules side by side, padded to the largest.
+    """A batch of molecules, padded to the largest.
 
     Attributes:
         positions: (B, N, 3) angstrom, zero on padding.
@@ -33,10 +33,16 @@ def collate(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> MoleculeBatch:
-    """Centred molecules as one padded batch.
+    """Return centred molecules as one padded batch.
+
+    Args:
+        molecules: at least one molecule.
+        vocabulary: elements and the largest size of the model.
+        dtype: dtype of the positions.
+        device: device of the tensors.
 
     Raises:
-        VocabularyError: for an element that the vocabulary lacks, or more atoms than it allows.
+        VocabularyError: an element is not in the vocabulary, or a molecule has too many atoms.
     """
     size = max(m.n_atoms for m in molecules)
     positions = np.zeros((len(molecules), size, 3))
@@ -55,10 +61,10 @@ def collate(
 
 
 def split(batch: MoleculeBatch, vocabulary: Vocabulary) -> list[Molecule]:
-    """The molecules of a batch, without padding.
+    """Return the molecules of a batch without padding. Atoms may coincide, as they can in a sample.
 
     Raises:
-        StructureError: if a position is not finite, or two atoms stand at one point.
+        StructureError: a position is not finite or too large.
     """
     numbers = np.array(vocabulary.atomic_numbers)[batch.atom_types.cpu().numpy()]
     positions, mask = batch.positions.double().cpu().numpy(), batch.mask.cpu().numpy()

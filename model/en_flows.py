@@ -1,7 +1,8 @@
 """The QM9 model that the authors of E-NF released (vgsatorras/en_flows), read into Enflow's own classes.
 
-Only here is it known that their time runs from data to base. Their options are not in the tensors; they are the
-documented ones: tanh with a range of 15 over all layers, time as the last input feature, sums of messages.
+The time of that model runs from data to base; only this module knows it. The options of the network are not in the
+tensors. They are the documented ones: tanh with a range of 15 over all layers, time as the last input feature, sums of
+messages.
 """
 
 import os
@@ -23,10 +24,10 @@ MOLECULES_BY_SIZE = {
     3: 1, 4: 4, 5: 5, 6: 9, 7: 16, 8: 49, 9: 124, 10: 362, 11: 807, 12: 1689, 13: 3060, 14: 5136, 15: 7796, 16: 10644,
     17: 13025, 18: 13364, 19: 13832, 20: 9482, 21: 9970, 22: 3393, 23: 4848, 24: 539, 25: 1506, 26: 48, 27: 266, 29: 25,
 }  # fmt: skip
-"""Atoms -> molecules of their 100,000 training molecules: their p(N)."""
+"""Number of atoms -> number of the 100,000 training molecules of that size: the model's p(N)."""
 
 UNSEEN = 1e-30
-"""What they add to every probability of a size."""
+"""The constant that the original code adds to the probability of every size."""
 
 LAYER = {
     "edge_mlp.2": "message",
@@ -36,16 +37,19 @@ LAYER = {
     "node_mlp.0": "node_in",
     "node_mlp.2": "node_out",
 }
-"""Linear maps of a layer that carry over as they are: their name -> ours."""
+"""Linear maps of a layer that are used as they are: original name -> Enflow's name."""
 
 
 def import_en_flows(directory: str | os.PathLike[str]) -> MoleculeFlow:
-    """The original authors' QM9 model from its directory with flow.npy and dequantizer.npy, in evaluation mode.
+    """Load the original authors' QM9 model, in evaluation mode.
 
-    Both are PyTorch state dicts, of which only tensors are read; args.pickle is never opened.
+    Only tensors are read from the files, which are PyTorch state dicts; args.pickle is never opened.
+
+    Args:
+        directory: holds flow.npy and dequantizer.npy.
 
     Raises:
-        WeightsError: a file is missing or no state dict, or its tensors are not those of that model.
+        WeightsError: a file is missing or is no state dict, or its tensors are not those of that model.
     """
     place = Path(directory)
     flow_tensors = _Tensors(place / "flow.npy")
@@ -59,7 +63,7 @@ def import_en_flows(directory: str | os.PathLike[str]) -> MoleculeFlow:
     dequantizer_tensors.check_nothing_left(set())
     config = _config(state)
     for name in ("dynamics.network.readout.weight", "dynamics.network.readout.bias"):
-        state[name] = state[name][: config.dynamics.n_features]  # their last output belongs to the time
+        state[name] = state[name][: config.dynamics.n_features]  # the last output belongs to the time
     flow = MoleculeFlow(config)
     state["n_atoms.log_probs"] = _sizes(config.max_atoms)
     _check_shapes(state, flow.state_dict(), place)
@@ -68,7 +72,7 @@ def import_en_flows(directory: str | os.PathLike[str]) -> MoleculeFlow:
 
 
 class _Tensors:
-    """The tensors of one file, each to be taken once."""
+    """The tensors of one file; each is taken once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -99,40 +103,40 @@ def _read(path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
-def _act_norm(tensors: _Tensors, theirs: str) -> dict[str, Tensor]:
+def _act_norm(tensors: _Tensors, source: str) -> dict[str, Tensor]:
     names = {"x_log_s": "x_log_scale", "h_t": "h_shift", "h_log_s": "h_log_scale"}
-    taken = {f"act_norm.{ours}": tensors.take(theirs + name).squeeze(0) for name, ours in names.items()}
+    taken = {f"act_norm.{target}": tensors.take(source + name).squeeze(0) for name, target in names.items()}
     return {**taken, "act_norm.x_log_scale": taken["act_norm.x_log_scale"].squeeze()}
 
 
-def _network(tensors: _Tensors, theirs: str, ours: str, n_distances: int) -> dict[str, Tensor]:
-    state = {ours + f"embed.{part}": tensors.take(f"{theirs}embedding.{part}") for part in ("weight", "bias")}
-    state |= {ours + f"readout.{part}": tensors.take(f"{theirs}embedding_out.{part}") for part in ("weight", "bias")}
-    layers = {name.removeprefix(theirs).split(".")[0] for name in tensors.left if name.startswith(theirs + "gcl_")}
+def _network(tensors: _Tensors, source: str, target: str, n_distances: int) -> dict[str, Tensor]:
+    state = {target + f"embed.{part}": tensors.take(f"{source}embedding.{part}") for part in ("weight", "bias")}
+    state |= {target + f"readout.{part}": tensors.take(f"{source}embedding_out.{part}") for part in ("weight", "bias")}
+    layers = {name.removeprefix(source).split(".")[0] for name in tensors.left if name.startswith(source + "gcl_")}
     if not layers:
-        raise WeightsError(f"{tensors.path}: no layers {theirs}gcl_*; expected the QM9 model released with en_flows")
+        raise WeightsError(f"{tensors.path}: no layers {source}gcl_*; expected the QM9 model released with en_flows")
     for layer in range(len(layers)):
-        for name, tensor in _layer(tensors, f"{theirs}gcl_{layer}.", n_distances).items():
-            state[f"{ours}layers.{layer}.{name}"] = tensor
+        for name, tensor in _layer(tensors, f"{source}gcl_{layer}.", n_distances).items():
+            state[f"{target}layers.{layer}.{name}"] = tensor
     return state
 
 
-def _layer(tensors: _Tensors, theirs: str, n_distances: int) -> dict[str, Tensor]:
-    # Their first map of an edge takes [receiver, sender, r^2, r^2 of the input], the last not in the dequantizer.
-    edge = tensors.take(theirs + "edge_mlp.0.weight")
+def _layer(tensors: _Tensors, source: str, n_distances: int) -> dict[str, Tensor]:
+    # The original first map of an edge takes [receiver, sender, r^2, r^2 of the input]; the dequantizer lacks the last.
+    edge = tensors.take(source + "edge_mlp.0.weight")
     width = (edge.shape[-1] - n_distances) // 2
     receive, send, distance = edge.tensor_split((width, 2 * width), -1)
     state = {
         "receive.weight": receive,
-        "receive.bias": tensors.take(theirs + "edge_mlp.0.bias"),
+        "receive.bias": tensors.take(source + "edge_mlp.0.bias"),
         "send.weight": send,
         "distance.weight": pad(distance, (0, 2 - n_distances)),
     }
     for name, own in LAYER.items():
-        if name == "att_mlp.0" and theirs + "att_mlp.0.weight" not in tensors.left:
+        if name == "att_mlp.0" and source + "att_mlp.0.weight" not in tensors.left:
             continue
         for part in ("weight",) if name == "coord_mlp.2" else ("weight", "bias"):
-            state[f"{own}.{part}"] = tensors.take(f"{theirs}{name}.{part}")
+            state[f"{own}.{part}"] = tensors.take(f"{source}{name}.{part}")
     return state
 
 

@@ -1,12 +1,12 @@
-"""Everything Enflow raises for its callers; no HTTP in any of it."""
+"""All errors that Enflow raises for its callers; nothing here knows of HTTP."""
 
 
 class EnflowError(Exception):
-    """The root of all errors raised on purpose: the message says what was found, expected, and what to do."""
+    """The root of all errors raised on purpose; the message says what was found and what was expected."""
 
 
 class ModelError(EnflowError):
-    """Something the model was given, or computed, cannot be used."""
+    """An input or a result of the model cannot be used."""
 
 
 class ConfigError(ModelError):
@@ -14,11 +14,11 @@ class ConfigError(ModelError):
 
 
 class WeightsError(ModelError):
-    """A weights directory is missing, damaged, or does not fit its card."""
+    """A weights directory is missing, is damaged, or does not fit its card."""
 
 
 class DataError(ModelError):
-    """A data set is missing, damaged, or not what its name promises."""
+    """A data set is missing, is damaged, or is not the one that its name promises."""
 
 
 class SolverError(ModelError):
@@ -26,17 +26,17 @@ class SolverError(ModelError):
 
 
 class VocabularyError(ModelError):
-    """An element, or a number of atoms, that the model does not know."""
+    """An element or a number of atoms is unknown to the model."""
 
 
 class StructureError(ModelError):
-    """A molecular structure cannot be read; says where.
+    """A molecular structure cannot be read; the error says where.
 
     Args:
         message: what was found and what was expected.
         line: line of the text, from 1.
         column: column in that line, from 1.
-        index: which structure of several, from 0.
+        index: place of the structure among several, from 0; the text of the error counts from 1.
     """
 
     def __init__(
@@ -49,13 +49,18 @@ class StructureError(ModelError):
         self.index = index
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The default forgets keyword arguments, and these errors cross from worker processes by pickle.
+        # The default loses keyword arguments, and worker processes send these errors by pickle.
         return _structure_error, (self.message, self.line, self.column, self.index)
 
+    @property
+    def place(self) -> str:
+        """The place in words, all counted from 1, such as "structure 2, line 8, column 3"; empty where unknown."""
+        number = None if self.index is None else self.index + 1
+        places = {"structure": number, "line": self.line, "column": self.column}
+        return ", ".join(f"{name} {value}" for name, value in places.items() if value is not None)
+
     def __str__(self) -> str:
-        places = {"structure": self.index, "line": self.line, "column": self.column}
-        where = ", ".join(f"{name} {value}" for name, value in places.items() if value is not None)
-        return f"{where}: {self.message}" if where else self.message
+        return f"{self.place}: {self.message}" if self.place else self.message
 
 
 def _structure_error(message: str, line: int | None, column: int | None, index: int | None) -> StructureError:

@@ -1,4 +1,4 @@
-"""What people see of a long command: progress bars, on a terminal only."""
+"""Progress bars of a long command, on a terminal only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,24 +8,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 
-@runtime_checkable  # jaxtyping's checker in tests asks for it
+@runtime_checkable  # the type checker of the tests needs it
 class ProgressCallback(Protocol):
-    """Told of progress: what is being done, how much of how much is done, and a word about it."""
+    """A function that is called as work goes on, with the task's name, the part done, the total, and a note."""
 
-    def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None: ...
+    def __call__(self, task: str, done: int, total: int, note: str = "", /) -> None: ...
 
 
 @contextmanager
 def progress() -> Iterator[ProgressCallback]:
-    """A report that draws one bar for each thing being done; silent where standard error is no terminal."""
+    """Yield a callback that draws one bar per task; it draws nothing where standard error is no terminal."""
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[note]}")
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
+        ids: dict[str, TaskID] = {}
 
-        def report(what: str, done: int, total: int, note: str = "", /) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, note=note)
-            bars.update(tasks[what], completed=done, total=total, note=note)
+        def report(task: str, done: int, total: int, note: str = "", /) -> None:
+            if task not in ids:
+                ids[task] = bars.add_task(task, note=note)
+            bars.update(ids[task], completed=done, total=total, note=note)
 
         yield report

@@ -25,11 +25,11 @@ def enflow(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("evaluate nowhere", "no nowhere/card.json"),
+        ("evaluate nowhere", "found no weights 'nowhere'"),
         ("evaluate nowhere --samples many", "--samples"),
         ("evaluate nowhere --samples -1", "--samples"),
         ("evaluate nowhere --divergence guess", "'guess' is not one of"),
-        ("particles evaluate nowhere", "no nowhere/card.json"),
+        ("particles evaluate nowhere", "found no weights 'nowhere'"),
         ("particles table lj55", "'lj55' is not one of"),
         ("data particles lj55", "found system 'lj55'; expected dw4 or lj13"),
         ("data qm9 --files nowhere", "no dsgdb9nsd.xyz.tar.bz2 in nowhere"),

@@ -1,1 +1,6 @@
-"""One molecule: elements, bonds, file formats and metrics, in numpy and RDKit."""
+"""Chemistry of single molecules: elements, bonds, formulas, file formats, metrics and drawings.
+
+The package is the home of RDKit and may import NumPy and SciPy; it imports no torch and nothing of the flow, so that
+the service can run it in processes of its own. Begin with `molecule.Molecule`; `bonds.infer_bonds` finds its bonds,
+`io.formats` reads and writes it, `analysis.metrics` measures sets of molecules.
+"""

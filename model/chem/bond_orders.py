@@ -13,13 +13,13 @@ from enflow.model.chem.elements import STABILITY_TABLE, SYMBOLS
 
 
 class ValenceState(NamedTuple):
-    """A way for an atom to have a closed shell."""
+    """A combination of bonds and charge that gives an atom a closed shell."""
 
     bonds: int
-    """Sum of its bond orders."""
+    """Sum of the bond orders of the atom."""
     charge: int
     cost: float
-    """How unlikely it is; 0 for the neutral state."""
+    """Penalty of the state; 0 for the neutral one."""
 
 
 STATES: Mapping[int, tuple[ValenceState, ...]] = MappingProxyType(
@@ -31,13 +31,13 @@ STATES: Mapping[int, tuple[ValenceState, ...]] = MappingProxyType(
         9: (ValenceState(1, 0, 0.0),),
     }
 )
-"""Atomic number -> its states, cheapest first; the costs put a nitro group and an ammonium before a carbanion."""
+"""Atomic number -> states, cheapest first; the costs prefer a nitro group and an ammonium to a carbanion."""
 
 MAX_CHOICES = 500
-"""Choices of states tried before the search gives up: a pair of charges among nine heavy atoms comes before that."""
+"""Choices of states that are tried; a pair of charges among nine heavy atoms is found well before this limit."""
 
 MAX_UNSATURATED = 40
-"""Bonds that may be multiple; beyond it the search is not tried."""
+"""Largest number of bonds that may be multiple; with more there is no search."""
 
 
 class Assignment(NamedTuple):
@@ -50,16 +50,18 @@ class Assignment(NamedTuple):
 def assign_orders(
     atomic_numbers: Sequence[int], pairs: Sequence[tuple[int, int]], distances: Sequence[float], charge: int
 ) -> Assignment | None:
-    """The bond orders that give every atom a closed shell: with the cheapest charges, and among those the best lengths.
+    """Find the bond orders that give every atom a closed shell at the least cost of charges.
+
+    Among assignments of equal cost the one whose bond lengths fit best wins.
 
     Args:
-        atomic_numbers: of the atoms.
+        atomic_numbers: atomic number of each atom.
         pairs: the bonded atoms.
-        distances: of the pairs in angstrom; judged against the lengths of the stability table.
+        distances: length of each bond in angstrom; compared with the lengths of the stability table.
         charge: total charge.
 
     Returns:
-        None where no assignment exists or the search would grow too long.
+        The assignment; None where there is none or the search would take too long.
     """
     degrees = Counter(atom for pair in pairs for atom in pair)
     options = [[s for s in STATES.get(z, ()) if s.bonds >= degrees[i]] for i, z in enumerate(atomic_numbers)]
@@ -72,20 +74,20 @@ def assign_orders(
             break
         if sum(state.charge for state in states) != charge:
             continue
-        misfit, orders = _spread(tuple(state.bonds - degrees[i] for i, state in enumerate(states)), pairs, misfits)
+        misfit, orders = _distribute(tuple(state.bonds - degrees[i] for i, state in enumerate(states)), pairs, misfits)
         if misfit < best_misfit:
             best, best_cost, best_misfit = Assignment(orders, tuple(s.charge for s in states)), cost, misfit
     return best
 
 
 def charge_cost(atomic_number: int, charge: int) -> float:
-    """How unlikely a formal charge is, in the unit of `STATES`."""
+    """Return the penalty of a formal charge, in the unit of the costs of `STATES`."""
     costs = [state.cost for state in STATES.get(atomic_number, ()) if state.charge == charge]
     return min(costs, default=10.0 * abs(charge))
 
 
 def _cheapest_first(options: list[list[ValenceState]]) -> Iterator[tuple[float, list[ValenceState]]]:
-    """Every choice of one state per atom, in the order of the total cost; the list is the same one each time."""
+    """Yield every choice of one state per atom by rising total cost; the yielded list is reused."""
     states = [known[0] for known in options]
     open_atoms = [atom for atom, known in enumerate(options) if len(known) > 1]
     heap = [(sum(state.cost for state in states), 0, (0,) * len(open_atoms))]
@@ -94,7 +96,7 @@ def _cheapest_first(options: list[list[ValenceState]]) -> Iterator[tuple[float, 
         for atom, k in zip(open_atoms, chosen, strict=True):
             states[atom] = options[atom][k]
         yield cost, states
-        for at in range(start, len(open_atoms)):  # only from the last atom changed on: each choice comes once
+        for at in range(start, len(open_atoms)):  # from the last changed atom on: each choice comes once
             known, k = options[open_atoms[at]], chosen[at] + 1
             if k < len(known):
                 dearer = cost + known[k].cost - known[k - 1].cost
@@ -102,7 +104,7 @@ def _cheapest_first(options: list[list[ValenceState]]) -> Iterator[tuple[float, 
 
 
 def _misfits(first: int, second: int, distance: float) -> tuple[float, float, float]:
-    """For the orders 1 to 3, the squared difference in picometre to the table's length; infinite where it has none."""
+    """Return the squared difference in picometre to the table's length for the orders 1 to 3; infinite without one."""
     names = (SYMBOLS[first - 1], SYMBOLS[second - 1])
     lengths = STABILITY_TABLE.lengths
     known = [lengths[order].get(names, lengths[order].get(names[::-1], math.inf)) for order in (1, 2, 3)]
@@ -110,10 +112,10 @@ def _misfits(first: int, second: int, distance: float) -> tuple[float, float, fl
     return single, double, triple
 
 
-def _spread(
+def _distribute(
     spare: tuple[int, ...], pairs: Sequence[tuple[int, int]], misfits: Sequence[tuple[float, float, float]]
 ) -> tuple[float, tuple[int, ...]]:
-    """The least misfit of orders that use up every atom's spare bonds, and the orders; infinite if there are none."""
+    """Return the least misfit of orders that use all spare bonds of every atom, and the orders; infinite without."""
     multiple = [k for k, (i, j) in enumerate(pairs) if spare[i] and spare[j]]
     last = {atom: at for at, k in enumerate(multiple) for atom in pairs[k]}
     if len(multiple) > MAX_UNSATURATED or any(count and atom not in last for atom, count in enumerate(spare)):

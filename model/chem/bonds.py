@@ -1,4 +1,4 @@
-"""Bonds: from a geometry to a molecular graph, or the reason why there is none."""
+"""Bonds: the molecular graph of a geometry, or the reason why none was found."""
 
 import math
 from collections.abc import Iterator
@@ -21,30 +21,30 @@ QM9's test split it answers for 94.6 %, 1.2 for 98.5 %, 1.15 for all, 1.1 for al
 """
 
 OTHER_FACTORS = (1.3, 1.05)
-"""For generated geometries, whose bonds may be too long, or whose atoms too near."""
+"""Further factors, for generated geometries with long bonds or atoms that are too near."""
 
 MAX_ITERATIONS = 1_000
-"""Of RDKit's search for bond orders, which has no end of its own."""
+"""Iterations of RDKit's search for bond orders, which has no limit of its own."""
 
 
 @dataclass(frozen=True)
 class Bonds:
-    """The bonds of a molecule, or why it has none; plain data, so that it can leave a worker process."""
+    """The bonds of a molecule, or the reason why none were found. Plain data: it can leave a worker process."""
 
     status: Literal["ok", "failed"]
     """ok: RDKit sanitizes it, every atom has its valence, there are no radicals."""
     rdkit: str
     """Version of RDKit."""
     method: str | None = None
-    """What answered."""
+    """The method that found the bonds."""
     reason: str | None = None
-    """Why there is no answer."""
+    """The reason why no bonds were found."""
     pairs: tuple[tuple[int, int, int], ...] = ()
     """First atom, second atom (from 0), order 1 to 3; aromatic rings in a Kekulé form."""
     charges: tuple[int, ...] = ()
     """Formal charge of each atom."""
     fragments: int = 0
-    """How many pieces the bonds make of the molecule."""
+    """Number of connected pieces."""
     smiles: str | None = None
     """Canonical, isomeric, without hydrogen atoms."""
 
@@ -55,27 +55,30 @@ class Bonds:
 
     @property
     def whole(self) -> bool:
-        """Whether there is an answer, and in one piece."""
+        """True if bonds were found and connect all atoms."""
         return self.status == "ok" and self.fragments == 1
 
 
 def infer_bonds(molecule: Molecule, charge: int = 0) -> Bonds:
-    """Bonds and formal charges of a molecule from its geometry alone.
+    """Infer bonds and formal charges of a molecule from its geometry alone.
 
-    RDKit's DetermineBonds answers almost always. Where its answer is missing, charged or in pieces, an exact search for
-    bond orders and other ways of joining the atoms are asked too; the answer in one piece with the likeliest charges
-    wins, the earlier one where they are equal.
+    RDKit's DetermineBonds finds them almost always. Where its result is missing, charged or in pieces, an exact search
+    for bond orders and other ways of joining the atoms are tried too. The result in one piece with the lowest cost of
+    charges wins; the earlier of two equal ones.
 
     Args:
         molecule: all atoms, hydrogen included.
-        charge: total charge of the answer.
+        charge: total charge.
+
+    Returns:
+        The bonds; `status` is "failed" and `reason` is set where none give every atom a closed shell.
     """
     best: tuple[tuple[bool, float], Bonds] | None = None
     with rdBase.BlockLogs():
         for method, mol in _attempts(molecule, charge):
             rank = (len(Chem.GetMolFrags(mol)) > 1, _charge_cost(mol))
             if best is None or rank < best[0]:
-                best = rank, _described(mol, method)
+                best = rank, _to_bonds(mol, method)
             if best[0] == (False, 0.0):
                 break
     if best is None:
@@ -84,7 +87,7 @@ def infer_bonds(molecule: Molecule, charge: int = 0) -> Bonds:
 
 
 def to_mol(molecule: Molecule, bonds: Bonds) -> Chem.Mol:
-    """The RDKit molecule of inferred bonds, with its conformer; bare atoms where there are none."""
+    """Return the RDKit molecule of inferred bonds with its conformer; bare atoms where no bonds were found."""
     mol = _bonded(molecule, bonds.pairs, bonds.charges)
     if bonds.status == "ok":
         Chem.SanitizeMol(mol)
@@ -95,7 +98,7 @@ def to_mol(molecule: Molecule, bonds: Bonds) -> Chem.Mol:
 
 
 def _attempts(molecule: Molecule, charge: int) -> Iterator[tuple[str, Chem.RWMol]]:
-    """Sound molecules, by the most trusted method first."""
+    """Yield valid molecules, those of the most trusted method first."""
 
     def determined(factor: float) -> Iterator[tuple[str, Chem.RWMol]]:
         if mol := _determine(molecule, charge, factor):
@@ -120,7 +123,7 @@ def _determine(molecule: Molecule, charge: int, factor: float) -> Chem.RWMol | N
         )
     except (ValueError, RuntimeError):  # no valence fits; the charge does not; too many iterations
         return None
-    return mol if _sound(mol) else None
+    return mol if _is_valid(mol) else None
 
 
 def _search(molecule: Molecule, charge: int, pairs: list[tuple[int, int]]) -> Chem.RWMol | None:
@@ -130,7 +133,7 @@ def _search(molecule: Molecule, charge: int, pairs: list[tuple[int, int]]) -> Ch
         return None
     bonds = tuple((i, j, order) for (i, j), order in zip(pairs, found.orders, strict=True))
     mol = _bonded(molecule, bonds, found.charges)
-    return mol if _sound(mol) else None
+    return mol if _is_valid(mol) else None
 
 
 def _joined(molecule: Molecule, factor: float) -> list[tuple[int, int]]:
@@ -150,7 +153,7 @@ def _bonded(
     mol = Chem.RWMol()
     for z in molecule.atomic_numbers.tolist():
         atom = Chem.Atom(z)
-        atom.SetNoImplicit(True)  # every hydrogen is an atom: a missing bond is a radical, never an unseen hydrogen
+        atom.SetNoImplicit(True)  # every hydrogen is an atom: a missing bond is a radical, never an implicit hydrogen
         mol.AddAtom(atom)
     for i, j, order in pairs:
         mol.AddBond(i, j, Chem.BondType.values[order])
@@ -163,18 +166,18 @@ def _bonded(
     return mol
 
 
-def _sound(mol: Chem.RWMol) -> bool:
-    """Sanitize; whether that went well, left no radical, and no atom with a charge that none has.
+def _is_valid(mol: Chem.RWMol) -> bool:
+    """Sanitize the molecule; return True if that succeeds and leaves no radical and no impossible charge.
 
-    An interrupted DetermineBonds returns single bonds only, as a success: here they are radicals.
+    An interrupted DetermineBonds reports success with single bonds only; they leave radicals, which are found here.
     """
     if Chem.SanitizeMol(mol, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
         return False
-    return not any(atom.GetNumRadicalElectrons() or not _plausible(atom) for atom in _atoms(mol))
+    return not any(atom.GetNumRadicalElectrons() or not _has_possible_charge(atom) for atom in _atoms(mol))
 
 
-def _plausible(atom: Chem.Atom) -> bool:
-    """Whether an atom can bear its charge: torn apart, methane is [C-4] and four [H+] to RDKit, and sanitizes."""
+def _has_possible_charge(atom: Chem.Atom) -> bool:
+    """Return True if an element can have the charge. RDKit accepts methane in pieces as [C-4] and four [H+]."""
     states = STATES.get(atom.GetAtomicNum())
     return states is None or any(state.charge == atom.GetFormalCharge() for state in states)
 
@@ -188,7 +191,7 @@ def _charge_cost(mol: Chem.RWMol) -> float:
     return math.fsum(charge_cost(atom.GetAtomicNum(), atom.GetFormalCharge()) for atom in charged)
 
 
-def _described(mol: Chem.RWMol, method: str) -> Bonds:
+def _to_bonds(mol: Chem.RWMol, method: str) -> Bonds:
     Chem.AssignStereochemistryFrom3D(mol)
     smiles = Chem.MolToSmiles(Chem.RemoveHs(mol))
     fragments = len(Chem.GetMolFrags(mol))

@@ -1,4 +1,4 @@
-"""Elements: symbols, vocabularies, valences and the bond-length table that stability is measured by."""
+"""Elements: symbols, vocabularies, valences, and the table of bond lengths that defines stability."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ ATOMIC_NUMBERS: Mapping[str, int] = MappingProxyType({s: z for z, s in enumerate
 """Atomic number of a symbol."""
 
 VALENCES: Mapping[int, int] = MappingProxyType({1: 1, 6: 4, 7: 3, 8: 2, 9: 1})
-"""Bonds that a neutral atom of each element makes; an atom is stable iff its bond orders sum to this."""
+"""Atomic number -> bonds of the neutral atom; an atom is stable if its bond orders sum to this."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The elements and the largest size that a model knows, in the order of its type channels."""
+    """The elements of a model, in the order of its type channels, and its largest number of atoms."""
 
     name: str
     atomic_numbers: tuple[int, ...]
@@ -45,7 +45,7 @@ QM9 = Vocabulary("QM9", (1, 6, 7, 8, 9), max_atoms=29)
 
 @dataclass(frozen=True)
 class BondTable:
-    """Typical bond lengths, from which the order of a bond follows by the distance of its atoms.
+    """A table of typical bond lengths, which gives the order of a bond by the distance of its atoms.
 
     A pair at distance d (picometre) is bonded with order 1 if d < single + 10; that bond is double if also
     d < double + 5, and that triple if also d < triple + 3. The margins were tuned by the authors of E-NF so that most
@@ -56,11 +56,11 @@ class BondTable:
     lengths: Mapping[int, Mapping[tuple[str, str], int]]
     """Order -> pair of symbols -> length in picometre; each pair once."""
     margins: Mapping[int, int]
-    """Order -> picometre by which a bond may be longer than its length."""
+    """Order -> picometre by which a bond may be longer than the typical length."""
 
     @cached_property
     def thresholds(self) -> Float64[np.ndarray, "order z z"]:
-        """Angstrom: a pair nearer than this passes for the order; 0 where there is no such bond."""
+        """The distance in angstrom below which a pair has at least the order; 0 where there is no such bond."""
         limit = np.zeros((max(self.lengths) + 1, len(SYMBOLS) + 1, len(SYMBOLS) + 1))
         for order, pairs in self.lengths.items():
             for (a, b), length in pairs.items():
@@ -71,7 +71,7 @@ class BondTable:
     def orders(
         self, atomic_numbers: Integer[np.ndarray, "*B N"], positions: Real[np.ndarray, "*B N 3"]
     ) -> Int8[np.ndarray, "*B N N"]:
-        """Bond orders (..., N, N) of atoms (..., N) at positions (..., N, 3) in angstrom; the diagonal is 0."""
+        """Return bond orders (..., N, N) of atoms (..., N) at positions (..., N, 3) in angstrom; the diagonal is 0."""
         separation = positions[..., :, None, :] - positions[..., None, :, :]
         distance = np.sqrt(np.einsum("...i,...i->...", separation, separation))
         n_atoms = atomic_numbers.shape[-1]

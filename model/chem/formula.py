@@ -1,4 +1,4 @@
-"""Chemical formulas: how many atoms of each element."""
+"""Chemical formulas: the number of atoms of each element."""
 
 import re
 
@@ -9,11 +9,11 @@ PART = re.compile(r"([A-Z][a-z]?)([1-9][0-9]{0,3})?")
 
 
 def parse_formula(formula: str, vocabulary: Vocabulary) -> tuple[int, ...]:
-    """The atoms of each element of the vocabulary in a formula such as C7H10O2, in the vocabulary's order.
+    """Return the number of atoms of each element in a formula such as C7H10O2, in the vocabulary's order.
 
     Raises:
-        StructureError: it is no formula, or has more atoms than the model knows.
-        VocabularyError: an element that the model does not know.
+        StructureError: the text is no formula.
+        VocabularyError: an element is not in the vocabulary, or there are too many atoms.
     """
     parts = PART.findall(formula)
     if not parts or "".join(symbol + count for symbol, count in parts) != formula:

@@ -1,10 +1,12 @@
-"""One molecule: atomic numbers and positions."""
+"""One molecule: atomic numbers, positions, a name and properties."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -16,21 +18,22 @@ from enflow.model.chem.viewer import drawing, library_address, view
 from enflow.model.errors import StructureError, VocabularyError
 
 NEAREST_ATOMS = 0.1
-"""Angstrom; atoms nearer than this stand at one point. The closest pair of QM9 is 0.959 angstrom apart."""
+"""Angstrom; atoms nearer than this are taken as one point. The closest pair of QM9 is 0.959 angstrom apart."""
 
 FARTHEST_COORDINATE = 1e6
-"""Angstrom; beyond it a double has no picometres left, and squares of a foolish exponent overflow."""
+"""Angstrom; beyond it a double no longer resolves picometres, and squares may overflow."""
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Molecule:
-    """Atoms in space; a point cloud without bonds.
+    """A molecule: atoms in space, without bonds.
 
     Args:
         atomic_numbers: (N,) integers 1 to 118, N at least 1.
         positions: (N, 3) angstrom, finite.
-        name: free text, as a file calls it.
-        properties: whatever is known about it, for provenance; no part of equality. NumPy's scalars become Python's.
+        name: free text, such as the title in a file.
+        properties: further facts by name, such as the data items of an SDF or the info of an extended XYZ. Readers
+            fill them in and writers write them back. They are no part of equality. NumPy scalars become Python's.
 
     Raises:
         StructureError: an argument is not of that shape or range.
@@ -67,16 +70,34 @@ class Molecule:
 
     @property
     def formula(self) -> str:
-        """The formula in Hill order: carbon, hydrogen, then the rest by the alphabet."""
+        """The formula in Hill order: carbon, hydrogen, then the other elements in alphabetical order."""
         counts = Counter(self.symbols)
         carbon_first = ["C", "H"] if "C" in counts else []
         order = carbon_first + sorted(set(counts) - set(carbon_first))
         return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order if counts[s])
 
     def centred(self) -> "Molecule":
-        """The same molecule with the mean of its positions at the origin."""
+        """Return the molecule with the mean of its positions at the origin."""
         positions = self.positions - self.positions.mean(axis=0)
         return Molecule(self.atomic_numbers, positions, self.name, self.properties)
+
+    def to_rdkit(self) -> Any:
+        """Return an RDKit molecule with inferred bonds; see `interop.to_rdkit`."""
+        return _interop().to_rdkit(self)
+
+    @staticmethod
+    def from_rdkit(mol: Any) -> "Molecule":
+        """Return the atoms of an RDKit molecule at the positions of its first conformer; see `interop.from_rdkit`."""
+        return _interop().from_rdkit(mol)  # type: ignore[no-any-return]
+
+    def to_ase(self) -> Any:
+        """Return `ase.Atoms`; see `interop.to_ase`."""
+        return _interop().to_ase(self)
+
+    @staticmethod
+    def from_ase(atoms: Any) -> "Molecule":
+        """Return `ase.Atoms` as a molecule; see `interop.from_ase`."""
+        return _interop().from_ase(atoms)  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Molecule):
@@ -92,21 +113,25 @@ class Molecule:
         return f"Molecule({self.formula}, n_atoms={self.n_atoms}{f', name={self.name!r}' if self.name else ''})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return the molecule as a notebook shows it."""
         return _card(self, 320, view(_block(self), "xyz", f"molecule{uuid4().hex}", library_address()))
 
 
+def _interop() -> Any:
+    return import_module("enflow.model.chem.interop")  # it imports this module, and RDKit, which takes a while
+
+
 MOST_VIEWS = 12
-"""Views that turn in one list: where 3Dmol.js cannot share one, browsers keep about sixteen WebGL contexts."""
+"""Interactive views in one list; a browser keeps about sixteen WebGL contexts."""
 
 
 class Molecules(list[Molecule]):
-    """A list of molecules that a notebook shows side by side; the first of them turn, the others are drawings."""
+    """A list of molecules that a notebook shows side by side: the first ones interactive, the others as drawings."""
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return the molecule as a notebook shows it."""
         views = [
-            # The first view loads 3Dmol.js, the others wait for it: half a megabyte is enough once.
+            # The first view loads 3Dmol.js and the others wait for it, so that half a megabyte is sent once.
             view(_block(molecule), "xyz", f"molecule{uuid4().hex}", "" if index else library_address())
             for index, molecule in enumerate(self[:MOST_VIEWS])
         ]
@@ -130,10 +155,10 @@ def _block(molecule: Molecule) -> str:
 
 
 def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary) -> None:
-    """Raise unless a model with this vocabulary can take the molecule.
+    """Raise unless the vocabulary covers the molecule.
 
     Raises:
-        VocabularyError: an element outside the vocabulary, or too many atoms.
+        VocabularyError: an element is not in the vocabulary, or there are too many atoms.
     """
     if molecule.n_atoms > vocabulary.max_atoms:
         raise VocabularyError(
@@ -149,13 +174,13 @@ def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary) -> None:
 
 
 def check_apart(molecule: Molecule) -> None:
-    """Raise if two atoms stand at one point: no structure that a person means has that, but a sample may.
+    """Raise if two atoms stand at one point. A sample of a model may have that, a structure from a file must not.
 
     Raises:
         StructureError: two atoms are nearer than `NEAREST_ATOMS`.
     """
     positions = molecule.positions
-    # Sorted along x an atom can coincide only with the next few: no N x N matrix for a large structure.
+    # Sorted along x, an atom can coincide only with the next few; a large structure needs no N x N matrix.
     order = np.argsort(positions[:, 0], kind="stable")
     along = positions[order]
     reach = np.searchsorted(along[:, 0], along[:, 0] + NEAREST_ATOMS) - np.arange(len(along))

@@ -1,6 +1,6 @@
-"""Like particles as atoms of one element, so that whatever takes a molecule takes them; and what is known of a system.
+"""Systems of identical particles, written as molecules of one element, and their energies.
 
-Both energies are those of the paper, in units of the temperature: p(x) is proportional to exp(-E(x)). They are
+Both energies are those of the paper in units of the temperature: p(x) is proportional to exp(-E(x)). They are
 invariant under rotation, reflection and permutation.
 """
 
@@ -17,11 +17,13 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import VocabularyError
 
 PARTICLE = 18
-"""Atomic number that stands for a particle in files: argon, which every program reads."""
+"""Atomic number of a particle in files: argon, which every program reads."""
 
 
 def double_well(x: Any) -> Any:
-    """DW4: the sum over pairs i < j of a u^4 + b u^2 with u = d - 4, a = 0.9, b = -4 (Köhler, Klein, Noé 2020).
+    """Return the energy of DW4, the sum over pairs i < j of a u^4 + b u^2 with u = d - 4, a = 0.9, b = -4.
+
+    Source: Köhler, Klein, Noé 2020.
 
     Args:
         x: (..., N, D), an array or a tensor.
@@ -31,9 +33,9 @@ def double_well(x: Any) -> Any:
 
 
 def lennard_jones(x: Any) -> Any:
-    """LJ13: the sum over pairs i < j of d^-12 - 2 d^-6, and a trap |x - mean|^2 / 2 that keeps the cluster together.
+    """Return the energy of LJ13, the sum over pairs i < j of d^-12 - 2 d^-6, plus a trap |x - mean|^2 / 2.
 
-    Köhler, Klein, Noé 2020, with the strength of Satorras et al. 2021.
+    Source: Köhler, Klein, Noé 2020, with the strength of Satorras et al. 2021.
 
     Args:
         x: (..., N, D), an array or a tensor.
@@ -44,24 +46,25 @@ def lennard_jones(x: Any) -> Any:
 
 
 def _distances(x: Any) -> Any:
-    # torch's own norm for tensors: another order of rounding, and the chains of a seed end elsewhere.
+    # Tensors keep torch's norm: another order of rounding would change the chains of a seed.
     i, j = np.triu_indices(x.shape[-2], k=1)
     apart = x[..., i, :] - x[..., j, :]
     return np.linalg.norm(apart, axis=-1) if isinstance(apart, np.ndarray) else apart.norm(dim=-1)
 
 
 ENERGIES: Mapping[str, Callable[[Any], Any]] = {"dw4": double_well, "lj13": lennard_jones}
-"""By the name of the data that a model was trained on."""
+"""Name of the training data -> energy."""
 
 
 @dataclass(frozen=True)
 class ParticleSystem:
-    """Like particles, always the same number of them.
+    """A system of a fixed number of identical particles.
 
     Attributes:
-        name: of the model.
-        n_dims: dimensions of their space; what is beyond them is zero.
-        data: what the model was trained on, by which its energy is known.
+        name: name of the model.
+        n_particles: number of particles.
+        n_dims: dimensions of space; further coordinates are zero.
+        data: name of the training data, which selects the energy.
     """
 
     name: str
@@ -71,25 +74,25 @@ class ParticleSystem:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Its one element, and its size."""
+        """The vocabulary: one element, and the number of particles."""
         return Vocabulary(self.name, (PARTICLE,), self.n_particles)
 
     def molecule(
         self, positions: ArrayLike, name: str = "", properties: Mapping[str, object] | None = None
     ) -> Molecule:
-        """Particles at positions (N, 3).
+        """Return particles at positions (N, 3) as a molecule.
 
         Raises:
-            StructureError: a position is not finite, or beyond all bounds.
+            StructureError: a position is not finite or too large.
         """
         found = np.asarray(positions)
         return Molecule(np.full(len(found), PARTICLE), found, name, properties or {})
 
     def taken(self, structure: Molecule) -> Molecule:
-        """A structure from elsewhere as particles of this system, whatever its elements.
+        """Return a structure of any elements as particles of this system.
 
         Raises:
-            VocabularyError: another number of particles, or some that leave the plane of a system in two dimensions.
+            VocabularyError: the number of particles differs, or a coordinate beyond the dimensions is not zero.
         """
         if structure.n_atoms != self.n_particles:
             raise VocabularyError(f"found {structure.n_atoms} particles, expected {self.n_particles} ({self.name})")
@@ -103,10 +106,10 @@ class ParticleSystem:
         return self.molecule(structure.positions, structure.name, structure.properties)
 
     def coordinates(self, positions: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N D"]:
-        """Positions in the dimensions of the system."""
+        """Return positions in the dimensions of the system."""
         return positions[:, : self.n_dims]
 
     def energy(self, positions: Float64[np.ndarray, "N 3"]) -> float | None:
-        """Of particles at positions, in units of the temperature; None where nobody knows it."""
+        """Return the energy of particles at positions in units of the temperature; None where it is unknown."""
         known = ENERGIES.get(self.data)
         return float(known(self.coordinates(positions))) if known else None

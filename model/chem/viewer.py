@@ -1,4 +1,4 @@
-"""One molecule in a web page or a notebook: a flat drawing that always shows, and py3Dmol's view over it."""
+"""Views of one molecule in a web page or a notebook: a drawing in SVG, and py3Dmol's interactive view."""
 
 import base64
 from functools import cache
@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from enflow.model.chem.elements import STABILITY_TABLE, SYMBOLS
 
 LIBRARY = Path(__file__).parents[2] / "service" / "web" / "dist" / "3Dmol-min.js"
-"""3Dmol.js as `make page` fetches it through npm; with it every page and notebook works offline."""
+"""3Dmol.js, which `make page` fetches through npm; with it every page and notebook works offline."""
 
 _COLOURS = {1: "#f4f4f4", 6: "#555555", 7: "#3050f8", 8: "#e8190d", 9: "#3fae2a"}
 _STYLE = {"stick": {"radius": 0.14}, "sphere": {"scale": 0.25}}
@@ -19,26 +19,26 @@ _STYLE = {"stick": {"radius": 0.14}, "sphere": {"scale": 0.25}}
 
 @cache
 def library() -> str | None:
-    """The source of 3Dmol.js, None where the page was not built."""
+    """Return the source of 3Dmol.js, None where the page was not built."""
     if not LIBRARY.is_file():
         return None
-    return LIBRARY.read_text(encoding="utf-8").replace("</script", "<\\/script")  # it may stand inside a page
+    return LIBRARY.read_text(encoding="utf-8").replace("</script", "<\\/script")  # the source may become part of a page
 
 
 def library_address() -> str | None:
-    """The source of 3Dmol.js as a data address, which a script can load without a network."""
+    """Return the source of 3Dmol.js as a data address, which a script can load without a network."""
     source = library()
     return source and f"data:text/javascript;base64,{base64.b64encode(source.encode()).decode()}"
 
 
 def view(block: str, form: str, name: str, address: str | None) -> str:
-    """py3Dmol's view of a structure as HTML that fills its parent.
+    """Return py3Dmol's view of a structure as HTML that fills its parent element.
 
     Args:
-        block: the structure, free of text from outside: it becomes part of a script.
+        block: the structure; it becomes part of a script and must hold no text from outside.
         form: "xyz" or "sdf".
-        name: a word for its elements' ids, unique in the page.
-        address: of 3Dmol.js; None is py3Dmol's own, on the network.
+        name: a word for the ids of the elements, unique in the page.
+        address: address of 3Dmol.js; None = py3Dmol's default, on the network.
     """
     import py3Dmol  # imports IPython where that is installed, which takes half a second
 
@@ -46,13 +46,13 @@ def view(block: str, form: str, name: str, address: str | None) -> str:
     made = py3Dmol.view(width="100%", height="100%", data=block, format=form, style=_STYLE, **where)
     html = str(made.startjs + made.endjs).replace("UNIQUEID", name)
     warning, paragraph = html.index("<p id="), html.index("</p>") + len("</p>")
-    return html[:warning] + html[paragraph:]  # where the script cannot load, the drawing beneath stays
+    return html[:warning] + html[paragraph:]  # where the script cannot load, the drawing below stays visible
 
 
 def drawing(
     atomic_numbers: Int64[np.ndarray, " N"], positions: Float64[np.ndarray, "N 3"], size: int = 240, label: str = ""
 ) -> str:
-    """A molecule as SVG: seen along its shortest axis, bonds by the distance table, nearer atoms over farther ones."""
+    """Return a molecule as SVG, seen along its shortest axis, with bonds by the distance table."""
     centred = positions - positions.mean(axis=0)
     axes = np.linalg.svd(centred, full_matrices=True)[2]
     seen = centred @ axes.T
@@ -71,5 +71,5 @@ def drawing(
         circle = f'<circle cx="{x[i]:.1f}" cy="{y[i]:.1f}" r="{radius:.1f}" fill="{fill}" stroke="#333"'
         marks.append((seen[i, 2], f"{circle}><title>{SYMBOLS[z - 1]}{i + 1}</title></circle>"))
     body = "".join(mark for _, mark in sorted(marks))
-    said = escape(label, {'"': "&quot;"})
-    return f'<svg viewBox="0 0 {size} {size}" role="img" aria-label="{said}" xmlns="http://www.w3.org/2000/svg">{body}</svg>'
+    text = escape(label, {'"': "&quot;"})
+    return f'<svg viewBox="0 0 {size} {size}" role="img" aria-label="{text}" xmlns="http://www.w3.org/2000/svg">{body}</svg>'

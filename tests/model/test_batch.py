@@ -13,7 +13,7 @@ WATER = Molecule([8, 1, 1], [[0.0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]
 FLUORIDE = Molecule([9, 1], [[5.0, 5, 5], [5.0, 5, 5.92]])
 
 
-def test_molecules_survive_the_way_through_a_batch_but_for_their_place():
+def test_molecules_come_back_from_a_batch_centred():
     batch = collate([WATER, FLUORIDE], QM9, dtype=torch.float64)
     assert batch.mask.sum(1).tolist() == [3, 2]
     assert batch.atom_types.tolist() == [[3, 0, 0], [4, 0, 0]]

@@ -1,4 +1,4 @@
-"""Weights and their card: what is saved comes back, and whatever is damaged is named."""
+"""Weights and their card: saved weights come back, and the error for a damaged file names the damage."""
 
 import hashlib
 import json
@@ -70,7 +70,7 @@ def edit_card(weights: Path, change: Callable[[dict[str, Any]], object]) -> None
 
 
 def rewrite_tensors(weights: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    """Other tensors with a card that vouches for them."""
+    """Change the tensors, and write the hash of the new ones into the card."""
     file = weights / "weights.safetensors"
     tensors = load_file(file)
     change(tensors)
@@ -220,7 +220,7 @@ def test_a_flow_of_particles_comes_back(tmp_path: Path, dynamics: GNNConfig | Ke
     assert torch.equal(again.log_prob(x), flow.log_prob(x))
 
 
-def test_weights_of_particles_and_of_molecules_are_told_apart(tmp_path: Path, weights: Path) -> None:
+def test_weights_of_particles_are_no_weights_of_molecules(tmp_path: Path, weights: Path) -> None:
     save(ParticleFlow(ParticleConfig()), tmp_path / "particles", CARD)
     with pytest.raises(WeightsError, match="holds a model of particles, expected one of molecules"):
         load(tmp_path / "particles")

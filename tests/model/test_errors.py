@@ -1,4 +1,4 @@
-"""Errors say where, and survive the way home from a worker process."""
+"""Errors say where, and keep that when a worker process sends them."""
 
 import pickle
 
@@ -12,7 +12,7 @@ from enflow.model.errors import StructureError
     [
         ({}, "no atoms"),
         ({"line": 3}, "line 3: no atoms"),
-        ({"index": 0, "line": 3, "column": 7}, "structure 0, line 3, column 7: no atoms"),
+        ({"index": 0, "line": 3, "column": 7}, "structure 1, line 3, column 7: no atoms"),
     ],
 )
 def test_a_structure_error_says_where(place: dict[str, int], text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a set of molecules looks like as histograms, and how far two sets are apart."""
+"""Histograms of a set of molecules, and the divergence of two sets."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,14 +9,14 @@ from enflow.model.chem.elements import STABILITY_TABLE, SYMBOLS
 from enflow.model.chem.molecule import Molecule
 
 CHUNK_TRIPLES = 20_000_000
-"""Triples of atoms looked at a time; bounds the memory to some tens of megabytes."""
+"""Triples of atoms that are handled at a time; bounds the memory to some tens of megabytes."""
 
 LONGEST_BOND = 1.8
-"""Angstrom; beyond every single bond of the stability table."""
+"""Angstrom; longer than every bond of the stability table."""
 
 
 def divergences(molecules: Sequence[Molecule], reference: Sequence[Molecule]) -> dict[str, float]:
-    """Jensen-Shannon divergences in nats of two sets: distances, bond lengths, angles, elements, sizes.
+    """Return the Jensen-Shannon divergences in nats of two sets: distances, bond lengths, angles, elements, sizes.
 
     Bonds are those of the stability table. Two halves of 2,000 molecules of QM9 are 1e-4 to 1e-2 apart.
 
@@ -28,10 +28,10 @@ def divergences(molecules: Sequence[Molecule], reference: Sequence[Molecule]) ->
 
 
 def histograms(molecules: Sequence[Molecule]) -> dict[str, Int64[np.ndarray, " bins"]]:
-    """Counts: distances of all pairs, bond lengths to 0.01 angstrom, angles to 2 degrees, elements, sizes.
+    """Count distances of all pairs, bond lengths to 0.01 angstrom, angles to 2 degrees, elements and sizes.
 
     Raises:
-        ValueError: there is no molecule, or more atoms in one than a histogram of sizes holds.
+        ValueError: there is no molecule, or one of more than 1000 atoms.
     """
     if not molecules:
         raise ValueError("found no molecules, expected at least one: a histogram of nothing has no shape")
@@ -55,7 +55,9 @@ def histograms(molecules: Sequence[Molecule]) -> dict[str, Int64[np.ndarray, " b
 
 
 def jensen_shannon(first: Num[np.ndarray, " bins"], second: Num[np.ndarray, " bins"]) -> float:
-    """Jensen-Shannon divergence of two histograms in nats, 0 to log 2, each bin raised by 1e-10 as E-NF does.
+    """Return the Jensen-Shannon divergence of two histograms in nats, from 0 to log 2.
+
+    Each bin is raised by 1e-10 as in the code of E-NF:
 
     JS(p, q) = KL(p, m)/2 + KL(q, m)/2 with m = (p + q)/2.
     """
@@ -67,7 +69,7 @@ def jensen_shannon(first: Num[np.ndarray, " bins"], second: Num[np.ndarray, " bi
 def distance_histogram(
     molecules: Sequence[Molecule], bins: int = 100, reach: float = 13.0
 ) -> Int64[np.ndarray, " bins"]:
-    """Counts of all pair distances in equal bins from 0 to `reach` angstrom, the last one open (E-NF's bins)."""
+    """Count all pair distances in equal bins from 0 to `reach` angstrom; the last bin is open (the bins of E-NF)."""
     counts = np.zeros(bins, dtype=np.int64)
     for _, numbers, positions in equal_sizes(molecules):
         i, j = np.triu_indices(numbers.shape[1], k=1)
@@ -76,7 +78,7 @@ def distance_histogram(
 
 
 def distance_jsd(molecules: Sequence[Molecule], reference: Sequence[Molecule]) -> float:
-    """Jensen-Shannon divergence of the pair distances of two sets, as in E-NF's table of QM9 positional.
+    """Return the Jensen-Shannon divergence of the pair distances of two sets, as in E-NF's table of QM9 positional.
 
     Raises:
         ValueError: a set is empty.
@@ -87,7 +89,7 @@ def distance_jsd(molecules: Sequence[Molecule], reference: Sequence[Molecule]) -
 
 
 def binned(values: Float64[np.ndarray, "..."], bins: int, reach: float) -> Int64[np.ndarray, " bins"]:
-    """Counts of values in equal bins from 0 to `reach`, the last one open."""
+    """Count values in equal bins from 0 to `reach`; the last bin is open."""
     which = np.minimum(values.ravel() * (bins / reach), bins - 1).astype(np.int64)
     return np.bincount(which, minlength=bins)
 
@@ -95,7 +97,7 @@ def binned(values: Float64[np.ndarray, "..."], bins: int, reach: float) -> Int64
 def equal_sizes(
     molecules: Sequence[Molecule],
 ) -> Iterator[tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, "B N"], Float64[np.ndarray, "B N 3"]]]:
-    """Molecules of one size at a time, in chunks: rows, atomic numbers, positions."""
+    """Yield chunks of molecules of one size: rows, atomic numbers, positions."""
     sizes = np.array([m.n_atoms for m in molecules])
     for n_atoms in np.unique(sizes):
         rows = np.flatnonzero(sizes == n_atoms)
@@ -116,11 +118,11 @@ def _bond_lengths(
 def _bond_angles(
     bonded: Bool[np.ndarray, "B N N"], positions: Float64[np.ndarray, "B N 3"]
 ) -> Float64[np.ndarray, " angles"]:
-    """Degrees between every two bonds of an atom."""
+    """Return the angles in degrees between every two bonds of an atom."""
     once = np.triu(np.ones(bonded.shape[1:], dtype=bool), k=1)
     b, centre, i, j = np.nonzero(bonded[:, :, :, None] & bonded[:, :, None, :] & once)
     first, second = positions[b, i] - positions[b, centre], positions[b, j] - positions[b, centre]
     lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
-    cosine = (first * second).sum(axis=-1) / np.maximum(lengths, 1e-12)  # atoms of a sample may stand at one point
+    cosine = (first * second).sum(axis=-1) / np.maximum(lengths, 1e-12)  # atoms of a sample may coincide
     angles: Float64[np.ndarray, " angles"] = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     return angles

@@ -1,4 +1,4 @@
-"""How good a set of molecules is: stability, validity, uniqueness, novelty; each convention is named."""
+"""Quality of a set of molecules: stability, validity, uniqueness, novelty; each convention is named."""
 
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -27,7 +27,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Share:
-    """How many of how many; a share of nothing is NaN."""
+    """A count and its total; the share of an empty set is NaN."""
 
     count: int
     total: int
@@ -39,7 +39,7 @@ class Share:
 
     @property
     def interval(self) -> Interval:
-        """Wilson's score interval (1927), which stays within 0 and 1 and holds its level at few counts.
+        """Wilson's score interval (1927), which stays within 0 and 1 and keeps its level at small counts.
 
         (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
         """
@@ -54,13 +54,13 @@ class Share:
 def bootstrap(
     counts: Num[np.ndarray, " M"], totals: Num[np.ndarray, " M"], seed: int = 0, draws: int = 1_000
 ) -> Interval:
-    """The interval of sum(counts) / sum(totals) where the molecules, not their atoms, are drawn independently.
+    """Return the interval of sum(counts) / sum(totals) by drawing molecules, not atoms, with replacement.
 
     Args:
-        counts: of each molecule, such as its stable atoms.
-        totals: of each molecule, such as its atoms.
-        seed: of the resampling.
-        draws: resamples of the M molecules.
+        counts: count per molecule, such as its stable atoms.
+        totals: total per molecule, such as its atoms.
+        seed: seed of the resampling.
+        draws: number of resamples.
     """
     rng = np.random.default_rng(seed)
     ratios = np.empty(draws)
@@ -73,44 +73,44 @@ def bootstrap(
 
 @dataclass(frozen=True)
 class Stability:
-    """Which atoms have exactly their valence by the distance table (E-NF, EDM).
+    """Stability by the distance table (E-NF, EDM).
 
-    An atom is stable iff its bond orders sum to its valence; a molecule iff all its atoms are.
+    An atom is stable if its bond orders sum to its valence; a molecule is stable if all its atoms are.
     """
 
     stable_atoms: Int64[np.ndarray, " M"]
-    """Stable atoms of each molecule."""
+    """Number of stable atoms of each molecule."""
     n_atoms: Int64[np.ndarray, " M"]
-    """Atoms of each molecule."""
+    """Number of atoms of each molecule."""
 
     @property
     def stable(self) -> Bool[np.ndarray, " M"]:
-        """Whether each molecule is stable."""
+        """True for each molecule that is stable."""
         return self.stable_atoms >= self.n_atoms
 
     @property
     def atom_stability(self) -> float:
-        """Share of all atoms that are stable."""
+        """Share of stable atoms among all atoms."""
         return float(self.stable_atoms.sum() / self.n_atoms.sum())
 
     @property
     def molecule_stability(self) -> float:
-        """Share of molecules that are stable."""
+        """Share of stable molecules."""
         return float(self.stable.mean())
 
     @property
     def molecules(self) -> Share:
-        """Stable molecules, with their interval."""
+        """Stable molecules among all, with an interval."""
         return Share(int(self.stable.sum()), len(self.stable))
 
     @property
     def atoms_interval(self) -> Interval:
-        """Bootstrapped interval of the atom stability: atoms of one molecule share its luck."""
+        """Bootstrapped interval of the atom stability; the atoms of one molecule are not independent."""
         return bootstrap(self.stable_atoms, self.n_atoms)
 
 
 def stability(molecules: Sequence[Molecule], table: BondTable = STABILITY_TABLE) -> Stability:
-    """Atom and molecule stability by the distance table.
+    """Return atom and molecule stability by the distance table.
 
     Raises:
         ValueError: there is no molecule.
@@ -129,43 +129,46 @@ Convention = Literal["EDM", "E-NF"]
 
 @dataclass(frozen=True)
 class Validity:
-    """Which molecules are valid when bonded by the distance table, and what they are.
+    """Validity of molecules with bonds by the distance table, and the SMILES of the valid ones.
 
-    EDM (Hoogeboom et al. 2022): of all molecules; a valid one counts as its largest fragment; novel among unique.
-    E-NF (Satorras et al. 2021): of the stable molecules only; as a whole; novel among valid.
+    EDM (Hoogeboom et al. 2022): validity among all molecules; a molecule counts as its largest fragment; novelty among
+    the unique ones. E-NF (Satorras et al. 2021): validity among the stable molecules; a molecule counts as a whole;
+    novelty among the valid ones.
     """
 
     convention: Convention
     considered: int
-    """Molecules that validity is a share of."""
+    """Number of molecules in the denominator of validity."""
     smiles: tuple[str, ...]
-    """Of the valid ones, in order; canonical, with hydrogen atoms."""
+    """SMILES of the valid molecules in order; canonical, with hydrogen atoms."""
     whole: int
-    """Valid ones in one piece."""
+    """Number of valid molecules in one piece."""
 
     @property
     def validity(self) -> Share:
-        """Valid among the considered."""
+        """Valid molecules among the considered ones."""
         return Share(len(self.smiles), self.considered)
 
     @property
     def single_fragment(self) -> Share:
-        """Valid and in one piece among the considered."""
+        """Valid molecules in one piece among the considered ones."""
         return Share(self.whole, self.considered)
 
     @property
     def uniqueness(self) -> Share:
-        """Different ones among the valid."""
+        """Distinct SMILES among the valid molecules."""
         return Share(len(set(self.smiles)), len(self.smiles))
 
     def novelty(self, training: Collection[str]) -> Share:
-        """Those not among the training molecules, given as SMILES of the same making (`table_smiles`)."""
+        """Return the share that is not among the training molecules, which are given as SMILES by `table_smiles`."""
         among = set(self.smiles) if self.convention == "EDM" else self.smiles
         return Share(sum(smiles not in training for smiles in among), len(among))
 
 
 def validity(molecules: Sequence[Molecule], convention: Convention) -> Validity:
-    """Validity by the distance table: bonds by the table, sanitized by RDKit, which may add hydrogens unseen.
+    """Return the validity by the distance table: bonds by the table, sanitized by RDKit.
+
+    RDKit may add implicit hydrogen atoms, so that an atom with too few bonds passes.
 
     Raises:
         ValueError: there is no molecule.
@@ -184,7 +187,7 @@ def validity(molecules: Sequence[Molecule], convention: Convention) -> Validity:
 
 
 def table_smiles(molecules: Sequence[Molecule]) -> set[str]:
-    """SMILES of the molecules that are valid by the distance table: the training set that novelty is measured by."""
+    """Return the SMILES of the valid molecules by the distance table, as `Validity.novelty` takes them."""
     return {Chem.MolToSmiles(_joined(pieces)) for pieces in _table_pieces(molecules) if pieces}
 
 
@@ -200,7 +203,7 @@ def _valences() -> Int64[np.ndarray, " z"]:
 
 
 def _table_pieces(molecules: Sequence[Molecule]) -> Iterator[tuple[Chem.Mol, ...]]:
-    """The fragments of each molecule bonded by the distance table; none where RDKit cannot sanitize it."""
+    """Yield the fragments of each molecule by the distance table; none where RDKit cannot sanitize it."""
     with rdBase.BlockLogs():
         for molecule in molecules:
             orders = STABILITY_TABLE.orders(molecule.atomic_numbers, molecule.positions)

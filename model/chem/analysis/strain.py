@@ -1,4 +1,4 @@
-"""Strain: how far a geometry is above the nearest minimum of a force field."""
+"""Strain: the energy of a geometry above the nearest minimum of a force field."""
 
 from rdkit import rdBase
 from rdkit.Chem import rdForceFieldHelpers
@@ -7,14 +7,18 @@ from enflow.model.chem.bonds import Bonds, to_mol
 from enflow.model.chem.molecule import Molecule
 
 MAX_STEPS = 1_000
+"""Steps of the minimization."""
 
 
 def strain(molecule: Molecule, bonds: Bonds) -> float | None:
-    """E(geometry) - E(relaxed) in kcal/mol by MMFF94 (Halgren 1996); None without bonds, parameters or convergence.
+    """Return E(geometry) - E(relaxed) in kcal/mol by MMFF94 (Halgren 1996).
 
     Args:
         molecule: the geometry.
-        bonds: inferred for it.
+        bonds: bonds of the geometry.
+
+    Returns:
+        The strain; None without bonds or parameters, or where the minimization does not converge.
     """
     if bonds.status != "ok":
         return None

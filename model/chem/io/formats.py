@@ -1,62 +1,103 @@
-"""Structure files: which format, reading and writing."""
+"""Structure files of every format: recognition, reading and writing."""
 
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Literal, get_args
 
 from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.io.gallery import write_gallery
 from enflow.model.chem.io.sdf import read_sdf, write_sdf
 from enflow.model.chem.io.smiles import read_smiles
-from enflow.model.chem.io.text import ReadLimits, decode
+from enflow.model.chem.io.text import ReadLimits, decode, decode_head
 from enflow.model.chem.io.xyz import read_xyz, write_xyz
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
 Format = Literal["xyz", "sdf", "json", "html"]
+"""A format that is written."""
+
+FileFormat = Literal["xyz", "sdf", "smiles3d"]
+"""A format that is read."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-READERS = {"xyz": read_xyz, "sdf": read_sdf, "smiles3d": read_smiles}
+READERS: Mapping[str, Callable[[str, ReadLimits], Iterator[Molecule | StructureError]]] = {
+    "xyz": read_xyz,
+    "sdf": read_sdf,
+    "smiles3d": read_smiles,
+}
+
+
+ENDINGS: Mapping[str, FileFormat] = {
+    ".xyz": "xyz",
+    ".extxyz": "xyz",
+    ".exyz": "xyz",
+    ".sdf": "sdf",
+    ".sd": "sdf",
+    ".mol": "sdf",
+    ".smi": "smiles3d",
+    ".smiles": "smiles3d",
+}
+"""File ending -> format."""
 
 
 def read(
-    data: str | bytes, form: str | None = None, limits: ReadLimits | None = None
+    data: str | bytes, form: str | None = None, limits: ReadLimits | None = None, name: str = ""
 ) -> list[Molecule | StructureError]:
-    """The structures of a file in order: a molecule, or what is wrong with that record; one never spoils the others.
+    """Return the structures of a file in order; a record that cannot be read gives an error in its place.
 
     Args:
-        data: the file.
-        form: "xyz", "sdf" or "smiles3d" (given a geometry); None looks at the data for one of the first two.
-        limits: what the file may ask for.
+        data: the file; gzip and UTF-16 are recognised.
+        form: "xyz", "sdf" or "smiles3d" (SMILES, given a geometry); None = by the content, then by the ending.
+        limits: limits of the file.
+        name: name of the file, for its ending.
 
     Raises:
-        StructureError: the file as a whole cannot be read: empty, too large, no known format.
+        StructureError: the file as a whole cannot be read: it is empty, too large, or of no known format.
     """
     limits = limits or ReadLimits()
     text = decode(data, limits)
-    form = form or sniff(text)
-    if form not in READERS:
+    reader = READERS.get(form or sniff(text) or format_by_ending(name) or "")
+    if reader is None:
         raise StructureError("found no known format, expected XYZ or SDF")
-    return list(READERS[form](text, limits))
+    return list(reader(text, limits))
+
+
+def format_by_ending(name: str) -> FileFormat | None:
+    """Return the format of a file by the ending of its name, before `.gz` if it has that."""
+    path = PurePath(name.lower())
+    return ENDINGS.get(PurePath(path.stem).suffix if path.suffix == ".gz" else path.suffix)
 
 
 def sniff(data: str | bytes) -> Literal["xyz", "sdf"] | None:
-    """The format by the first lines: SDF has a counts line with its version, XYZ starts with the number of atoms."""
-    head = data[:4096]
-    text = head if isinstance(head, str) else head.decode("latin-1")
-    lines = re.split(r"\r\n|\r|\n", text, maxsplit=4)
+    """Return the format by the first lines, or None.
+
+    SDF has a counts line with its version as the fourth line, or one without a version before an atom line. XYZ starts
+    with a number alone in a line, or has an atom line as the first or third line.
+    """
+    head = decode_head(data)
+    lines = _LINE_END.split(head, maxsplit=5)
     if len(lines) > 3 and re.search(r"V[23]000\s*$", lines[3]):
         return "sdf"
-    if re.match(r"(?:\ufeff|ï»¿)?\s*\d+[ \t]*(?:\r|\n)", text, re.ASCII):
+    if len(lines) > 4 and _COUNTS.match(lines[3]) and _SDF_ATOM.match(lines[4]):
+        return "sdf"
+    lines = _LINE_END.split(head.lstrip(), maxsplit=3)
+    if len(lines) > 1 and re.fullmatch(r"\d+[ \t]*", lines[0], re.ASCII):
         return "xyz"
-    return None
+    return "xyz" if any(_XYZ_ATOM.match(line) for line in lines[0:3:2]) else None
+
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_COUNTS = re.compile(r"[ \d]{2}\d[ \d]{2}\d", re.ASCII)
+_SDF_ATOM = re.compile(r"(?:[ ]*-?\d+\.\d+){3}[ ]+[A-Z]", re.ASCII)
+_XYZ_ATOM = re.compile(r"[ \t]*[A-Za-z]{1,2}(?:[ \t]+[+-]?\d*\.\d+){3}", re.ASCII)
 
 
 def write(molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Format) -> str:
-    """Molecules with their bonds as extended XYZ, SDF, JSON or an HTML gallery."""
+    """Write molecules with their bonds as extended XYZ, SDF, JSON or an HTML gallery."""
     if form == "xyz":
         return write_xyz(molecules)
     if form == "sdf":
@@ -67,14 +108,16 @@ def write(molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Format) -
 
 
 def write_json(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> str:
-    """Molecules as JSON, the fields named as in the answers of the service."""
+    """Write molecules as JSON; the fields have the names of the answers of the service."""
     entries = [_entry(*pair, index) for index, pair in enumerate(zip(molecules, bonds, strict=True))]
     return json.dumps({"molecules": entries}, indent=1) + "\n"
 
 
 def _entry(molecule: Molecule, bonds: Bonds, index: int) -> dict[str, object]:
+    named = {"name": molecule.name} if molecule.name else {}
     return {
         "index": index,
+        **named,
         **{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in molecule.properties.items()},
         "n_atoms": molecule.n_atoms,
         "formula": molecule.formula,

@@ -1,4 +1,4 @@
-"""Molecules as one HTML page, which needs nothing but itself."""
+"""Molecules as one HTML page without any other file."""
 
 from collections.abc import Sequence
 from html import escape
@@ -22,17 +22,17 @@ dd { margin: 0 }
 
 
 def write_gallery(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> str:
-    """An HTML page with one card per molecule: a view by py3Dmol, formula, SMILES, properties.
+    """Return an HTML page with one card per molecule: a view by py3Dmol, formula, SMILES, properties.
 
-    3Dmol.js is part of the page where it is at hand (`make page`); without it the cards show flat drawings. Nothing is
-    loaded from a network.
+    The page contains 3Dmol.js if `make page` has fetched it; otherwise the cards show drawings. Nothing is loaded from
+    a network.
     """
     source = library()
     cards = "".join(
         _card(molecule, found, f"molecule{index}", interactive=source is not None)
         for index, (molecule, found) in enumerate(zip(molecules, bonds, strict=True))
     )
-    # py3Dmol loads the library unless its promise exists.
+    # py3Dmol loads the library unless this promise exists.
     script = f"<script>{source}\n$3Dmolpromise = Promise.resolve()</script>" if source else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -44,12 +44,12 @@ def write_gallery(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> str:
 
 def _card(molecule: Molecule, bonds: Bonds, name: str, *, interactive: bool) -> str:
     flat = drawing(molecule.atomic_numbers, molecule.positions, label=molecule.formula)
-    block = Chem.MolToMolBlock(to_mol(molecule, bonds))  # no title in it: no text from outside enters a script
+    block = Chem.MolToMolBlock(to_mol(molecule, bonds))  # without a title: no text from outside enters a script
     over = view(block, "sdf", name, "") if interactive else ""
-    said = {"SMILES": bonds.smiles, "bonds": bonds.method or bonds.reason, **molecule.properties}
+    shown = {"SMILES": bonds.smiles, "bonds": bonds.method or bonds.reason, **molecule.properties}
     facts = "".join(
         f"<dt>{escape(key)}</dt><dd>{escape(f'{value:.4g}' if isinstance(value, float) else str(value))}</dd>"
-        for key, value in said.items()
+        for key, value in shown.items()
         if value is not None
     )
     title = escape(f"{molecule.formula} {molecule.name}".strip())

@@ -1,29 +1,29 @@
-"""SDF, V2000 and V3000: counts and atoms checked by line before RDKit sees a record; written with bonds by RDKit."""
+"""SDF, V2000 and V3000: a reader that checks counts and atoms line by line before RDKit sees a record, and a writer."""
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import numpy as np
-from jaxtyping import Float64
 from rdkit import Chem, rdBase
 
 from enflow.model.chem.bonds import Bonds, to_mol
+from enflow.model.chem.io.data_items import one_line, read_items, write_items
+from enflow.model.chem.io.molfile_checks import check_hydrogens, check_solid
 from enflow.model.chem.io.text import Line, Lines, ReadLimits, Token, atom_count, atomic_number, coordinate, integer
 from enflow.model.chem.molecule import Molecule, check_apart
 from enflow.model.errors import StructureError
 
 MAX_LINES = 50_000
-"""Of a record; a file of nothing but line ends would otherwise become objects of a hundred times its size."""
+"""Lines of a record; a file of nothing but line ends would otherwise become objects of a hundred times its size."""
 
 
 def read_sdf(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureError]:
-    """The structures of an SDF text in order, each a molecule or what is wrong with it; bonds are not kept.
+    """Return the structures of an SDF text in order; a record that cannot be read gives an error in its place.
 
-    Data items become properties, the title the name. A single molfile is an SDF of one record.
+    Data items become properties, the title the name; bonds are checked and not kept. A single molfile is an SDF of one
+    record.
 
     Raises:
-        StructureError: more records than the limit.
+        StructureError: the text has more records than the limit.
     """
     for index, record in enumerate(_records(Lines(text))):
         if index == limits.max_records:
@@ -49,6 +49,20 @@ def _records(lines: Lines) -> Iterator[list[Line]]:
 
 
 def _molecule(record: list[Line], limits: ReadLimits) -> Molecule:
+    block, after = _split(record)
+    n_atoms = _check_atoms(block, limits)
+    mol = _parsed(block, n_atoms)
+    numbers = [mol.GetAtomWithIdx(i).GetAtomicNum() for i in range(n_atoms)]
+    positions = mol.GetConformer().GetPositions()
+    check_solid(mol, positions, record[1])
+    check_hydrogens(mol, record[3])
+    molecule = Molecule(numbers, positions, record[0].text.strip(), read_items(after))
+    check_apart(molecule)
+    return molecule
+
+
+def _split(record: list[Line]) -> tuple[list[Line], list[Line]]:
+    """Return the molfile of a record and the lines after it."""
     if len(record) > MAX_LINES:
         raise record[0].error(f"found more than {MAX_LINES} lines, expected at most so many in a record")
     if len(record) < 4:
@@ -56,25 +70,24 @@ def _molecule(record: list[Line], limits: ReadLimits) -> Molecule:
     end = next((i for i, line in enumerate(record) if i > 3 and line.text.startswith("M  END")), None)
     if end is None:
         raise record[-1].error("found no 'M  END', expected it after the atoms and bonds")
-    n_atoms = _check_atoms(record[: end + 1], limits)
+    return record[: end + 1], record[end + 1 :]
+
+
+def _parsed(block: list[Line], n_atoms: int) -> Chem.Mol:
+    counts = block[3].text
+    lines = [line.text for line in block]
+    if not counts[33:39].strip():  # as old programs write it; V2000 is meant
+        lines[3] = f"{counts[:33]:<33} V2000"
     with rdBase.BlockLogs():
-        block = "\n".join(line.text for line in record[: end + 1])
-        mol: Chem.Mol | None = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False, strictParsing=True)
+        mol: Chem.Mol | None = Chem.MolFromMolBlock("\n".join(lines), sanitize=False, removeHs=False)
     if mol is None or mol.GetNumAtoms() != n_atoms:
-        raise record[3].error("found bonds or property lines that RDKit cannot read, expected a valid molfile")
-    numbers = [mol.GetAtomWithIdx(i).GetAtomicNum() for i in range(n_atoms)]
-    positions = mol.GetConformer().GetPositions()
-    _check_solid(mol, positions, record[1])
-    _check_hydrogens(mol, numbers, record[3])
-    molecule = Molecule(numbers, positions, record[0].text.strip(), _data_items(record[end + 1 :]))
-    check_apart(molecule)
-    return molecule
+        raise block[3].error("found bonds or property lines that RDKit cannot read, expected a valid molfile")
+    return mol
 
 
 def _check_atoms(block: list[Line], limits: ReadLimits) -> int:
-    counts = block[3]
-    version = counts.field(33, 39)
-    if version.text == "V2000":
+    version = block[3].field(33, 39)
+    if version.text in ("V2000", ""):
         return _check_v2000(block, limits)
     if version.text == "V3000":
         return _check_v3000(block, limits)
@@ -126,48 +139,15 @@ def _check_v3000_atom(line: Line) -> None:
         coordinate(word)
 
 
-def _check_solid(mol: Chem.Mol, positions: Float64[np.ndarray, "N 3"], header: Line) -> None:
-    """Flat coordinates are a drawing if the header says so or an atom has four neighbours, which no plane holds."""
-    degrees = [mol.GetAtomWithIdx(i).GetDegree() for i in range(len(positions))]
-    if len(positions) > 1 and not positions[:, 2].any() and (max(degrees) > 3 or header.text[20:22] == "2D"):
-        raise header.error("found a drawing in two dimensions, expected coordinates in three")
-
-
-def _check_hydrogens(mol: Chem.Mol, numbers: list[int], counts: Line) -> None:
-    """A molecule without a single hydrogen whose bonds ask for some was stripped of them, and is another one."""
-    if 1 in numbers or not mol.GetNumBonds():
-        return
-    mol.UpdatePropertyCache(strict=False)
-    missing = sum(mol.GetAtomWithIdx(i).GetNumImplicitHs() for i in range(len(numbers)))
-    if missing:
-        raise counts.error(
-            f"found no hydrogen atoms where the bonds ask for {missing}, expected every hydrogen as an atom"
-        )
-
-
-def _data_items(lines: list[Line]) -> dict[str, object]:
-    items: dict[str, list[str]] = {}
-    name = None
-    for line in lines:
-        if header := re.match(r">[^<]*<([^>]+)>", line.text):
-            name = header[1]
-            items[name] = []
-        elif not line.text.strip():
-            name = None
-        elif name is not None:
-            items[name].append(line.text)
-    return {name: "\n".join(values) for name, values in items.items()}
-
-
 def write_sdf(molecules: Sequence[Molecule], bonds: Sequence[Bonds], *, v3000: bool = False) -> str:
-    """SDF with bonds, one record per molecule; its properties and what became of its bonds are data items.
+    """Write SDF, one record per molecule; its properties and the outcome of the search for bonds are data items.
 
     A molecule whose bonds failed is written as bare atoms with the reason. V2000 keeps four decimals of a coordinate.
 
     Args:
-        molecules: what to write.
-        bonds: of each molecule.
-        v3000: the newer format; records over 999 atoms or bonds use it in any case.
+        molecules: the molecules.
+        bonds: bonds of each molecule.
+        v3000: write the newer format; records over 999 atoms or bonds use it in any case.
     """
     pairs = zip(molecules, bonds, strict=True)
     return "".join(sdf_record(mol_block(*pair, v3000=v3000), *pair) for pair in pairs)
@@ -176,12 +156,12 @@ def write_sdf(molecules: Sequence[Molecule], bonds: Sequence[Bonds], *, v3000: b
 def mol_block(molecule: Molecule, bonds: Bonds, *, v3000: bool = False) -> str:
     """Return the molfile of a molecule, its name as the title; bare atoms where the bonds failed."""
     mol = to_mol(molecule, bonds)
-    mol.SetProp("_Name", _one_line(molecule.name)[:80])
+    mol.SetProp("_Name", one_line(molecule.name)[:80])
     return str(Chem.MolToMolBlock(mol, forceV3000=v3000))
 
 
 def sdf_record(block: str, molecule: Molecule, bonds: Bonds) -> str:
-    """Return the SDF record of a molfile: the properties of the molecule and the facts on its bonds are data items."""
+    """Return the SDF record of a molfile: its properties and the outcome of its bonds are data items."""
     items = {
         **molecule.properties,
         "bond_status": bonds.status,
@@ -190,16 +170,4 @@ def sdf_record(block: str, molecule: Molecule, bonds: Bonds) -> str:
         "smiles": bonds.smiles,
         "rdkit": bonds.rdkit,
     }
-    said = (
-        f">  <{_one_line(k).translate(_NO_BRACKETS)}>\n{_one_line(v)}\n\n" for k, v in items.items() if v is not None
-    )
-    return f"{block}{''.join(said)}$$$$\n"
-
-
-_NO_BRACKETS = str.maketrans("<>", "()")
-
-
-def _one_line(value: object) -> str:
-    """The value as a line that can neither end a record nor begin an item."""
-    line = " ".join(str(value).split())
-    return f" {line}" if line.startswith(("$$$$", ">")) else line
+    return f"{block}{write_items(items)}$$$$\n"

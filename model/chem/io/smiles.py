@@ -1,4 +1,4 @@
-"""SMILES: molecules without a geometry, given one by RDKit."""
+"""SMILES: molecules whose geometry RDKit makes."""
 
 from collections.abc import Iterator
 
@@ -10,20 +10,20 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
 MAX_ATOMS = 100
-"""Of one molecule; distance geometry takes seconds beyond."""
+"""Atoms of one molecule; distance geometry takes seconds for more."""
 
 SEED = 0xE2F
-"""Of the embedding: the same SMILES gives the same geometry."""
+"""Seed of the embedding: the same SMILES gives the same geometry."""
 
 
 def read_smiles(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureError]:
-    """The molecules of a text with a SMILES in each line, and perhaps a name after it.
+    """Return the molecules of a text with one SMILES per line and an optional name after it.
 
-    Hydrogen atoms are added; the geometry is the first one of ETKDG (Riniker and Landrum, J. Chem. Inf. Model. 55,
-    2562 (2015)), relaxed by MMFF94: near that of QM9, whose molecules were relaxed by B3LYP, but not the same.
+    Hydrogen atoms are added. The geometry is the first one of ETKDG (Riniker and Landrum, J. Chem. Inf. Model. 55,
+    2562 (2015)), relaxed by MMFF94. It is near the geometry of QM9, which was relaxed by B3LYP, but not the same.
 
     Raises:
-        StructureError: more records than the limit.
+        StructureError: the text has more records than the limit.
     """
     lines = (line for line in Lines(text) if line.text.strip())
     for index, line in enumerate(lines):
@@ -38,7 +38,7 @@ def read_smiles(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureE
 
 def _embedded(line: Line, most: int) -> Molecule:
     smiles, *name = line.tokens()
-    # Every atom takes at least a character: a longer text need not be parsed to be too large.
+    # A very long SMILES has too many atoms: it is refused before it is parsed.
     mol = Chem.MolFromSmiles(smiles.text) if len(smiles.text) <= 20 * most else None
     if mol is None:
         raise smiles.error("a SMILES that RDKit can read")

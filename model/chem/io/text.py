@@ -1,22 +1,35 @@
-"""The text of structure files: limits, decoding, lines, tokens and numbers, each knowing its place."""
+"""The text of structure files: limits, decoding, lines, tokens and numbers with their places."""
 
 import codecs
 import math
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from gzip import GzipFile
+from io import BytesIO
 
 from enflow.model.chem.elements import ATOMIC_NUMBERS, SYMBOLS
 from enflow.model.chem.molecule import FARTHEST_COORDINATE
 from enflow.model.errors import StructureError
 
 MAX_LINE = 20_000
-"""Characters; extended XYZ keeps whole dictionaries in a comment."""
+"""Longest line in characters that is split into tokens; a million tokens in one line would take a gigabyte."""
+
+
+GZIP = b"\x1f\x8b"
+"""The first bytes of a gzip file."""
 
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """What a file may ask for; checked before anything of that size is made."""
+    """The limits of a file, checked before anything of that size is made.
+
+    Attributes:
+        max_bytes: size of the file, after decompression too.
+        max_records: structures in the file.
+        max_atoms: atoms of a structure.
+    """
 
     max_bytes: int = 16_000_000
     max_records: int = 10_000
@@ -25,14 +38,14 @@ class ReadLimits:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word of a line and where it stands; lines and columns count from 1."""
+    """A word of a line and its place; lines and columns count from 1."""
 
     text: str
     line: int
     column: int
 
     def error(self, expected: str) -> StructureError:
-        """The error that this was found where something else was expected."""
+        """Return an error that says where this word was found and what was expected."""
         return StructureError(f"found {shown(self.text)}, expected {expected}", line=self.line, column=self.column)
 
 
@@ -44,17 +57,17 @@ class Line:
     number: int
 
     def checked(self) -> str:
-        """The text, if it is no longer than any program writes.
+        """Return the text.
 
         Raises:
-            StructureError: it is; millions of words in a line would become a gigabyte of tokens.
+            StructureError: the line is longer than `MAX_LINE`.
         """
         if len(self.text) > MAX_LINE:
             raise self.error(f"found a line of {len(self.text)} characters, expected at most {MAX_LINE}")
         return self.text
 
     def tokens(self) -> list[Token]:
-        """The words between blanks and tabs; no other white space separates.
+        """Split the line into words at blanks and tabs; other white space does not separate.
 
         Raises:
             StructureError: the line is too long.
@@ -62,12 +75,12 @@ class Line:
         return [Token(m[0], self.number, m.start() + 1) for m in _WORD.finditer(self.checked())]
 
     def field(self, start: int, stop: int) -> Token:
-        """What stands in a fixed range of columns, counted from 0, without the blanks around it."""
+        """Return the word in a fixed range of columns, counted from 0, without the blanks around it."""
         text = self.text[start:stop]
         return Token(text.strip(" \t"), self.number, start + len(text) - len(text.lstrip(" \t")) + 1)
 
     def error(self, message: str) -> StructureError:
-        """An error about the whole line."""
+        """Return an error about the whole line."""
         return StructureError(message, line=self.number)
 
 
@@ -79,12 +92,12 @@ class Lines:
         self.next: Line | None = next(self._source, None)
 
     def take(self) -> Line | None:
-        """The next line, or None at the end of the text."""
+        """Return the next line, or None at the end of the text."""
         taken, self.next = self.next, next(self._source, None)
         return taken
 
     def skip_blank(self) -> None:
-        """Go to the next line with anything on it, or to the end."""
+        """Go to the next line that is not blank, or to the end."""
         while self.next and not self.next.text.strip():
             self.take()
 
@@ -103,31 +116,43 @@ _SHOWN = 16
 
 
 def shown(text: str) -> str:
-    """A quotation short enough for a message, in printable ASCII: an upload is never echoed."""
+    """Return a short quotation in printable ASCII, so that a message never repeats an upload."""
     return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…").replace("\\u2026", "…")
 
 
 def decode(data: str | bytes, limits: ReadLimits) -> str:
-    """The text of a file, its byte order mark removed.
+    """Return the text of a file without its byte order mark; gzip and UTF-16 are recognised.
 
     Raises:
-        StructureError: too many bytes, or nothing but white space.
+        StructureError: the file has too many bytes, is damaged, or holds nothing but white space.
     """
-    size = len(data)  # characters of a str; every character is at least a byte
+    size = len(data)  # a character of a str is at least a byte
     if size > limits.max_bytes:
         raise StructureError(f"found {size} bytes, expected at most {limits.max_bytes}")
-    text = data if isinstance(data, str) else _decode_bytes(data)
+    text = data if isinstance(data, str) else _decode_bytes(_decompressed(data, limits.max_bytes))
     text = text.removeprefix("\ufeff")
     if not text.strip():
         raise StructureError("found an empty file, expected at least one structure")
     return text
 
 
+def decode_head(data: str | bytes, size: int = 4096) -> str:
+    """Return the beginning of a text of which the rest is not looked at."""
+    if isinstance(data, str):
+        return data[:size].removeprefix("\ufeff")
+    if data.startswith(GZIP):
+        try:
+            data = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data, size)
+        except zlib.error:
+            return ""
+    return _decode_bytes(data[:size]).removeprefix("\ufeff")
+
+
 def number(token: Token) -> float:
-    """A decimal number as files of programs in many languages write it: 1.5, -.5, 1e-3, 1D-3, 1*^-3.
+    """Return a decimal number in the notation of many languages: 1.5, -.5, 1e-3, 1D-3, 1*^-3.
 
     Raises:
-        StructureError: anything else; a comma, NaN and infinities included.
+        StructureError: the word is no finite number, or has a decimal comma.
     """
     match = _NUMBER.fullmatch(token.text) if len(token.text) <= 64 else None
     if not match:
@@ -137,10 +162,10 @@ def number(token: Token) -> float:
 
 
 def coordinate(token: Token) -> float:
-    """A number that can be a coordinate in angstrom.
+    """Return a number that can be a coordinate in angstrom.
 
     Raises:
-        StructureError: not a number, or beyond any molecule.
+        StructureError: the word is no number, or the number is too large.
     """
     value = number(token)
     if not math.fabs(value) <= FARTHEST_COORDINATE:
@@ -149,10 +174,10 @@ def coordinate(token: Token) -> float:
 
 
 def integer(token: Token, expected: str = "an integer") -> int:
-    """A decimal integer of at most nine digits.
+    """Return a decimal integer of at most nine digits.
 
     Raises:
-        StructureError: anything else.
+        StructureError: the word is no such integer.
     """
     if not _INTEGER.fullmatch(token.text):
         raise token.error(expected)
@@ -160,7 +185,7 @@ def integer(token: Token, expected: str = "an integer") -> int:
 
 
 def atomic_number(token: Token) -> int:
-    """The atomic number of a symbol in any case; D and T are hydrogen.
+    """Return the atomic number of a symbol in upper or lower case; D and T are hydrogen.
 
     Raises:
         StructureError: no element has that symbol.
@@ -176,10 +201,10 @@ def atomic_number(token: Token) -> int:
 
 
 def atom_count(token: Token, limits: ReadLimits) -> int:
-    """How many atoms a record announces.
+    """Return the number of atoms that a record announces.
 
     Raises:
-        StructureError: not a number of atoms from 1 to the limit.
+        StructureError: the word is not a number from 1 to the limit.
     """
     count = integer(token, "a number of atoms")
     if not 1 <= count <= limits.max_atoms:
@@ -188,7 +213,7 @@ def atom_count(token: Token, limits: ReadLimits) -> int:
 
 
 def element(token: Token) -> int:
-    """The atomic number of a symbol or of an atomic number.
+    """Return the atomic number of an element that is given by its symbol or its atomic number.
 
     Raises:
         StructureError: there is no such element.
@@ -201,11 +226,28 @@ def element(token: Token) -> int:
     return z
 
 
+def _decompressed(data: bytes, most: int) -> bytes:
+    """Return the content of a gzip file, or the data as they are; never more than `most` bytes are made."""
+    if not data.startswith(GZIP):
+        return data
+    try:
+        content = GzipFile(fileobj=BytesIO(data)).read(most + 1)
+    except (OSError, EOFError, zlib.error):
+        raise StructureError("found damaged gzip data, expected a complete gzip file") from None
+    if len(content) > most:
+        raise StructureError(f"found more than {most} bytes after decompression, expected at most {most}")
+    return content
+
+
 def _decode_bytes(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell's `>` writes
         return data.decode("utf-16", errors="replace")
+    if (
+        len(data) > 3 and not any(data[1:16:2]) and any(data[0:16:2])
+    ):  # UTF-16 without a mark: every second byte of ASCII is zero
+        return data.decode("utf-16-le", errors="replace")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        # A comment may say Å in any code page; elements and numbers are ASCII and checked as such.
+        # A comment may hold Å in any code page; elements and numbers are ASCII and checked as such.
         return data.decode("latin-1")

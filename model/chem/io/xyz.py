@@ -1,53 +1,41 @@
-"""XYZ and extended XYZ: a strict streaming reader, and a writer that keeps every digit."""
+"""XYZ and extended XYZ: a reader that checks every line, and a writer that keeps every digit."""
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
+from enflow.model.chem.io.extxyz import LOGICAL, PLAIN, Columns, comment_line, read_header
 from enflow.model.chem.io.text import Line, Lines, ReadLimits, Token, atom_count, coordinate, element, integer, number
 from enflow.model.chem.molecule import Molecule, check_apart
+from enflow.model.chem.periodic import unwrapped
 from enflow.model.errors import StructureError
 
 
 def read_xyz(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureError]:
-    """The structures of an XYZ text in order, each a molecule or what is wrong with it.
+    """Return the structures of an XYZ text in order; a record that cannot be read gives an error in its place.
 
-    A record is the number of atoms, a comment, and one line per atom: element, x, y, z in angstrom. Taken as well:
-    extended XYZ (`Properties=species:S:1:pos:R:3:...` in the comment, any order of columns), further numeric columns,
-    the raw files of QM9 (trailing frequencies, SMILES and InChI), and Open Babel's `%PBC` with its cell. After an error
-    reading goes on at the next line that is a number of atoms.
+    A record is the number of atoms, a comment, and one line per atom: element, x, y, z in angstrom. Read as well:
+    extended XYZ (`Properties=species:S:1:pos:R:3:...` in the comment, any order of columns), text after the
+    coordinates, the separators `>` of ORCA, the raw files of QM9 (with frequencies, SMILES and InChI), and Open
+    Babel's `%PBC` with its cell. A molecule that is wrapped over a periodic cell is unwrapped. After an error reading
+    goes on at the next line that is a number of atoms.
 
     Raises:
-        StructureError: more records than the limit.
+        StructureError: the text has more records than the limit.
     """
     lines = Lines(text)
-    lines.skip_blank()
+    _skip_separators(lines)
     index = 0
     while start := lines.next:
         if index == limits.max_records:
             raise start.error(f"found more than {limits.max_records} structures, expected at most so many")
         yield _attempt(lines, start, index, limits)
         index += 1
-        lines.skip_blank()
+        _skip_separators(lines)
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """What stands in which column of an atom line."""
-
-    kinds: str
-    """One letter per column: S text, R number, I integer, L logical."""
-    element: int
-    position: int
-    more: bool
-    """Whether further numeric columns may follow."""
-
-
-_PLAIN = _Columns("SRRR", element=0, position=1, more=True)
 _COUNT = re.compile(r"[ \t]*[+-]?\d+[ \t]*", re.ASCII)
 _CELL = re.compile(r"Vector[123][ \t]|Offset[ \t]")
-_LOGICAL = {"T", "F", "true", "false", "True", "False", "TRUE", "FALSE"}
+_SEPARATOR = re.compile(r"[ \t]*>?[ \t]*")
 
 
 def _attempt(lines: Lines, start: Line, index: int, limits: ReadLimits) -> Molecule | StructureError:
@@ -59,12 +47,27 @@ def _attempt(lines: Lines, start: Line, index: int, limits: ReadLimits) -> Molec
         return StructureError(error.message, line=error.line or start.number, column=error.column, index=index)
 
 
+def _skip_separators(lines: Lines) -> None:
+    while lines.next and _SEPARATOR.fullmatch(lines.next.text):
+        lines.take()
+
+
 def _record(lines: Lines, limits: ReadLimits) -> Molecule:
     n_atoms = _count(lines, limits)
     comment = lines.take()
     if comment is None:
         raise StructureError(f"found the end of the file, expected a comment line and {n_atoms} atoms")
-    columns, name, properties = _header(comment)
+    header = read_header(comment)
+    atomic_numbers, positions = _atoms(lines, header.columns, n_atoms)
+    if comment.text.rstrip().endswith("%PBC"):
+        _skip_cell(lines)
+    trailer = _trailer(lines, raw_qm9=comment.text.startswith("gdb "), n_atoms=n_atoms)
+    molecule = Molecule(atomic_numbers, positions, header.name, header.properties | trailer)
+    check_apart(molecule)
+    return unwrapped(molecule)
+
+
+def _atoms(lines: Lines, columns: Columns, n_atoms: int) -> tuple[list[int], list[list[float]]]:
     atomic_numbers, positions = [], []
     for atom in range(1, n_atoms + 1):
         if lines.next is None:
@@ -73,12 +76,7 @@ def _record(lines: Lines, limits: ReadLimits) -> Molecule:
         atomic_numbers.append(z)
         positions.append(position)
         lines.take()  # only now: a line that is no atom may be where the next record starts
-    if comment.text.rstrip().endswith("%PBC"):
-        _skip_cell(lines)
-    properties.update(_trailer(lines, raw_qm9=comment.text.startswith("gdb "), n_atoms=n_atoms))
-    molecule = Molecule(atomic_numbers, positions, name, properties)
-    check_apart(molecule)
-    return molecule
+    return atomic_numbers, positions
 
 
 def _count(lines: Lines, limits: ReadLimits) -> int:
@@ -91,23 +89,22 @@ def _count(lines: Lines, limits: ReadLimits) -> int:
     return n_atoms
 
 
-def _atom(line: Line, columns: _Columns, which: str) -> tuple[int, list[float]]:
+def _atom(line: Line, columns: Columns, which: str) -> tuple[int, list[float]]:
     tokens = line.tokens()
     if len(tokens) < len(columns.kinds):
-        expected = "element, x, y and z" if columns is _PLAIN else f"{len(columns.kinds)} columns"
+        expected = "element, x, y and z" if columns is PLAIN else f"{len(columns.kinds)} columns"
         raise line.error(f"found {len(tokens)} column{'s' * (len(tokens) != 1)}, expected {expected} of {which}")
     for kind, token in zip(columns.kinds, tokens, strict=False):
         _check(kind, token)
-    for token in tokens[len(columns.kinds) :]:
-        if not columns.more:
-            raise token.error(f"{len(columns.kinds)} columns as Properties says")
-        number(token)
+    after = tokens[len(columns.kinds) :]
+    if after and not columns.more and not after[0].text.startswith("#"):
+        raise after[0].error(f"{len(columns.kinds)} columns as Properties says")
     place = tokens[columns.position : columns.position + 3]
     return element(tokens[columns.element]), [coordinate(token) for token in place]
 
 
 _NOT_KNOWN = {"nan", "inf", "+inf", "-inf"}
-"""How programs fill a column of which they know nothing; a coordinate is never that."""
+"""The words that programs write into a column without a value; a coordinate is never one of them."""
 
 
 def _check(kind: str, token: Token) -> None:
@@ -116,20 +113,20 @@ def _check(kind: str, token: Token) -> None:
             number(token)
     elif kind == "I":
         integer(token)
-    elif kind == "L" and token.text not in _LOGICAL:
+    elif kind == "L" and token.text not in LOGICAL:
         raise token.error("T or F")
 
 
 def _skip_cell(lines: Lines) -> None:
-    """Pass over the unit cell that Open Babel's extended XYZ writes after the atoms: a molecule has none."""
+    """Skip the unit cell that Open Babel writes after the atoms of a periodic structure."""
     while lines.next and (not lines.next.text.strip() or _CELL.match(lines.next.text)):
         lines.take()
 
 
-def _trailer(lines: Lines, *, raw_qm9: bool, n_atoms: int) -> Mapping[str, object]:
-    """What raw QM9 says after the atoms; anything else there means that the count was wrong."""
+def _trailer(lines: Lines, *, raw_qm9: bool, n_atoms: int) -> dict[str, object]:
+    """Read the lines after the atoms of a raw QM9 file; in another file such a line means that the count is wrong."""
     line = lines.next
-    if line is None or not line.text.strip() or _COUNT.fullmatch(line.text):
+    if line is None or _SEPARATOR.fullmatch(line.text) or _COUNT.fullmatch(line.text):
         return {}
     if not raw_qm9:
         raise line.error(
@@ -149,105 +146,15 @@ def _texts(lines: Lines, what: str) -> str:
     return line.tokens()[0].text
 
 
-def _header(comment: Line) -> tuple[_Columns, str, dict[str, object]]:
-    if not re.search(r"(?:^|[ \t])Properties=", comment.checked()):
-        return _PLAIN, comment.text.strip(), {}
-    properties = _key_values(comment)
-    layout = Token(str(properties.pop("Properties", "")), comment.number, comment.text.index("Properties=") + 1)
-    columns = _columns(layout)
-    return columns, str(properties.pop("name", "")), properties
-
-
-def _columns(token: Token) -> _Columns:
-    """The columns of `Properties=name:kind:count:...`."""
-    parts = token.text.split(":")
-    if len(parts) % 3 or not all(re.fullmatch("[1-9][0-9]?", count) for count in parts[2::3]):
-        raise token.error("Properties=name:kind:count:..., such as species:S:1:pos:R:3")
-    kinds, starts = "", {}
-    for name, kind, count in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        if kind not in ("S", "R", "I", "L"):
-            raise token.error("the kinds S, R, I and L in Properties")
-        starts[name, kind, int(count)] = len(kinds)
-        kinds += kind * int(count)
-    species = starts.get(("species", "S", 1), starts.get(("Z", "I", 1)))
-    position = starts.get(("pos", "R", 3))
-    if species is None or position is None:
-        raise token.error("species:S:1 (or Z:I:1) and pos:R:3 in Properties")
-    return _Columns(kinds, species, position, more=False)
-
-
-_PAIR = re.compile(
-    r"""([^\s="'{}\[\]]+)  # the key
-    (?:[ ]*=[ ]*(?:
-        "((?:[^"\\]|\\.)*)"      # quoted, with \" and \\ and \n
-      | '([^']*)' | \{([^}]*)\} | \[([^\]]*)\]
-      | ([^\s"'{}\[\]]+)         # bare
-    ))?(?=[ \t]|$)""",
-    re.VERBOSE,
-)
-_ESCAPED = re.compile(r"\\(.)")
-
-
-def _key_values(comment: Line) -> dict[str, object]:
-    """The pairs of an extended XYZ comment; a key alone is true."""
-    found: dict[str, object] = {}
-    text, at = comment.text.rstrip(), 0
-    while at < len(text):
-        if text[at] in " \t":
-            at += 1
-            continue
-        match = _PAIR.match(text, at)
-        if not match:
-            raise Token(text[at:], comment.number, at + 1).error("key=value, the value quoted where it holds blanks")
-        key, quoted, *others, bare = match.groups()
-        held = next((value for value in others if value is not None), None)
-        if quoted is not None:
-            found[key] = _ESCAPED.sub(lambda m: {"n": "\n", "r": "\r"}.get(m[1], m[1]), quoted)
-        elif held is not None:
-            found[key] = held
-        else:
-            found[key] = True if bare is None else _value(bare)
-        at = match.end()
-    return found
-
-
-def _value(bare: str) -> object:
-    if re.fullmatch(r"[+-]?\d{1,18}", bare, re.ASCII):
-        return int(bare)
-    if bare in _LOGICAL:
-        return bare[0] in "Tt"
-    try:
-        return number(Token(bare, 1, 1))
-    except StructureError:
-        return bare
-
-
 def write_xyz(molecules: Iterable[Molecule]) -> str:
-    """Extended XYZ, one frame per molecule; its name and properties stand in the comment as key=value.
+    """Write extended XYZ, one frame per molecule; its name and properties stand in the comment as key=value.
 
     Every digit of a coordinate is kept: reading gives back equal molecules.
-
-    Raises:
-        ValueError: the name of a property is not a word.
     """
     return "".join(_frame(molecule) for molecule in molecules)
 
 
 def _frame(molecule: Molecule) -> str:
-    pairs = {"name": molecule.name, **molecule.properties} if molecule.name else molecule.properties
-    comment = " ".join(["Properties=species:S:1:pos:R:3", *(_pair(k, v) for k, v in pairs.items() if v is not None)])
     rows = zip(molecule.symbols, molecule.positions.tolist(), strict=True)
     atoms = "".join(f"{symbol:<2} {x!r:>23} {y!r:>23} {z!r:>23}\n" for symbol, (x, y, z) in rows)
-    return f"{molecule.n_atoms}\n{comment}\n{atoms}"
-
-
-def _pair(key: str, value: object) -> str:
-    if not re.fullmatch(r"[A-Za-z_][\w.\-]*", key, re.ASCII) or key == "Properties":
-        raise ValueError(f"found the property {key!r}, expected a word of letters, digits, '_', '.' and '-'")
-    if isinstance(value, bool):
-        return f"{key}={'T' if value else 'F'}"
-    if isinstance(value, int | float):
-        return f"{key}={value!r}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return f'{key}="{escaped}"'
+    return f"{molecule.n_atoms}\n{comment_line(molecule.name, molecule.properties)}\n{atoms}"

@@ -36,7 +36,7 @@ def given_parity(logits: Tensor, mask: Tensor, odd: Tensor) -> Tensor:
     signs = torch.where(others, (own / size).unsqueeze(-2), 1.0).prod(-1)
     doubts = torch.where(others, _log_tanh(size.clamp(max=SURE)).unsqueeze(-2), 0.0).sum(-1)
     even = signs * _log_tanh(doubts.clamp(min=2.0 * math.exp(-SURE)))
-    return logits + 0.5 * torch.where(odd, -1.0, 1.0) * even.unsqueeze(-1)
+    return logits + torch.where(odd, -0.5 * even.unsqueeze(-1), 0.5 * even.unsqueeze(-1))
 
 
 def _logsumexp(logits: Tensor, chosen: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Molecules from outside: QM9 itself and what the original model sampled."""
+"""Reference molecules: the test split of QM9, and samples of the original model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from enflow.model.chem.molecule import Molecule
 
 @pytest.fixture(scope="session")
 def qm9_test(shared: Path) -> Callable[[int], list[Molecule]]:
-    """The first n molecules of the test split, in an order drawn once."""
+    """Return a function that gives the first n molecules of the test split, in a fixed random order."""
     data = np.load(shared / "data" / "qm9.npz")
     ends = np.cumsum(data["num_atoms"], dtype=np.int64)
     test = np.random.default_rng(0).permutation(np.flatnonzero(data["split"] == 2))
@@ -26,7 +26,7 @@ def qm9_test(shared: Path) -> Callable[[int], list[Molecule]]:
 
 @pytest.fixture(scope="session")
 def original_samples(shared: Path) -> list[Molecule]:
-    """350 molecules sampled by the authors' released model."""
+    """Return 350 molecules sampled by the authors' released model."""
     data = np.load(shared / "reference" / "samples.npz")
     rows = zip(data["atomic_numbers"], data["positions"], data["node_mask"], strict=True)
     return [Molecule(numbers[mask], positions[mask]) for numbers, positions, mask in rows]

@@ -1,4 +1,4 @@
-"""The search is exact: on small graphs it agrees with trying everything."""
+"""The search is exact: on small graphs it agrees with an exhaustive search."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from enflow.model.chem.elements import ATOMIC_NUMBERS, STABILITY_TABLE, SYMBOLS
 
 
 def assign(symbols: str, pairs: list[tuple[int, int]], orders: list[int], charge: int = 0) -> Assignment | None:
-    """Ask with bonds of just the table's length for the given orders."""
+    """Assign orders to bonds that have exactly the table's length for the given orders."""
     numbers = [ATOMIC_NUMBERS[s] for s in symbols]
     return assign_orders(
         numbers, pairs, [length(symbols[i], symbols[j], o) for (i, j), o in zip(pairs, orders, strict=True)], charge
@@ -65,7 +65,7 @@ def test_no_answer() -> None:
 
 
 def everything(numbers: list[int], pairs: list[tuple[int, int]], distances: list[float]) -> tuple[float, float] | None:
-    """The least charge cost, and the least misfit at that cost, over all orders and states."""
+    """Return the least charge cost and the least misfit at that cost, over all orders and states."""
     best: tuple[float, float] | None = None
     for orders in itertools.product((1, 2, 3), repeat=len(pairs)):
         sums = [sum(o for o, pair in zip(orders, pairs, strict=True) if i in pair) for i in range(len(numbers))]

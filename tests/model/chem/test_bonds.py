@@ -1,4 +1,4 @@
-"""Bonds from geometry: right for textbook molecules, for QM9 as a whole, and honest where there are none."""
+"""Bonds from geometry: right for textbook molecules and for QM9, and a reason where there are none."""
 
 import pickle
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_a_lump_ends() -> None:
 
 
 def test_an_interrupted_search_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RDKit swallows SIGINT and returns single bonds as a success; here its search is made to do just that."""
+    """RDKit catches SIGINT and reports success with single bonds only; here its search is made to do that."""
     from enflow.model.chem import bonds as module
 
     connect = module.rdDetermineBonds.DetermineConnectivity
@@ -128,7 +128,7 @@ def test_to_mol_gives_back_what_was_inferred() -> None:
 
 
 def test_qm9(qm9_test: Callable[[int], list[Molecule]]) -> None:
-    """Plain DetermineBonds answers for 94.4 %; the target is 99.5 %, on 2,000 measured by benchmarks/bench_bonds.py."""
+    """Plain DetermineBonds succeeds for 94.4 %; the target is 99.5 %; benchmarks/bench_bonds.py measures 2,000."""
     molecules = qm9_test(300)
     inferred = [infer_bonds(m) for m in molecules]
     assert sum(bonds.whole for bonds in inferred) >= 0.995 * len(inferred)

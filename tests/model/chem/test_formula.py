@@ -1,4 +1,4 @@
-"""Formulas are read as RDKit writes them, or refused with what was found."""
+"""Formulas are read as RDKit writes them; the refusal of another text quotes it."""
 
 import pytest
 from rdkit import Chem

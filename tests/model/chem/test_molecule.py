@@ -1,4 +1,4 @@
-"""A molecule is checked when it is made, so that nothing after it has to."""
+"""A molecule is checked when it is made; later code relies on that."""
 
 import pickle
 
@@ -51,7 +51,7 @@ def test_centred() -> None:
         ([1, 1], [[0, 0, 0], [1, 1, 1e300]], "found 1e\\+300 as z of atom 2"),
     ],
 )
-def test_what_is_no_molecule_is_refused(elements: object, positions: object, message: str) -> None:
+def test_wrong_arguments_are_refused(elements: object, positions: object, message: str) -> None:
     with pytest.raises(StructureError, match=message):
         Molecule(elements, positions)  # type: ignore[arg-type]
 
@@ -61,7 +61,7 @@ def test_coincident_atoms_are_found_wherever_they_stand() -> None:
     positions = rng.uniform(-20, 20, (300, 3))
     positions[:, 0] = 0  # all in one plane: sorting along x does not help
     positions[211] = positions[17] + [0, 0, 0.01]
-    crowded = Molecule(np.ones(300, dtype=int), positions)  # a sample may be this: it is returned and labelled
+    crowded = Molecule(np.ones(300, dtype=int), positions)  # a sample may have this
     with pytest.raises(
         StructureError, match=r"atoms 18 and 212 at a distance of 0\.01 angstrom, expected at least 0\.1"
     ):

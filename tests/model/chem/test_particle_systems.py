@@ -1,4 +1,4 @@
-"""Particles as atoms of one element: what a system takes, and its energy by hand."""
+"""Particles as atoms of one element: the structures that a system accepts, and energies computed by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The metrics give the published values: on the data itself and on what the original model sampled."""
+"""The metrics give the published values on QM9 and on samples of the original model."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Files as other programs wrote them (ASE 3.29, Open Babel 3.1.1): each record the molecule it was made from."""
+"""Files written by other programs (ASE 3.29, Open Babel 3.1.1): each record gives the molecule it was made from."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The way in and the way out, whatever the format."""
+"""Reading and writing through the common functions, for every format."""
 
 import json
 import tracemalloc
@@ -61,7 +61,7 @@ CLAIMS = {
     "xyz": "100000000\n\nC 0 0 0\n",
     "sdf": "\n\n\n999999  0  0  0  0  0  0  0  0  0999 V2000\n    0.0000    0.0000    0.0000 C   0  0\nM  END\n",
     "v3000": "\n\n\n  0  0  0  0  0  0  0  0  0  0999 V3000\nM  V30 COUNTS 100000000 0 0 0 0\nM  END\n",
-    "long": "1\n" + 4_000_000 * " " + "\nC 0 0 0\n",
+    "long": "1\n\nC 0 0 0" + 4_000_000 * " " + "\n",
     "digits": 1_000_000 * "9" + "\n\nC 0 0 0\n",
 }
 

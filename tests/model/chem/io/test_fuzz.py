@@ -1,4 +1,4 @@
-"""A grammar of XYZ and SDF, well formed and not: right answers for the one, errors with a place for the other.
+"""A grammar of XYZ and SDF: well-formed files are read as meant, others give errors with a place.
 
 ENFLOW_FUZZ sets the number of examples of each test; `make fuzz` raises it to thousands.
 """
@@ -257,7 +257,7 @@ def test_a_bad_sdf_record_leaves_its_neighbours(bad: str) -> None:
 
 
 def mutated(source: random.Random) -> str:
-    """A sound file of which some characters, lines or tokens are others."""
+    """Return a valid file with some characters, lines or tokens replaced."""
     text = source.choice([V2000, V3000, RAW_QM9, EXTENDED])
     for _ in range(source.randrange(6)):
         at = source.randrange(len(text))
@@ -267,7 +267,7 @@ def mutated(source: random.Random) -> str:
 
 
 def test_files_leave_nothing_behind() -> None:
-    """RDKit's objects too, which Python's own count of memory does not see."""
+    """Reading leaks no memory, RDKit's objects included, which tracemalloc does not see."""
     source, rounds = random.Random(0), max(500, EXAMPLES)
     for _ in range(200):
         attempt(mutated(source), source.choice(["xyz", "sdf", None]))

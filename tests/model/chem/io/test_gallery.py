@@ -1,4 +1,4 @@
-"""A page of molecules needs nothing but itself, and no text from outside becomes part of it."""
+"""A page of molecules needs no other file, and no text from outside becomes a part of its scripts."""
 
 import re
 import xml.etree.ElementTree as ET

@@ -96,7 +96,7 @@ def test_round_trip_with_data_items(v3000: bool) -> None:
         assert again.properties == {
             "nll": "-80.5",
             "seed": "3",
-            "note": "two lines",
+            "note": "two\nlines",
             "bond_status": "ok",
             "bond_method": found.method,
             "smiles": found.smiles,
@@ -146,7 +146,7 @@ def with_atom(line: str, block: str = ETHANOL, at: int = 4) -> str:
         ("x", 1, "found 1 lines, expected three header lines and a counts line"),
         (ETHANOL.replace("M  END\n", ""), 21, "found no 'M  END', expected it after the atoms and bonds"),
         ("M  END\n\n\n\n", 4, "found no 'M  END', expected it after the atoms and bonds"),
-        (ETHANOL.replace("V2000", "     "), 4, "found '', expected V2000 or V3000"),
+        (ETHANOL.replace("V2000", "V1000"), 4, "found 'V1000', expected V2000 or V3000"),
         (with_counts("999  8"), 22, "found 'M  END' early, expected 999 atoms and 8 bonds before it"),
         (with_counts("  9999"), 22, "found 'M  END' early, expected 9 atoms and 999 bonds before it"),
         (with_counts("  0  0"), 4, "found '0', expected a number of atoms from 1 to 1000"),

@@ -1,4 +1,4 @@
-"""SMILES: geometries whose bonds are those of the SMILES, by a reader that never saw it."""
+"""SMILES: bonds inferred from the geometry alone are those of the SMILES."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Each trap of real XYZ files is a test: what must be read is, and what must not be read says where and why."""
+"""XYZ files of many programs: valid files are read, and the refusal of others says where and why."""
 
 import numpy as np
 import pytest
@@ -157,7 +157,6 @@ ATOM = "1\n\n"
         (ATOM + "H 0 0 ******\n", 3, 7, "found '******', expected a finite number"),
         (ATOM + "H 0 0 0x10\n", 3, 7, "found '0x10', expected a finite number"),
         (ATOM + "H 0 0 \u22121\n", 3, 7, "found '\\u22121', expected a finite number"),
-        (ATOM + "H 0 0 0 forces\n", 3, 9, "found 'forces', expected a finite number"),
         (ATOM + "Xx 0 0 0\n", 3, 1, "found 'Xx', expected an element"),
         (ATOM + "C1 0 0 0\n", 3, 1, "found 'C1', expected an element"),
         (ATOM + "0 0 0 0\n", 3, 1, "found '0', expected an element symbol or an atomic number from 1 to 118"),
@@ -168,7 +167,6 @@ ATOM = "1\n\n"
         ("1\na Properties=species:S:pos\nH 0 0 0\n", 2, 3, "expected Properties=name:kind:count:..."),
         ("1\nProperties=species:Q:1:pos:R:3\nH 0 0 0\n", 2, 1, "expected the kinds S, R, I and L in Properties"),
         ("1\nProperties=species:S:1:pos:R:99999\nH 0 0 0\n", 2, 1, "expected Properties=name:kind:count:..."),
-        ('1\nProperties=species:S:1:pos:R:3 a="b\nH 0 0 0\n', 2, 32, "expected key=value, the value quoted"),
         ("1\nProperties=species:S:1:pos:R:3\nH 0 0 0 1\n", 3, 9, "found '1', expected 4 columns as Properties says"),
         ("1\nProperties=species:S:1:pos:R:3:ok:L:1\nH 0 0 0 1\n", 3, 9, "found '1', expected T or F"),
         ("1\nProperties=species:S:1:pos:R:3:n:I:1\nH 0 0 0 1.5\n", 3, 9, "found '1.5', expected an integer"),
@@ -212,7 +210,7 @@ def test_limits_come_first() -> None:
 
 
 def test_a_line_of_a_megabyte_is_refused_before_it_is_split() -> None:
-    for text in ("1\n" + "a=1 " * 250_000, "1\n\nC 0 0 0" + " 1" * 500_000, "1" + " 1" * 500_000):
+    for text in ("1\n\nC 0 0 0" + " 1" * 500_000, "1" + " 1" * 500_000):
         assert "characters, expected at most 20000" in error(text).message
 
 
@@ -222,7 +220,7 @@ def test_an_upload_is_never_echoed() -> None:
         secret,
         f"1\n\n{secret} 0 0 0",
         f"1\n\nH {secret} 0 0",
-        f'1\nProperties=species:S:1:pos:R:3 {secret}"\nH 0 0 0',
+        f"1\nProperties=species:S:1:{secret}\nH 0 0 0",
     ):
         assert len(error(text).message) < 120
         assert "<script>alert(1)</script>" not in error(text).message
@@ -255,5 +253,10 @@ def test_properties_of_other_types_are_written_as_what_they_are() -> None:
         [1], [[0, 0, 0]], properties={"n": np.int64(3), "x": np.float32(0.5), "none": None, "list": [1, 2]}
     )
     assert one(write_xyz([molecule])).properties == {"n": 3, "x": 0.5, "list": "[1, 2]"}
-    with pytest.raises(ValueError, match="found the property 'a b', expected a word"):
-        write_xyz([Molecule([1], [[0, 0, 0]], properties={"a b": 1})])
+
+
+def test_properties_of_any_name_are_written_and_read_back() -> None:
+    properties = {"a b": 1, 'with "quotes" \\ ': "x", "=": "y", "5'": "z", "Lattice": "no cell", "Ångström": 2.5}
+    assert one(write_xyz([Molecule([1], [[0, 0, 0]], properties=properties)])).properties == properties
+    layout = Molecule([1], [[0, 0, 0]], properties={"Properties": "species:S:1"})
+    assert one(write_xyz([layout])).properties == {"Properties_": "species:S:1"}
