@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from enflow import __version__
 from enflow.model.__main__ import app, main
 from enflow.model.errors import ConfigError
 from enflow.service.cli.likelihood import likelihood
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
 
 app.command()(sample)
 app.command()(likelihood)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"enflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback(context_settings={"help_option_names": ["-h", "--help"]})
+def enflow(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Generate and score 3D molecules with an E(n) equivariant normalizing flow."""
 
 
 @app.command()

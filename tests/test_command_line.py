@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from enflow import __version__
 from enflow.service.__main__ import main
 
 
@@ -82,6 +83,15 @@ def test_particles_are_sampled_and_scored_as_the_service_does(enflow, tmp_path, 
     scores = json.loads(out)["results"]
     assert [score["nll"] for score in scores] == pytest.approx([first["nll"], second["nll"]], abs=1e-3)
     assert [score["energy"] for score in scores] == pytest.approx([first["energy"], second["energy"]])
+
+
+def test_the_version_is_that_of_the_package(enflow):
+    assert enflow("--version") == (0, f"enflow {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["", "sample", "data qm9"])
+def test_the_short_form_of_help(enflow, command):
+    assert enflow(*command.split(), "-h") == enflow(*command.split(), "--help")
 
 
 def test_no_command_shows_the_help(enflow):

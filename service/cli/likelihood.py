@@ -81,10 +81,9 @@ def likelihood(
 
 def read_records(path: Path) -> list[Record]:
     """Return the structures of a file in order; a file that cannot be read is one error."""
-    form = "smiles3d" if path.suffix.lower() == ".smi" else None
     try:
         content = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
-        return [(str(path), each) for each in read(content, form)]
+        return [(str(path), each) for each in read(content, name=path.name)]
     except OSError as error:
         return [(str(path), DataError(f"cannot read {path}: {error.strerror}"))]
     except ModelError as error:

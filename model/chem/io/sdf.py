@@ -161,7 +161,7 @@ def mol_block(molecule: Molecule, bonds: Bonds, *, v3000: bool = False) -> str:
 
 
 def sdf_record(block: str, molecule: Molecule, bonds: Bonds) -> str:
-    """Return the SDF record of a molfile: the properties of the molecule and the facts on its bonds are data items."""
+    """Return the SDF record of a molfile: its properties and the outcome of its bonds are data items."""
     items = {
         **molecule.properties,
         "bond_status": bonds.status,

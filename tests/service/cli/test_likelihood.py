@@ -64,12 +64,12 @@ def test_json_on_the_screen_and_in_a_file_are_the_same(run_likelihood) -> None:
 def test_a_file_that_cannot_be_read_is_one_error_and_the_others_are_scored(run_likelihood) -> None:
     """Missing, empty, and of no known format."""
     Path("empty.xyz").write_text("")
-    Path("unknown.xyz").write_text("what is this\n")
-    names = ["missing.xyz", "empty.xyz", "two.xyz", "unknown.xyz"]
+    Path("unknown.txt").write_text("what is this\n")
+    names = ["missing.xyz", "empty.xyz", "two.xyz", "unknown.txt"]
     code, out = run_likelihood(*names, "--json")
     results = json.loads(out)["results"]
     assert code == 1
-    assert [each["file"] for each in results] == ["missing.xyz", "empty.xyz", *["two.xyz"] * 3, "unknown.xyz"]
+    assert [each["file"] for each in results] == ["missing.xyz", "empty.xyz", *["two.xyz"] * 3, "unknown.txt"]
     assert [each["index"] for each in results if "nll" in each] == [2, 4]
     assert results[0]["error"] == "cannot read missing.xyz: No such file or directory"
     assert "expected XYZ or SDF" in results[-1]["error"]
