@@ -9,8 +9,8 @@ This module is the public Python API:
     scores = flow.log_prob(molecules)
 
 `enflow.model` is the density and needs no web framework. `enflow.service` serves it over HTTP and imports
-`enflow.model`, never the reverse. Begin reading at `enflow.model.flow.molecule_flow`. A name is imported when it is first used, so that
-`import enflow` loads neither PyTorch nor RDKit.
+`enflow.model`, never the reverse. Begin reading at `enflow.model.flow.molecule_flow`. A name is imported when it is
+first used, so that `import enflow` loads neither PyTorch nor RDKit.
 """
 
 from importlib import import_module
