@@ -8,12 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-# The first Python on PATH that runs and is new enough (a version manager's shim may exist and still not run).
+# The first Python on PATH that runs and is new enough (the shim of a version manager can exist and still fail).
 find-python = $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null && { echo $$p; break; }; done)
 PYTHON ?= $(eval PYTHON := $(find-python))$(PYTHON)
 
-# PyTorch: the CUDA build only where an NVIDIA GPU answers; elsewhere the CPU build, which brings no CUDA package.
+# PyTorch: the CUDA build only with an NVIDIA GPU; otherwise the CPU build, which installs no CUDA package.
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ifneq (,$(filter Darwin,$(shell uname -s))$(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu))
@@ -59,14 +59,14 @@ test-ray: $(VENV)/installed-ray ## two engines in Ray, one of which is killed
 fuzz: $(VENV)/installed-test ## the grammars of structure files and the API's description at length: ENFLOW_FUZZ examples each (5000; a tenth per endpoint)
 	ENFLOW_FUZZ=$${ENFLOW_FUZZ:-5000} $(BIN)/python -m pytest --override-ini timeout=0 tests/model/chem/io/test_fuzz.py tests/service/api/test_fuzz.py
 
-check: $(VENV)/installed-test ## format, lint, types, import floors
+check: $(VENV)/installed-test ## format, lint, types, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	mkdir -p build/types && ln -sfn ../.. build/types/enflow # mypy finds the one package by this link
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Of E-NF and the GNNs with the fewest samples, one seed; `enflow particles table dw4` and `... lj13` fill the rest.
+# E-NF and the GNNs with the smallest training sets and one seed; `enflow particles table dw4` and `... lj13` do the rest.
 PARTICLES := $(BIN)/enflow particles table
 SMALL := --model enf --model gnn --model gnn_att_aug --seeds 1
 reproduce-particles: install ## samples and the smallest training sets of DW4 and LJ13 in some ten minutes; says how long the rest takes
@@ -81,7 +81,7 @@ bench: install ## every benchmark
 bench-quick: install ## the benchmarks in under two minutes
 	$(BIN)/python -m benchmarks --quick
 
-# npm comes from the machine, or from a Python wheel that carries Node.js.
+# npm is that of the machine, or of a Python wheel that contains Node.js.
 PAGE_SOURCES := $(shell find service/web -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 ifneq (,$(wildcard service/web/package.json))
 page: service/web/dist/index.html ## build the page's assets
@@ -94,7 +94,7 @@ service/web/dist/index.html: $(PAGE_SOURCES) | $(VENV)/installed
 	export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd service/web && npm ci --no-audit --no-fund && npm run build
 	@touch $@
 
-# The page's tests drive a real browser; they skip, saying so, where there is none.
+# The tests of the page use a real browser; without one they are skipped with the reason.
 browser:
 	@if ! command -v chromium chromium-browser google-chrome >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \

@@ -8,8 +8,9 @@ This module is the public Python API:
     molecules = flow.sample([12, 12, None], seed=0)
     scores = flow.log_prob(molecules)
 
-`enflow.model` is the density and needs no web framework; `enflow.service` serves it over HTTP. Names are imported when
-they are first used, so that `import enflow` costs nothing.
+`enflow.model` is the density and needs no web framework. `enflow.service` serves it over HTTP and imports
+`enflow.model`, never the reverse. Begin reading at `enflow.model.flow.molecule_flow`. A name is imported when it is
+first used, so that `import enflow` loads neither PyTorch nor RDKit.
 """
 
 from importlib import import_module

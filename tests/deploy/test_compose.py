@@ -1,4 +1,4 @@
-"""docker-compose.yml and deploy/: valid by the published schema, hardened, and speaking of metrics that exist."""
+"""docker-compose.yml and deploy/: valid by the published schema, hardened, with metrics that exist."""
 
 import json
 import re
