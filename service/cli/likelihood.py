@@ -46,9 +46,16 @@ def likelihood(
     out: Annotated[
         Path | None, typer.Option(help="File for the scored molecules: .xyz, .sdf or .html; .json for the scores.")
     ] = None,
-    divergence: Annotated[Divergence, typer.Option(help="exact, or hutchinson: an estimate, faster.")] = "exact",
-    probes: Annotated[int, typer.Option(min=1, help="Probes of Hutchinson's estimate.")] = 1,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of the dequantizer: more of them give a tighter bound.")] = 1,
+    target_error: Annotated[
+        float, typer.Option(min=0.1, max=100.0, help="Standard error in nats at which the estimate stops.")
+    ] = 2.0,
+    divergence: Annotated[Divergence, typer.Option(help="hutchinson: an estimate; exact: slower.")] = "hutchinson",
+    probes: Annotated[
+        int | None, typer.Option(min=1, help="Probes of Hutchinson's estimate at every node [default: 3].")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="Draws of the dequantizer [default: as many as the error needs].")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all noise.")] = 0,
     tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,
@@ -62,7 +69,13 @@ def likelihood(
     or a structure that cannot be scored gets a line with the reason, the others are scored, and the exit code is 1.
     """
     target = parse_target(out)
-    values = {"divergence": divergence, "probes": probes, "draws": draws, "tolerance": parse_tolerance(tolerance)}
+    values = {
+        "target_error": target_error,
+        "divergence": divergence,
+        "probes": probes,
+        "draws": draws,
+        "tolerance": parse_tolerance(tolerance),
+    }
     records = [record for path in files for record in read_records(path)]
     offline = OfflineModel(weights, device)
     options = LikelihoodOptions.model_validate(values, context=offline.limits)
