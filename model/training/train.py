@@ -22,6 +22,7 @@ from model.training.likelihood import LikelihoodConfig
 from model.training.losses import MatchingConfig
 from model.training.objectives import DequantizerFit, FlowMatching, MaximumLikelihood, Objective
 from model.training.optimizer import Optimizer, OptimizerConfig, rate_at, update_average
+from model.training.widen import widened
 
 OBJECTIVES = ("flow_matching", "likelihood", "dequantizer")
 
@@ -37,8 +38,9 @@ class TrainConfig:
         objective: "flow_matching" (of the velocity alone), "likelihood" (of the whole flow), or "dequantizer" (the
             likelihood too, of a learned dequantizer around the flow of `start`, which stays as it is).
         flow: the model.
-        start: weights to go on from, of the same model, for instance to finish by likelihood what flow matching began;
-            where types are given, also those of the model that draws them; None = fresh ones.
+        start: weights to go on from, of the same model, for instance to finish by likelihood what flow matching began,
+            or of a smaller one, which is widened (see `widen`); where types are given, also those of the model that
+            draws them; None = fresh ones.
         likelihood: how the likelihood is estimated, for that objective.
         passes: molecules shown before training stops (an annealing may end it earlier).
         batch_size: molecules of one size per step.
@@ -207,9 +209,12 @@ def _starting_flow(config: TrainConfig, start: str) -> MoleculeFlow:
         if isinstance(found, EGNNConfig | VectorEGNNConfig):  # what becomes of types is of no matter where they stay
             dynamics = replace(dynamics, output=found.output, odd_types=found.odd_types)
         expected = replace(expected, dynamics=dynamics, dequantizer=flow.config.dequantizer)
-    if flow.config != expected:
-        raise ConfigError(f"{start} holds another model than the configuration's flow; expected the same")
-    return flow
+    if flow.config == expected:
+        return flow
+    try:
+        return widened(flow, expected)
+    except ConfigError as error:
+        raise ConfigError(f"{start} holds another model than the configuration's flow: {error}") from None
 
 
 def compiled(network: Any, config: TrainConfig) -> Callable[..., Any]:
