@@ -17,7 +17,7 @@ from model.flow.samples import Sample
 from model.flow.stepper import Status
 from model.terminal import Report
 from model.training.data import Molecules, load_qm9
-from model.training.measures import Reference, likelihood_metrics, sample_metrics
+from model.training.measures import Composition, Reference, composition, likelihood_metrics, sample_metrics
 from model.training.results import Generated, Journal, Scored
 
 FLUORINE = 9
@@ -90,9 +90,10 @@ def evaluate(
     if settings.samples:
         samples = Journal(folder / "samples.jsonl", what, Generated)
         _generate(flow, settings, samples, report)
-        training = known(load_qm9(data, "train", vocabulary), vocabulary, folder, report)
+        train = load_qm9(data, "train", vocabulary)
+        training = known(train, vocabulary, folder, report)
         picked = np.random.default_rng(0).permutation(len(test))[:REFERENCE].tolist()
-        reference = Reference.of(training, molecules_of(test, vocabulary, picked))
+        reference = Reference.of(training, molecules_of(test, vocabulary, picked), compositions(train, vocabulary))
         metrics, drawn = sample_metrics([samples.entries[index] for index in range(settings.samples)], reference)
         found = Findings(found.metrics | metrics, drawn)
     if rows:
@@ -128,6 +129,12 @@ def molecules_of(data: Molecules, vocabulary: Sequence[int], rows: Sequence[int]
     begin, end = data.offsets[:-1], data.offsets[1:]
     picked = range(len(data)) if rows is None else rows
     return [Molecule(numbers[begin[i] : end[i]], data.positions[begin[i] : end[i]]) for i in picked]
+
+
+def compositions(data: Molecules, vocabulary: Sequence[int]) -> set[Composition]:
+    """Return the compositions that occur in a split."""
+    numbers = np.split(np.array(vocabulary)[data.atom_types], data.offsets[1:-1])
+    return {composition(of_molecule) for of_molecule in numbers}
 
 
 def known(data: Molecules, vocabulary: Sequence[int], folder: Path, report: Report) -> set[str]:

@@ -1,7 +1,8 @@
 """The figures of an evaluation, from the molecules that were generated and the test molecules that were scored."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,14 @@ QUANTILES = 201
 
 Histograms = Mapping[str, NDArray[np.int64]]
 
+Composition = frozenset[tuple[int, int]]
+"""Pairs of an atomic number and how many atoms have it."""
+
+
+def composition(atomic_numbers: Sequence[int] | NDArray[np.int64]) -> Composition:
+    """Return the composition of a molecule with these atoms (N,)."""
+    return frozenset(Counter(np.asarray(atomic_numbers).tolist()).items())
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -30,16 +39,21 @@ class Reference:
         training: SMILES of the training molecules by `table_smiles`.
         histograms: of held-out molecules.
         strains: of held-out molecules, kcal/mol.
+        compositions: of the training molecules.
     """
 
     training: set[str]
     histograms: Histograms
     strains: list[float]
+    compositions: Collection[Composition] = frozenset()
 
     @classmethod
-    def of(cls, training: set[str], molecules: Sequence[Molecule]) -> "Reference":
+    def of(
+        cls, training: set[str], molecules: Sequence[Molecule], compositions: Collection[Composition] = frozenset()
+    ) -> "Reference":
         """The reference that held-out molecules make."""
-        return cls(training, histograms(molecules), strains(molecules, [infer_bonds(m) for m in molecules]))
+        energies = strains(molecules, [infer_bonds(m) for m in molecules])
+        return cls(training, histograms(molecules), energies, compositions)
 
 
 def strains(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> list[float]:
@@ -52,8 +66,9 @@ def sample_metrics(generated: Sequence[Generated], reference: Reference) -> tupl
 
     Validity, uniqueness and novelty follow EDM (Hoogeboom et al. 2022): of all molecules, the largest fragment, novel
     among the unique. `en_flows` has E-NF's own convention: of the stable molecules only. `inferred_validity` and
-    `inferred_whole` take the bonds that the service finds. `divergences` are Jensen-Shannon, nats; `strain` is
-    kcal/mol by MMFF94, beside that of the data.
+    `inferred_whole` take the bonds that the service finds. `known_composition` is the share whose composition occurs
+    among the training molecules, `even_electrons` the share with an even number of electrons. `divergences` are
+    Jensen-Shannon, nats; `strain` is kcal/mol by MMFF94, beside that of the data.
 
     Returns:
         The metrics, and the histograms by name: "samples" and "data".
@@ -67,7 +82,7 @@ def sample_metrics(generated: Sequence[Generated], reference: Reference) -> tupl
         raise SolverError(f"none of {n} samples came to be a molecule: {sorted({g.status for g in generated})}")
     stable = stability(molecules)
     bonds = [infer_bonds(molecule) for molecule in molecules]
-    shares = _shares(molecules, bonds, n, reference.training)
+    shares = _shares(molecules, bonds, n, reference.training) | _counted(molecules, n, reference.compositions)
     theirs, energies = histograms(molecules), strains(molecules, bonds)
     metrics = {
         "samples": n,
@@ -101,6 +116,15 @@ def _shares(molecules: list[Molecule], bonds: list[Bonds], n: int, training: set
         "inferred_validity": Share(sum(each.status == "ok" for each in bonds), n),
         "inferred_whole": Share(sum(each.whole for each in bonds), n),
     }
+
+
+def _counted(molecules: list[Molecule], n: int, compositions: Collection[Composition]) -> dict[str, Share]:
+    """What the counts of a molecule's atoms tell; a reference without compositions leaves their share out."""
+    even = Share(sum(int(m.atomic_numbers.sum()) % 2 == 0 for m in molecules), n)
+    if not compositions:
+        return {"even_electrons": even}
+    known = sum(composition(m.atomic_numbers) in compositions for m in molecules)
+    return {"known_composition": Share(known, n), "even_electrons": even}
 
 
 def _paper(molecules: list[Molecule], training: set[str]) -> dict[str, Any]:

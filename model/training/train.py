@@ -17,6 +17,7 @@ from model.config import EGNNConfig, FlowConfig, VectorEGNNConfig, from_json
 from model.errors import ConfigError, DataError
 from model.flow.dequantize import LEARNED
 from model.flow.molecule_flow import MoleculeFlow
+from model.training.compact import expanded
 from model.training.data import Molecules, batches, data_file, load_qm9
 from model.training.likelihood import LikelihoodConfig
 from model.training.losses import MatchingConfig
@@ -126,7 +127,7 @@ class Trainer:
             DataError: if the file is not a training state of this configuration.
         """
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = expanded(torch.load(path, map_location=self.device, weights_only=True))
             self.network.load_state_dict(state["network"])
         except Exception as error:
             raise DataError(f"{path} is not a training state of this configuration: {error}") from error
