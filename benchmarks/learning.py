@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.ablation import CONFIG
 from benchmarks.measure import RESULTS, tell
+from benchmarks.trial_variants import CONFIG
 from model.config import TOLERANCES
 from model.terminal import progress
 from model.training.charts import Point, Series, chart, standalone

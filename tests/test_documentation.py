@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks import ablation, nll_moves, particles
+from benchmarks import nll_moves, particles, trials
 from model.training.summary import readme_row
 from service.__main__ import main
 
@@ -186,7 +186,11 @@ def results(name: str) -> dict[str, Any]:
 
 
 def test_the_tables_of_the_training_show_what_was_measured():
-    page, trained, moved = (REPOSITORY / "docs" / "science.md").read_text(), results("ablation"), results("nll_moves")
-    table = ablation.section(trained["passes"], trained["variants"])
-    assert f"<!-- ablation -->\n{table}\n<!-- end -->" in page, "python -m benchmarks.ablation 48000 base"
+    page, trained, moved = (REPOSITORY / "docs" / "science.md").read_text(), results("trials"), results("nll_moves")
+    table = trials.section(trained["trials"])
+    assert f"<!-- ablation -->\n{table}\n<!-- end -->" in page, "python -m benchmarks.trials table"
+    diary = (REPOSITORY / "docs" / "training.md").read_text()
+    assert f"<!-- trials -->\n{trials.tables(trained['trials'])}\n<!-- end -->" in diary, (
+        "python -m benchmarks.trials table"
+    )
     assert f"<!-- nll moves -->\n{nll_moves.section(moved['moves'])}\n<!-- end -->" in page
