@@ -17,7 +17,7 @@ from model.config import EGNNConfig, FlowConfig, VectorEGNNConfig, from_json
 from model.errors import ConfigError, DataError
 from model.flow.dequantize import LEARNED
 from model.flow.molecule_flow import MoleculeFlow
-from model.training.compact import expanded
+from model.training.compact import compacted, expanded
 from model.training.data import Molecules, batches, data_file, load_qm9
 from model.training.likelihood import LikelihoodConfig
 from model.training.losses import MatchingConfig
@@ -136,10 +136,15 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.passes, self.anneal = state["step"], state["passes"], state["anneal"]
 
-    def save(self, path: Path) -> None:
-        """Write the state; a reader sees the old file or the new one, never half of one."""
+    def save(self, path: Path, *, compact: bool = False) -> None:
+        """Write the state; a reader sees the old file or the new one, never half of one.
+
+        Args:
+            path: of the file.
+            compact: write 8 bytes a parameter instead of 12 (see `compact`), for a repository.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(self.state(), path.with_suffix(".part"))
+        torch.save(compacted(self.state()) if compact else self.state(), path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
     @property

@@ -3,7 +3,6 @@
 import torch
 
 from model.config import FlowConfig, VectorEGNNConfig
-from model.training.compact import compacted
 from model.training.train import TrainConfig, Trainer
 
 CONFIG = TrainConfig(flow=FlowConfig(dynamics=VectorEGNNConfig(node_dim=48, edge_dim=16, n_vectors=4, n_layers=2)))
@@ -24,7 +23,7 @@ def test_a_run_goes_on_from_a_compact_state(tmp_path):
     whole, trainer = tmp_path / "state.pt", stepped()
     trainer.save(whole)
     small = tmp_path / "small.pt"
-    torch.save(compacted(trainer.state()), small)
+    trainer.save(small, compact=True)
     assert small.stat().st_size < 0.75 * whole.stat().st_size
     found = Trainer(CONFIG)
     found.load(small)
