@@ -72,7 +72,9 @@ def draw_noise(
     return Noise(dequantizer, PROBES[config.probe](generators, batch.mask, flow.dequantizer.n_features))
 
 
-def likelihood_terms(flow: MoleculeFlow, batch: MoleculeBatch, noise: Noise, config: LikelihoodConfig) -> LikelihoodTerms:
+def likelihood_terms(
+    flow: MoleculeFlow, batch: MoleculeBatch, noise: Noise, config: LikelihoodConfig
+) -> LikelihoodTerms:
     """Return the bound on the negative log-likelihood of each molecule and its regularisers; differentiable.
 
     -log p(x) <= -(log p(z) + integral of the divergence from data to base + ladj of ActNorm - log q + log p(N))
