@@ -221,7 +221,13 @@ def sorted_by_index(molecules: Sequence[RenderedMolecule[D]]) -> list[RenderedMo
 
 def _with_properties(molecule: Molecule, report: BondReport, properties: Mapping[str, object]) -> Molecule:
     bonds = report.bonds
-    facts = {**properties, "bonds": bonds.method or "failed", "smiles": bonds.smiles, "stable": report.stable}
+    facts = {
+        **molecule.properties,
+        **properties,
+        "bonds": bonds.method or "failed",
+        "smiles": bonds.smiles,
+        "stable": report.stable,
+    }
     return Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, facts)
 
 

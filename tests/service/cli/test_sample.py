@@ -45,6 +45,10 @@ def test_any_keeps_all_and_prints_xyz(run_sample) -> None:
     assert "3 of 3 molecules kept, seed 1" in err
 
 
+def test_a_hyphen_as_the_file_prints_xyz_too(run_sample) -> None:
+    assert run_sample(set(), "-n", "2", "--out", "-") == run_sample(set(), "-n", "2")
+
+
 def test_it_stops_after_the_limit_of_attempts(run_sample) -> None:
     code, out, err = run_sample(set(), "-n", "2", "--only", "valid")
     assert (code, out) == (1, "")
