@@ -30,8 +30,8 @@ from enflow.model.flow.likelihood import (
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator
-from enflow.model.flow.ode.batched_solver import FinalState, InitialState, travel
-from enflow.model.flow.ode.dopri5 import arithmetic
+from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
+from enflow.model.flow.ode.dopri5 import working_dtype
 from enflow.model.flow.states import Latent, LiftedMolecules, Sample, Wanted, check, in_order
 
 BLOCK = 64
@@ -357,10 +357,10 @@ class MoleculeFlow(nn.Module):
         self, points: Sequence[Latent], t0: float, t1: float, rtol: float, atol: float, record: bool = False
     ) -> Iterator[FinalState]:
         # Without gradients only while the stepper runs: a generator must not leave the switch with its caller.
-        like = torch.empty(0, dtype=arithmetic(min(rtol, atol), self.dtype), device=self.device)
+        like = torch.empty(0, dtype=working_dtype(min(rtol, atol), self.dtype), device=self.device)
         starts = [InitialState(x.to(like), h.to(like), t0, t1, rtol, atol) for x, h in points]
         flow = self if like.dtype == self.dtype else self.in_double()
-        return travel(torch.no_grad()(flow.velocity), starts, record)
+        return solve_batched(torch.no_grad()(flow.velocity), starts, record)
 
     def _landing(self, latents: Sequence[Latent], rtol: float, atol: float) -> Iterator[Sample]:
         for arrival in self._travel(latents, 0.0, 1.0, rtol, atol):

@@ -15,7 +15,8 @@ from enflow.model.flow.geometry import centre
 from enflow.model.flow.likelihood import quadrature_tolerance
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.dense_output import Trajectory
-from enflow.model.flow.ode.dopri5 import SolverState, Status, Step, solve_rows
+from enflow.model.flow.ode.dopri5 import Step, solve_rows
+from enflow.model.flow.ode.solver_state import SolverState, Status
 from enflow.model.flow.ode.quadrature import integrate
 
 PAIRS = 8192

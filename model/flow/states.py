@@ -9,7 +9,7 @@ from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, Molecules
 from enflow.model.errors import SolverError
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 
 Wanted = int | str | None
 """Of a molecule to generate: its size, its formula, or neither."""

@@ -12,9 +12,9 @@ from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.likelihood import DrawState, Terms, path_tolerance
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode import dopri5
+from enflow.model.flow.ode import dopri5, solver_state
 from enflow.model.flow.ode.dense_output import Interpolant
-from enflow.model.flow.ode.dopri5 import SolverState
+from enflow.model.flow.ode.solver_state import SolverState
 from enflow.model.flow.velocity import pack, unpack
 from enflow.service.engine.batch_key import Lane, StepKind
 from enflow.service.engine.requests import MoleculeState, RequestState, RowState
@@ -63,7 +63,7 @@ class FlowAdapter:
         else:
             assert not isinstance(request_state.request, EngineLikelihoodRequest), "it is scored"
             tolerance = min(request_state.request.rtol, request_state.request.atol)
-        return "path" if dopri5.arithmetic(tolerance, self.dtype) == self.dtype else "fine"
+        return "path" if dopri5.working_dtype(tolerance, self.dtype) == self.dtype else "fine"
 
     def n_atoms(self, request: EngineRequest, index: int) -> int:
         """Return the number of atoms of sample `index`.
@@ -139,7 +139,7 @@ class FlowAdapter:
 
     def finished_rows(self, state: SolverState, positions: list[int]) -> list[FinishedRow]:
         """Return the results of the rows of a solver state at the given positions."""
-        rows = dopri5.select(state, torch.tensor(positions, device=self.device))
+        rows = solver_state.select(state, torch.tensor(positions, device=self.device))
         log_prob = self._flow.log_prob_base(rows.x, rows.h, rows.mask).tolist()
         x, h, counts = rows.x.cpu().double().numpy(), rows.h.cpu().double().numpy(), rows.mask.sum(1).tolist()
         numbers, coordinates, _ = self._decode(rows.x, rows.h, rows.mask)
