@@ -84,7 +84,7 @@ def augmented(velocity: Velocity, x: Tensor, h: Tensor) -> Way:
 def sampled(flow: MoleculeFlow, n_atoms: int, rows: int) -> tuple[Tensor, Tensor]:
     """Molecules of the model, in flow space."""
     molecules = flow.double().sample([n_atoms] * rows, seed=1, rtol=1e-4, atol=1e-4)
-    lifted = flow.lift(molecules, 1, range(rows))
+    lifted = flow.dequantize(molecules, 1, range(rows))
     return lifted.x, lifted.h
 
 

@@ -23,8 +23,8 @@ from enflow.model.flow.divergence import rademacher
 from enflow.model.flow.estimate import Draw
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.ode.dense_output import Interpolant, Trajectory
-from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.ode.quadrature import Quadrature
+from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.ode.stratified_rule import StratifiedRule
 from enflow.model.flow.velocity import Velocity, unpack
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.flow.estimator_options import EstimatorOptions
-from enflow.model.flow.likelihood import DrawState, Terms, path_tolerance
+from enflow.model.flow.likelihood import DrawState, path_tolerance
+from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode import dopri5, solver_state
 from enflow.model.flow.ode.dense_output import Interpolant
@@ -95,8 +96,9 @@ class FlowAdapter:
             case EngineDecodeRequest():
                 x, h = (torch.from_numpy(np.asarray(part)) for part in request.latents[i])
             case EngineEncodeRequest():
-                lifted = self._flow.lift([self._molecule(request.molecules[i])], request.seed, [row.index], row.draw)
-                return RowStart(lifted.x[0], lifted.h[0], 1.0, 0.0, request.rtol, request.atol), None
+                molecules = [self._molecule(request.molecules[i])]
+                data = self._flow.dequantize(molecules, request.seed, [row.index], row.draw)
+                return RowStart(data.x[0], data.h[0], 1.0, 0.0, request.rtol, request.atol), None
         return RowStart(x, h, 0.0, 1.0, request.rtol, request.atol), None
 
     def _scoring(
@@ -104,22 +106,24 @@ class FlowAdapter:
     ) -> tuple[RowStart, DrawState]:
         form = self._flow.canonical_form(self._molecule(structure))
         row.molecule.order = form.order
-        ((point, *terms),) = self._flow.lift([form.molecule], seed, [form.key], row.draw).rows()
         rtol, atol = (path_tolerance(each, options.exact) for each in (options.rtol, options.atol))
-        draw = self._flow.start_draw(form, seed, row.draw, options, Terms(*terms))
+        point, draw = self._estimator(options).start_draw(form, seed, row.draw)
         return RowStart(point.x, point.h, 1.0, 0.0, rtol, atol), draw
+
+    def _estimator(self, options: EstimatorOptions) -> LikelihoodEstimator:
+        return LikelihoodEstimator(self._flow, options)
 
     def first_draws(self, options: EstimatorOptions) -> int:
         """Return the number of draws that a score begins with."""
-        return self._flow.first_draws(options)
+        return self._estimator(options).first_draws
 
     def further_draws(self, molecule: MoleculeState, options: EstimatorOptions) -> int:
         """Return the number of further draws that a molecule needs for its target error; 0 = it is finished."""
-        return self._flow.further_draws(molecule.draws, molecule.n_atoms, options)
+        return self._estimator(options).further_draws(molecule.draws, molecule.n_atoms)
 
     def scored(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Scored:
         """Return the likelihood of a molecule from all its draws."""
-        found = self._flow.combine(molecule.draws, molecule.n_atoms, options)
+        found = self._estimator(options).combine(molecule.draws, molecule.n_atoms)
         typical = min(molecule.draws, key=lambda draw: abs(draw.bound - found.parts["n_atoms"] + found.nll))
         atoms = np.empty(molecule.n_atoms)
         atoms[molecule.order] = typical.atoms

@@ -59,7 +59,7 @@ ERROR_SHARE = 0.3
 of ten panels, and a twelfth of the difference in the median. Errors of panels have random signs: their squares add."""
 
 MAX_PANELS = 80
-"""The largest number of panels at any tolerance. Beyond it the refinement stops, and the estimated error is reported."""
+"""The largest number of panels at any tolerance. Then the refinement stops and the estimated error is reported."""
 
 STANDARD_PANELS = 24
 """The largest number of panels at a tolerance of 0.3 nats; it grows for smaller ones. A structure that is far from any

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchdiffeq import odeint, odeint_adjoint
 
-from enflow.model.flow.divergence import exact, pulled_back
+from enflow.model.flow.divergence import exact, velocity_and_vjp
 from enflow.model.flow.velocity import Velocity, pack, packed, unpack
 
 
@@ -67,7 +67,7 @@ def solve(
             value = packed(velocity, times, y, mask, n_dims)
             divergence, frobenius = exact(velocity, times, *unpack(y, n_dims), mask), torch.zeros_like(state[1])
         else:
-            value, pulled = pulled_back(velocity, times, *unpack(y, n_dims), mask, probe)
+            value, pulled = velocity_and_vjp(velocity, times, *unpack(y, n_dims), mask, probe)
             divergence, frobenius = (pulled * probe).sum((1, 2)), pulled.square().sum((1, 2))
         return (
             value,

@@ -104,7 +104,7 @@ def _heun_batch(flow: MoleculeFlow, indices: Sequence[int], n_atoms: int, seed: 
     for row, index in enumerate(indices):
         one = slice(row, row + 1)
         try:
-            (molecule,) = flow.land(x[one], h[one], mask[one])
+            (molecule,) = flow.to_molecules(x[one], h[one], mask[one])
             found.append(Sample(index, molecule, Status.SUCCESS, 2 * steps))
         except StructureError:
             found.append(Sample(index, None, Status.NON_FINITE, 2 * steps))
