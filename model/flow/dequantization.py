@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid, one_hot, softplus
 
 from enflow.model.config import DequantizerConfig, EGNNConfig
 from enflow.model.errors import ConfigError
-from enflow.model.flow.composition_prior import CompositionPrior, arranged
+from enflow.model.flow.composition_prior import CompositionPrior, types_of
 from enflow.model.flow.distributions import LOG_2PI, FeatureGaussian
 from enflow.model.flow.geometry import pair_mask
 from enflow.model.flow.networks.egnn import EGNN
@@ -224,9 +224,9 @@ class Given(Dequantizer):
         real = mask.unsqueeze(-1).to(x.dtype)
         return Dequantized(self._one_hot(atom_types, real), -self.compositions.log_prob(atom_types, mask).to(x))
 
-    def latent(self, counts: Sequence[int]) -> Float[Tensor, "N F"]:
+    def features(self, counts: Sequence[int]) -> Float[Tensor, "N F"]:
         """The features of a composition's atoms, float64."""
-        return one_hot(arranged(counts), self.n_types).double()
+        return one_hot(types_of(counts), self.n_types).double()
 
 
 REGISTRY: dict[str, Callable[[DequantizerConfig, Sequence[int]], Dequantizer]] = {

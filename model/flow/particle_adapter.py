@@ -16,7 +16,7 @@ from enflow.model.flow.dequantization import Dequantized, Dequantizer
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_flow import ParticleFlow
-from enflow.model.flow.states import LiftedMolecules
+from enflow.model.flow.states import DequantizedMolecules
 
 SPACE = 3
 """Dimensions of molecules; what a system has not is zero, as are its velocity and its part of a trace."""
@@ -45,15 +45,15 @@ class ParticleFlowAdapter(MoleculeFlow):
         like = next(flow.parameters())
         self.to(like.device, like.dtype).eval()
 
-    def lift(
+    def dequantize(
         self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int | str], draw: int = 0
-    ) -> LiftedMolecules:
+    ) -> DequantizedMolecules:
         """Particles to flow space; there is no noise.
 
         Raises:
             VocabularyError: another number of particles, or another space.
         """
-        return super().lift([self.system.taken(each) for each in molecules], seed, indices, draw)
+        return super().dequantize([self.system.taken(each) for each in molecules], seed, indices, draw)
 
 
 class _Flat(nn.Module):

@@ -15,8 +15,9 @@ from enflow.model.flow.geometry import centre
 from enflow.model.flow.likelihood import quadrature_tolerance
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.dense_output import Trajectory
-from enflow.model.flow.ode.dopri5 import SolverState, Status, Step, solve_rows
+from enflow.model.flow.ode.dopri5 import Step, solve_rows
 from enflow.model.flow.ode.quadrature import integrate
+from enflow.model.flow.ode.solver_state import SolverState, Status
 
 PAIRS = 8192
 """Pairs of particles that travel together: of four particles 512 rows, of thirteen 48."""

@@ -16,7 +16,7 @@ import torch
 from enflow.model.errors import ModelError
 from enflow.model.flow.likelihood import DrawState, evaluate_queries
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.dopri5 import SolverState, Status
+from enflow.model.flow.ode.solver_state import SolverState, Status
 from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cost_model import BatchBudget, CostTable

@@ -14,7 +14,7 @@ from enflow.model.errors import DataError
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.states import Sample
 from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.qm9 import MoleculeDataset, load_qm9

@@ -21,8 +21,9 @@ from enflow.model.flow.likelihood import (
     path_tolerance,
     quadrature_tolerance,
 )
+from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.noise import generator
-from enflow.model.flow.ode.batched_solver import FinalState, InitialState, travel
+from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
 from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.flow.velocity import Velocity
 from tests.model.flow.fields import states
@@ -35,7 +36,7 @@ FLUOROMETHANE = Molecule(
 
 
 def path(velocity: Velocity, x: Tensor, h: Tensor, tolerance: float) -> FinalState:
-    (end,) = travel(velocity, [InitialState(x, h, 1.0, 0.0, tolerance, tolerance)], record=True)
+    (end,) = solve_batched(velocity, [InitialState(x, h, 1.0, 0.0, tolerance, tolerance)], record=True)
     return end
 
 
@@ -88,7 +89,8 @@ def test_estimates_along_one_path_are_unbiased_and_their_variance_is_right() -> 
 def test_the_reported_interval_covers_the_bound_in_95_percent_of_repetitions() -> None:
     flow, options, groups = small_flow(), EstimatorOptions(probes=1, draws=4, rtol=1e-2, atol=1e-2), 40
     form = flow.canonical_form(FLUOROMETHANE)
-    draws = [draw for _, draw in flow._draws([form], 3, [(0, index) for index in range(4 * groups)], options)]
+    wanted = [(0, index) for index in range(4 * groups)]
+    draws = [draw for _, draw in LikelihoodEstimator(flow, options).draws([form], 3, wanted)]
     bound = np.mean([draw.bound for draw in draws])
     found = [combine(draws[index::groups], 5, 0.0, exact=False) for index in range(groups)]
     inside = np.mean([abs(each.log_prob - bound) < 1.96 * each.std_error for each in found])
