@@ -21,7 +21,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import StructureError
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.batched_solver import FinalState, InitialState, travel
+from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
 from enflow.model.flow.ode.dopri5 import Status
 from enflow.model.training.data.qm9 import MoleculeDataset, data_file, load_qm9
 from enflow.model.training.flow_matching import CoupledPairs, couple
@@ -48,9 +48,9 @@ def start_times(
     tolerance = TOLERANCES["standard"]
     starts = [InitialState(*_noised(pair, t), t, 1.0, tolerance, tolerance) for t in times for pair in pairs]
     stable = dict.fromkeys(times, 0)
-    for arrival in travel(torch.no_grad()(flow.velocity), starts):
-        for molecule in _landed(flow, arrival):
-            stable[times[arrival.index // count]] += int(stability([molecule]).stable[0])
+    for end in solve_batched(torch.no_grad()(flow.velocity), starts):
+        for molecule in _molecules(flow, end):
+            stable[times[end.index // count]] += int(stability([molecule]).stable[0])
     return {t: Share(found, count) for t, found in stable.items()}
 
 
@@ -64,10 +64,10 @@ def _noised(pair: CoupledPairs, t: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.lerp(pair.x0[0], pair.x1[0], t), torch.lerp(pair.h0[0], pair.h1[0], t)
 
 
-def _landed(flow: MoleculeFlow, arrival: FinalState) -> Iterator[Molecule]:
-    if arrival.status == Status.SUCCESS:
+def _molecules(flow: MoleculeFlow, end: FinalState) -> Iterator[Molecule]:
+    if end.status == Status.SUCCESS:
         try:
-            yield from flow.land(arrival.x[None], arrival.h[None], arrival.mask)
+            yield from flow.to_molecules(end.x[None], end.h[None], end.mask)
         except StructureError:
             return
 
