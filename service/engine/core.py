@@ -8,7 +8,7 @@ trajectories. Rows join and leave the batch between two steps.
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 
@@ -256,8 +256,7 @@ class Engine:
         limit = max(1, self._budget.values(batch[0].batch_key) // len(batch))
         scores = [row.score for row in batch if row.score is not None]
         asked = [score.queries(limit) for score in scores]
-        queries = [query for each in asked for query in each]
-        values = iter(evaluate_queries(self._adapter.velocity, queries, self._adapter.dtype))
+        values = iter(evaluate_queries(self._adapter.velocity, list(chain(*asked)), self._adapter.dtype))
         for row, score, each in zip(batch, scores, asked, strict=True):
             score.answer(list(islice(values, len(each))))
             if not score.open and row.state != "finished":
