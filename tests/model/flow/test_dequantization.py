@@ -219,7 +219,7 @@ def test_learned_q_knows_the_molecule_but_not_its_orientation(kind: str) -> None
 
 
 def test_an_unknown_kind_and_impossible_numbers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown dequantizer 'gumbel'; expected one of argmax"):
+    with pytest.raises(ConfigError, match="dequantizer: found kind 'gumbel', expected one of argmax"):
         build(DequantizerConfig("gumbel"), NUMBERS)
     with pytest.raises(ConfigError, match=r"sigma is 0\.0; expected more than 0"):
         DequantizerConfig(sigma=0.0)
