@@ -1,9 +1,9 @@
-"""Where molecules are lost: test molecules noised to a time t, integrated to 1, and how many of them are stable then.
+"""The share of stable molecules by starting time: test molecules are noised to a time t and integrated to 1.
 
     python -m benchmarks.start_time [--molecules N] [WEIGHTS ...]
 
 Default: 400 test molecules, weights/qm9. A molecule's noise is coupled to it as in the training and is the same at all
-times. What is lost between two columns is lost by the velocity between their times. Tolerance 1e-3.
+times. A loss between two columns is a loss by the velocity between their times. Tolerance 1e-3.
 """
 
 import argparse

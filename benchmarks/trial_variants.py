@@ -26,7 +26,7 @@ OTHER_TARGET = "no transport"
 
 CHARGE_CHANNEL = "charge channel"
 PER_CHARGE = 0.1
-"""Of the charge channel's features per unit of nuclear charge, as EDM has it (Hoogeboom et al. 2022)."""
+"""The feature of the charge channel per unit of nuclear charge, as in EDM (Hoogeboom et al. 2022)."""
 
 GENTLE = {"muon_rate": 0.006, "adam_rate": 0.0006}
 """Rates of trials that start from trained weights."""
@@ -80,13 +80,13 @@ class Charged(FlowMatching):
 
 
 def objective_of(name: str, config: TrainConfig) -> FlowMatching:
-    """What a trial learns."""
+    """Return the objective of a trial."""
     kind = Charged if name == CHARGE_CHANNEL else FlowMatching
     return kind(config.flow, config.matching, "cpu")
 
 
 def base() -> TrainConfig:
-    """What is trained, but for the parity of the electrons and the scale of the moves, which came later."""
+    """Return the configuration of the training without the parity condition and the scale of the moves, which came later."""
     return _network(read_config(CONFIG), odd_types=(), move_scale=1.0)
 
 

@@ -1,4 +1,4 @@
-"""What each choice in the training of QM9 is worth: one change at a time, at one budget, judged by the same measures.
+"""Trials of the training on QM9: one change at a time, at one budget, judged by the same measures.
 
     python -m benchmarks.trials run [--passes N] [--seed S] [NAME ...]     train trials and judge them
     python -m benchmarks.trials judge NAME WEIGHTS                         judge a folder of weights

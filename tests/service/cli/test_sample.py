@@ -29,7 +29,7 @@ def run_sample(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_the_json_is_the_response_of_the_service(run_sample, fake_model: FakeModel) -> None:
-    """As test_only_valid_tries_on_and_says_so of the service: 0 and 2 fail, 4 and 1 pass."""
+    """Samples 0 and 2 are rejected, 4 and 1 accepted, as in the test of the service."""
     code, out, _ = run_sample({1, 4, 6, 7}, "-n", "2", "--only", "valid", "--json")
     response = SampleResponse.model_validate_json(out)
     assert code == 0

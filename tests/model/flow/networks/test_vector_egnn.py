@@ -1,4 +1,4 @@
-"""What the vector network adds to the laws: nothing sends its atoms off."""
+"""The vector EGNN beyond the laws: no input makes an atom move without bound."""
 
 import math
 
