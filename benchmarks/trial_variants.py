@@ -86,7 +86,7 @@ def objective_of(name: str, config: TrainConfig) -> FlowMatching:
 
 
 def base() -> TrainConfig:
-    """Return the configuration of the training without the parity condition and the scale of the moves, which came later."""
+    """Return the configuration without the parity condition and the scale of the moves, which came later."""
     return _network(read_config(CONFIG), odd_types=(), move_scale=1.0)
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from enflow.model.flow.estimator_options import Divergence
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 from enflow.service.chemistry.rdkit_pool import BondReport
