@@ -1,4 +1,4 @@
-"""What the vector network adds to the laws: nothing sends its atoms off."""
+"""Bounds of the vector network: no weights move an atom too far."""
 
 import math
 
