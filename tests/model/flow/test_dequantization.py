@@ -68,7 +68,7 @@ def log_density(kind: str, h: torch.Tensor) -> np.ndarray:
 
 
 def region_probability(kind: str, type_: int) -> float:
-    """Return the mass that the toy density gives to the region of this type."""
+    """Return the probability, under the toy density, of the region of this type."""
     mean = CENTRES["types"]
     if kind == "uniform":
         side, corner = CONFIGS[kind].scale, CONFIGS[kind].scale * np.eye(3)[type_]

@@ -106,6 +106,10 @@ def test_samples_of_a_gaussian_have_its_width() -> None:
     assert math.isclose(np.mean(np.square(spread)) * 8 / 7, math.exp(2 * A), rel_tol=0.1)  # 1260 dimensions: 4 %
 
 
+def test_a_single_number_is_one_molecule_of_that_size() -> None:
+    assert [molecule.n_atoms for molecule in gaussian_flow().sample(9)] == [9]
+
+
 def test_failures_are_named() -> None:
     flow = gaussian_flow()
     flow.dynamics.rates.fill_(17.0)

@@ -1,4 +1,4 @@
-"""The vector EGNN beyond the laws: no input makes an atom move without bound."""
+"""Bounds of the vector network: no weights move an atom too far."""
 
 import math
 

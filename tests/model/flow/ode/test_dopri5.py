@@ -141,7 +141,7 @@ def test_recorded_steps_give_the_path_everywhere() -> None:
 
 
 def sick(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The velocity of `turning`; molecules of two atoms have none after half of the time."""
+    """Return the velocity of `turning`, but NaN for molecules of two atoms after t = 0.5."""
     dx, dh = turning(t, x, h, mask)
     return dx, torch.where(((mask.sum(1) == 2) & (t > 0.5))[:, None, None], torch.nan, dh)
 
