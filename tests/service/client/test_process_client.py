@@ -1,16 +1,15 @@
-"""The client of the engine: one contract for every transport, and what it promises when workers die."""
+"""The clients of an engine: one contract for all of them, and the answers when workers end."""
 
 import asyncio
 import multiprocessing
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,15 +165,19 @@ def test_an_id_names_one_work(contract: Run) -> None:
 
 def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
     async def talk(client: Any) -> None:
+        await answer(client, sample("zeroth"))  # starts a lazy engine
         client = getattr(client, "_client", client)
         admission, client._admission = client._admission, type(client._admission)(seconds=1e-6, client_share=1.0)
-        await client.submit(sample("first"))
-        with pytest.raises(Overloaded) as caught:
-            await client.submit(sample("second"))
-        assert caught.value.retry_after >= 1.0
-        await events_of(client, "first")
-        assert isinstance((await answer(client, sample("third")))[-1], Done)
-        client._admission = admission
+        try:
+            await client.submit(sample("first", (20,) * 200))  # long, and aborted below
+            with pytest.raises(Overloaded) as caught:
+                await client.submit(sample("second"))
+            assert caught.value.retry_after >= 1.0
+            await client.abort("first")
+            assert isinstance((await answer(client, sample("third")))[-1], Done)
+            assert isinstance((await answer(client, sample("fourth")))[-1], Done)
+        finally:
+            client._admission = admission
 
     contract(talk)
 
@@ -190,22 +193,19 @@ def test_stats_count_what_was_answered(contract: Run) -> None:
 
 
 def test_a_lazy_engine_starts_with_its_first_work() -> None:
-    async def talk() -> tuple[int, int]:
+    async def talk() -> list[str]:
         client = lazy(EngineSpec("tests.stubs:engine"), CONFIG)
         await client.start()
-        before, answers = threading.active_count(), client.health()
-        assert (answers.ready, answers.reason, client.stats().requests) == (
-            True,
-            "the engine starts with the first request",
-            0,
-        )
+        before, health = set(threading.enumerate()), client.health()
+        assert (health.ready, health.reason) == (True, "the engine starts with the first request")
+        assert client.stats().requests == 0
         await answer(client, sample("first"))
-        after = threading.active_count()
+        started = sorted(thread.name for thread in set(threading.enumerate()) - before)
         await client.close()
-        return before, after
+        return started
 
-    before, after = asyncio.run(asyncio.wait_for(talk(), 120))
-    assert after == before + 3  # the engine, and both ends of its pipe
+    started = asyncio.run(asyncio.wait_for(talk(), 120))
+    assert started == ["enflow-_read", "enflow-_write", "enflow-engine"]  # the engine, and both ends of its pipe
 
 
 def test_the_service_need_not_load_torch() -> None:
@@ -219,8 +219,10 @@ def test_the_service_need_not_load_torch() -> None:
     ids=["molecules", "particles"],
 )
 def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
-    engine: str, kills: int, sizes: list[tuple[int, ...]]
+    engine: str, kills: int, sizes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A slow machine may be killed three times with the same molecule alone in the step, which ends no worker here.
+    monkeypatch.setattr("enflow.service.client.crash_isolation.MAX_CRASHES_ALONE", 1000)
     requests = [sample(f"request {i}", each, frames=2) for i, each in enumerate(sizes)]
     wanted = {request.id: expected(request, engine) for request in requests}
     chance = random.Random(1)
@@ -229,22 +231,27 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
         spec = EngineSpec(f"tests.stubs:{engine}", {"pause": 0.004, "pairs": 300})
         client = Forked(spec, ClientConfig(max_crashes=1000))
         await client.start()
-        pipes, rounds = len(list(Path("/proc/self/fd").iterdir())), 0
+        files, rounds = _open_files(), 0
         while client.stats().restarts < kills:
             tasks = [asyncio.create_task(answer(client, _renamed(request, rounds))) for request in requests]
             while not all(task.done() for task in tasks):
                 await asyncio.sleep(chance.uniform(0.0, 0.6))
                 if client.stats().restarts < kills and client._worker is not None:
-                    os.kill(client._worker.runner.pid, signal.SIGKILL)
+                    client._worker.runner.kill()  # no error if it has ended already
             for request, task in zip(requests, tasks, strict=True):
                 assert_complete(task.result(), wanted[request.id])
             rounds += 1
-        assert len(list(Path("/proc/self/fd").iterdir())) <= pipes + 4
+        while _open_files() > files + 4:  # the reading thread of the last worker may still close its pipe
+            await asyncio.sleep(0.02)
         restarts = client.stats().restarts
         await client.close()
         return restarts
 
     assert asyncio.run(asyncio.wait_for(talk(), 400)) >= kills
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def _renamed(request: EngineSampleRequest, rounds: int) -> EngineSampleRequest:
@@ -257,13 +264,15 @@ def test_a_hung_worker_is_replaced_and_its_molecules_go_on(tmp_path: Path) -> No
 
     async def talk() -> list[Event]:
         spec = EngineSpec("tests.stubs:engine", {"hang": str(hang), "pause": 0.002})
-        client = Forked(spec, ClientConfig(hang_s=1.5))
+        client = Forked(spec, CONFIG)
         await client.start()
         await ready(client)
         hang.touch()
         await client.submit(request)
+        client._config = replace(CONFIG, hang_s=1.0)  # short while the worker hangs; a slow machine is no hang
         while client.stats().restarts == 0:
             await asyncio.sleep(0.05)
+        client._config = CONFIG
         hang.unlink()
         events = await events_of(client, "a")
         await client.close()
@@ -277,7 +286,7 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
 
     async def talk() -> None:
         client = Forked(
-            EngineSpec("tests.stubs:broken", {"cure": str(cure)}), ClientConfig(max_crashes=3, breaker_s=0.5)
+            EngineSpec("tests.stubs:broken", {"cure": str(cure)}), ClientConfig(max_crashes=3, breaker_s=1e6)
         )
         await client.start()
         events = await answer(client, sample("lost"))
@@ -289,6 +298,7 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
         with pytest.raises(Unavailable, match="no device"):
             await client.submit(sample("refused"))
         cure.touch()
+        client._breaker.retry_at = 0.0  # the pause is over
         await ready(client)
         assert isinstance((await answer(client, sample("cured")))[-1], Done)
         await client.close()
@@ -296,7 +306,8 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
     asyncio.run(asyncio.wait_for(talk(), 120))
 
 
-def test_a_molecule_that_ends_the_process_fails_alone() -> None:
+def test_a_molecule_that_ends_the_process_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enflow.service.client.worker_handle.EXIT_S", 60.0)  # the exit code is compared below
     request = sample("mixed", (5, 8, 13, 6, 11))
     beside = sample("beside", (5, 6))
 
