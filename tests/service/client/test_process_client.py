@@ -78,7 +78,7 @@ def lazy(spec: EngineSpec, config: ClientConfig) -> LazyClient:
 @pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas, lazy])
 def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs a conversation with a client that is ready; one client for the whole suite."""
-    client = request.param(EngineSpec("tests.stubs:engine", {"sick": 13, "pause": 0.0005}), CONFIG)
+    client = request.param(EngineSpec("tests.stubs:engine", {"non_finite": 13, "pause": 0.0005}), CONFIG)
     with asyncio.Runner() as runner:
 
         async def start() -> None:
@@ -90,12 +90,12 @@ def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
         runner.run(client.close())
 
 
-def test_a_work_ends_with_done_and_brings_the_engines_molecules(contract: Run) -> None:
+def test_a_request_ends_with_done_and_brings_the_engines_molecules(contract: Run) -> None:
     request = sample("a", (5, 9, 18))
     assert_complete(contract(lambda client: answer(client, request)), expected(request))
 
 
-def test_works_side_by_side_hear_their_own_events_only(contract: Run) -> None:
+def test_requests_side_by_side_receive_their_own_events_only(contract: Run) -> None:
     requests = [sample(f"side {i}", (5 + i, 6)) for i in range(4)]
 
     async def talk(client: Any) -> list[list[Event]]:
@@ -107,12 +107,12 @@ def test_works_side_by_side_hear_their_own_events_only(contract: Run) -> None:
 
 
 def test_a_molecule_that_fails_says_why(contract: Run) -> None:
-    events = contract(lambda client: answer(client, sample("sick", (12, 13))))
+    events = contract(lambda client: answer(client, sample("non_finite", (12, 13))))
     failed = [event for event in events if isinstance(event, Failed)]
     assert [(event.index, event.reason) for event in failed] == [(1, Reason.NON_FINITE)]
 
 
-def test_abort_ends_a_work_at_any_moment_once(contract: Run) -> None:
+def test_abort_ends_a_request_at_any_moment_once(contract: Run) -> None:
     async def one(client: Any, i: int) -> list[Event]:
         request = sample(f"abort {i}", (5, 7))
         await client.submit(request)
@@ -132,7 +132,7 @@ def test_abort_ends_a_work_at_any_moment_once(contract: Run) -> None:
         assert Counter(event.index for event in answers) == {0: 1, 1: 1}
 
 
-def test_an_aborted_work_leaves_the_device(contract: Run) -> None:
+def test_an_aborted_request_leaves_the_device(contract: Run) -> None:
     async def talk(client: Any) -> None:
         await client.submit(sample("large", (20,) * 200))
         await client.abort("large")
@@ -151,7 +151,7 @@ def test_a_deadline_is_kept(contract: Run) -> None:
     assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.DEADLINE}
 
 
-def test_an_id_names_one_work(contract: Run) -> None:
+def test_an_id_names_one_request(contract: Run) -> None:
     async def talk(client: Any) -> None:
         await client.submit(sample("twice"))
         with pytest.raises(ValueError, match="twice"):
@@ -192,7 +192,7 @@ def test_stats_count_what_was_answered(contract: Run) -> None:
     assert after - before == {"sampled": 3}
 
 
-def test_a_lazy_engine_starts_with_its_first_work() -> None:
+def test_a_lazy_engine_starts_with_its_first_request() -> None:
     async def talk() -> list[str]:
         client = lazy(EngineSpec("tests.stubs:engine"), CONFIG)
         await client.start()
@@ -312,7 +312,7 @@ def test_a_molecule_that_ends_the_process_fails_alone(monkeypatch: pytest.Monkey
     beside = sample("beside", (5, 6))
 
     async def talk() -> tuple[list[Event], ...]:
-        client = Forked(EngineSpec("tests.stubs:engine", {"deadly": 13, "pause": 0.002}), ClientConfig(hang_s=60.0))
+        client = Forked(EngineSpec("tests.stubs:engine", {"fatal": 13, "pause": 0.002}), ClientConfig(hang_s=60.0))
         await client.start()
         events = await asyncio.gather(answer(client, request), answer(client, beside))
         after = await answer(client, sample("after", (5, 6)))
@@ -349,7 +349,7 @@ def test_a_failed_step_is_logged_with_its_request_and_traceback() -> None:
     assert "IndexError" in line["traceback"]
 
 
-def test_drain_refuses_new_work_and_finishes_what_runs() -> None:
+def test_drain_refuses_new_requests_and_finishes_what_runs() -> None:
     async def talk() -> None:
         client = InProcessClient(EngineSpec("tests.stubs:engine"), CONFIG)
         await client.start()
