@@ -99,6 +99,6 @@ def _begin(api: Api, request: bytes) -> bytes:
     found = b""
     with socket.create_connection((api.http.base_url.host, api.http.base_url.port), timeout=300) as connection:
         connection.sendall(request)
-        while b'"errors"' not in found:
-            found += connection.recv(65536)
+        while b'"errors"' not in found and (more := connection.recv(65536)):
+            found += more
     return found
