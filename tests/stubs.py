@@ -28,33 +28,33 @@ class Growth(nn.Module):
 
     Args:
         pause: seconds of an evaluation.
-        sick: molecules with this number of atoms have a velocity of NaN from t = 0.4 on.
+        non_finite: molecules with this number of atoms have a velocity of NaN from t = 0.4 on.
         poison: molecules with this number of atoms make an evaluation raise.
         memory: rows x atoms^2 above which the memory is exhausted.
-        deadly: molecules with this number of atoms end the process.
+        fatal: molecules with this number of atoms end the process.
         hang: a file; an evaluation does not return while it exists.
     """
 
     def __init__(
         self,
         pause: float = 0.0,
-        sick: int = 0,
+        non_finite: int = 0,
         poison: int = 0,
         memory: float = math.inf,
         hang: str = "",
-        deadly: int = 0,
+        fatal: int = 0,
     ) -> None:
         super().__init__()
         self.rate = nn.Parameter(torch.tensor(RATE), requires_grad=False)
-        self.pause, self.sick, self.poison = pause, sick, poison
-        self.memory, self.hang, self.deadly = memory, hang, deadly
+        self.pause, self.non_finite, self.poison = pause, non_finite, poison
+        self.memory, self.hang, self.fatal = memory, hang, fatal
         self.largest = 0
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         while self.hang and Path(self.hang).exists():
             time.sleep(0.05)
         time.sleep(self.pause)
-        if self.deadly and (mask.sum(1) == self.deadly).any() and (t > 0.2).any():
+        if self.fatal and (mask.sum(1) == self.fatal).any() and (t > 0.2).any():
             os._exit(7)
         pairs = mask.shape[0] * mask.shape[1] ** 2
         if pairs > self.memory:
@@ -63,7 +63,7 @@ class Growth(nn.Module):
             raise IndexError("a defect that shows with this molecule only")
         self.largest = max(self.largest, pairs)
         rate = (self.rate * (1.0 + torch.sin(2 * math.pi * t)))[:, None, None]
-        rate = torch.where(((mask.sum(1) == self.sick) & (t > 0.4))[:, None, None], torch.nan, rate)
+        rate = torch.where(((mask.sum(1) == self.non_finite) & (t > 0.4))[:, None, None], torch.nan, rate)
         return rate * centre(x, mask), -rate * h * mask[..., None]
 
 

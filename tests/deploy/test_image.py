@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -13,6 +12,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
+
+from tests.ports import free_port
 
 IMAGE = os.environ.get("ENFLOW_IMAGE", "enflow:0.2.0")
 DRAIN_S = 20
@@ -62,9 +63,7 @@ def engine() -> str:
 
 
 def started(engine: str) -> Container:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = [f"ENFLOW_PORT={port}", "ENFLOW_HOST=127.0.0.1", f"ENFLOW_DRAIN_S={DRAIN_S}"]
     given = [f"--env={each}" for each in settings]
     init = ["--init"] if engine == "docker" else []  # Podman's needs a program that may be missing
@@ -87,7 +86,7 @@ def wait_until_ready(box: Container) -> None:
     late = time.monotonic() + 300
     while True:
         try:
-            with urlopen(f"{box.address}/health/ready", timeout=5):
+            with urlopen(f"{box.address}/health/ready", timeout=60):
                 return
         except (URLError, OSError):
             alive = output(box.engine, "inspect", "--format", "{{.State.Running}}", box.identity) == "true"
@@ -128,7 +127,7 @@ def test_it_samples(container: Container, asked: dict[str, object]) -> None:
 
 
 def test_it_serves_the_page(container: Container) -> None:
-    with urlopen(f"{container.address}/", timeout=30) as answer:
+    with urlopen(f"{container.address}/", timeout=300) as answer:
         assert b"<title>" in answer.read()
 
 
@@ -143,7 +142,7 @@ def test_on_sigterm_it_finishes_what_runs_and_need_not_be_killed(container: Cont
 
     asking = threading.Thread(target=ask)
     asking.start()
-    while not running(container):
+    while asking.is_alive() and not running(container):
         time.sleep(0.05)
     output(container.engine, "stop", "--time", str(3 * DRAIN_S), container.identity)
     asking.join()
@@ -152,6 +151,6 @@ def test_on_sigterm_it_finishes_what_runs_and_need_not_be_killed(container: Cont
 
 
 def running(box: Container) -> bool:
-    with urlopen(f"{box.address}/health/ready", timeout=30) as answer:
+    with urlopen(f"{box.address}/health/ready", timeout=300) as answer:
         queue = json.load(answer)["queue"]
         return queue["running"] + queue["waiting"] > 0

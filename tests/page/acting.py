@@ -1,9 +1,12 @@
 """Actions of a user on the page, and the values that the page shows, shared by the tests of the page."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 from playwright.sync_api import Page, expect
 from rdkit import Chem
 
@@ -59,15 +62,47 @@ def numbers(page: Page, selector: str) -> list[float]:
     return [float(text) for text in found]
 
 
-def structures(xyz: str) -> list[Chem.Mol]:
-    """Return every frame of an XYZ file, read by RDKit."""
-    lines, found = xyz.splitlines(), []
+def frames(xyz: str) -> list[str]:
+    """Return the text of every frame of an XYZ file."""
+    lines, found = xyz.splitlines(keepends=True), []
     while lines:
         n_lines = int(lines[0]) + 2
-        # RDKit reads the four plain columns.
-        block = "\n".join([lines[0], "", *(" ".join(line.split()[:4]) for line in lines[2:n_lines])])
-        found.append(Chem.MolFromXYZBlock(block + "\n"))
+        found.append("".join(lines[:n_lines]))
         lines = lines[n_lines:]
+    return found
+
+
+def structures(xyz: str) -> list[Chem.Mol]:
+    """Return every frame of an XYZ file, read by RDKit."""
+    found = []
+    for frame in frames(xyz):
+        count, _, *atoms = frame.splitlines()
+        plain = [" ".join(line.split()[:4]) for line in atoms]  # RDKit reads the four plain columns
+        found.append(Chem.MolFromXYZBlock("\n".join([count, "", *plain, ""])))
+    return found
+
+
+def received(page: Page, act: Callable[[], None]) -> dict[str, Any]:
+    """Return the one molecule that the page receives from /sample when an action asks for it."""
+    with page.expect_response("**/sample") as answer:
+        act()
+    events = [json.loads(line) for line in answer.value.text().splitlines()]
+    (molecule,) = [event["molecule"] for event in events if event["event"] == "molecule"]
+    return dict(molecule)
+
+
+ESTIMATE = {"divergence": "hutchinson", "tolerance": "draft"}
+"""The options with which the page estimates a likelihood."""
+
+
+def scores(api: httpx.Client, xyz: list[str], **options: object) -> list[dict[str, Any]]:
+    """Return the scores of the API for the structures that the page shows.
+
+    The same request made again gives positions with other last digits, and such a structure may have other noise: the
+    noise of a score is seeded by rounded distances.
+    """
+    body = {"structures": [{"format": "xyz", "data": each} for each in xyz], **options}
+    found: list[dict[str, Any]] = api.post("/likelihood", json=body).json()["results"]
     return found
 
 

@@ -21,11 +21,15 @@ class Api:
     client: FakeClient
 
 
+DEADLINES_S = (0.5, 5.0, 50.0)
+"""Deadlines to try in turn: a slow machine may not reach the state that a test is about before the first one."""
+
+
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, at most 60 seconds."""
-    end = time.monotonic() + 60
+    """Wait until a condition holds, at most 300 seconds. The condition must stay true once it is."""
+    end = time.monotonic() + 300
     while not condition():
-        assert time.monotonic() < end, "the condition did not hold within 60 seconds"
+        assert time.monotonic() < end, "the condition did not hold within 300 seconds"
         time.sleep(0.02)
 
 
@@ -39,9 +43,9 @@ def _quiet() -> None:
 def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     weights = weights_with_card(tmp_path_factory.mktemp("weights"))
     client = FakeClient()
-    limits = {"max_molecules": 20, "max_attempts": 3, "max_bytes": 2_000_000, "max_idle_s": 1, "max_records": 10}
+    limits = {"max_molecules": 20, "max_attempts": 3, "max_bytes": 2_000_000, "max_idle_s": 60, "max_records": 10}
     settings = Settings(
-        weights=weights, chemistry=one_worker(), limits=limits, requests_per_minute=100_000, header_s=1, stall_s=1
+        weights=weights, chemistry=one_worker(), limits=limits, requests_per_minute=100_000, header_s=60
     )
     with serving(client, settings) as (http, _):
         yield Api(http, client)

@@ -14,7 +14,7 @@ from enflow.service.client.replica_pool import ReplicaLost, ReplicaStatus
 from enflow.service.client.worker_handle import WorkerRunner
 from enflow.service.engine.core import Engine
 from enflow.service.engine.process import serve
-from enflow.service.protocol.events import Event, Progress
+from enflow.service.protocol.events import Done, Event, Progress
 from enflow.service.protocol.requests import EngineRequest
 
 
@@ -50,7 +50,17 @@ class InProcessClient(ProcessClient):
 
 
 class LocalReplicaPool:
-    """Engines in threads that can be lost; a request goes to the engine with the fewest open requests."""
+    """Engines in threads that can be lost; a request goes to the engine with the fewest open requests.
+
+    Attributes:
+        engines: the engines by name.
+        open: requests of each engine that have not ended.
+        requested, answered: requests and answers of each engine so far.
+        lost: engines whose next event is a loss.
+        kills_at: increasing totals of `answered`; at each one the engine that answered becomes the only lost one.
+        kills: losses of an engine by `kills_at` so far.
+        poison: every engine is lost with a molecule of this number of atoms.
+    """
 
     def __init__(self, count: int, spec: EngineSpec, config: ClientConfig) -> None:
         self.engines = {f"replica {i}": InProcessClient(spec, config) for i in range(count)}
@@ -58,6 +68,8 @@ class LocalReplicaPool:
         self.requested: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.lost: set[str] = set()
+        self.kills_at: list[int] = []
+        self.kills = 0
         self.poison = 0
 
     async def run(self, request: EngineRequest, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
@@ -72,11 +84,18 @@ class LocalReplicaPool:
             async for event in engine.events(attempt.id):
                 if name in self.lost:
                     raise ReplicaLost(f"{name} was killed")
-                self.answered[name] += not isinstance(event, Progress)
+                self._count(name, event)
                 yield [event]
         finally:
             self.open[name] -= 1
             await engine.abort(attempt.id)
+
+    def _count(self, name: str, event: Event) -> None:
+        self.answered[name] += not isinstance(event, Progress)
+        if self.kills_at and self.answered.total() >= self.kills_at[0] and not isinstance(event, Done):
+            del self.kills_at[0]
+            self.kills += 1
+            self.lost = {name}
 
     async def statuses(self) -> Sequence[ReplicaStatus]:
         alive = {name: engine for name, engine in self.engines.items() if name not in self.lost}

@@ -71,7 +71,8 @@ def _saved(config: FlowConfig | ParticleConfig, directory: Path, name: str, data
 
 
 def one_worker() -> ChemistrySettings:
-    return ChemistrySettings(processes=1)
+    """Return the settings of one RDKit process, with limits that a slow machine keeps."""
+    return ChemistrySettings(processes=1, bonds_s=120, read_s=120)
 
 
 @contextlib.contextmanager
@@ -85,7 +86,7 @@ def serving(
     while not server.started and thread.is_alive():
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
         try:
             yield http, server
         finally:

@@ -6,7 +6,6 @@ import inspect
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from enflow.service.client.replica_pool import ReplicaStatus
 from enflow.service.engine.loading import from_weights
 from enflow.service.protocol.events import Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
+from tests.ports import free_port
 from tests.service.serving import tiny_formula_weights, tiny_particle_weights, tiny_weights
 from tests.stubs import run
 
@@ -66,23 +66,17 @@ def assert_same(molecules: list[dict[str, Any]], wanted: dict[int, Sampled]) -> 
         np.testing.assert_allclose([[float(x) for x in atom[1:4]] for atom in atoms], one.positions, atol=1e-3)
 
 
-CROWD = 60
+CALLERS = 60
 """Callers of a thousand molecules each, more than two engines do in the seconds that they are to have waiting: the
 first few of them already where the machine is slow, and the queue takes no more."""
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+def until(true: Callable[[], Any], what: str, seconds: float = 300) -> Any:
     late = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < late, f"not within {seconds} s: {what}"
         time.sleep(0.1)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def marked(mark: str) -> list[str]:
@@ -111,10 +105,30 @@ class Cluster:
     def statuses(self) -> dict[str, ReplicaStatus]:
         return {status.replica: status for status in until(self._query, "the engines say something")}
 
+    def count(self, engines: int) -> dict[str, ReplicaStatus]:
+        """Wait until there are so many engines, as there are in the end with this load; return their statuses."""
+        found: dict[str, ReplicaStatus] = until(
+            lambda: len(now := self.statuses()) == engines and now, f"{engines} engines"
+        )
+        return found
+
+    def finished(self) -> list[int]:
+        """Return the number of molecules that each engine has finished."""
+        return [status.stats.finished["sampled"] for status in self.statuses().values()]
+
     def sees(self, engines: int) -> bool:
         """The application looks for itself, once a second, and is ready with one."""
         device = self.http.get("/health/ready").json().get("device", "")
         return bool(device.startswith(f"{engines} x "))
+
+    def steps(self, replica: str) -> int:
+        """Return the steps of an engine so far; 0 if it does not answer now."""
+        status = self.statuses().get(replica)
+        return status.stats.steps if status else 0
+
+    def busy(self) -> ReplicaStatus | None:
+        """Return an engine that has requests, if there is one."""
+        return next((status for status in self.statuses().values() if status.stats.requests), None)
 
     def _query(self) -> Any:
         with contextlib.suppress(TimeoutError):  # one that starts, or has just died
@@ -151,67 +165,63 @@ def cluster(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
             handle = serve.get_deployment_handle("EngineReplica", ray_app.APPLICATION)
             yield Cluster(http, ray_app.RayReplicaPool(handle, str(weights)))
-    until(lambda: not marked("cluster"), "no process is left", 60)
+    until(lambda: not marked("cluster"), "no process is left")
 
 
 def test_the_load_spreads_and_each_engine_makes_the_same_molecules(cluster: Cluster, weights: Path) -> None:
-    before = cluster.statuses()
-    assert len(before) == 2
+    cluster.count(2)
     until(lambda: cluster.sees(2), "the application has seen both")
     for seed in (4, 5):
         answer = cluster.http.post("/sample", json={"n_molecules": 80, "n_atoms": 9, "seed": seed, "tolerance": 1e-4})
         assert answer.status_code == 200, answer.text
         assert_same(answer.json()["molecules"], expected(weights, 80, seed, 1e-4))
-    after = cluster.statuses()
-    assert all(after[name].stats.finished["sampled"] >= 40 for name in before)
+    # Portions have 40 molecules, and a busy machine may start a third engine.
+    until(lambda: sum(each >= 40 for each in cluster.finished()) >= 2, "two engines have had a portion")
 
 
 def test_a_killed_engine_loses_nothing(cluster: Cluster, weights: Path) -> None:
     count, found, killed = 160, [], False
-    asked = {"n_molecules": count, "n_atoms": 9, "seed": 6, "tolerance": 1e-5}
+    asked = {"n_molecules": count, "n_atoms": 9, "seed": 6, "tolerance": 1e-7}  # longer than it takes to find an engine
     headers = {"Accept": "application/x-ndjson"}
     with cluster.http.stream("POST", "/sample", json=asked, headers=headers) as answer:
         for line in answer.iter_lines():
             event = json.loads(line)
             assert event["event"] != "error", event
             if event["event"] == "progress" and not killed:
-                victim = next(status for status in cluster.statuses().values() if status.stats.requests)
+                victim = until(cluster.busy, "an engine that works")
                 os.kill(victim.pid, signal.SIGKILL)
                 killed = True
             if event["event"] == "molecule":
                 found.append(event["molecule"])
     assert killed
-    assert_same(found, expected(weights, count, 6, 1e-5))
+    assert_same(found, expected(weights, count, 6, 1e-7))
     restarts = until(lambda: metric(cluster.http, "enflow_engine_restarts_total"), "the loss is counted")
     assert restarts >= 1
-    two = until(lambda: len(now := cluster.statuses()) == 2 and now, "another replica in its place")
-    assert victim.replica not in two
+    assert victim.replica not in cluster.count(2)  # another replica is in its place
 
 
 def metric(http: httpx.Client, name: str) -> float:
     lines = http.get("/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith(f'{name}{{model="tiny"}} ')).split()[1])
+    return sum(float(line.split()[1]) for line in lines if line.startswith(f'{name}{{model="tiny"}} '))
 
 
 def test_an_engine_more_comes_under_load_and_helps(cluster: Cluster) -> None:
-    before = cluster.statuses()
-    assert len(before) == 2
+    before = cluster.count(2)
     until(lambda: cluster.sees(2), "the application has seen both")  # it admits, and deals out, by what it has seen
     asked = {"n_molecules": 1000, "n_atoms": 29, "seed": 9, "tolerance": 1e-7}
     headers = {"Accept": "application/x-ndjson"}
-    with contextlib.ExitStack() as crowd:
-        for caller in range(CROWD):
-            answer = crowd.enter_context(cluster.http.stream("POST", "/sample", json=asked, headers=headers))
+    with contextlib.ExitStack() as callers:
+        for caller in range(CALLERS):
+            answer = callers.enter_context(cluster.http.stream("POST", "/sample", json=asked, headers=headers))
             if answer.status_code in (429, 503):  # as much as one client, or all, may have waiting
                 assert caller
                 assert "queue" in answer.read().decode()
                 break
             assert answer.status_code == 200
-        three = until(lambda: len(now := cluster.statuses()) == 3 and now, "a third engine", 240)
-        (new,) = three.keys() - before.keys()
+        new = cluster.count(3).keys() - before.keys()
         # What waited before there was a third now goes to it.
-        until(lambda: cluster.statuses()[new].stats.steps > 0, "it works")
-    until(lambda: len(cluster.statuses()) == 2, "it leaves when the load is gone", 240)
+        until(lambda: any(cluster.steps(name) for name in new), "it works")
+    cluster.count(2)  # it leaves when the load is gone
 
 
 def test_a_caller_who_leaves_frees_the_engines(cluster: Cluster) -> None:
@@ -268,10 +278,10 @@ def test_the_command_serves_drains_and_leaves_no_process(weights: Path) -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
             until(lambda: process.poll() is not None or _ready(http), "ready")
             answers: list[httpx.Response] = []
-            asked = {"n_molecules": 400, "n_atoms": 9, "seed": 8, "tolerance": 1e-7}  # longer than between two looks
+            asked = {"n_molecules": 400, "n_atoms": 9, "seed": 8, "tolerance": 1e-7}
             asking = threading.Thread(target=lambda: answers.append(http.post("/sample", json=asked)))
             asking.start()
-            until(lambda: http.get("/health/ready").json()["queue"]["running"], "it runs")
+            until(lambda: not asking.is_alive() or http.get("/health/ready").json()["queue"]["running"], "it runs")
             process.send_signal(signal.SIGTERM)
             asking.join()
         assert process.wait(120) == 0
@@ -279,7 +289,7 @@ def test_the_command_serves_drains_and_leaves_no_process(weights: Path) -> None:
     finally:
         process.kill()
         output = process.communicate()[1]
-    until(lambda: not marked("command"), f"no process is left {output[-500:]}", 60)
+    until(lambda: not marked("command"), f"no process is left {output[-500:]}")
 
 
 def _ready(http: httpx.Client) -> bool:

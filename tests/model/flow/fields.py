@@ -19,14 +19,14 @@ class Linear(nn.Module):
         return self.rates[0] * x, self.rates[1] * h
 
 
-def turning(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def oscillating(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """dx = -cos(3 t) x, dh = sin(5 t): x shrinks and grows again, h is an integral of time alone."""
     t = t[:, None, None]
     return -torch.cos(3 * t) * x, torch.sin(5 * t) * torch.ones_like(h) * mask[..., None]
 
 
-def turned(x: Tensor, h: Tensor, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the solution of `turning` at t1 that starts at (x, h) at t0."""
+def oscillating_solution(x: Tensor, h: Tensor, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the solution of `oscillating` at t1 that starts at (x, h) at t0."""
     t0, t1 = t0[:, None, None], t1[:, None, None]
     return x * torch.exp((torch.sin(3 * t0) - torch.sin(3 * t1)) / 3), h + (torch.cos(5 * t0) - torch.cos(5 * t1)) / 5
 

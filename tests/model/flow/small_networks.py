@@ -50,7 +50,7 @@ def configs() -> list[DynamicsConfig]:
     return [config for kind, cls in dynamics.REGISTRY.items() for config in CONFIGS.get(kind, [cls.config_class()])]
 
 
-def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
+def perturbed(module: nn.Module, seed: int = 0) -> nn.Module:
     """The module in float64 with noise on every parameter: at initialisation positions would hardly move."""
     source = torch.Generator().manual_seed(seed)
     for parameter in module.double().parameters():
@@ -66,5 +66,5 @@ def small_flow(config: DynamicsConfig = OURS, act_norm: bool = True) -> Molecule
     with torch.random.fork_rng():
         torch.manual_seed(0)
         flow = MoleculeFlow(FlowConfig(dynamics=config, dequantizer=dequantizer, act_norm=act_norm and not given))
-    shaken(flow)
+    perturbed(flow)
     return flow

@@ -7,7 +7,7 @@ from torch import Tensor
 from enflow.model.flow import divergence, dynamics
 from enflow.model.flow.noise import generator
 from tests.model.flow.fields import states
-from tests.model.flow.small_networks import configs, shaken
+from tests.model.flow.small_networks import configs, perturbed
 
 MATRIX = torch.randn(5, 5, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
@@ -67,7 +67,7 @@ def test_a_probe_belongs_to_its_molecule() -> None:
 @pytest.mark.parametrize("config", configs())
 def test_the_trace_has_right_gradients_of_parameters_and_state(config: object) -> None:
     # torch 2.13 has wrong ones of layer norm through jvp, with right values.
-    velocity = shaken(dynamics.build(config)).requires_grad_(True)
+    velocity = perturbed(dynamics.build(config)).requires_grad_(True)
     x, h, mask = states([3], config.n_features)
     t = torch.tensor([0.4]).double()
     moved = [*velocity.parameters(), h.requires_grad_(True)]

@@ -12,7 +12,7 @@ from enflow.model.flow import dynamics
 from enflow.model.flow.particle_flow import ParticleFlow
 from tests import laws
 from tests.model.flow.fields import states
-from tests.model.flow.small_networks import configs, shaken, small_flow
+from tests.model.flow.small_networks import configs, perturbed, small_flow
 
 WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
 FLUOROMETHANE = Molecule(
@@ -30,7 +30,7 @@ def name(value: Any) -> str:
 @pytest.mark.parametrize("law", [*laws.EVERY, *laws.EQUIVARIANT], ids=name)
 @pytest.mark.parametrize("config", configs(), ids=name)
 def test_dynamics(config: Any, law: Law) -> None:
-    velocity = shaken(dynamics.build(config))
+    velocity = perturbed(dynamics.build(config))
     if law in laws.EQUIVARIANT and not velocity.equivariant:
         pytest.skip(f"{config.kind} declares itself not equivariant")
     law(velocity, config.n_features)
@@ -40,7 +40,7 @@ def test_dynamics(config: Any, law: Law) -> None:
 @pytest.mark.parametrize("config", [config for config in configs() if not config.n_features], ids=name)
 def test_dynamics_in_the_plane(config: Any, law: Law) -> None:
     flat = replace(config, n_dims=2) if isinstance(config, GNNConfig) else config
-    velocity = shaken(dynamics.build(flat))
+    velocity = perturbed(dynamics.build(flat))
     if law in laws.EQUIVARIANT and not velocity.equivariant:
         pytest.skip(f"{config.kind} declares itself not equivariant")
     law(velocity, 0, n_dims=2)
@@ -60,7 +60,7 @@ def test_flow(config: Any, law: Law) -> None:
 def test_particle_flow(config: Any, law: Law) -> None:
     flat = replace(config, n_dims=2) if isinstance(config, GNNConfig) else config
     flow = ParticleFlow(ParticleConfig(n_particles=3, n_dims=2, scale=1.4, dynamics=flat))
-    shaken(flow)
+    perturbed(flow)
     if law in laws.EQUIVARIANT_PARTICLE_FLOW and not flow.dynamics.equivariant:
         pytest.skip(f"{config.kind} declares itself not equivariant")
     law(flow, states([3, 3], 0, n_dims=2)[0])

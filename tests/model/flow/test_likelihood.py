@@ -28,7 +28,7 @@ from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve
 from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.flow.velocity import Velocity
 from tests.model.flow.fields import mixing, mixing_divergence, states
-from tests.model.flow.small_networks import OURS, shaken, small_flow
+from tests.model.flow.small_networks import OURS, perturbed, small_flow
 
 FLUOROMETHANE = Molecule(
     [6, 9, 1, 1, 1],
@@ -53,7 +53,7 @@ def divergence(
 
 
 def test_the_exact_divergence_agrees_with_the_augmented_solve() -> None:
-    velocity = shaken(dynamics.build(OURS))
+    velocity = perturbed(dynamics.build(OURS))
     x, h, mask = states([2], 5)
     with torch.no_grad():
         expected = float(solve(velocity, x, h, mask, 1.0, 0.0, None, 1e-6, 1e-6).ladj)

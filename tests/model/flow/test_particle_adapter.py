@@ -11,7 +11,7 @@ from enflow.model.config import GNNConfig, ParticleConfig
 from enflow.model.errors import VocabularyError
 from enflow.model.flow.particle_adapter import ParticleFlowAdapter
 from enflow.model.flow.particle_flow import ParticleFlow
-from tests.model.flow.small_networks import GRAPH, PARTICLES, shaken
+from tests.model.flow.small_networks import GRAPH, PARTICLES, perturbed
 
 PLANE = ParticleConfig(n_particles=4, n_dims=2, scale=2.1, dynamics=PARTICLES)
 SPACE = ParticleConfig(n_particles=5, n_dims=3, scale=0.8, dynamics=PARTICLES)
@@ -22,7 +22,7 @@ assert isinstance(SEEING_AXES.dynamics, GNNConfig)
 def both(config: ParticleConfig) -> tuple[ParticleFlow, ParticleFlowAdapter]:
     torch.manual_seed(0)
     flow = ParticleFlow(config).double()
-    shaken(flow)
+    perturbed(flow)
     return flow, ParticleFlowAdapter(flow, "small")
 
 

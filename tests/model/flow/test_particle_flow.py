@@ -10,7 +10,7 @@ from enflow.model.config import EGNNConfig, ParticleConfig
 from enflow.model.errors import SolverError
 from enflow.model.flow.particle_flow import ParticleFlow
 from tests.model.flow.fields import Linear
-from tests.model.flow.small_networks import shaken
+from tests.model.flow.small_networks import perturbed
 
 
 def linear(rate: float, scale: float, n_particles: int = 4, n_dims: int = 2) -> ParticleFlow:
@@ -49,7 +49,7 @@ def test_the_density_of_a_network_integrates_to_one() -> None:
         output="velocity",
     )  # fmt: skip
     flow = ParticleFlow(ParticleConfig(n_particles=2, n_dims=1, scale=1.3, dynamics=egnn))
-    shaken(flow)
+    perturbed(flow)
     u = torch.linspace(-12, 12, 1201, dtype=torch.float64)
     x = torch.stack([u, -u], 1)[..., None] / math.sqrt(2)
     log_prob = flow.log_prob(x, 1e-7, 1e-7)

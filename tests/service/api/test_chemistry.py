@@ -47,7 +47,7 @@ def modules(_: Molecule) -> list[str]:
 
 def with_chemistry(act: Callable[[RDKitPool], Awaitable[T]]) -> T:
     async def run() -> T:
-        pool = RDKitPool(ChemistrySettings(processes=1, bonds_s=1.0, read_s=60), RequestLimits(), Telemetry())
+        pool = RDKitPool(ChemistrySettings(processes=1, bonds_s=120, read_s=120), RequestLimits(), Telemetry())
         try:
             await pool.start()
             return await act(pool)
@@ -63,13 +63,16 @@ def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest
     async def act(pool: RDKitPool) -> None:
         for task, reason in ((sleeper, "not finished within 1 s"), (glutton, "more memory"), (quitter, "crashed")):
             monkeypatch.setattr(rdkit_pool, "_bond_report", task)
+            patient = pool._settings
+            if task is sleeper:
+                pool._settings = patient.model_copy(update={"bonds_s": 1.0})
             report = await pool.bond_report(METHANE)
+            pool._settings = patient
             assert report.bonds.status == "failed"
             assert report.bonds.reason is not None
             assert reason in report.bonds.reason
             assert report.stable  # the distance table needs no RDKit
             monkeypatch.setattr(rdkit_pool, "_bond_report", real)
-            await pool._call(60, real, METHANE)  # the new worker loads RDKit first
             assert (await pool.bond_report(METHANE)).bonds.smiles == "C"
 
     with_chemistry(act)
@@ -78,17 +81,17 @@ def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest
 def test_the_death_of_an_idle_worker_is_not_noticed() -> None:
     async def act(pool: RDKitPool) -> None:
         for _ in range(2):
-            worker = await pool._call(60, process, METHANE)
+            worker = await pool._call(300, process, METHANE)
             os.kill(worker, signal.SIGKILL)
             while pool._pool.active:  # until the pool itself has noticed, and given up
                 await asyncio.sleep(0.02)
-            assert (await pool._call(60, rdkit_pool._bond_report, METHANE)).bonds.smiles == "C"
+            assert (await pool._call(300, rdkit_pool._bond_report, METHANE)).bonds.smiles == "C"
 
     with_chemistry(act)
 
 
 def test_workers_hold_no_torch() -> None:
-    loaded = with_chemistry(lambda pool: pool._call(60, modules, METHANE))
+    loaded = with_chemistry(lambda pool: pool._call(300, modules, METHANE))
     assert "rdkit" in loaded
     assert not {name for name in loaded if name.split(".")[0] in ("torch", "fastapi", "uvicorn")}
 

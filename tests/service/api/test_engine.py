@@ -124,7 +124,7 @@ def test_a_caller_who_leaves_frees_the_device(http: httpx.Client) -> None:
         for line in answer.iter_lines():
             if json.loads(line)["event"] == "progress":
                 break
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while http.get("/health/ready").json()["queue"] != {"waiting": 0, "running": 0}:
         assert time.monotonic() < end, "its rows are still there"
         time.sleep(0.05)
@@ -154,11 +154,11 @@ def test_the_command_serves_and_stops_on_a_signal(weights: Path, tmp_path: Path)
     log = tmp_path / "log"
     with log.open("w") as sink, subprocess.Popen(command, stderr=sink, env=environment) as process:
         port = _port(process, log)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
             _until_ready(http)
             assert sample(http, seed=1)["seed"] == 1
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) in (0, -signal.SIGTERM)
+            assert process.wait(300) in (0, -signal.SIGTERM)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert all("Traceback" not in str(line) for line in lines)
     assert [line["status"] for line in lines if line.get("route") == "/sample"] == [200]
@@ -198,10 +198,16 @@ def test_damaged_weights_are_one_clear_line(
     assert message in output
 
 
-def test_what_was_finished_before_the_deadline_is_told(http: httpx.Client) -> None:
-    """The request asks for three small molecules, and for one that is not finished at this tolerance."""
-    answer = sample(http, n_atoms=[2, 2, 2, *[29] * 200], tolerance=1e-7, deadline_s=4.0, seed=1)
-    found, failed = ([each["index"] for each in answer[name]] for name in ("molecules", "failed"))  # type: ignore[attr-defined]
+def test_an_answer_at_the_deadline_has_the_finished_molecules(http: httpx.Client) -> None:
+    """Three small molecules are finished early; the others take longer than the first deadline on any machine."""
+    for deadline_s in (2.0, 8.0, 32.0, 128.0):
+        body = {"n_atoms": [2, 2, 2, *[29] * 450], "tolerance": 1e-7, "deadline_s": deadline_s, "seed": 1}
+        response = http.post("/sample", json=body)
+        if response.status_code == 200 and response.json()["molecules"]:
+            break
+        assert response.status_code in (200, 408), response.text
+    answer = response.json()
+    found, failed = ([each["index"] for each in answer[name]] for name in ("molecules", "failed"))
     assert found
-    assert sorted(found + failed) == list(range(203))
-    assert {each["reason"] for each in answer["failed"]} == {"deadline"}  # type: ignore[attr-defined]
+    assert sorted(found + failed) == list(range(453))
+    assert {each["reason"] for each in answer["failed"]} == {"deadline"}

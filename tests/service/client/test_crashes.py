@@ -9,15 +9,15 @@ from enflow.service.client.crashes import MAX_CRASHES_ALONE, CrashIsolation
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64, 500])
-def test_one_deadly_sample_among_many_is_found_by_halving(count: int) -> None:
+def test_one_fatal_sample_among_many_is_found_by_halving(count: int) -> None:
     samples = [("a", index) for index in range(count)]
-    deadly, isolation, crashes = random.Random(count).choice(samples), CrashIsolation(), 0
+    fatal, isolation, crashes = random.Random(count).choice(samples), CrashIsolation(), 0
     cause = None
     while cause is None:
-        group = isolation.groups.get(deadly)
+        group = isolation.groups.get(fatal)
         cause = isolation.crash([sample for sample in samples if isolation.groups.get(sample) == group])
         crashes += 1
-    assert cause == deadly
+    assert cause == fatal
     assert crashes <= math.ceil(math.log2(count)) + MAX_CRASHES_ALONE
 
 

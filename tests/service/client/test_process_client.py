@@ -1,16 +1,15 @@
-"""The client of the engine: one contract for every transport, and what it promises when workers die."""
+"""The clients of an engine: one contract for all of them, and the answers when workers end."""
 
 import asyncio
 import multiprocessing
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def lazy(spec: EngineSpec, config: ClientConfig) -> LazyClient:
 @pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas, lazy])
 def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs a conversation with a client that is ready; one client for the whole suite."""
-    client = request.param(EngineSpec("tests.stubs:engine", {"sick": 13, "pause": 0.0005}), CONFIG)
+    client = request.param(EngineSpec("tests.stubs:engine", {"non_finite": 13, "pause": 0.0005}), CONFIG)
     with asyncio.Runner() as runner:
 
         async def start() -> None:
@@ -91,12 +90,12 @@ def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
         runner.run(client.close())
 
 
-def test_a_work_ends_with_done_and_brings_the_engines_molecules(contract: Run) -> None:
+def test_a_request_ends_with_done_and_brings_the_engines_molecules(contract: Run) -> None:
     request = sample("a", (5, 9, 18))
     assert_complete(contract(lambda client: answer(client, request)), expected(request))
 
 
-def test_works_side_by_side_hear_their_own_events_only(contract: Run) -> None:
+def test_requests_side_by_side_receive_their_own_events_only(contract: Run) -> None:
     requests = [sample(f"side {i}", (5 + i, 6)) for i in range(4)]
 
     async def talk(client: Any) -> list[list[Event]]:
@@ -108,12 +107,12 @@ def test_works_side_by_side_hear_their_own_events_only(contract: Run) -> None:
 
 
 def test_a_molecule_that_fails_says_why(contract: Run) -> None:
-    events = contract(lambda client: answer(client, sample("sick", (12, 13))))
+    events = contract(lambda client: answer(client, sample("non_finite", (12, 13))))
     failed = [event for event in events if isinstance(event, Failed)]
     assert [(event.index, event.reason) for event in failed] == [(1, Reason.NON_FINITE)]
 
 
-def test_abort_ends_a_work_at_any_moment_once(contract: Run) -> None:
+def test_abort_ends_a_request_at_any_moment_once(contract: Run) -> None:
     async def one(client: Any, i: int) -> list[Event]:
         request = sample(f"abort {i}", (5, 7))
         await client.submit(request)
@@ -133,7 +132,7 @@ def test_abort_ends_a_work_at_any_moment_once(contract: Run) -> None:
         assert Counter(event.index for event in answers) == {0: 1, 1: 1}
 
 
-def test_an_aborted_work_leaves_the_device(contract: Run) -> None:
+def test_an_aborted_request_leaves_the_device(contract: Run) -> None:
     async def talk(client: Any) -> None:
         await client.submit(sample("large", (20,) * 200))
         await client.abort("large")
@@ -152,7 +151,7 @@ def test_a_deadline_is_kept(contract: Run) -> None:
     assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.DEADLINE}
 
 
-def test_an_id_names_one_work(contract: Run) -> None:
+def test_an_id_names_one_request(contract: Run) -> None:
     async def talk(client: Any) -> None:
         await client.submit(sample("twice"))
         with pytest.raises(ValueError, match="twice"):
@@ -166,15 +165,19 @@ def test_an_id_names_one_work(contract: Run) -> None:
 
 def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
     async def talk(client: Any) -> None:
+        await answer(client, sample("zeroth"))  # starts a lazy engine
         client = getattr(client, "_client", client)
         admission, client._admission = client._admission, type(client._admission)(seconds=1e-6, client_share=1.0)
-        await client.submit(sample("first"))
-        with pytest.raises(Overloaded) as caught:
-            await client.submit(sample("second"))
-        assert caught.value.retry_after >= 1.0
-        await events_of(client, "first")
-        assert isinstance((await answer(client, sample("third")))[-1], Done)
-        client._admission = admission
+        try:
+            await client.submit(sample("first", (20,) * 200))  # long, and aborted below
+            with pytest.raises(Overloaded) as caught:
+                await client.submit(sample("second"))
+            assert caught.value.retry_after >= 1.0
+            await client.abort("first")
+            assert isinstance((await answer(client, sample("third")))[-1], Done)
+            assert isinstance((await answer(client, sample("fourth")))[-1], Done)
+        finally:
+            client._admission = admission
 
     contract(talk)
 
@@ -189,23 +192,20 @@ def test_stats_count_what_was_answered(contract: Run) -> None:
     assert after - before == {"sampled": 3}
 
 
-def test_a_lazy_engine_starts_with_its_first_work() -> None:
-    async def talk() -> tuple[int, int]:
+def test_a_lazy_engine_starts_with_its_first_request() -> None:
+    async def talk() -> list[str]:
         client = lazy(EngineSpec("tests.stubs:engine"), CONFIG)
         await client.start()
-        before, answers = threading.active_count(), client.health()
-        assert (answers.ready, answers.reason, client.stats().requests) == (
-            True,
-            "the engine starts with the first request",
-            0,
-        )
+        before, health = set(threading.enumerate()), client.health()
+        assert (health.ready, health.reason) == (True, "the engine starts with the first request")
+        assert client.stats().requests == 0
         await answer(client, sample("first"))
-        after = threading.active_count()
+        started = sorted(thread.name for thread in set(threading.enumerate()) - before)
         await client.close()
-        return before, after
+        return started
 
-    before, after = asyncio.run(asyncio.wait_for(talk(), 120))
-    assert after == before + 3  # the engine, and both ends of its pipe
+    started = asyncio.run(asyncio.wait_for(talk(), 120))
+    assert started == ["enflow-_read", "enflow-_write", "enflow-engine"]  # the engine, and both ends of its pipe
 
 
 def test_the_service_need_not_load_torch() -> None:
@@ -219,8 +219,10 @@ def test_the_service_need_not_load_torch() -> None:
     ids=["molecules", "particles"],
 )
 def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
-    engine: str, kills: int, sizes: list[tuple[int, ...]]
+    engine: str, kills: int, sizes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A slow machine may be killed three times with the same molecule alone in the step, which ends no worker here.
+    monkeypatch.setattr("enflow.service.client.crash_isolation.MAX_CRASHES_ALONE", 1000)
     requests = [sample(f"request {i}", each, frames=2) for i, each in enumerate(sizes)]
     wanted = {request.id: expected(request, engine) for request in requests}
     chance = random.Random(1)
@@ -229,22 +231,27 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
         spec = EngineSpec(f"tests.stubs:{engine}", {"pause": 0.004, "pairs": 300})
         client = Forked(spec, ClientConfig(max_crashes=1000))
         await client.start()
-        pipes, rounds = len(list(Path("/proc/self/fd").iterdir())), 0
+        files, rounds = _open_files(), 0
         while client.stats().restarts < kills:
             tasks = [asyncio.create_task(answer(client, _renamed(request, rounds))) for request in requests]
             while not all(task.done() for task in tasks):
                 await asyncio.sleep(chance.uniform(0.0, 0.6))
                 if client.stats().restarts < kills and client._worker is not None:
-                    os.kill(client._worker.runner.pid, signal.SIGKILL)
+                    client._worker.runner.kill()  # no error if it has ended already
             for request, task in zip(requests, tasks, strict=True):
                 assert_complete(task.result(), wanted[request.id])
             rounds += 1
-        assert len(list(Path("/proc/self/fd").iterdir())) <= pipes + 4
+        while _open_files() > files + 4:  # the reading thread of the last worker may still close its pipe
+            await asyncio.sleep(0.02)
         restarts = client.stats().restarts
         await client.close()
         return restarts
 
     assert asyncio.run(asyncio.wait_for(talk(), 400)) >= kills
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def _renamed(request: EngineSampleRequest, rounds: int) -> EngineSampleRequest:
@@ -257,13 +264,15 @@ def test_a_hung_worker_is_replaced_and_its_molecules_go_on(tmp_path: Path) -> No
 
     async def talk() -> list[Event]:
         spec = EngineSpec("tests.stubs:engine", {"hang": str(hang), "pause": 0.002})
-        client = Forked(spec, ClientConfig(hang_s=1.5))
+        client = Forked(spec, CONFIG)
         await client.start()
         await ready(client)
         hang.touch()
         await client.submit(request)
+        client._config = replace(CONFIG, hang_s=1.0)  # short while the worker hangs; a slow machine is no hang
         while client.stats().restarts == 0:
             await asyncio.sleep(0.05)
+        client._config = CONFIG
         hang.unlink()
         events = await events_of(client, "a")
         await client.close()
@@ -277,7 +286,7 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
 
     async def talk() -> None:
         client = Forked(
-            EngineSpec("tests.stubs:broken", {"cure": str(cure)}), ClientConfig(max_crashes=3, breaker_s=0.5)
+            EngineSpec("tests.stubs:broken", {"cure": str(cure)}), ClientConfig(max_crashes=3, breaker_s=1e6)
         )
         await client.start()
         events = await answer(client, sample("lost"))
@@ -289,6 +298,7 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
         with pytest.raises(Unavailable, match="no device"):
             await client.submit(sample("refused"))
         cure.touch()
+        client._breaker.retry_at = 0.0  # the pause is over
         await ready(client)
         assert isinstance((await answer(client, sample("cured")))[-1], Done)
         await client.close()
@@ -296,12 +306,13 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
     asyncio.run(asyncio.wait_for(talk(), 120))
 
 
-def test_a_molecule_that_ends_the_process_fails_alone() -> None:
+def test_a_molecule_that_ends_the_process_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enflow.service.client.worker_handle.EXIT_S", 60.0)  # the exit code is compared below
     request = sample("mixed", (5, 8, 13, 6, 11))
     beside = sample("beside", (5, 6))
 
     async def talk() -> tuple[list[Event], ...]:
-        client = Forked(EngineSpec("tests.stubs:engine", {"deadly": 13, "pause": 0.002}), ClientConfig(hang_s=60.0))
+        client = Forked(EngineSpec("tests.stubs:engine", {"fatal": 13, "pause": 0.002}), ClientConfig(hang_s=60.0))
         await client.start()
         events = await asyncio.gather(answer(client, request), answer(client, beside))
         after = await answer(client, sample("after", (5, 6)))
@@ -338,7 +349,7 @@ def test_a_failed_step_is_logged_with_its_request_and_traceback() -> None:
     assert "IndexError" in line["traceback"]
 
 
-def test_drain_refuses_new_work_and_finishes_what_runs() -> None:
+def test_drain_refuses_new_requests_and_finishes_what_runs() -> None:
     async def talk() -> None:
         client = InProcessClient(EngineSpec("tests.stubs:engine"), CONFIG)
         await client.start()

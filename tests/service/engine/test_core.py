@@ -187,12 +187,12 @@ def test_frames_are_evenly_spaced_and_lie_on_the_path() -> None:
 
 
 def test_a_row_that_turns_non_finite_leaves_and_its_neighbours_do_not_notice() -> None:
-    healthy = sampled(list(run(stubs.engine(), sample(n_atoms=(10, 11, 12)))))
-    events = list(run(stubs.engine(sick=11), sample(n_atoms=(10, 11, 12))))
+    expected = sampled(list(run(stubs.engine(), sample(n_atoms=(10, 11, 12)))))
+    events = list(run(stubs.engine(non_finite=11), sample(n_atoms=(10, 11, 12))))
     failed = [event for event in events if isinstance(event, Failed)]
     assert [(event.index, event.reason) for event in failed] == [(1, Reason.NON_FINITE)]
     for index in (0, 2):
-        assert_same(sampled(events)["s", index], healthy["s", index])
+        assert_same(sampled(events)["s", index], expected["s", index])
 
 
 def test_a_row_that_needs_too_many_steps_is_given_up() -> None:
@@ -348,9 +348,9 @@ def test_a_snapshot_saves_steps() -> None:
 
 
 def test_likelihoods_do_not_starve_samples() -> None:
-    engine = stubs.engine()
-    options = EstimatorOptions(divergence="hutchinson", probes=8)
-    engine.add(EngineLikelihoodRequest(id="l", molecules=(METHANE,) * 30, options=options))
+    engine = stubs.engine(pairs=200, slots=8)
+    options = EstimatorOptions(divergence="hutchinson", probes=1, draws=1)
+    engine.add(EngineLikelihoodRequest(id="l", molecules=(METHANE,) * 16, options=options))  # twice the slots
     engine.add(sample("s"))
     ended = [event.id for event in drain(engine) if isinstance(event, Done)]
     assert ended == ["s", "l"]
@@ -370,7 +370,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.engine = stubs.engine(pairs=300, slots=4, sick=6, lag=1)
+        self.engine = stubs.engine(pairs=300, slots=4, non_finite=6, lag=1)
         self.wanted: dict[str, int] = {}
         self.answered: dict[str, Counter[int]] = defaultdict(Counter)
         self.done: Counter[str] = Counter()
@@ -380,7 +380,7 @@ class Life(RuleBasedStateMachine):
         name = f"request {len(self.wanted)}"
         self.wanted[name] = len(n_atoms)
         if score:
-            options = EstimatorOptions(divergence="hutchinson")
+            options = EstimatorOptions(divergence="hutchinson", probes=1, draws=2)
             molecules = (METHANE,) * len(n_atoms)
             self.engine.add(EngineLikelihoodRequest(id=name, molecules=molecules, seed=1, options=options))
         else:

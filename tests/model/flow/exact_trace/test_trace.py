@@ -9,7 +9,7 @@ import torch
 from enflow.model.flow import divergence, dynamics
 from enflow.model.flow.exact_trace import trace
 from tests.model.flow.fields import states
-from tests.model.flow.small_networks import OURS, VECTORS, configs, shaken, small_flow
+from tests.model.flow.small_networks import OURS, VECTORS, configs, perturbed, small_flow
 
 
 @pytest.mark.parametrize("config", configs())
@@ -27,7 +27,7 @@ def test_a_flow_knows_the_trace_that_its_velocity_has_by_products(config: object
 def test_molecules_and_directions_taken_one_by_one_have_the_same_trace(
     config: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    velocity = shaken(dynamics.build(config))
+    velocity = perturbed(dynamics.build(config))
     x, h, mask = states([4, 2, 3], config.n_features)
     t = torch.tensor([0.4, 0.7, 0.1]).double()
     with torch.no_grad():

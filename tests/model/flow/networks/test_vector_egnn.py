@@ -6,7 +6,7 @@ import torch
 
 from enflow.model.flow import dynamics
 from enflow.model.flow.networks.vector_egnn import MAX_MOVE, bounded
-from tests.model.flow.small_networks import VECTORS, shaken
+from tests.model.flow.small_networks import VECTORS, perturbed
 
 
 def test_bounded_vectors_keep_their_direction_and_short_ones_their_length():
@@ -20,7 +20,7 @@ def test_bounded_vectors_keep_their_direction_and_short_ones_their_length():
 
 
 def test_no_weights_move_an_atom_farther_than_every_layer_may():
-    velocity = shaken(dynamics.build(VECTORS))
+    velocity = perturbed(dynamics.build(VECTORS))
     for layer in velocity.network.layers:
         layer.collect.weight.data *= 1e4
         layer.moves.weight.data *= 1e4

@@ -10,22 +10,22 @@ from torchdiffeq import odeint
 from enflow.model.flow.ode import dopri5, solver_state
 from enflow.model.flow.ode.dense_output import Trajectory
 from enflow.model.flow.ode.solver_state import SolverState, Status
-from tests.model.flow.fields import states, stiff, turned, turning
+from tests.model.flow.fields import oscillating, oscillating_solution, states, stiff
 
 
 def fixed_steps(count: int) -> tuple[float, float]:
     """Largest errors at the end, and half-way through a step, of `count` equal steps from 0 to 1."""
     (x, h, mask), start, end = states([3], 1), torch.zeros(1).double(), torch.ones(1).double()
-    state = dopri5.init(turning, x, h, mask, 0.0, 1.0, 1e9, 1e9)  # a tolerance that accepts everything
+    state = dopri5.init(oscillating, x, h, mask, 0.0, 1.0, 1e9, 1e9)  # a tolerance that accepts everything
     between = 0.0
     for k in range(count):
-        step = dopri5.step(turning, state._replace(dt=torch.full((1,), 1.0 / count).double()))
+        step = dopri5.step(oscillating, state._replace(dt=torch.full((1,), 1.0 / count).double()))
         middle = torch.tensor([(k + 0.5) / count]).double()
-        found, exact = dopri5.interpolate(step, middle)[0], turned(x, h, start, middle)[0]
+        found, exact = dopri5.interpolate(step, middle)[0], oscillating_solution(x, h, start, middle)[0]
         between = max(between, float((found - exact).abs().max()))
         state = step.state
     assert state.status.tolist() == [Status.SUCCESS]
-    return float((state.x - turned(x, h, start, end)[0]).abs().max()), between
+    return float((state.x - oscillating_solution(x, h, start, end)[0]).abs().max()), between
 
 
 def test_fifth_order_and_its_dense_output_of_fourth() -> None:
@@ -38,8 +38,8 @@ def test_fifth_order_and_its_dense_output_of_fourth() -> None:
 def test_forward_and_backward_rows_reach_the_closed_solution(tolerance: float) -> None:
     x, h, mask = states([4, 2, 3], 2)
     t0, t1 = torch.tensor([0.0, 1.0, 0.2]).double(), torch.tensor([1.0, 0.0, 0.9]).double()
-    end = dopri5.solve_rows(turning, x, h, mask, t0, t1, tolerance, tolerance)
-    exact = turned(x, h, t0, t1)
+    end = dopri5.solve_rows(oscillating, x, h, mask, t0, t1, tolerance, tolerance)
+    exact = oscillating_solution(x, h, t0, t1)
     assert end.status.tolist() == [Status.SUCCESS] * 3
     assert torch.equal(end.t, t1)
     assert float((end.x - exact[0]).abs().max()) < 10 * tolerance
@@ -112,13 +112,13 @@ def test_turning_a_molecule_turns_its_steps_with_it() -> None:
 
 def test_places_and_selects_without_touching_other_rows() -> None:
     x, h, mask = states([4, 2], 2)
-    fresh = dopri5.init(turning, x, h, mask, 0.0, 1.0, 1e-6, 1e-6)
+    fresh = dopri5.init(oscillating, x, h, mask, 0.0, 1.0, 1e-6, 1e-6)
     pool = solver_state.empty(4, 6, 2, torch.float64, torch.device("cpu"))
     pool = solver_state.insert(pool, torch.tensor([3, 1]), fresh)
     assert pool.running.tolist() == [False, True, False, True]
-    stepped = dopri5.step(turning, pool).state
+    stepped = dopri5.step(oscillating, pool).state
     for ours, theirs in zip(
-        solver_state.select(stepped, torch.tensor([3, 1]), 4), dopri5.step(turning, fresh).state, strict=True
+        solver_state.select(stepped, torch.tensor([3, 1]), 4), dopri5.step(oscillating, fresh).state, strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
     vacant = solver_state.select(stepped, torch.tensor([0, 2]))
@@ -131,18 +131,26 @@ def test_recorded_steps_give_the_path_everywhere() -> None:
     t0, t1 = torch.tensor([0.0, 1.0]).double(), torch.tensor([1.0, 0.25]).double()
     pieces = []
     dopri5.solve_rows(
-        turning, x, h, mask, t0, t1, 1e-8, 1e-8, observe=lambda step: pieces.append((step.accepted, step.interpolant))
+        oscillating,
+        x,
+        h,
+        mask,
+        t0,
+        t1,
+        1e-8,
+        1e-8,
+        observe=lambda step: pieces.append((step.accepted, step.interpolant)),
     )
     rows = torch.tensor([0, 1, 1, 0, 1, 0])
     t = torch.tensor([0.0, 1.0, 0.25, 1.0, 0.6, 0.123]).double()
     found = Trajectory(pieces).at(rows, t)
-    exact = torch.cat(turned(x[rows], h[rows], t0[rows], t), -1) * mask[rows][..., None]
+    exact = torch.cat(oscillating_solution(x[rows], h[rows], t0[rows], t), -1) * mask[rows][..., None]
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6)
 
 
-def sick(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the velocity of `turning`, but NaN for molecules of two atoms after t = 0.5."""
-    dx, dh = turning(t, x, h, mask)
+def non_finite(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the velocity of `oscillating`, but NaN for molecules of two atoms after t = 0.5."""
+    dx, dh = oscillating(t, x, h, mask)
     return dx, torch.where(((mask.sum(1) == 2) & (t > 0.5))[:, None, None], torch.nan, dh)
 
 
@@ -152,18 +160,18 @@ def solved(velocity: dopri5.Velocity, sizes: list[int], t1: float = 1.0, max_ste
 
 
 def test_a_row_that_turns_non_finite_stops_where_it_was_and_spares_its_neighbours() -> None:
-    end, healthy = solved(sick, [3, 2]), solved(turning, [3, 2])
+    end, finite = solved(non_finite, [3, 2]), solved(oscillating, [3, 2])
     assert end.status.tolist() == [Status.SUCCESS, Status.NON_FINITE]
     assert end.x.isfinite().all()
     assert 0.0 < end.t[1] <= 0.5
-    torch.testing.assert_close(end.x[0], healthy.x[0], rtol=1e-13, atol=1e-13)
-    assert end.nfe[0] == healthy.nfe[0]
+    torch.testing.assert_close(end.x[0], finite.x[0], rtol=1e-13, atol=1e-13)
+    assert end.nfe[0] == finite.nfe[0]
 
 
 def test_a_row_that_begins_non_finite_does_not_move() -> None:
     x, h, mask = states([3, 3], 2)
     x[0, 0, 0] = torch.nan
-    end = dopri5.solve_rows(turning, x, h, mask, 0.0, 1.0, 1e-6, 1e-6)
+    end = dopri5.solve_rows(oscillating, x, h, mask, 0.0, 1.0, 1e-6, 1e-6)
     assert end.status.tolist() == [Status.NON_FINITE, Status.SUCCESS]
     assert (end.nfe[0], end.t[0]) == (2, 0.0)
 
@@ -178,5 +186,5 @@ def test_a_field_that_no_step_is_small_enough_for_ends_in_the_smallest_step() ->
 def test_too_many_steps_and_nowhere_to_go() -> None:
     end = solved(stiff, [9], max_steps=3)
     assert (end.status.tolist(), end.n_steps.tolist()) == ([Status.MAX_STEPS], [3])
-    still = solved(turning, [2], t1=0.0)
+    still = solved(oscillating, [2], t1=0.0)
     assert (still.status.tolist(), still.nfe.tolist()) == ([Status.SUCCESS], [2])

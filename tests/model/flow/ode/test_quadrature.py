@@ -11,7 +11,7 @@ from enflow.model.flow.ode import dopri5
 from enflow.model.flow.ode.dense_output import Trajectory
 from enflow.model.flow.ode.quadrature import GAUSS_WEIGHTS, KRONROD_WEIGHTS, MAX_PANELS, NODES, Quadrature, integrate
 from enflow.model.flow.velocity import unpack
-from tests.model.flow.fields import states, turning
+from tests.model.flow.fields import oscillating, states
 
 
 def run(integrand: Callable[[float], float], t0: float, t1: float, tolerance: float) -> tuple[Quadrature, int]:
@@ -118,11 +118,19 @@ def test_along_a_path_each_row_has_its_own_integral() -> None:
     x, h, mask = states(sizes, 2)
     pieces = []
     dopri5.solve_rows(
-        turning, x, h, mask, 1.0, 0.0, 1e-8, 1e-8, observe=lambda step: pieces.append((step.accepted, step.interpolant))
+        oscillating,
+        x,
+        h,
+        mask,
+        1.0,
+        0.0,
+        1e-8,
+        1e-8,
+        observe=lambda step: pieces.append((step.accepted, step.interpolant)),
     )
 
     def integrand(rows: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return divergence.exact(turning, t, *unpack(y), mask[rows])
+        return divergence.exact(oscillating, t, *unpack(y), mask[rows])
 
     found = integrate(Trajectory(pieces), integrand, 1.0, 0.0, 1e-8)
     expected = [3 * (n - 1) * math.sin(3) / 3 for n in sizes]  # tr J = -3 (n - 1) cos(3 t)
