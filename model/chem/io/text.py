@@ -29,11 +29,13 @@ class ReadLimits:
         max_bytes: size of the file, after decompression too.
         max_records: structures in the file.
         max_atoms: atoms of a structure.
+        max_embedded_atoms: atoms, with hydrogens, of a SMILES whose geometry is generated: seconds for a hundred.
     """
 
     max_bytes: int = 16_000_000
     max_records: int = 10_000
     max_atoms: int = 1_000
+    max_embedded_atoms: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enflow.service.api.auth import ApiKeys
 from enflow.service.api.middleware.problem_response import send_problem
+from enflow.service.chemistry.rdkit_pool import current_client
 from enflow.service.problems import Problem, retry_after
 
 
@@ -32,6 +33,7 @@ class AdmissionMiddleware:
         except Problem as problem:
             await send_problem(problem, scope, send)
             return
+        current_client.set(scope["state"]["client"])
         self.open += scope["method"] == "POST"
         try:
             await self.app(scope, receive, send)
