@@ -95,7 +95,7 @@ def cluster_engine(pairs: int = 100, **behaviour: float | str) -> Engine:
 def broken(cure: str) -> Engine:
     """Return an engine, or raise while a file does not exist."""
     if not Path(cure).exists():
-        raise RuntimeError("no device")
+        raise RuntimeError(f"no device: {cure} is missing")
     return engine()
 
 
