@@ -146,6 +146,7 @@ class ProcessClient:
         if worker := self._detach_worker():
             await asyncio.to_thread(worker.runner.join, 2.0)
             worker.runner.kill()
+            await asyncio.to_thread(worker.runner.join, 2.0)
 
     def _reason_not_ready(self) -> str:
         worker = self._worker

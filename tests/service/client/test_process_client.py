@@ -299,6 +299,19 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
     asyncio.run(asyncio.wait_for(talk(), 120))
 
 
+def test_a_worker_that_is_killed_is_no_zombie() -> None:
+    async def talk() -> None:
+        client = ProcessClient(EngineSpec("tests.stubs:undead"), ClientConfig(max_crashes=1, breaker_s=600))
+        await client.start()
+        assert client._worker is not None
+        process = Path(f"/proc/{client._worker.runner.pid}")
+        while process.exists():
+            await asyncio.sleep(0.05)
+        await client.close()
+
+    asyncio.run(asyncio.wait_for(talk(), 120))
+
+
 def test_weights_that_are_replaced_under_a_running_service_are_refused(tmp_path: Path) -> None:
     tiny_weights(tmp_path)
     spec = engine_client(Settings(weights=tmp_path, device="cpu"))._spec
