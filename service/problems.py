@@ -121,6 +121,11 @@ def from_exception(error: Exception) -> Problem:
             )
 
 
+def public_reason(error: BaseException) -> str:
+    """Return the type and the message of an exception without the folders that it names, for a caller."""
+    return f"{type(error).__name__}: {_FOLDERS.sub('', str(error))}"
+
+
 def from_validation(error: ValidationError) -> Problem:
     """Return the problem of a document that does not fit its schema."""
     return from_errors(error.errors(include_input=False, include_context=False, include_url=False))
@@ -151,4 +156,5 @@ def _pointer(place: tuple[int | str, ...]) -> str:
 
 
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.IGNORECASE)
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/'\":]+/)*(?=[^\s/'\":])")
 _TYPES = frozenset({"int", "float", "str", "bool"})

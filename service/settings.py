@@ -71,7 +71,7 @@ class ChemistrySettings(BaseModel):
     """Settings of the processes that run RDKit.
 
     Attributes:
-        processes: number of processes.
+        processes: number of processes, at most 256.
         bonds_s: seconds for the bonds of one molecule.
         read_s: seconds to read one upload.
         memory_bytes: address space of each process; parsers and RDKit need less than half a gigabyte.
@@ -79,7 +79,7 @@ class ChemistrySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    processes: PositiveInt = 2
+    processes: int = Field(default=2, ge=1, le=256)
     bonds_s: PositiveFloat = 5.0
     read_s: PositiveFloat = 20.0
     memory_bytes: PositiveInt = 2_000_000_000
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         models: directories of further models, whose engines start at their first request; None = the folders dw4 and
             lj13 beside `weights`, if they exist.
         device: "auto", "cpu" or "cuda".
-        threads: threads of the engine; None = the choice of torch.
+        threads: threads of the engine, at most 1024; None = the choice of torch.
         requests_per_minute: POST requests of one client in a minute; more are answered with 429.
         max_open_requests: open POST requests, each with a body in memory; more are answered with 503.
         cors_origins: origins of foreign pages that may send requests; none by default.
@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     formula_weights: Annotated[Path, AfterValidator(_directory)] | None = None
     models: tuple[Annotated[Path, AfterValidator(_directory)], ...] | None = None
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
-    threads: PositiveInt | None = None
+    threads: int | None = Field(default=None, ge=1, le=1024)
     requests_per_minute: PositiveInt = 600
     max_open_requests: PositiveInt = 256
     cors_origins: tuple[str, ...] = ()

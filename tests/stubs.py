@@ -1,9 +1,11 @@
 """Flows with a known solution whose velocity can misbehave, and engines on them."""
 
+import gc
 import math
 import os
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -95,8 +97,17 @@ def cluster_engine(pairs: int = 100, **behaviour: float | str) -> Engine:
 def broken(cure: str) -> Engine:
     """Return an engine, or raise while a file does not exist."""
     if not Path(cure).exists():
-        raise RuntimeError("no device")
+        raise RuntimeError(f"no device: {cure} is missing")
     return engine()
+
+
+def undead() -> Engine:
+    """Close all pipes of the worker, whose process goes on."""
+    for each in gc.get_objects():
+        if isinstance(each, Connection):
+            each.close()
+    time.sleep(600)
+    raise AssertionError
 
 
 def run(engine: Engine, request: EngineRequest) -> Iterator[Event]:

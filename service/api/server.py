@@ -4,6 +4,8 @@ import asyncio
 import functools
 import secrets
 import socket
+import time
+from types import FrameType
 from typing import Any
 
 import h11
@@ -16,7 +18,10 @@ from enflow.service.problems import MEDIA_TYPE, Problem
 from enflow.service.settings import Settings
 
 GRACE_S = 5
-"""Seconds from the end of the drain time until open connections are cut."""
+"""Seconds from the end of the running requests until open connections are cut."""
+
+LAST_EVENT_S, TICK_S = 1.0, 0.1
+"""Seconds in which requests that are ended send their last event, and seconds between two looks at them."""
 
 
 class Protocol(H11Protocol):
@@ -99,7 +104,7 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that gives running requests the drain time and then ends them."""
+    """A uvicorn server that gives running requests the drain time and then ends them; a second signal ends it."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         protocol = functools.partial(Protocol, header_s=settings.header_s, stall_s=settings.stall_s)
@@ -114,17 +119,33 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=int(settings.drain_s) + GRACE_S,
+                timeout_graceful_shutdown=GRACE_S,
             )
         )
         self._app = app
         self._drain_s = settings.drain_s
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop after the drain time, or at once where the service already stops."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse new requests, wait for the running ones, end those after the drain time, and stop."""
+        """Answer new requests with 503, wait for the running ones, end those after the drain time, and stop."""
         registry: ModelRegistry = self._app.state.registry  # type: ignore[attr-defined]
         draining = asyncio.create_task(registry.drain(self._drain_s))
         try:
+            await self._finish_requests()
             await super().shutdown(sockets)
         finally:
             draining.cancel()
+
+    async def _finish_requests(self) -> None:
+        """Return when no request runs or after the drain time; until then the socket is open, for answers with 503."""
+        until = time.monotonic() + self._drain_s + LAST_EVENT_S
+        await asyncio.sleep(TICK_S)  # the models refuse work from now on
+        while self.server_state.tasks and not self.force_exit and time.monotonic() < until:
+            await asyncio.sleep(TICK_S)
+        if self.force_exit:
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()

@@ -3,6 +3,8 @@
 RDKit holds the interpreter's lock, ignores interrupts and may search without end: a thread could not be stopped. A
 crash or a timeout ends one worker, which pebble replaces; the molecule is returned with the reason. The workers import
 no torch.
+
+The processes are shared between clients in turn. Uploads, which may take long, use all processes but one.
 """
 
 import asyncio
@@ -10,8 +12,11 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal, TypeVar
@@ -25,6 +30,7 @@ from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
+from enflow.service.chemistry.fair_semaphore import FairSemaphore
 from enflow.service.problems import Problem, retry_after
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
@@ -33,6 +39,13 @@ T = TypeVar("T")
 
 FAILURES = (FutureTimeout, ProcessExpired, BrokenProcessPool, MemoryError)
 """The errors of a worker that ended before its call did."""
+
+current_client: ContextVar[str] = ContextVar("current_client", default="")
+"""The client for whom the current task works; the processes are shared between clients."""
+
+GRACE_S = 1.0
+"""Seconds that a running call gets when its caller has gone: most calls are shorter, and a worker that is killed must
+load RDKit again."""
 
 START_S = 120.0
 """Seconds that a worker may take to load RDKit, from a cold disk and on a busy core."""
@@ -84,8 +97,9 @@ class RDKitPool:
 
     def __init__(self, settings: ChemistrySettings, limits: RequestLimits, telemetry: Telemetry) -> None:
         self._settings = settings
-        self._limits = TextLimits(limits.max_bytes, limits.max_records)
+        self._limits = TextLimits(limits.max_bytes, limits.max_records, max_embedded_atoms=limits.max_atoms)
         self._telemetry = telemetry
+        self._places, self._reading = FairSemaphore(settings.processes), FairSemaphore(max(1, settings.processes - 1))
         self._pool = self._new_pool()
 
     async def start(self) -> None:
@@ -104,10 +118,17 @@ class RDKitPool:
             StructureError: the file as a whole cannot be read.
             Problem: the time or the memory of the call was exceeded.
         """
+        await self._reading.acquire(current_client.get())
+        release_after = 0.0
         try:
             return await self._call(self._settings.read_s, _read, data, form, self._limits)
         except FAILURES as error:
             raise Problem("invalid", f"reading this upload was stopped: {self._reason(error, 'read_s')}") from None
+        except asyncio.CancelledError:
+            release_after = GRACE_S  # until then a worker may still be busy
+            raise
+        finally:
+            asyncio.get_running_loop().call_later(release_after, self._reading.release)
 
     async def bond_report(self, molecule: Molecule) -> BondReport:
         """Infer the bonds of a molecule, count its stable atoms and write its molfile, in one call of a worker."""
@@ -140,9 +161,24 @@ class RDKitPool:
 
     async def _call(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         try:
-            return await asyncio.wrap_future(self._running_pool().schedule(function, args=args, timeout=seconds))
+            return await self._run(seconds, function, *args)
         except BrokenProcessPool:  # another call ended the worker before this one began
-            return await asyncio.wrap_future(self._running_pool().schedule(function, args=args, timeout=seconds))
+            return await self._run(seconds, function, *args)
+
+    async def _run(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
+        await self._places.acquire(current_client.get())
+        loop = asyncio.get_running_loop()
+        try:
+            running: Future[T] = self._running_pool().schedule(function, args=args, timeout=seconds)
+        except BaseException:
+            self._places.release()
+            raise
+        running.add_done_callback(lambda _: _soon(loop, self._places.release))
+        try:
+            return await asyncio.shield(asyncio.wrap_future(running))
+        except asyncio.CancelledError:
+            loop.call_later(GRACE_S if running.running() else 0, running.cancel)  # this kills a worker that is busy
+            raise
 
     def _running_pool(self) -> ProcessPool:
         """Return the pool, or a new one if it broke: pebble stops for good when an idle worker dies."""
@@ -164,6 +200,11 @@ class RDKitPool:
         if isinstance(error, FutureTimeout):
             return f"not finished within {getattr(self._settings, setting):g} s"
         return "it needed more memory than allowed" if isinstance(error, MemoryError) else "the RDKit process crashed"
+
+
+def _soon(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop is closed, and nobody waits for a place
+        loop.call_soon_threadsafe(act)
 
 
 def _bound_memory(most: int) -> None:

@@ -1,5 +1,9 @@
 """Admission control: the queue is bounded by the cost of the requests, not by their number."""
 
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,6 +32,10 @@ TYPICAL_ATOMS = 18
 
 RATE = 1e5
 """Pairs of atoms times evaluations that one core computes per second, until the engine reports its own rate."""
+
+RESERVE = 0.1
+"""The part of the queue that is added for clients who hold nothing in it, so that no others can keep them out. A
+request of any size is also admitted beside smaller requests of its client that hold less than this part."""
 
 
 def cost(request: EngineRequest) -> float:
@@ -60,21 +68,31 @@ class _Reservation:
     client: str
     cost: float
     per_sample: float
+    deadline: float
+
+    def remaining(self, rate: float, now: float) -> float:
+        """Return the cost that will still be computed: at most that of the time until the deadline."""
+        return min(self.cost, rate * max(0.0, self.deadline - now))
 
 
 @dataclass
 class AdmissionController:
     """The queue's limits for all clients together and for one client.
 
+    A client holds at most its share of the queue, however large its requests are: the scheduler gives every request an
+    equal part of the device, so the rest of a large request delays nobody more than its share does.
+
     Attributes:
         seconds: the computing time that the queue may hold.
         client_share: the part of the queue that one client may hold.
         rate: cost per second of the engine.
+        clock: the time of day in seconds, for deadlines.
     """
 
     seconds: float
     client_share: float
     rate: float = RATE
+    clock: Callable[[], float] = time.time
     _reservations: dict[str, _Reservation] = field(default_factory=dict)
 
     @property
@@ -83,9 +101,14 @@ class AdmissionController:
         return self.seconds * self.rate
 
     @property
+    def client_limit(self) -> float:
+        """The cost that one client may hold."""
+        return self.limit * self.client_share
+
+    @property
     def queued(self) -> float:
         """The cost of all waiting and running samples."""
-        return sum(reservation.cost for reservation in self._reservations.values())
+        return self._by_client().total()
 
     @property
     def queued_seconds(self) -> float:
@@ -93,16 +116,22 @@ class AdmissionController:
         return self.queued / self.rate
 
     def admit(self, request: EngineRequest) -> None:
-        """Reserve room for a request. A request larger than the whole queue is admitted when the queue is empty.
+        """Reserve room for a request. A request larger than its client's share is admitted where that is nearly free.
 
         Raises:
             Overloaded: there is no room, for this client or for all, with the seconds until there is.
         """
-        amount = cost(request)
-        own = sum(r.cost for r in self._reservations.values() if r.client == request.client)
-        self._check("service", self.queued, amount, self.limit)
-        self._check("client", own, amount, self.limit * self.client_share)
-        self._reservations[request.id] = _Reservation(request.client, amount, amount / max(1, len(request)))
+        full = cost(request)
+        amount = min(full, self.client_limit - RESERVE * self.limit) if full > self.client_limit else full
+        works = self._by_client()
+        own, held = works[request.client], self._held(works.values())
+        limit = self.limit if own else self.limit * (1 + RESERVE)
+        if own + amount > self.client_limit:
+            raise self._refusal("client", own, full, own + amount - self.client_limit, works)
+        if held + amount > limit:
+            raise self._refusal("service", held, full, self._level(works.values(), limit - amount), works)
+        deadline = math.inf if request.deadline is None else request.deadline
+        self._reservations[request.id] = _Reservation(request.client, full, full / max(1, len(request)), deadline)
 
     def sample_finished(self, request_id: str) -> None:
         """Give back the room of one sample."""
@@ -113,10 +142,37 @@ class AdmissionController:
         """Give back the room of a request that has ended."""
         self._reservations.pop(request_id, None)
 
-    def _check(self, scope: Literal["client", "service"], held: float, amount: float, limit: float) -> None:
-        if not held or held + amount <= limit:
-            return
-        wait = max(1.0, min(held, held + amount - limit) / self.rate)
-        queue = "the service's queue" if scope == "service" else "this client's share of the queue"
-        message = f"{queue} holds {held / self.rate:.0f} s of computing, expected at most {limit / self.rate:.0f} s"
-        raise Overloaded(scope, wait, message)
+    def _by_client(self) -> "Counter[str]":
+        works: Counter[str] = Counter()
+        now = self.clock()
+        for reservation in self._reservations.values():
+            works[reservation.client] += reservation.remaining(self.rate, now)  # type: ignore[assignment]
+        return works
+
+    def _held(self, works: Collection[float], served: float = 0.0) -> float:
+        """Return the part of the queue that clients hold after each of them has been served for some cost."""
+        return sum(min(self.client_limit, max(0.0, work - served)) for work in works)
+
+    def _level(self, works: Collection[float], room: float) -> float:
+        """Return the cost for which each client must be served until all together hold at most `room`."""
+        low, high = 0.0, max(works, default=0.0)
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._held(works, middle) > room else (low, middle)
+        return high
+
+    def _refusal(
+        self, scope: Literal["client", "service"], held: float, amount: float, level: float, works: "Counter[str]"
+    ) -> Overloaded:
+        # Clients share the device: by the time that one of them was served for `level`, so were the others.
+        wait = max(1.0, sum(min(work, level) for work in works.values()) / self.rate)
+        queue, limit = "the service's queue", self.limit
+        if scope == "client":
+            queue, limit = "this client's share of the queue", self.client_limit
+        holds, needs = _seconds(held / self.rate), _seconds(amount / self.rate)
+        expected = f"expected at most {_seconds(limit / self.rate)} together"
+        return Overloaded(scope, wait, f"{queue} holds {holds} of computing and this request needs {needs}, {expected}")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
+from enflow.model.card import read_card
 from enflow.service.client.admission import AdmissionController
 from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.crashes import CircuitBreaker, CrashIsolation
@@ -144,6 +145,7 @@ class ProcessClient:
         if worker := self._detach_worker():
             await asyncio.to_thread(worker.runner.join, 2.0)
             worker.runner.kill()
+            await asyncio.to_thread(worker.runner.join, 2.0)
 
     def _reason_not_ready(self) -> str:
         worker = self._worker
@@ -278,6 +280,18 @@ def _sum(stats: Stats, other: Stats) -> Stats:
 
 
 def engine_client(settings: Settings, config: ClientConfig | None = None, weights: Path | None = None) -> ProcessClient:
-    """Return the client of an engine with these settings; `weights` replaces the first model's folder."""
-    arguments = {"weights": str(weights or settings.weights), "device": settings.device, "threads": settings.threads}
+    """Return the client of an engine with these settings; `weights` replaces the first model's folder.
+
+    Every worker computes with the weights that are in the folder now, also one that starts later.
+
+    Raises:
+        WeightsError: the folder has no card.
+    """
+    folder = weights or settings.weights
+    arguments = {
+        "weights": str(folder),
+        "device": settings.device,
+        "threads": settings.threads,
+        "sha256": read_card(folder).weights_sha256,
+    }
     return ProcessClient(EngineSpec("enflow.service.engine.loading:from_weights", arguments), config)

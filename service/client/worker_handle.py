@@ -22,6 +22,10 @@ EXIT_S = 1.0
 """Seconds that a worker may take to end after it has closed its pipe."""
 
 
+KILLED_S = 60.0
+"""Seconds that a killed worker may take to end; it stays a zombie until it is joined."""
+
+
 class WorkerRunner(Protocol):
     """The process of a worker; in tests also a thread."""
 
@@ -87,6 +91,7 @@ class WorkerHandle:
             self.runner.join(EXIT_S)
             self.error = self.error or _exit_reason(self.runner.exitcode)
             self._on_exit(self)
+            self.runner.join(KILLED_S)
         self.close()
         self._connection.close()
 

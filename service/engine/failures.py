@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
+from enflow.service.problems import public_reason
 from enflow.service.protocol.events import Reason
 from enflow.service.protocol.status import RowKey
 
@@ -52,7 +53,7 @@ def attempt(submit: Callable[[Batch], None], batch: Batch) -> Failure | None:
         raise
     except Exception as error:  # noqa: BLE001 - one molecule must not fail the others
         reason = Reason.MEMORY if _out_of_memory(error) else Reason.ENGINE
-        return Failure(reason, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+        return Failure(reason, public_reason(error), "".join(traceback.format_exception(error)))
     return None
 
 

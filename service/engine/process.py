@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from enflow.service.problems import public_reason
 from enflow.service.protocol.events import Event
 from enflow.service.protocol.status import RowKey, SavedRow, Snapshot, Stats
 
@@ -93,7 +94,7 @@ def serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the client has ended, and nobody waits for an answer
     except Exception as error:
-        connection.send(Crashed(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))))
+        connection.send(Crashed(public_reason(error), "".join(traceback.format_exception(error))))
         raise
     finally:
         connection.close()

@@ -26,7 +26,9 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("ENFLOW_PORT", "99999", "less than or equal to 65535"),
         ("ENFLOW_PORT", "http", "valid integer"),
-        ("ENFLOW_THREADS", "0", "greater than 0"),
+        ("ENFLOW_THREADS", "0", "greater than or equal to 1"),
+        ("ENFLOW_THREADS", "999999", "less than or equal to 1024"),
+        ("ENFLOW_CHEMISTRY__PROCESSES", "999999", "less than or equal to 256"),
         ("ENFLOW_DEVICE", "tpu", "should match pattern '^(auto|cpu|cuda)$'"),
         ("ENFLOW_LOG_LEVEL", "loud", "should match pattern"),
         ("ENFLOW_DRAIN_S", "-1", "greater than 0"),

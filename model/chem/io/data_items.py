@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from enflow.model.chem.io.text import Line
+from enflow.model.chem.io.text import Line, printable
 
 
 def read_items(lines: Sequence[Line]) -> dict[str, object]:
@@ -51,5 +51,6 @@ def _lines(value: object) -> str:
 
 
 def _guarded(line: str) -> str:
-    """Return the line with a blank before it where it is empty, or would end the record or begin an item."""
+    """Return the printable line with a blank before it where it is empty, or would end the record or begin an item."""
+    line = printable(line)
     return f" {line}" if not line or line.startswith(("$$$$", ">")) else line

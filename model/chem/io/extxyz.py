@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from enflow.model.chem.io.text import Line, Token, number
+from enflow.model.chem.io.text import Line, Token, number, printable
 from enflow.model.errors import StructureError
 
 MAX_PAIRS = 1_000
@@ -159,4 +159,4 @@ def _written(key: str, value: object) -> str:
 
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return f'"{escaped}"'
+    return f'"{printable(escaped)}"'

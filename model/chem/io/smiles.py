@@ -9,11 +9,12 @@ from enflow.model.chem.io.text import Line, Lines, ReadLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
-MAX_ATOMS = 100
-"""Atoms of one molecule; distance geometry takes seconds for more."""
-
 SEED = 0xE2F
 """Seed of the embedding: the same SMILES gives the same geometry."""
+
+EMBED_S = 5
+"""Seconds for the embedding of one molecule. One of 29 atoms takes a tenth of a second; strained rings of a hundred
+atoms would be tried for minutes."""
 
 
 def read_smiles(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureError]:
@@ -31,7 +32,7 @@ def read_smiles(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureE
             raise line.error(f"found more than {limits.max_records} structures, expected at most so many")
         try:
             with rdBase.BlockLogs():
-                yield _embedded(line, min(limits.max_atoms, MAX_ATOMS))
+                yield _embedded(line, min(limits.max_atoms, limits.max_embedded_atoms))
         except StructureError as error:
             yield StructureError(error.message, line=line.number, column=error.column, index=index)
 
@@ -45,9 +46,15 @@ def _embedded(line: Line, most: int) -> Molecule:
     whole = Chem.AddHs(mol)
     if not 1 <= whole.GetNumAtoms() <= most:
         raise line.error(f"found {whole.GetNumAtoms()} atoms with hydrogen, expected 1 to {most}")
-    if rdDistGeom.EmbedMolecule(whole, maxAttempts=50, randomSeed=SEED, ETversion=2) != 0:
+    if rdDistGeom.EmbedMolecule(whole, _embedding()) != 0:
         raise line.error("found no geometry for this SMILES; send the structure as XYZ or SDF")
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(whole):
         rdForceFieldHelpers.MMFFOptimizeMolecule(whole, maxIters=2000)
     numbers = [atom.GetAtomicNum() for atom in whole.GetAtoms()]
     return Molecule(numbers, whole.GetConformer().GetPositions(), " ".join(token.text for token in name))
+
+
+def _embedding() -> rdDistGeom.EmbedParameters:
+    parameters = rdDistGeom.ETKDGv2()
+    parameters.maxIterations, parameters.randomSeed, parameters.timeout = 50, SEED, EMBED_S
+    return parameters

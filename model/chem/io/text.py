@@ -21,6 +21,9 @@ GZIP = b"\x1f\x8b"
 """The first bytes of a gzip file."""
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+
 @dataclass(frozen=True)
 class ReadLimits:
     """The limits of a file, checked before anything of that size is made.
@@ -29,11 +32,13 @@ class ReadLimits:
         max_bytes: size of the file, after decompression too.
         max_records: structures in the file.
         max_atoms: atoms of a structure.
+        max_embedded_atoms: atoms, with hydrogens, of a SMILES whose geometry is generated: seconds for a hundred.
     """
 
     max_bytes: int = 16_000_000
     max_records: int = 10_000
     max_atoms: int = 1_000
+    max_embedded_atoms: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,11 @@ _SHOWN = 16
 def shown(text: str) -> str:
     """Return a short quotation in printable ASCII, so that a message never repeats an upload."""
     return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…").replace("\\u2026", "…")
+
+
+def printable(text: str) -> str:
+    """Return a line of text with `?` for control characters, which could command the terminal that shows a file."""
+    return _CONTROL.sub("?", text)
 
 
 def decode(data: str | bytes, limits: ReadLimits) -> str:

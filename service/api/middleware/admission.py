@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enflow.service.api.middleware.problem_response import send_problem
+from enflow.service.chemistry.rdkit_pool import current_client
 from enflow.service.problems import Problem, retry_after
 
 
@@ -85,6 +86,7 @@ class AdmissionMiddleware:
         except Problem as problem:
             await send_problem(problem, scope, send)
             return
+        current_client.set(scope["state"]["client"])
         self.open += scope["method"] == "POST"
         try:
             await self.app(scope, receive, send)

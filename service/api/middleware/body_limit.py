@@ -22,11 +22,20 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or len(declared) > 18 or int(declared) > self.limits.max_bytes:
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            await send_problem(_AMBIGUOUS, scope, send)
+        elif not declared.isdecimal() or len(declared) > 18 or int(declared) > self.limits.max_bytes:
             await send_problem(_too_large(self.limits), scope, send)
         else:
             await self.app(scope, _LimitedReceive(receive, self.limits), send)
+
+
+# A proxy that counts by the other header would see another end of the body (RFC 9112, section 6.3).
+_AMBIGUOUS = Problem(
+    "malformed", "found Content-Length and Transfer-Encoding, expected one of them", headers={"Connection": "close"}
+)
 
 
 def _too_large(limits: RequestLimits) -> Problem:

@@ -164,6 +164,32 @@ def test_the_command_serves_and_stops_on_a_signal(weights: Path, tmp_path: Path)
     assert [line["status"] for line in lines if line.get("route") == "/sample"] == [200]
 
 
+def test_new_work_is_refused_with_503_while_the_service_stops_and_a_second_signal_ends_it(
+    weights: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "ENFLOW_DRAIN_S": "600", "ENFLOW_CHEMISTRY__PROCESSES": "1", "OMP_NUM_THREADS": "1"}
+    serve = ["serve", "--port", "0", "--weights", str(weights), "--threads", "1"]
+    log, body = tmp_path / "log", {"n_molecules": 500, "n_atoms": 29, "tolerance": 1e-7}
+    command = [sys.executable, "-m", "enflow.service", *serve]
+    with log.open("w") as sink, subprocess.Popen(command, stderr=sink, env=environment) as process:
+        url = f"http://127.0.0.1:{_port(process, log)}"
+        with httpx.Client(base_url=url, timeout=60) as http:
+            _until_ready(http)
+            with http.stream("POST", "/sample", json=body, headers={"Accept": "application/x-ndjson"}) as running:
+                lines = running.iter_lines()
+                next(lines)
+                process.send_signal(signal.SIGTERM)
+                while (answer := httpx.post(f"{url}/sample", json={"seed": 1}, timeout=60)).status_code == 200:
+                    time.sleep(0.05)  # the signal is noticed ten times a second
+                assert answer.status_code == 503
+                assert int(answer.headers["retry-after"]) > 0
+                assert answer.json()["detail"] == "the service is stopping"
+                assert httpx.get(f"{url}/health/live").status_code == 200
+                assert next(lines)  # the running request goes on
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) in (0, -signal.SIGTERM)
+
+
 def _port(process: "subprocess.Popen[bytes]", log: Path) -> str:
     while process.poll() is None:
         for line in log.read_text().splitlines():

@@ -258,3 +258,14 @@ def _raw(api: Api, head: bytes, length: int, body: bytes = b"") -> bytes:
     with _connected(api) as connection:
         connection.sendall(head + f"Content-Length: {length}\r\n\r\n".encode() + body)
         return _all_of(connection)
+
+
+def test_a_body_of_two_lengths_is_refused_and_the_connection_closed(api: Api) -> None:
+    head = b"POST /sample HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 5\r\n"
+    with socket.create_connection((api.http.base_url.host, api.http.base_url.port), timeout=60) as connection:
+        connection.sendall(
+            head + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        )
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1

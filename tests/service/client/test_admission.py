@@ -1,5 +1,8 @@
 """Backpressure: room is cost, and the time to come back follows from the queue."""
 
+import contextlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,11 +35,12 @@ def test_an_exact_likelihood_is_dearer_than_a_probe_and_draws_multiply() -> None
 
 def test_a_full_queue_tells_when_there_will_be_room() -> None:
     controller = AdmissionController(seconds=10.0, client_share=1.0, rate=UNIT)  # one molecule a second
-    controller.admit(sample("a", 8))
+    controller.admit(sample("a", 7, client="a"))
+    controller.admit(sample("b", 1, client="b"))
     with pytest.raises(Overloaded, match="the service's queue") as caught:
-        controller.admit(sample("b", 5))
-    assert (caught.value.scope, caught.value.retry_after) == ("service", pytest.approx(3.0))
-    controller.admit(sample("c", 2))
+        controller.admit(sample("c", 4, client="b"))
+    assert (caught.value.scope, caught.value.retry_after) == ("service", pytest.approx(2.0))  # one of each
+    controller.admit(sample("d", 2, client="b"))
 
 
 def test_a_client_has_a_share() -> None:
@@ -57,9 +61,64 @@ def test_what_ends_makes_room() -> None:
     assert controller.queued == 10 * UNIT
 
 
-def test_what_is_larger_than_the_queue_gets_in_when_it_is_empty() -> None:
-    controller = AdmissionController(seconds=10.0, client_share=0.5, rate=UNIT)
-    controller.admit(sample("whale", 100))
+def limited(seconds: float = 10.0) -> AdmissionController:
+    """A queue of ten molecules at one molecule a second; a client's share is five."""
+    return AdmissionController(seconds, client_share=0.5, rate=UNIT)
+
+
+def test_a_request_larger_than_the_queue_holds_no_more_than_the_share_of_its_client() -> None:
+    controller = limited()
+    controller.admit(sample("whale", 1000, client="greedy"))
+    for i in range(5):
+        controller.admit(sample(f"{i}", 1, client=f"other {i}"))
     with pytest.raises(Overloaded) as caught:
-        controller.admit(sample("whale 2", 100))
-    assert caught.value.retry_after == pytest.approx(100.0)
+        controller.admit(sample("whale 2", 1000, client="greedy"))
+    assert caught.value.scope == "client"
+    assert controller.queued_seconds == pytest.approx(1005.0)  # the metric tells all work
+
+
+@pytest.mark.parametrize("clients", [2, 20])
+def test_clients_that_fill_the_queue_do_not_keep_out_one_that_holds_nothing(clients: int) -> None:
+    controller, greedy = limited(), 0
+    for i in range(clients):
+        with contextlib.suppress(Overloaded):
+            controller.admit(sample(f"whale {i}", 1000, client=f"greedy {i}"))
+            greedy += 1
+    controller.admit(sample("newcomer", 1, client="newcomer"))
+    assert greedy == 2
+    with pytest.raises(Overloaded) as caught:  # the reserve is bounded as well
+        controller.admit(sample("newcomer 2", 1, client="newcomer 2"))
+    assert caught.value.scope == "service"
+
+
+def test_a_heavy_request_gets_in_beside_a_small_one_of_anybody() -> None:
+    controller = limited()
+    controller.admit(sample("small", 1, client="greedy"))
+    controller.admit(sample("small too", 1, client="other"))
+    controller.admit(sample("whale", 1000, client="greedy"))
+    with pytest.raises(Overloaded) as caught:
+        controller.admit(sample("more", 1, client="greedy"))
+    assert caught.value.scope == "client"
+
+
+def test_a_request_holds_no_more_time_than_its_deadline_leaves() -> None:
+    controller = AdmissionController(10.0, 1.0, rate=UNIT, clock=lambda: 100.0)
+    controller.admit(replace(sample("short", 1000), deadline=103.0))
+    assert controller.queued_seconds == pytest.approx(3.0)
+    controller.admit(sample("b", 7))
+
+
+def test_the_time_to_come_back_is_that_of_clients_who_share_the_device() -> None:
+    controller = limited()
+    controller.admit(sample("a", 4, client="a"))
+    controller.admit(sample("b", 5, client="b"))
+    with pytest.raises(Overloaded) as caught:
+        controller.admit(sample("more", 2, client="b"))  # two molecules of each must be finished
+    assert (caught.value.scope, caught.value.retry_after) == ("client", pytest.approx(4.0))
+
+
+def test_a_refusal_names_short_times() -> None:
+    controller = AdmissionController(0.5, 1.0, rate=UNIT)
+    controller.admit(sample("a", 1))
+    with pytest.raises(Overloaded, match=r"holds 1 s of computing and this request needs 0\.09 s"):
+        controller.admit(EngineSampleRequest(id="b", seed=0, n_atoms=(3,)))

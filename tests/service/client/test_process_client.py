@@ -17,14 +17,17 @@ import numpy as np
 import pytest
 import structlog
 
+from enflow.model.card import read_card
 from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.lazy_client import LazyClient
-from enflow.service.client.process_client import ProcessClient
+from enflow.service.client.process_client import ProcessClient, engine_client
 from enflow.service.protocol.events import Done, Event, Failed, Reason, Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
 from enflow.service.protocol.status import Overloaded, Unavailable
+from enflow.service.settings import Settings
 from tests import stubs
 from tests.service.local_replicas import InProcessClient, TwoReplicas
+from tests.service.serving import tiny_particle_weights, tiny_weights
 from tests.stubs import run
 
 CONFIG = ClientConfig(start_s=120.0, hang_s=60.0, queue_s=1e9, client_share=1.0)
@@ -294,7 +297,7 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
         assert "no device" in next(event.detail for event in events if isinstance(event, Failed))
         health = client.health()
         assert (health.live, health.ready) == (True, False)
-        assert "no device" in health.reason
+        assert health.reason.endswith("no device: cure is missing")  # without the folder
         with pytest.raises(Unavailable, match="no device"):
             await client.submit(sample("refused"))
         cure.touch()
@@ -304,6 +307,39 @@ def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> 
         await client.close()
 
     asyncio.run(asyncio.wait_for(talk(), 120))
+
+
+def test_a_worker_that_is_killed_is_no_zombie() -> None:
+    async def talk() -> None:
+        client = ProcessClient(EngineSpec("tests.stubs:undead"), ClientConfig(max_crashes=1, breaker_s=600))
+        await client.start()
+        assert client._worker is not None
+        process = Path(f"/proc/{client._worker.runner.pid}")
+        while process.exists():
+            await asyncio.sleep(0.05)
+        await client.close()
+
+    asyncio.run(asyncio.wait_for(talk(), 120))
+
+
+def test_weights_that_are_replaced_under_a_running_service_are_refused(tmp_path: Path) -> None:
+    tiny_weights(tmp_path)
+    spec = engine_client(Settings(weights=tmp_path, device="cpu"))._spec
+    card = read_card(tmp_path)
+    tiny_particle_weights(tmp_path, "dw4")
+
+    async def talk() -> str:
+        client = InProcessClient(spec, ClientConfig(max_crashes=1, breaker_s=60))
+        await client.start()
+        events = await answer(client, sample("lost"))
+        assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.ENGINE}
+        reason = client.health().reason
+        await client.close()
+        return reason
+
+    reason = asyncio.run(asyncio.wait_for(talk(), 120))
+    assert card.weights_sha256 in reason
+    assert "changed under the running service" in reason
 
 
 def test_a_molecule_that_ends_the_process_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,3 +234,14 @@ def test_deuterium_is_hydrogen() -> None:
     (molecule,) = read(heavy)
     assert isinstance(molecule, Molecule)
     assert molecule.formula == "C2H6O"
+
+
+def test_control_characters_are_not_written() -> None:
+    methanol = molecule_of(conformer("CO"))
+    named = Molecule(methanol.atomic_numbers, methanol.positions, "a\x1b[2Jb", {"note\x07": "x\x00\n\x1by"})
+    text = write_sdf([named], [infer_bonds(named)])
+    assert all(sign.isprintable() or sign == "\n" for sign in text)
+    (back,) = read(text, "sdf")
+    assert isinstance(back, Molecule)
+    assert back.name == "a?[2Jb"
+    assert back.properties["note?"] == "x?\n?y"

@@ -39,3 +39,10 @@ def test_a_bad_line_never_spoils_the_others() -> None:
 def test_limits() -> None:
     with pytest.raises(StructureError, match="more than 2"):
         read("C\nC\nC\n", "smiles3d", ReadLimits(max_records=2))
+
+
+def test_a_molecule_that_no_model_takes_is_not_embedded() -> None:
+    ring = "C1" + "=C" * 97 + "1"  # RDKit would try for seconds
+    (error,) = read(ring, "smiles3d", ReadLimits(max_embedded_atoms=29))
+    assert isinstance(error, StructureError)
+    assert "found 100 atoms with hydrogen, expected 1 to 29" in error.message

@@ -255,6 +255,15 @@ def test_properties_of_other_types_are_written_as_what_they_are() -> None:
     assert one(write_xyz([molecule])).properties == {"n": 3, "x": 0.5, "list": "[1, 2]"}
 
 
+def test_control_characters_are_not_written() -> None:
+    molecule = Molecule([1], [[0, 0, 0]], "a\x1b[2Jb\u2028\x85c", {"note\x07": "x\x00\ty", "lines": "1\n2"})
+    text = write_xyz([molecule])
+    assert len(text.splitlines()) == 3
+    assert all(sign.isprintable() or sign in "\n\t" for sign in text)
+    back = one(text)
+    assert (back.name, back.properties) == ("a?[2Jb??c", {"note?": "x?\ty", "lines": "1\n2"})
+
+
 def test_properties_of_any_name_are_written_and_read_back() -> None:
     properties = {"a b": 1, 'with "quotes" \\ ': "x", "=": "y", "5'": "z", "Lattice": "no cell", "Ångström": 2.5}
     assert one(write_xyz([Molecule([1], [[0, 0, 0]], properties=properties)])).properties == properties

@@ -1,6 +1,7 @@
 """RDKit in its processes: a call that hangs or takes too much memory is ended, and torch is not imported."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -45,9 +46,10 @@ def modules(_: Molecule) -> list[str]:
     return sorted(sys.modules)
 
 
-def with_chemistry(act: Callable[[RDKitPool], Awaitable[T]]) -> T:
+def with_chemistry(act: Callable[[RDKitPool], Awaitable[T]], processes: int = 1) -> T:
     async def run() -> T:
-        pool = RDKitPool(ChemistrySettings(processes=1, bonds_s=120, read_s=120), RequestLimits(), Telemetry())
+        settings = ChemistrySettings(processes=processes, bonds_s=120, read_s=120)
+        pool = RDKitPool(settings, RequestLimits(), Telemetry())
         try:
             await pool.start()
             return await act(pool)
@@ -120,3 +122,67 @@ def test_an_answer_that_takes_too_long_to_write_is_a_problem(monkeypatch: pytest
 
 def _slow_read(*_: object) -> None:
     time.sleep(600)
+
+
+def nap(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+async def hang_up(pool: RDKitPool, seconds: float) -> None:
+    """Cancel a call while it runs."""
+    call = asyncio.create_task(pool._call(700, nap, seconds))
+    while not any(task.started for task in pool._pool._pool_manager.task_manager.tasks.values()):
+        await asyncio.sleep(0.01)
+    call.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await call
+
+
+def test_a_hang_up_leaves_a_healthy_worker_alive_and_ends_one_that_would_go_on() -> None:
+    async def act(pool: RDKitPool) -> None:
+        worker = await pool._call(60, process, METHANE)
+        await hang_up(pool, 0.3)
+        assert await pool._call(60, process, METHANE) == worker
+        await hang_up(pool, 600)
+        assert await pool._call(60, process, METHANE) != worker
+
+    with_chemistry(act)
+
+
+def test_clients_share_the_workers_in_turn() -> None:
+    async def calls(pool: RDKitPool, client: str, count: int, order: list[str]) -> None:
+        async def one() -> None:
+            await pool._call(60, nap, 0.02)
+            order.append(client)
+
+        rdkit_pool.current_client.set(client)
+        await asyncio.gather(*(one() for _ in range(count)))
+
+    async def act(pool: RDKitPool) -> list[str]:
+        order: list[str] = []
+        await asyncio.gather(calls(pool, "greedy", 20, order), calls(pool, "other", 2, order))
+        return order
+
+    order = with_chemistry(act)
+    assert "".join(each[0] for each in order).startswith("ggogo")
+
+
+def test_uploads_leave_a_worker_for_short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rdkit_pool, "_read", _slow_read)
+
+    async def act(pool: RDKitPool) -> None:
+        reading = [asyncio.create_task(pool.read(b"", "xyz")) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert (await pool.bond_report(METHANE)).bonds.smiles == "C"
+        for each in reading:
+            each.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+
+    with_chemistry(act, processes=2)
+
+
+def test_a_smiles_that_no_model_takes_is_refused_before_it_costs_time() -> None:
+    ring = b"C1" + b"=C" * 97 + b"1"
+    (error,) = with_chemistry(lambda pool: pool.read(ring, "smiles3d"))
+    assert "found 100 atoms with hydrogen, expected 1 to 29" in str(error)
