@@ -43,6 +43,7 @@ class RequestLimits(BaseModel):
         max_attempts: attempts per molecule with `only: valid` or `only: stable`.
         max_records: structures in one upload.
         max_bytes: bytes of a request body.
+        max_values: values of a JSON body; a list of n_atoms has one for each molecule, `structures` two for each.
         max_body_s: seconds a body may take to arrive.
         max_idle_s: seconds between two pieces of a body.
         max_probes, max_draws, max_frames: probes, draws and frames of one molecule.
@@ -58,6 +59,7 @@ class RequestLimits(BaseModel):
     max_attempts: PositiveInt = 50
     max_records: PositiveInt = 1000
     max_bytes: PositiveInt = 10_000_000
+    max_values: PositiveInt = 10_000
     max_body_s: PositiveFloat = 60.0
     max_idle_s: PositiveFloat = 10.0
     max_probes: PositiveInt = 64
