@@ -5,6 +5,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, pvariance
@@ -39,12 +40,12 @@ class ModelCard:
     card: Card
     held_out: Mapping[int, Sequence[float]]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The name of the weights."""
         return self.card.name
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """The SHA-256 of the weights."""
         return self.card.weights_sha256
@@ -57,7 +58,7 @@ class ModelCard:
             return None
         return ParticleSystem(self.name, config.n_particles, config.n_dims, self.card.dataset.name)
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
         """The elements and the sizes that the model knows."""
         config = self.card.config

@@ -28,14 +28,19 @@ class EngineMetrics(NamedTuple):
 
 
 class Telemetry:
-    """The metrics of an application, in a Prometheus registry of its own."""
+    """The metrics of an application, in a Prometheus registry of its own.
+
+    Attributes:
+        requests: by method, path of the route such as "/sample", and HTTP status; 499 where the client left early.
+        request_seconds: the time from the request to the end of the answer, by the path of the route.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
+        self.requests = Counter(
             "enflow_requests", "HTTP requests", ["method", "route", "status"], registry=self.registry
         )
-        self._seconds = Histogram(
+        self.request_seconds = Histogram(
             "enflow_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, registry=self.registry
         )
         self.in_flight = Gauge("enflow_requests_in_flight", "Requests being answered", registry=self.registry)
@@ -51,18 +56,6 @@ class Telemetry:
         self.queue_seconds = Histogram(
             "enflow_queue_seconds", "Time of a request before its first step", buckets=_SECONDS, registry=self.registry
         )
-
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request.
-
-        Args:
-            method: the HTTP method.
-            route: the path of the route, such as "/sample".
-            status: the HTTP status; 499 where the client closed the connection before the answer.
-            seconds: the time from the request to the end of the answer.
-        """
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
 
     def watch(self, engines: Mapping[str, EngineMetrics]) -> None:
         """Export the statistics of engines, read at each scrape, by the names of their models."""

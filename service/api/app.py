@@ -17,11 +17,10 @@ from starlette.responses import Response
 from enflow import __version__
 from enflow.model.errors import ConfigError, EnflowError
 from enflow.service.api import openapi, routes, static_pages
-from enflow.service.api.auth import ApiKeys, read_keys
-from enflow.service.api.middleware.admission import AdmissionMiddleware
+from enflow.service.api.auth import read_keys
+from enflow.service.api.middleware.admission import AdmissionMiddleware, ApiKeys
 from enflow.service.api.middleware.body_limit import BodyLimitMiddleware
 from enflow.service.api.middleware.request_context import RequestContextMiddleware, is_request_id, new_request_id
-from enflow.service.api.middleware.security_headers import SecurityHeadersMiddleware
 from enflow.service.chemistry.rdkit_pool import RDKitPool
 from enflow.service.client.base import EngineClient
 from enflow.service.client.lazy_client import further_clients
@@ -140,7 +139,6 @@ def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry)
     access = ApiKeys(read_keys(settings.api_keys_file), settings.requests_per_minute)
     layers = [
         Middleware(CorrelationIdMiddleware, validator=is_request_id, generator=new_request_id),
-        Middleware(SecurityHeadersMiddleware),
         Middleware(RequestContextMiddleware, telemetry=telemetry),
         Middleware(AdmissionMiddleware, access=access, max_open=settings.max_open_requests),
         Middleware(BodyLimitMiddleware, limits=limits),
@@ -149,7 +147,7 @@ def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry)
         headers = ["Accept", "Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
         origins = list(settings.cors_origins)
         cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
-        layers.insert(3, cors)  # around admission, so that a foreign page can read a refusal
+        layers.insert(2, cors)  # around admission, so that a foreign page can read a refusal
     return layers
 
 

@@ -7,8 +7,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from enflow.service.api.uploads import wait_for_disconnect
-from enflow.service.handlers.cancellation import CallerGone, run_cancellable
-from enflow.service.handlers.context import Emit
+from enflow.service.handlers.context import CallerGone, Emit, run_cancellable
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.media_types import SSE
 from enflow.service.problems import Problem, from_exception

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.event_stream import EventStream
-from enflow.service.api.negotiation import Negotiation, negotiate
 from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, json_body, structures_body
 from enflow.service.api.uploads import parse_structures, read_json, read_structures, wait_for_disconnect
-from enflow.service.handlers.cancellation import run_cancellable
-from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed
+from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed, run_cancellable
 from enflow.service.handlers.latent_walk import LatentWalkHandler
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.model_registry import ModelRegistry
@@ -20,7 +19,7 @@ from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.media_types import STREAMS
 from enflow.service.problems import Problem, retry_after
-from enflow.service.rendering.encoders import FILE_NAMES, SCORE_FORMATS, Answer, encode_answer
+from enflow.service.rendering.encoders import FILE_NAMES, SCORE_FORMATS, Answer, encode_answer, negotiate
 from enflow.service.schemas.requests import (
     InterpolateOptions,
     InterpolateRequest,
@@ -58,6 +57,23 @@ async def open_registry(request: Request) -> ModelRegistry:
     registry = await model_registry(request)
     registry.admit()
     return registry
+
+
+@dataclass(frozen=True)
+class Negotiation:
+    """A FastAPI dependency: the Accept header of a request, refused before the body is read where no offer fits."""
+
+    offers: Sequence[str]
+
+    async def __call__(self, accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None) -> str | None:
+        """Return all Accept lines as one list.
+
+        Raises:
+            Problem: not-acceptable.
+        """
+        header = None if accept is None else ", ".join(accept)
+        negotiate(header, self.offers)
+        return header
 
 
 async def no_cache(response: Response) -> None:

@@ -17,7 +17,6 @@ from starlette.types import Receive
 from enflow.model.chem.io.formats import format_by_ending, sniff
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError, StructureError, VocabularyError
-from enflow.service.api.negotiation import input_format, unsupported
 from enflow.service.chemistry.rdkit_pool import FileFormat
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.media_types import JSON, MULTIPART, SDF, SMILES, XYZ
@@ -30,6 +29,17 @@ W = TypeVar("W", bound=RequestOptions)
 
 FILES: Mapping[str, FileFormat] = {XYZ: "xyz", SDF: "sdf", SMILES: "smiles3d"}
 """The format of a body that is a file, by its Content-Type."""
+
+_INPUT_NAMES = {
+    JSON: JSON,
+    XYZ: XYZ,
+    SDF: SDF,
+    "chemical/x-mdl-molfile": SDF,
+    "chemical/x-extxyz": XYZ,
+    SMILES: SMILES,
+    MULTIPART: MULTIPART,
+}
+_UNDECLARED = frozenset({"", "application/octet-stream", "text/plain"})
 
 FORMATS = [JSON, *FILES, MULTIPART]
 """The content types of structures."""
@@ -112,6 +122,26 @@ async def parse_structures(request: StructureRequest[W], served: ServedModel) ->
     if len(structures) > served.limits.max_records:
         raise Problem("invalid", f"found {len(structures)} structures, expected at most {served.limits.max_records}")
     return [_check_vocabulary(each, served) for each in structures]
+
+
+def input_format(content_type: str | None, formats: Sequence[str]) -> str | None:
+    """Return the one of `formats` that a Content-Type declares; None where the content must show the format.
+
+    JSON is never guessed: a foreign page can send text/plain without a preflight request, but not application/json.
+
+    Raises:
+        Problem: unsupported-media-type.
+    """
+    declared = (content_type or "").split(";")[0].strip().lower()
+    found = _INPUT_NAMES.get(declared)
+    if found in formats or (declared in _UNDECLARED and formats != [JSON]):
+        return found
+    raise unsupported(formats)
+
+
+def unsupported(formats: Sequence[str]) -> Problem:
+    """Return the problem of a body whose format is none of `formats`."""
+    return Problem("unsupported-media-type", f"expected a Content-Type of {', '.join(formats)}")
 
 
 async def wait_for_disconnect(receive: Receive) -> None:

@@ -21,8 +21,7 @@ from enflow.model.cli.options import pick_device
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import ConfigError, DataError, SolverError
 from enflow.service.chemistry.rdkit_pool import RDKitPool
-from enflow.service.handlers.cancellation import first_error
-from enflow.service.handlers.context import Caller, Emit, HandlerContext
+from enflow.service.handlers.context import Caller, Emit, HandlerContext, first_error
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.served_particles import ServedParticles
 from enflow.service.model_card import ModelCard, read_model_card

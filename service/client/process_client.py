@@ -14,9 +14,8 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from enflow.service.client.admission import AdmissionController
-from enflow.service.client.circuit_breaker import CircuitBreaker
 from enflow.service.client.config import ClientConfig, EngineSpec
-from enflow.service.client.crash_isolation import CrashIsolation
+from enflow.service.client.crashes import CircuitBreaker, CrashIsolation
 from enflow.service.client.request_tracker import Delivery, RequestTracker
 from enflow.service.client.worker_handle import WorkerHandle, WorkerRunner, start_process
 from enflow.service.engine.process import (

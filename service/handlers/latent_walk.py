@@ -8,8 +8,13 @@ import numpy as np
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import EnflowError, StructureError
-from enflow.service.handlers.cancellation import first_error
-from enflow.service.handlers.context import HandlerContext, engine_request_id, problem_name, require_results
+from enflow.service.handlers.context import (
+    HandlerContext,
+    engine_request_id,
+    first_error,
+    problem_name,
+    require_results,
+)
 from enflow.service.handlers.latent_geometry import aligned, fresh, match, perturbed, rmsd, spherical
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.problems import Problem, from_structure

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
-from enflow.service.handlers.cancellation import first_error
-from enflow.service.handlers.context import HandlerContext, engine_request_id, problem_name
+from enflow.service.handlers.context import HandlerContext, engine_request_id, first_error, problem_name
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.problems import Problem, from_structure
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Scored

@@ -1,13 +1,15 @@
-"""A whole answer in the media type that its caller accepts."""
+"""A whole answer in the media type that its caller accepts (Accept: RFC 9110, section 12.5.1)."""
 
 import asyncio
 import io
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from enflow.service.chemistry.rdkit_pool import RDKitPool, WrittenForm
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
+from enflow.service.problems import Problem
 from enflow.service.rendering.molecules import Document, RenderedMolecule
 from enflow.service.schemas.responses import LikelihoodResponse, SampleResponse, WalkResponse
 
@@ -21,6 +23,11 @@ FILE_NAMES: Mapping[str, str] = {
     ZIP: "molecules.zip",
 }
 
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_RANGE = re.compile(rf"\s*({_WORD})/({_WORD})\s*((?:;[^;]*)*)$")
+_ANYTHING = re.compile(r"^\s*\*\s*(?=;|$)")
+_QUALITY = re.compile(r"\d+\.?\d{0,20}|\.\d{1,20}")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -28,6 +35,50 @@ class Answer:
 
     document: SampleResponse | WalkResponse | LikelihoodResponse
     molecules: Sequence[RenderedMolecule[Document]]
+
+
+@dataclass(frozen=True)
+class MediaRange:
+    """A member of an Accept header; `*` is a wildcard."""
+
+    kind: str
+    subtype: str
+    parameters: tuple[tuple[str, str], ...]
+    quality: float
+
+    def matches(self, media_type: str) -> bool:
+        """Return True where the range includes a media type."""
+        kind, subtype = media_type.split("/")
+        return self.kind in ("*", kind) and self.subtype in ("*", subtype)
+
+    @property
+    def specificity(self) -> tuple[bool, bool, int]:
+        """The rank among ranges that match: type/subtype;parameters over type/subtype over type/* over */*."""
+        return self.kind != "*", self.subtype != "*", len(self.parameters)
+
+
+def parse_accept(header: str) -> list[MediaRange]:
+    """Return the members of an Accept header; a member that is no media range is left out."""
+    return [found for member in header.split(",") if (found := _parse_range(member))]
+
+
+def negotiate(header: str | None, offers: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return the offer that an Accept header ranks first, with its parameters; among equals the first offer.
+
+    Raises:
+        Problem: not-acceptable.
+    """
+    if header is None or not header.strip():
+        return offers[0], {}
+    ranges = parse_accept(header)
+    best, best_quality, parameters = "", 0.0, {}
+    for offer in offers:
+        most_specific = max((r for r in ranges if r.matches(offer)), key=lambda r: r.specificity, default=None)
+        if most_specific and most_specific.quality > best_quality:
+            best, best_quality, parameters = offer, most_specific.quality, dict(most_specific.parameters)
+    if not best:
+        raise Problem("not-acceptable", f"expected an Accept header that takes one of {', '.join(offers)}")
+    return best, parameters
 
 
 async def encode_answer(
@@ -96,3 +147,16 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
     return packed.getvalue()
+
+
+def _parse_range(member: str) -> MediaRange | None:
+    found = _RANGE.match(_ANYTHING.sub("*/*", member, count=1))
+    if not found:
+        return None
+    kind, subtype, tail = found[1].lower(), found[2].lower(), found[3]
+    pairs = [part.partition("=") for part in tail.split(";")[1:]]
+    parameters = {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs if name.strip()}
+    quality = parameters.pop("q", "1")
+    if not _QUALITY.fullmatch(quality) or float(quality) > 1 or (kind == "*" and subtype != "*"):
+        return None
+    return MediaRange(kind, subtype, tuple(parameters.items()), float(quality))

@@ -1,4 +1,4 @@
-"""The context of a request: its id, its trace, its log line, its counts, and the answer to a defect."""
+"""The context of a request: its ids, its log line, its counts, security headers, and the answer to a defect."""
 
 import re
 import secrets
@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import structlog
 from asgi_correlation_id import correlation_id
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from enflow.service.api.middleware.problem_response import send_problem
-from enflow.service.handlers.cancellation import CallerGone
+from enflow.service.handlers.context import CallerGone
 from enflow.service.problems import from_exception
 from enflow.service.telemetry import Telemetry
 
@@ -27,11 +27,25 @@ PROBED = ("/health/", "/metrics")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "worker-src 'self' blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+"""Headers of every response that does not set them itself."""
+
 log = structlog.get_logger("enflow")
 
 
 class RequestContextMiddleware:
-    """Bind request id and trace id to the logs, count the request, and answer an unforeseen exception with a 500."""
+    """Bind request and trace ids to the logs, count the request, add `SECURITY_HEADERS`, answer a defect with 500."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self.app = app
@@ -46,27 +60,32 @@ class RequestContextMiddleware:
         scope.setdefault("state", {}).update(request_id=ids["request_id"], arrived=time.time())
         started, status = time.perf_counter(), 0
 
-        async def send_and_note(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
-            status = message.get("status", status)
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(**ids), self.telemetry.in_flight.track_inprogress():
             try:
-                await self.app(scope, receive, send_and_note)
+                await self.app(scope, receive, send_with_headers)
             except (CallerGone, ClientDisconnect):
                 status = CLIENT_CLOSED
             except Exception as error:  # noqa: BLE001 - the outermost layer: nothing may escape
                 log.error("defect", error=type(error).__name__, frames=frames_of(error))
                 if not status:
-                    await send_problem(from_exception(error), scope, send_and_note)
+                    await send_problem(from_exception(error), scope, send_with_headers)
             finally:
                 self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")  # never the path itself: anybody can make up paths
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
-        self.telemetry.request(method, route, status, seconds)
+        self.telemetry.requests.labels(method, route, str(status)).inc()
+        self.telemetry.request_seconds.labels(route).observe(seconds)
         write = log.debug if route.startswith(PROBED) else log.info
         write("request", method=method, route=route, status=status, ms=round(1000 * seconds, 1))
 

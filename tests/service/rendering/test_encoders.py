@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from enflow.service.api.negotiation import negotiate
 from enflow.service.problems import Problem
+from enflow.service.rendering.encoders import negotiate
 from tests.service.conftest import Api
 
 OFFERS = ("application/json", "chemical/x-xyz", "text/html")
