@@ -43,6 +43,7 @@ class RequestLimits(BaseModel):
         max_attempts: attempts per molecule with `only: valid` or `only: stable`.
         max_records: structures in one upload.
         max_bytes: bytes of a request body.
+        max_values: values in a JSON body; a list of n_atoms has one for each molecule.
         max_body_s: seconds a body may take to arrive.
         max_idle_s: seconds between two pieces of a body.
         max_probes, max_draws, max_frames: probes, draws and frames of one molecule.
@@ -58,6 +59,7 @@ class RequestLimits(BaseModel):
     max_attempts: PositiveInt = 50
     max_records: PositiveInt = 1000
     max_bytes: PositiveInt = 10_000_000
+    max_values: PositiveInt = 10_000
     max_body_s: PositiveFloat = 60.0
     max_idle_s: PositiveFloat = 10.0
     max_probes: PositiveInt = 64
@@ -104,7 +106,8 @@ class Settings(BaseSettings):
         device: "auto", "cpu" or "cuda".
         threads: threads of the engine, at most 1024; None = the choice of torch.
         requests_per_minute: POST requests of one client in a minute; more are answered with 429.
-        max_open_requests: open POST requests, each with a body in memory; more are answered with 503.
+        max_open_requests: open POST requests, counted once the body is there; more are answered with 503.
+        max_arriving_bytes: bytes of bodies that still arrive, beyond 64 kB of each; more are answered with 503.
         cors_origins: origins of foreign pages that may send requests; none by default.
         drain_s: seconds that running requests get when the service stops.
         header_s: seconds a connection may take to send its headers.
@@ -127,6 +130,7 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1, le=1024)
     requests_per_minute: PositiveInt = 600
     max_open_requests: PositiveInt = 256
+    max_arriving_bytes: PositiveInt = 500_000_000
     cors_origins: tuple[str, ...] = ()
     drain_s: PositiveFloat = 30.0
     header_s: PositiveFloat = 10.0

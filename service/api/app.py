@@ -141,7 +141,7 @@ def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry)
         Middleware(CorrelationIdMiddleware, validator=is_request_id, generator=new_request_id),
         Middleware(RequestContextMiddleware, telemetry=telemetry),
         Middleware(AdmissionMiddleware, access=access, max_open=settings.max_open_requests),
-        Middleware(BodyLimitMiddleware, limits=limits),
+        Middleware(BodyLimitMiddleware, limits=limits, max_arriving=settings.max_arriving_bytes),
     ]
     if settings.cors_origins:
         headers = ["Accept", "Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]

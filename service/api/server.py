@@ -1,14 +1,18 @@
-"""A uvicorn server that closes stalled connections, and that stops in time although streams are open."""
+"""A uvicorn server that closes stalled and idle connections, and that stops in time although streams are open."""
 
 import asyncio
 import functools
+import resource
 import secrets
 import socket
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import h11
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -23,19 +27,68 @@ GRACE_S = 5
 LAST_EVENT_S, TICK_S = 1.0, 0.1
 """Seconds in which requests that are ended send their last event, and seconds between two looks at them."""
 
+WARN_S = 60.0
+"""Seconds between two warnings that connections are closed."""
+
+MOST_DESCRIPTORS = 2**20
+"""The descriptors that are used where the system has no limit."""
+
+log = structlog.get_logger("enflow")
+
+
+@dataclass
+class ConnectionLimit:
+    """The number of connections for which there are file descriptors; files and processes need some too.
+
+    A server without a free descriptor cannot accept: asyncio logs thousands of attempts a second, and uvloop drops
+    every new connection.
+
+    Attributes:
+        descriptors: the descriptors that the process may have (`ulimit -n`).
+        most: the most connections.
+    """
+
+    descriptors: int
+    most: int = MOST_DESCRIPTORS
+    _warned: float = -WARN_S
+
+    @property
+    def backlog(self) -> int:
+        """The connections that the server may accept before it can close one."""
+        return max(1, min(2048, self.descriptors // 8))
+
+    def count_descriptors(self) -> None:
+        """Give half of the free descriptors to connections."""
+        self.most = max(1, (self.descriptors - len(list(Path("/dev/fd").iterdir()))) // 2)
+
+    def warn(self) -> None:
+        """Log that connections are closed, at most once in `WARN_S`."""
+        if time.monotonic() - self._warned >= WARN_S:
+            self._warned = time.monotonic()
+            log.warning("too many connections", most=self.most, descriptors=self.descriptors)
+
+
+def _descriptors() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
 
 class Protocol(H11Protocol):
     """HTTP/1.1 that closes a connection whose headers do not come, or whose response is not read.
 
-    uvicorn keeps both open without a limit: a few hundred clients that read nothing would use up all connections.
+    uvicorn keeps both open without a limit: a few hundred clients that read nothing would use up all connections. Above
+    the limit of connections the one that has been idle for the longest time is closed, or the new one if none is idle.
 
     Args:
         header_s: seconds that a connection may take to send its headers.
         stall_s: seconds in which the client must read a part of a response that waits for it.
+        limit: the number of connections.
     """
 
-    def __init__(self, *args: Any, header_s: float, stall_s: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, header_s: float, stall_s: float, limit: ConnectionLimit, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._limit = limit
+        self.idle_since = self.loop.time()
         self._header_s = header_s
         self._header_timer: asyncio.TimerHandle | None = None
         self._stall_s = stall_s
@@ -45,6 +98,20 @@ class Protocol(H11Protocol):
         """Start the timer of the first headers."""
         super().connection_made(transport)
         self._update_header_timer()
+        if len(self.connections) > self._limit.most:
+            self._limit.warn()
+            idle = [each for each in self.connections if isinstance(each, Protocol) and each.is_idle]
+            min(idle, key=lambda each: each.idle_since, default=self).transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """True where no request is being answered."""
+        return self.conn.their_state is h11.IDLE and not self.transport.is_closing()
+
+    def on_response_complete(self) -> None:
+        """Note the time at which the connection becomes idle again."""
+        self.idle_since = self.loop.time()
+        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Receive data; the timer runs while they are headers."""
@@ -107,7 +174,8 @@ class Server(uvicorn.Server):
     """A uvicorn server that gives running requests the drain time and then ends them; a second signal ends it."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        protocol = functools.partial(Protocol, header_s=settings.header_s, stall_s=settings.stall_s)
+        self._limit = limit = ConnectionLimit(_descriptors())
+        protocol = functools.partial(Protocol, header_s=settings.header_s, stall_s=settings.stall_s, limit=limit)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -119,11 +187,17 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                backlog=limit.backlog,
                 timeout_graceful_shutdown=GRACE_S,
             )
         )
         self._app = app
         self._drain_s = settings.drain_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and count the descriptors that the engines left for connections."""
+        await super().startup(sockets)
+        self._limit.count_descriptors()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop after the drain time, or at once where the service already stops."""

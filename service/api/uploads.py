@@ -187,8 +187,22 @@ async def _parse_json(request: Request, schema: type[M], limits: RequestLimits) 
     if request.query_params:
         raise Problem("invalid", "found a query beside a JSON body, expected all options in the body")
     body = (await request.body()).removeprefix(b"\xef\xbb\xbf")
+    _check_values(body, limits.max_values)
     with _as_problem():
         return schema.model_validate_json(body, strict=True, context=limits)
+
+
+def _check_values(body: bytes, limit: int) -> None:
+    """Refuse JSON with too many values before it is parsed: each of them would become an object, or an error.
+
+    Every value but the first of its array or object follows a comma. A text contains its commas in double quotes, so
+    they are looked for only where the whole body has more commas than values are allowed.
+    """
+    if body.count(b",") < limit:
+        return
+    body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if body.count(b'"') > 4 * limit or b"".join(body.split(b'"')[::2]).count(b",") >= limit:  # a name and a text: 4
+        raise Problem("too-large", f"found more values in the JSON body than the limit max_values of {limit}")
 
 
 def _upload_of(body: bytes, declared: str | None) -> Upload:

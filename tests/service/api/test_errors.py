@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -116,6 +117,33 @@ def test_a_claim_of_a_gigabyte_is_refused_unread(api: Api) -> None:
     answer = _raw(api, b"POST /sample HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n", length=10**9)
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"application/problem+json" in answer
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/sample", b"{" + b",".join(b'"k%d":1' % number for number in range(150_000)) + b"}"),
+        ("/sample", b'{"n_atoms":[5' + b",5" * 900_000 + b"]}"),
+        ("/sample", b'{"n_atoms":' + b"[" * 100 + b"[]" + b",[]" * 600_000 + b"]" * 100 + b"}"),
+        ("/likelihood", b'{"structures":[{}' + b",{}" * 600_000 + b"]}"),
+        ("/likelihood", b'{"structures":["\\\\","\\""' + b',"\\","' * 300_000 + b"]}"),
+    ],
+)
+def test_json_of_a_million_values_is_refused_before_it_becomes_objects(api: Api, path: str, body: bytes) -> None:
+    """Objects of Python for each value would take a hundred times the memory of the body, and block the event loop."""
+    tracemalloc.start()
+    problem = assert_problem(api.http.post(path, content=body, headers=JSON), 413)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "max_values" in str(problem["detail"])
+    assert peak < 10 * len(body)
+
+
+def test_commas_in_a_text_are_no_values(api: Api) -> None:
+    comment = r"a comment with \\ and \" and \\\"" + "," * 100_000
+    body = '{"structures": [{"format": "xyz", "data": "3\\n' + comment + '\\nO 0 0 0\\nH 1 0 0\\nH 0 1 0"}]}'
+    answer = api.http.post("/likelihood", content=body.encode(), headers=JSON)
+    assert answer.json()["results"][0]["formula"] == "H2O"
 
 
 def test_a_chunked_body_cannot_outgrow_the_limit(api: Api) -> None:

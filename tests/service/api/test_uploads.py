@@ -1,20 +1,28 @@
 """Uploads: a request is refused before its body is read, and its deadline and its client are watched while it is."""
 
 import asyncio
+import contextlib
+import json
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from enflow.service.chemistry.rdkit_pool import RDKitPool
+from enflow.service.settings import Settings
 from tests.service.api.test_errors import assert_problem
 from tests.service.conftest import DEADLINES_S, Api, eventually
+from tests.service.fake_client import FakeClient
+from tests.service.serving import one_worker, serving, weights_with_card
 
 WATER = "3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
 XYZ = {"Content-Type": "chemical/x-xyz"}
 FORM = [("file", ("a.xyz", WATER)), ("file", ("b.xyz", WATER))]
+AS_JSON = {"Content-Type": "application/json"}
+HEAD = b"POST /sample HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture
@@ -92,6 +100,36 @@ def test_a_structure_may_be_a_text_field_of_a_form(api: Api) -> None:
     answer = api.http.post("/likelihood", files=[("file", (None, WATER)), ("seed", (None, "3"))])
     assert answer.json()["seed"] == 3
     assert [each["formula"] for each in answer.json()["results"]] == ["H2O"]
+
+
+def test_bodies_that_do_not_come_take_no_place_of_others(tmp_path: Path) -> None:
+    settings = Settings(weights=weights_with_card(tmp_path), chemistry=one_worker(), max_open_requests=2)
+    with serving(FakeClient(), settings) as (http, _), contextlib.ExitStack() as connections:
+        for _ in range(10):
+            connection = connections.enter_context(socket.create_connection((http.base_url.host, http.base_url.port)))
+            connection.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
+        eventually(lambda: _in_flight(http) == 11)  # these and the one that asks
+        assert http.post("/sample", json={}).status_code == 200
+
+
+def test_the_memory_of_bodies_that_still_come_is_bounded_but_small_ones_are_taken(tmp_path: Path) -> None:
+    settings = Settings(weights=weights_with_card(tmp_path), chemistry=one_worker(), max_arriving_bytes=1_000_000)
+    large = json.dumps({"model": "x" * 300_000})
+    with serving(FakeClient(), settings) as (http, _):
+        assert http.post("/sample", content=large, headers=AS_JSON).status_code == 422
+        with socket.create_connection((http.base_url.host, http.base_url.port)) as connection:
+            connection.sendall(HEAD + b"Content-Length: 2000000\r\n\r\n" + 1_060_000 * b" ")
+            eventually(lambda: http.post("/sample", content=large, headers=AS_JSON).status_code == 503)
+            answer = http.post("/sample", content=large, headers=AS_JSON)
+            assert_problem(answer, 503)
+            assert answer.headers["retry-after"]
+            assert http.post("/sample", json={}).status_code == 200
+        eventually(lambda: http.post("/sample", content=large, headers=AS_JSON).status_code == 422)
+
+
+def _in_flight(http: httpx.Client) -> float:
+    text = http.get("/metrics").text
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith("enflow_requests_in_flight "))
 
 
 def _begin(api: Api, request: bytes) -> bytes:
