@@ -11,6 +11,7 @@ import asyncio
 import multiprocessing
 import resource
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -30,7 +31,6 @@ from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
-from enflow.service.chemistry.fair_semaphore import FairSemaphore
 from enflow.service.problems import Problem, retry_after
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
@@ -84,6 +84,45 @@ class BondReport:
     def atom_stability(self) -> float:
         """The share of the atoms that have their valence."""
         return self.stable_atoms / self.n_atoms
+
+
+class FairSemaphore:
+    """A semaphore whose free places go to the waiting clients in turn, and within a client in the order of arrival.
+
+    Args:
+        places: the number of places.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    async def acquire(self, client: str) -> None:
+        """Take a place, or wait for one."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # the place was given in the same moment
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a place to the next client, or keep it free."""
+        while self._waiting:
+            client = next(iter(self._waiting))
+            turns = self._waiting.pop(client)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[client] = turns  # behind the other clients
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 class RDKitPool:

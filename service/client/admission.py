@@ -38,17 +38,16 @@ RESERVE = 0.1
 request of any size is also admitted beside smaller requests of its client that hold less than this part."""
 
 
-def cost(request: EngineRequest) -> float:
-    """Return the estimated cost of a request, in pairs of atoms times evaluations of the velocity."""
+def sample_costs(request: EngineRequest) -> list[float]:
+    """Return the estimated cost of each sample of a request, in pairs of atoms times evaluations of the velocity."""
     match request:
         case EngineSampleRequest():
-            sizes = [n or TYPICAL_ATOMS for n in request.n_atoms]
-            return sum(n**2 for n in sizes) * _path_evaluations(request.rtol)
+            return [(n or TYPICAL_ATOMS) ** 2 * _path_evaluations(request.rtol) for n in request.n_atoms]
         case EngineLikelihoodRequest():
             sizes = [len(molecule.atomic_numbers) for molecule in request.molecules]
-            return sum(n**2 * _likelihood_evaluations(request.options, n) for n in sizes)
+            return [n**2 * _likelihood_evaluations(request.options, n) for n in sizes]
         case _:
-            return len(request) * TYPICAL_ATOMS**2 * _path_evaluations(request.rtol)
+            return [TYPICAL_ATOMS**2 * _path_evaluations(request.rtol)] * len(request)
 
 
 def _path_evaluations(rtol: float) -> float:
@@ -121,7 +120,8 @@ class AdmissionController:
         Raises:
             Overloaded: there is no room, for this client or for all, with the seconds until there is.
         """
-        full = cost(request)
+        costs = sample_costs(request)
+        full = sum(costs)
         amount = min(full, self.client_limit - RESERVE * self.limit) if full > self.client_limit else full
         works = self._by_client()
         own, held = works[request.client], self._held(works.values())
@@ -131,7 +131,7 @@ class AdmissionController:
         if held + amount > limit:
             raise self._refusal("service", held, full, self._level(works.values(), limit - amount), works)
         deadline = math.inf if request.deadline is None else request.deadline
-        self._reservations[request.id] = _Reservation(request.client, full, full / max(1, len(request)), deadline)
+        self._reservations[request.id] = _Reservation(request.client, full, full / max(1, len(costs)), deadline)
 
     def sample_finished(self, request_id: str) -> None:
         """Give back the room of one sample."""

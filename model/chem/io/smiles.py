@@ -56,5 +56,6 @@ def _embedded(line: Line, most: int) -> Molecule:
 
 def _embedding() -> rdDistGeom.EmbedParameters:
     parameters = rdDistGeom.ETKDGv2()
-    parameters.maxIterations, parameters.randomSeed, parameters.timeout = 50, SEED, EMBED_S
+    for name, value in (("maxIterations", 50), ("randomSeed", SEED), ("timeout", EMBED_S)):
+        setattr(parameters, name, value)  # the types of RDKit's stubs are wrong
     return parameters

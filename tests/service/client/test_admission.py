@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from enflow.service.client.admission import AdmissionController, cost
+from enflow.service.client.admission import AdmissionController, sample_costs
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
 from enflow.service.protocol.status import Overloaded
 
@@ -15,18 +15,18 @@ def sample(name: str, n: int, client: str = "") -> EngineSampleRequest:
     return EngineSampleRequest(id=name, seed=0, n_atoms=(10,) * n, client=client)
 
 
-UNIT = cost(sample("", 1))
+UNIT = sum(sample_costs(sample("", 1)))
 
 
 def test_work_grows_with_molecules_and_with_the_square_of_their_atoms() -> None:
-    assert cost(sample("", 7)) == 7 * UNIT
-    assert cost(EngineSampleRequest(id="", seed=0, n_atoms=(20,))) == 4 * UNIT
+    assert sum(sample_costs(sample("", 7))) == 7 * UNIT
+    assert sample_costs(EngineSampleRequest(id="", seed=0, n_atoms=(20,))) == [4 * UNIT]
 
 
 def test_an_exact_likelihood_is_dearer_than_a_probe_and_draws_multiply() -> None:
     methane = Structure(np.array([6, 1, 1, 1, 1]), np.zeros((5, 3)))
     exact, probe, draws = (
-        cost(EngineLikelihoodRequest(id="", molecules=(methane,), options=options))
+        sum(sample_costs(EngineLikelihoodRequest(id="", molecules=(methane,), options=options)))
         for options in (EstimatorOptions("exact", draws=1), EstimatorOptions(draws=1), EstimatorOptions(draws=3))
     )
     assert probe < exact
