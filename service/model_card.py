@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from enflow.model.errors import WeightsError
 PERCENTILES = "percentiles.json"
 
 FEWEST = 20
-"""Held-out molecules of a size below which there is no percentile."""
+"""The number of held-out molecules of a size below which there is no percentile."""
 
 LEAST_SIGNAL = 0.1
 """Smallest share of the variance of scores that is not Monte Carlo error; below it there is no percentile."""
@@ -33,8 +32,8 @@ class ModelCard:
 
     Attributes:
         card: the content of card.json.
-        held_out: ascending NLLs of held-out molecules, in nats, by their number of atoms; without the spread by Monte
-            Carlo errors (see `sharpened`).
+        held_out: ascending NLLs of held-out molecules, in nats, by their number of atoms, for the sizes of which there
+            are enough; without the spread by Monte Carlo errors (see `sharpened`).
     """
 
     card: Card
@@ -83,11 +82,6 @@ class ModelCard:
             facts = {"kind": "molecules", "elements": list(known.symbols), "max_atoms": known.max_atoms, "n_dims": 3}
         return {**to_json(self.card), **facts, "takes_formulas": self.takes_formulas}
 
-    def percentile(self, n_atoms: int, nll: float) -> float | None:
-        """Return the share in % of held-out molecules of this size with a lower NLL; None where too few are known."""
-        known = self.held_out.get(n_atoms, ())
-        return 100 * bisect_left(known, nll) / len(known) if len(known) >= FEWEST else None
-
 
 def read_model_card(weights: Path) -> ModelCard:
     """Read card.json and, if there is one for the same weights, percentiles.json.
@@ -122,7 +116,7 @@ def _held_out(table: Path, sha256: str) -> dict[int, list[float]]:
         return {}  # the table belongs to other weights
     noise = document.get("std_error", {})
     spread = {int(n_atoms): sharpened(values, noise.get(n_atoms, 0.0)) for n_atoms, values in document["nll"].items()}
-    return {n_atoms: values for n_atoms, values in spread.items() if values}
+    return {n_atoms: values for n_atoms, values in spread.items() if len(values) >= FEWEST}
 
 
 def sharpened(values: Sequence[float], std_error: float) -> list[float]:

@@ -1,5 +1,6 @@
 """Molecules and their scores as response documents."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -167,9 +168,19 @@ def score_fields(card: ModelCard, scored: Scored, n_atoms: int) -> dict[str, Any
         "nll_per_atom": scored.nll / n_atoms,
         "std_error": scored.std_error,
         "parts": PartsOut(**scored.parts),
-        "percentile": card.percentile(n_atoms, scored.nll),
+        "percentile": percentile(card.held_out.get(n_atoms, ()), scored.nll),
         **trajectory_fields(scored),
     }
+
+
+def percentile(held_out: Sequence[float], nll: float) -> float | None:
+    """Return the share in % of held-out molecules with a lower NLL; None where none are known.
+
+    Args:
+        held_out: the NLLs of held-out molecules of the same size in ascending order, nats.
+        nll: the NLL of the molecule, nats.
+    """
+    return 100 * bisect_left(held_out, nll) / len(held_out) if held_out else None
 
 
 def trajectory_fields(scored: Scored) -> dict[str, Any]:

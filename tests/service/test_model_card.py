@@ -9,6 +9,7 @@ import pytest
 
 from enflow.model.errors import WeightsError
 from enflow.service.model_card import FEWEST, read_model_card, sharpened
+from enflow.service.rendering.molecules import percentile
 from tests.service.serving import CARD, weights_with_card
 
 TRUTH = NormalDist(-90, 19)
@@ -29,13 +30,13 @@ def with_table(directory: Path, **table: object) -> Path:
 @pytest.mark.parametrize("nll", [-130.0, -110.0, -90.0, -60.0])
 def test_a_percentile_is_that_of_the_distribution_without_its_noise(tmp_path: Path, nll: float) -> None:
     table = {"nll": {"18": scores(4000, NOISE)}, "std_error": {"18": NOISE}}
-    found = read_model_card(with_table(tmp_path, **table)).percentile(18, nll)
+    found = percentile(read_model_card(with_table(tmp_path, **table)).held_out[18], nll)
     assert found == pytest.approx(100 * TRUTH.cdf(nll), abs=2.5)  # 4000 scores: 0.8 is one standard error
 
 
 def test_without_the_noise_known_the_scores_stand_as_they_are(tmp_path: Path) -> None:
     card = read_model_card(with_table(tmp_path, nll={"18": scores(4000, 0.0)}))
-    assert card.percentile(18, -120.0) == pytest.approx(100 * TRUTH.cdf(-120.0), abs=2.5)
+    assert percentile(card.held_out[18], -120.0) == pytest.approx(100 * TRUTH.cdf(-120.0), abs=2.5)
 
 
 def test_mean_and_variance_are_those_of_what_was_estimated() -> None:
@@ -47,14 +48,15 @@ def test_mean_and_variance_are_those_of_what_was_estimated() -> None:
 def test_where_little_is_known_there_is_no_percentile(tmp_path: Path) -> None:
     few, noisy = scores(FEWEST - 1, 0.0), scores(100, NOISE)
     card = read_model_card(with_table(tmp_path, nll={"9": few, "18": noisy}, std_error={"18": float(np.std(noisy))}))
-    assert [card.percentile(n, -90.0) for n in (9, 18, 20)] == [None, None, None]
+    assert card.held_out == {}
+    assert percentile((), -90.0) is None
 
 
 def test_a_table_of_other_weights_is_none(tmp_path: Path) -> None:
     place = with_table(tmp_path, nll={"18": scores(100, 0.0)})
     table = json.loads((place / "percentiles.json").read_text())
     (place / "percentiles.json").write_text(json.dumps({**table, "weights_sha256": "0"}))
-    assert read_model_card(place).percentile(18, -90.0) is None
+    assert read_model_card(place).held_out == {}
 
 
 def test_a_damaged_table_is_an_error(tmp_path: Path) -> None:
