@@ -10,7 +10,7 @@ from typing import Any
 from enflow.model.errors import DataError
 from enflow.model.training.config import TrainConfig
 from enflow.model.training.data.qm9 import MoleculeDataset, batches, data_file, load_qm9
-from enflow.model.training.trainer import Trainer, starting_flow
+from enflow.model.training.trainer import Trainer, Values, starting_flow
 
 STATE, ANNEALED_STATE, LOG = "state.pt", "annealed.pt", "metrics.jsonl"
 
@@ -83,7 +83,7 @@ class RunningMetrics:
         self._reset()
 
     def _reset(self) -> None:
-        self.window: list[dict[str, float]] = []
+        self.window: list[Values] = []
         self.passes, self.since = self.trainer.passes, time.monotonic()
 
     @property
@@ -91,14 +91,14 @@ class RunningMetrics:
         """True if the last reading is ten seconds ago."""
         return time.monotonic() - self.since > self.SECONDS
 
-    def add(self, values: dict[str, float]) -> None:
+    def add(self, values: Values) -> None:
         """Add the values of one step."""
         self.window.append(values)
 
     def read(self) -> dict[str, Any]:
         """Return the record of the steps since the last reading, and start a new one."""
         speed = (self.trainer.passes - self.passes) / (time.monotonic() - self.since)
-        means = {k: round(sum(r[k] for r in self.window) / len(self.window), 5) for k in self.window[0]}
+        means = {k: round(sum(float(r[k]) for r in self.window) / len(self.window), 5) for k in self.window[0]}
         record = {
             "step": self.trainer.step,
             "passes": self.trainer.passes,
