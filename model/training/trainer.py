@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -61,11 +61,23 @@ class Trainer:
         Raises:
             DataError: the file is not a training state of this configuration.
         """
+        self.restore(path, str(path))
+
+    def restore(self, source: Path | IO[bytes], name: str) -> None:
+        """Restore a state from a file or a stream.
+
+        Args:
+            source: the file or stream.
+            name: the name of the source in an error.
+
+        Raises:
+            DataError: the content is not a training state of this configuration.
+        """
         try:
-            state = expanded(torch.load(path, map_location=self.average[0].device, weights_only=True))
+            state = expanded(torch.load(source, map_location=self.average[0].device, weights_only=True))
             self.network.load_state_dict(state["network"])
         except Exception as error:
-            raise DataError(f"{path} is not a training state of this configuration: {error}") from error
+            raise DataError(f"{name} is not a training state of this configuration: {error}") from error
         for value, saved in zip(self.average, state["average"], strict=True):
             value.copy_(saved)
         self.optimizer.load_state_dict(state["optimizer"])
