@@ -62,7 +62,7 @@ def train_until_stopped(trainer: Trainer, train: Any, valid: Any, rule: EarlySto
     best_average = [value.clone() for value in trainer.average]
     losses: list[float] = []
     for values in trainer.steps(train):
-        losses.append(values["loss"])
+        losses.append(float(values["loss"]))
         if trainer.step % every:
             continue
         loss = trainer.validate(drawn)["loss"]

@@ -53,6 +53,8 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, parameters: list[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+        self.found_inf: Tensor | None = None
+        """1.0 = nothing changes in this step, as in the fused optimizers of torch; None = 0.0."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -65,18 +67,31 @@ class Muon(torch.optim.Optimizer):
                     shapes[parameter.shape].append(parameter)
             for shape, parameters in shapes.items():
                 rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
-                torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
-                updates = orthogonal(torch.stack([self._momentum(parameter) for parameter in parameters]))
-                torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype)), alpha=-rate)
+                self._update(parameters, rate, 1.0 - group["lr"] * group["weight_decay"])
+
+    def _update(self, parameters: list[Tensor], rate: float, decay: float) -> None:
+        """Update matrices of one shape; a step that is skipped multiplies by 1 and adds 0."""
+        gradients = torch.stack([p.grad for p in parameters if p.grad is not None])
+        momenta = [self._momentum(parameter) for parameter in parameters]
+        previous = torch.stack(momenta)
+        momentum = previous.lerp(gradients, 1 - self.MOMENTUM)
+        updates = -rate * orthogonal(gradients.lerp(momentum, self.MOMENTUM))  # Nesterov
+        factor: Tensor | float = decay
+        if self.found_inf is not None:
+            skipped = self.found_inf > 0
+            momentum = torch.where(skipped, previous, momentum)
+            updates = torch.where(skipped, 0.0, updates)
+            factor = torch.where(skipped, 1.0, decay)
+        torch._foreach_copy_(momenta, list(momentum))
+        torch._foreach_mul_(parameters, factor)
+        torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype)))
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        gradient = parameter.grad
-        assert gradient is not None
-        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - self.MOMENTUM)
-        return gradient.lerp(momentum, self.MOMENTUM)  # Nesterov
+        momentum: Tensor = state["momentum"]
+        return momentum
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
@@ -102,20 +117,21 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 class Optimizer:
-    """Muon for the hidden matrices and AdamW for the other parameters, stepped together."""
+    """Muon for the hidden matrices and AdamW for the other parameters, stepped together without waiting for a GPU."""
 
     def __init__(self, network: nn.Module, config: OptimizerConfig) -> None:
         hidden, rest = split_parameters(network) if config.muon_rate else ([], list(network.parameters()))
         self.config = config
         self.parameters = [*hidden, *rest]
-        self.usual = math.inf  # the norm of the gradient, averaged over about a hundred steps
+        device = self.parameters[0].device
+        self.usual = torch.tensor(math.inf, device=device)  # the norm of the gradient over about a hundred steps
         adam = torch.optim.AdamW(rest, lr=config.adam_rate, weight_decay=0.0, fused=True)
         self.rates: list[tuple[torch.optim.Optimizer, float]] = [(adam, config.adam_rate)]
         if hidden:
             self.rates.append((Muon(hidden, config.muon_rate, config.muon_decay), config.muon_rate))
 
-    def step(self, rate: float) -> float:
-        """Update the parameters and return the norm of the gradient before clipping.
+    def step(self, rate: float) -> Tensor:
+        """Update the parameters and return the norm of the gradient before clipping, a tensor without dimensions.
 
         A gradient that is not finite, or far longer than usual, is skipped. Clipping alone would not help: it keeps the
         direction, and Muon gives every direction the same length.
@@ -123,27 +139,28 @@ class Optimizer:
         Args:
             rate: share of the learning rates, 0 to 1.
         """
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
-        is_usual = norm < OUTLIER * self.usual
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip).detach()
+        skipped = (~(norm < OUTLIER * self.usual)).float()
         for optimizer, base in self.rates:
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
-            if is_usual:
-                optimizer.step()
+            optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if math.isfinite(norm):
-            self.usual = norm if math.isinf(self.usual) else 0.99 * self.usual + 0.01 * min(norm, OUTLIER * self.usual)
+        mean = 0.99 * self.usual + 0.01 * norm.minimum(OUTLIER * self.usual)
+        mean = torch.where(self.usual.isinf(), norm, mean)
+        self.usual = torch.where(norm.isfinite(), mean, self.usual)
         return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of both optimizers and the usual norm of the gradient."""
-        return {"optimizers": [optimizer.state_dict() for optimizer, _ in self.rates], "usual": self.usual}
+        return {"optimizers": [optimizer.state_dict() for optimizer, _ in self.rates], "usual": float(self.usual)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
         for (optimizer, _), one in zip(self.rates, state["optimizers"], strict=True):
             optimizer.load_state_dict(one)
-        self.usual = state["usual"]
+        self.usual = torch.full_like(self.usual, state["usual"])
 
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from enflow.model.errors import DataError
 from enflow.model.training.config import TrainConfig
 from enflow.model.training.data.qm9 import MoleculeDataset, batches, data_file, load_qm9
-from enflow.model.training.trainer import Trainer, starting_flow
+from enflow.model.training.trainer import Trainer, Values, starting_flow
 
 STATE, ANNEALED_STATE, LOG = "state.pt", "annealed.pt", "metrics.jsonl"
 
@@ -83,7 +86,7 @@ class RunningMetrics:
         self._reset()
 
     def _reset(self) -> None:
-        self.window: list[dict[str, float]] = []
+        self.window: list[Values] = []
         self.passes, self.since = self.trainer.passes, time.monotonic()
 
     @property
@@ -91,14 +94,14 @@ class RunningMetrics:
         """True if the last reading is ten seconds ago."""
         return time.monotonic() - self.since > self.SECONDS
 
-    def add(self, values: dict[str, float]) -> None:
+    def add(self, values: Values) -> None:
         """Add the values of one step."""
         self.window.append(values)
 
     def read(self) -> dict[str, Any]:
         """Return the record of the steps since the last reading, and start a new one."""
         speed = (self.trainer.passes - self.passes) / (time.monotonic() - self.since)
-        means = {k: round(sum(r[k] for r in self.window) / len(self.window), 5) for k in self.window[0]}
+        means = {k: round(_mean([r[k] for r in self.window]), 5) for k in self.window[0]}
         record = {
             "step": self.trainer.step,
             "passes": self.trainer.passes,
@@ -108,6 +111,11 @@ class RunningMetrics:
         }
         self._reset()
         return record
+
+
+def _mean(values: list[Tensor | float]) -> float:
+    """Return the mean of values that may lie on a GPU, which is waited for once."""
+    return float(torch.stack([torch.as_tensor(value) for value in values]).double().mean())
 
 
 def validation_draws(trainer: Trainer, data: MoleculeDataset) -> list[Any]:

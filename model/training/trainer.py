@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from enflow.model.checkpoint import load
 from enflow.model.config import EGNNConfig, FlowConfig, VectorEGNNConfig
@@ -19,6 +19,9 @@ from enflow.model.training.objectives import DequantizerFit, FlowMatching, Maxim
 from enflow.model.training.optimizer import Optimizer, rate_at, update_average
 from enflow.model.training.particle_objectives import ParticleFlowMatching, ParticleLikelihood
 from enflow.model.training.widen import widened
+
+Values = dict[str, Tensor | float]
+"""The values of one step, by name."""
 
 
 class Trainer:
@@ -58,11 +61,23 @@ class Trainer:
         Raises:
             DataError: the file is not a training state of this configuration.
         """
+        self.restore(path, str(path))
+
+    def restore(self, source: Path | IO[bytes], name: str) -> None:
+        """Restore a state from a file or a stream.
+
+        Args:
+            source: the file or stream.
+            name: the name of the source in an error.
+
+        Raises:
+            DataError: the content is not a training state of this configuration.
+        """
         try:
-            state = expanded(torch.load(path, map_location=self.average[0].device, weights_only=True))
+            state = expanded(torch.load(source, map_location=self.average[0].device, weights_only=True))
             self.network.load_state_dict(state["network"])
         except Exception as error:
-            raise DataError(f"{path} is not a training state of this configuration: {error}") from error
+            raise DataError(f"{name} is not a training state of this configuration: {error}") from error
         for value, saved in zip(self.average, state["average"], strict=True):
             value.copy_(saved)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -113,8 +128,11 @@ class Trainer:
         """Return the data and the noise of one step; a pure function of (seed, step)."""
         return self.objective.draw(self.network, data, rows, self.config.seed, step)
 
-    def update(self, network: Callable[..., Any], drawn: Any, n_molecules: int) -> dict[str, float]:
-        """Take one optimizer step and return the loss, its terms, the learning rate's share and the gradient's norm."""
+    def update(self, network: Callable[..., Any], drawn: Any, n_molecules: int) -> Values:
+        """Take one optimizer step and return the loss, its terms, the learning rate's share and the gradient's norm.
+
+        The step does not wait for a GPU: the values are tensors without dimensions.
+        """
         rate = rate_at(self.step, self.config.optimizer.warmup_steps, self.anneal)
         losses = self.objective.losses(network, drawn)
         means = {name: loss.mean() for name, loss in losses.items()}
@@ -124,10 +142,10 @@ class Trainer:
         update_average(self.average, self.network.parameters(), self.step, self.config.optimizer.ema)
         self.step += 1
         self.passes += n_molecules
-        values = {name: float(mean.detach()) for name, mean in means.items()}
-        return {"loss": float(total.detach()), **values, "rate": rate, "norm": norm}
+        values = {name: mean.detach() for name, mean in means.items()}
+        return {"loss": total.detach(), **values, "rate": rate, "norm": norm}
 
-    def steps(self, data: Any) -> Iterator[dict[str, float]]:
+    def steps(self, data: Any) -> Iterator[Values]:
         """Take optimizer steps until the end of the run and yield the values of `update` after each."""
         network = compiled(self.network, self.config)
         for rows in self.objective.batches(data, self.config.batch_size, self.config.seed, self.step):
