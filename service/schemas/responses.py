@@ -12,6 +12,9 @@ from enflow.service.settings import RequestLimits
 
 Position = tuple[float, float, float]
 
+Kept = Literal["none", "types", "graph"]
+"""The part of the parent that a variation kept."""
+
 Path = list[tuple[float, float]]
 """(t, log p_t of the state at t, in nats): the density along the trajectory from noise, t = 0, to data, t = 1."""
 
@@ -89,6 +92,10 @@ class MoleculeOut(StructureOut):
     fraction: float | None = Field(default=None, description="/interpolate: the share of the path, 0 to 1")
     distance: float | None = Field(
         default=None, description="RMSD from the first parent, in angstrom: atoms matched, best superposition"
+    )
+    kept: Kept | None = Field(
+        default=None,
+        description="/variations: the element of every atom (types), the bonds between the atoms too (graph), or none",
     )
     distance_to_end: float | None = Field(
         default=None, description="/interpolate: RMSD from the second parent, in angstrom"
@@ -180,6 +187,12 @@ class SampleResponse(Strict):
     failed: list[FailedOut]
     attempts: AttemptsOut
     usage: UsageOut
+
+
+class VariationsResponse(SampleResponse):
+    """Variations of a molecule, in the order of their index."""
+
+    molecules: list[MoleculeOut]  # type: ignore[assignment]
 
 
 class WalkResponse(Strict):
