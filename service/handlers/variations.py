@@ -17,8 +17,8 @@ from enflow.service.problems import Problem
 from enflow.service.protocol.requests import EngineRequest, EngineVariationRequest, Structure
 from enflow.service.rendering.encoders import Answer
 from enflow.service.rendering.molecules import RenderedMolecule, SampleResult
-from enflow.service.schemas.requests import SampleRequest, VariationsOptions, rtol
-from enflow.service.schemas.responses import Kept, MoleculeOut, ParticlesOut, VariationsResponse
+from enflow.service.schemas.requests import Kept, SampleRequest, VariationsOptions, rtol
+from enflow.service.schemas.responses import MoleculeOut, ParticlesOut, VariationsResponse
 
 WANTED = {"any": "", "types": "of the same atom types", "graph": "of the same graph"}
 

@@ -64,6 +64,8 @@ Tolerance = Annotated[
     Field(description="rtol = atol of the adaptive solver, by name or as a number"),
 ]
 Only = Literal["any", "valid", "stable"]
+Kept = Literal["none", "types", "graph"]
+"""The part of its parent that a variation kept: nothing, the element of every atom, or the bonds of every atom too."""
 Deadline = Annotated[float, Field(gt=0), Within("max_deadline_s")]
 StructureFormat = Literal["xyz", "sdf", "smiles3d"]
 """smiles3d is one SMILES in each line; RDKit embeds it in three dimensions."""

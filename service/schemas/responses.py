@@ -7,13 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from enflow.service.schemas.requests import Strict
+from enflow.service.schemas.requests import Kept, Strict
 from enflow.service.settings import RequestLimits
 
 Position = tuple[float, float, float]
-
-Kept = Literal["none", "types", "graph"]
-"""The part of the parent that a variation kept."""
 
 Path = list[tuple[float, float]]
 """(t, log p_t of the state at t, in nats): the density along the trajectory from noise, t = 0, to data, t = 1."""
@@ -93,10 +90,7 @@ class MoleculeOut(StructureOut):
     distance: float | None = Field(
         default=None, description="RMSD from the first parent, in angstrom: atoms matched, best superposition"
     )
-    kept: Kept | None = Field(
-        default=None,
-        description="/variations: the element of every atom (types), the bonds between the atoms too (graph), or none",
-    )
+    kept: Kept | None = Field(default=None, description="/variations: the elements (types), the bonds too, or none")
     distance_to_end: float | None = Field(
         default=None, description="/interpolate: RMSD from the second parent, in angstrom"
     )
