@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from enflow.model.config_json import STRICT, config_errors, from_json, to_json
 
 __all__ = [
+    "STRENGTH",
     "STRICT",
     "TOLERANCES",
     "DequantizerConfig",
@@ -27,6 +28,9 @@ __all__ = [
 
 TOLERANCES = {"draft": 1e-2, "standard": 1e-3, "precise": 1e-5}
 """Named tolerances of the adaptive solver: rtol = atol, per molecule."""
+
+STRENGTH = 0.55
+"""The default strength of variations, the share of noise that is added (docs/science.md has the curve)."""
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 

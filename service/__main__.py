@@ -12,6 +12,7 @@ from enflow.model.cli.app import app, main
 from enflow.model.errors import ConfigError
 from enflow.service.cli.likelihood import likelihood
 from enflow.service.cli.sample import sample
+from enflow.service.cli.variations import variations
 from enflow.service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from enflow.service.client.replica_client import ReplicaClient
 
 app.command()(sample)
+app.command()(variations)
 app.command()(likelihood)
 
 

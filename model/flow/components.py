@@ -15,6 +15,7 @@ from enflow.model.errors import ConfigError
 from enflow.model.flow import dequantization, dynamics
 from enflow.model.flow.act_norm import ActNorm
 from enflow.model.flow.canonical_form import CanonicalForm, canonical_form
+from enflow.model.flow.coupling import transport
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, FixedFeatures
 from enflow.model.flow.noise import generator
 from enflow.model.flow.states import DequantizedMolecules, Latent
@@ -120,6 +121,32 @@ class FlowComponents(nn.Module):
             return DequantizedMolecules(x, h, mask, log_q, torch.zeros_like(log_q))
         x, h = self.act_norm(x, h, mask)
         return DequantizedMolecules(x, h, mask, log_q, self.act_norm.ladj(mask))
+
+    def noised(self, molecule: Molecule, t: float, seed: int, index: int) -> Latent:
+        """Return a molecule with noise, at time t of a straight path: x_t = (1 - t) x_0 + t x_1, and h_t alike.
+
+        The noise (x_0, h_0) is the latent of molecule (seed, index), coupled to the molecule as in flow matching. Such
+        states have the density at t that flow matching learns; so the flow from t to 1 turns molecules of the model's
+        distribution into others of it.
+
+        Args:
+            molecule: the molecule at t = 1, angstrom.
+            t: the time; 0 = noise alone, 1 = the molecule.
+            seed, index: the seed of the noise and its index.
+
+        Raises:
+            VocabularyError: an element or a size that the model does not know.
+        """
+        data = self.dequantize([molecule], seed, [index])
+        x1, h1 = (part.cpu().double() for part in (data.x, data.h))
+        x0, h0 = (part[None] for part in self.draw_latent(molecule.n_atoms, seed, index))
+        if self.fixed_features:
+            none, types = h1[..., :0].numpy(), h1.argmax(-1).numpy()
+            moved, _ = transport(x0.numpy(), none, x1.numpy(), none, foreign=types[:, :, None] != types[:, None, :])
+            return Latent(torch.lerp(torch.from_numpy(moved), x1, t)[0], h1[0])
+        coupled = transport(x0.numpy(), h0.numpy(), x1.numpy(), h1.numpy())
+        x, h = (torch.lerp(torch.from_numpy(start), end, t)[0] for start, end in zip(coupled, (x1, h1), strict=True))
+        return Latent(x, h)
 
     @torch.no_grad()
     def to_molecules(

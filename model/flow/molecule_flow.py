@@ -9,8 +9,8 @@ import torch
 
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule
-from enflow.model.config import TOLERANCES
-from enflow.model.errors import StructureError
+from enflow.model.config import STRENGTH, TOLERANCES
+from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
@@ -99,6 +99,36 @@ class MoleculeFlow(FlowComponents):
         if isinstance(condition, str):
             return sum(parse_formula(condition, self.vocabulary))
         return self.draw_n_atoms(seed, index) if condition is None else condition
+
+    def variations(
+        self,
+        molecule: Molecule,
+        n: int = 8,
+        strength: float = STRENGTH,
+        seed: int = 0,
+        rtol: float = STANDARD,
+        atol: float = STANDARD,
+    ) -> list[Molecule]:
+        """Return molecules near a molecule: noise is added as at time t = 1 - strength, and the flow removes it again.
+
+        Atom i of each molecule comes from atom i of the given one; (seed, place in the list) fixes each of them.
+
+        Args:
+            molecule: the molecule to vary, angstrom.
+            n: the number of molecules.
+            strength: the share of noise, 0 to 1; 0 = the molecule itself, 1 = any molecule of its size.
+            seed: the seed of all noise.
+            rtol, atol: relative and absolute tolerance of the solver, per molecule.
+
+        Raises:
+            ConfigError: the strength is out of range.
+            SolverError: the solver left the range of molecules.
+            VocabularyError: an element or a size that the model does not know.
+        """
+        if not 0 <= strength <= 1:
+            raise ConfigError(f"found strength {strength}, expected 0 to 1")
+        starts = [self.noised(molecule, 1 - strength, seed, index) for index in range(n)]
+        return molecules_in_order(self._decoded(starts, rtol, atol, 1 - strength))
 
     def encode(
         self,
@@ -221,8 +251,8 @@ class MoleculeFlow(FlowComponents):
             points += [point for point, _, _ in rows]
         return points
 
-    def _decoded(self, latents: Sequence[Latent], rtol: float, atol: float) -> Iterator[Sample]:
-        for end in self.solve(latents, 0.0, 1.0, rtol, atol):
+    def _decoded(self, points: Sequence[Latent], rtol: float, atol: float, t: float = 0.0) -> Iterator[Sample]:
+        for end in self.solve(points, t, 1.0, rtol, atol):
             properties = {"status": end.status.name, "nfe": end.nfe}
             try:
                 (bare,) = self.to_molecules(end.x[None], end.h[None], end.mask)

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass as config_dataclass
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from enflow.model.config import STRICT, config_errors
+from enflow.model.flow.coupling import transport
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.geometry import centre, pair_mask, squared_distances
 from enflow.model.flow.networks.egnn import DISTANCE_EPS
@@ -72,10 +72,7 @@ def couple(
 ) -> CoupledPairs:
     """Draw noise for molecules of one size and couple it by equivariant optimal transport.
 
-    For every molecule the noise atoms are assigned to the molecule's atoms by least squared distance over positions and
-    features (Hungarian algorithm). Then the noise is rotated or reflected onto the molecule (Kabsch algorithm). Both
-    operations shorten the paths and change neither the distribution of the noise nor the target of an equivariant
-    velocity (Klein et al. 2023, Song et al. 2023).
+    See `coupling.transport`. It shortens the paths and does not change the target of an equivariant velocity.
 
     Args:
         atom_types: (B, N) indices into the vocabulary.
@@ -91,17 +88,8 @@ def couple(
     x0 = rng.standard_normal((b, n, 3), dtype=np.float32)
     x0 -= x0.mean(1, keepdims=True)
     h0 = rng.standard_normal(centres.shape, dtype=np.float32)
-    for _ in range(rounds):
-        source, target = np.concatenate([x0, h0], -1), np.concatenate([positions, h1], -1)
-        cost = -target @ source.transpose(0, 2, 1)  # the squared distance, up to terms that no permutation changes
-        order = np.stack([linear_sum_assignment(c)[1] for c in cost])
-        x0 = rotate_onto(np.take_along_axis(x0, order[..., None], 1), positions)
-        h0 = np.take_along_axis(h0, order[..., None], 1)
+    x0, h0 = transport(x0, h0, positions, h1, rounds)
     return CoupledPairs(*(torch.from_numpy(a) for a in (x0, positions, h0, h1, centres, np.ones((b, n), bool))))
-
-
-FAR = np.float32(1e6)
-"""Cost of assigning two atoms of different types; larger than any product of positions."""
 
 
 def couple_given(
@@ -127,20 +115,11 @@ def couple_given(
     b, n = atom_types.shape
     x0 = rng.standard_normal((b, n, 3), dtype=np.float32)
     x0 -= x0.mean(1, keepdims=True)
+    none = np.empty((b, n, 0), np.float32)
     foreign = atom_types[:, :, None] != atom_types[:, None, :]
-    for _ in range(rounds):
-        cost = np.where(foreign, FAR, -positions @ x0.transpose(0, 2, 1))
-        order = np.stack([linear_sum_assignment(c)[1] for c in cost])
-        x0 = rotate_onto(np.take_along_axis(x0, order[..., None], 1), positions)
+    x0, _ = transport(x0, none, positions, none, rounds, foreign)
     types = np.eye(n_types, dtype=np.float32)[atom_types]
     return CoupledPairs(*(torch.from_numpy(a) for a in (x0, positions, types, types, types, np.ones((b, n), bool))))
-
-
-def rotate_onto(x: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rotate or reflect centred points (B, N, D) onto their targets with least squared distance (Kabsch)."""
-    u, _, vt = np.linalg.svd(x.transpose(0, 2, 1) @ target)
-    rotated: NDArray[np.float32] = x @ (u @ vt)
-    return rotated
 
 
 class VelocityErrors(NamedTuple):

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from enflow.model.flow.coupling import rotate_onto
 from enflow.model.flow.dynamics import build
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.training.config import ParticleTrainConfig
-from enflow.model.training.flow_matching import draw_times, rotate_onto
+from enflow.model.training.flow_matching import draw_times
 from enflow.model.training.max_likelihood import PROBES
 
 Positions = NDArray[np.float32]

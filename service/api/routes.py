@@ -3,20 +3,29 @@
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
+from enflow.model.chem.molecule import Molecule
+from enflow.model.errors import EnflowError
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.event_stream import EventStream
 from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, json_body, structures_body
-from enflow.service.api.uploads import parse_structures, read_json, read_structures, wait_for_disconnect
+from enflow.service.api.uploads import (
+    StructureRequest,
+    parse_structures,
+    read_json,
+    read_structures,
+    wait_for_disconnect,
+)
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed, run_cancellable
 from enflow.service.handlers.latent_walk import LatentWalkHandler
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
+from enflow.service.handlers.variations import VariationsHandler
 from enflow.service.media_types import STREAMS
 from enflow.service.problems import Problem, retry_after
 from enflow.service.rendering.encoders import FILE_NAMES, SCORE_FORMATS, Answer, encode_answer, negotiate
@@ -37,6 +46,7 @@ from enflow.service.schemas.responses import (
     ModelsOut,
     QueueOut,
     SampleResponse,
+    VariationsResponse,
     WalkResponse,
 )
 from enflow.service.telemetry import CONTENT_TYPE
@@ -85,6 +95,8 @@ Registry = Annotated[ModelRegistry, Depends(model_registry)]
 OpenRegistry = Annotated[ModelRegistry, Depends(open_registry)]
 MoleculeAccept = Annotated[str | None, Depends(Negotiation(ServedModel.formats))]
 ScoreAccept = Annotated[str | None, Depends(Negotiation(SCORE_FORMATS))]
+W = TypeVar("W", InterpolateOptions, VariationsOptions)
+Structures = Sequence[Molecule | EnflowError]
 Run = Callable[[Emit], Coroutine[Any, Any, Answer]]
 
 compute = APIRouter(responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
@@ -143,21 +155,23 @@ async def interpolate(
     request: Request, registry: OpenRegistry, accept: MoleculeAccept, query: Annotated[InterpolateOptions, Query()]
 ) -> Response:
     """Walk through the latent space from one structure to another of the same number of atoms."""
-    return await _walk(request, registry, accept, InterpolateRequest, query)
+    body = await read_structures(request, InterpolateRequest, query, registry.limits)
+    return await _from_structures(request, accept, LatentWalkHandler, body, registry.walking(body.options.model))
 
 
 @compute.post(
     "/variations",
     tags=["structures"],
-    response_model=WalkResponse,
+    response_model=VariationsResponse,
     responses=MOLECULES,
     openapi_extra=structures_body(VariationsRequest, VariationsOptions),
 )
 async def variations(
     request: Request, registry: OpenRegistry, accept: MoleculeAccept, query: Annotated[VariationsOptions, Query()]
 ) -> Response:
-    """Generate molecules around one structure in the latent space."""
-    return await _walk(request, registry, accept, VariationsRequest, query)
+    """Generate molecules near one structure: add noise to it, and remove it by the flow."""
+    body = await read_structures(request, VariationsRequest, query, registry.limits)
+    return await _from_structures(request, accept, VariationsHandler, body, registry.varying(body.options.model))
 
 
 @status.head("/models", include_in_schema=False)
@@ -199,20 +213,18 @@ async def metrics(registry: Registry) -> Response:
     return Response(registry.first.telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
 
-async def _walk(
+async def _from_structures(
     request: Request,
-    registry: ModelRegistry,
     accept: str | None,
-    schema: type[InterpolateRequest | VariationsRequest],
-    query: InterpolateOptions | VariationsOptions,
+    handler: Callable[[ServedModel, W, Structures, HandlerContext], LatentWalkHandler | SamplingHandler],
+    body: StructureRequest[W],
+    served: ServedModel,
 ) -> Response:
-    body = await read_structures(request, schema, query, registry.limits)
-    served = registry.walking(body.options.model)
     seed, caller = _seed(body.options), _caller(request, body.options, served)
 
     async def run(emit: Emit) -> Answer:
         structures = await parse_structures(body, served)
-        return await LatentWalkHandler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
+        return await handler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run)
 

@@ -117,13 +117,14 @@ def score(
     """Return the scores of structures, with the error of each that the model does not know."""
 
     async def handle(served: ServedModel, context: HandlerContext) -> Answer:
-        known = [_prepare(served, each) for each in structures]
+        known = [prepare(served, each) for each in structures]
         return await LikelihoodHandler(served, options, known, context).run()
 
     return offline.run(handle, seed, _reporter(report, len(structures)))
 
 
-def _prepare(served: ServedModel, structure: Molecule | EnflowError) -> Molecule | EnflowError:
+def prepare(served: ServedModel, structure: Molecule | EnflowError) -> Molecule | EnflowError:
+    """Return a structure as the model takes it, or the error that it has."""
     try:
         return served.prepare_structure(structure) if isinstance(structure, Molecule) else structure
     except ModelError as error:

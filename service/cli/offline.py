@@ -43,6 +43,9 @@ ToleranceOption = Annotated[
     str, typer.Option(help="Tolerance of the solver: draft, standard, precise, or a number from 1e-7 to 0.1.")
 ]
 
+Handle = Callable[[ServedModel, HandlerContext], Awaitable[Answer]]
+"""A function that creates and runs a handler."""
+
 STANDARD_STREAM = Path("-")
 """The name of standard input among the files to read, and of standard output as the file to write."""
 
@@ -81,7 +84,7 @@ class OfflineModel:
             max_draws=LARGE,
         )
 
-    def run(self, handle: Callable[[ServedModel, HandlerContext], Awaitable[Answer]], seed: int, emit: Emit) -> Answer:
+    def run(self, handle: Handle, seed: int, emit: Emit) -> Answer:
         """Return the answer of a handler.
 
         Args:

@@ -3,7 +3,7 @@
 import json
 import secrets
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -13,7 +13,9 @@ from enflow.model.cli.options import Device, Json, print_result
 from enflow.model.errors import ConfigError, SolverError
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.offline import (
+    Handle,
     OfflineModel,
+    Target,
     ToleranceOption,
     Weights,
     check_target,
@@ -26,12 +28,11 @@ from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem, from_validation
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import SampleRequest
+from enflow.service.schemas.requests import Only, SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StreamEvent
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS
 
-Only = Literal["any", "valid", "stable"]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all noise [default: random, and printed].")]
 
 
@@ -76,7 +77,11 @@ def sample(
     offline = OfflineModel(_weights(model or weights, formula), device)
     check_target(offline.card, target)
     request = parse_request(offline, {**values, "with_nll": with_nll})
-    answer = generate(offline, request)
+    print_answer(generate(offline, request), target, n, as_json=as_json)
+
+
+def print_answer(answer: Answer, target: Target | None, n: int, *, as_json: bool) -> None:
+    """Write the molecules to a file or print them as XYZ, and print a summary; with --json print one document."""
     response = answer.document
     assert isinstance(response, SampleResponse), "the document of SamplingHandler"
     if target:
@@ -84,7 +89,7 @@ def sample(
     if as_json:
         facts = json.loads(_as_text(answer, "json"))
         if target:
-            facts = {**facts, "out": str(out)}
+            facts = {**facts, "out": str(target.path)}
             del facts["molecules"]
         print_result("", facts, as_json=True)
     elif target is None:
@@ -128,8 +133,17 @@ def generate(offline: OfflineModel, request: SampleRequest) -> Answer:
         return await SamplingHandler(served, prepared, context).run()
 
     assert request.seed is not None, "the command draws a seed"
+    return run_sampling(offline, handle, request.seed, len(request.sizes))
+
+
+def run_sampling(offline: OfflineModel, handle: Handle, seed: int, n_molecules: int) -> Answer:
+    """Return the answer of a handler of molecules, with a progress bar.
+
+    Raises:
+        SolverError: no molecule was kept.
+    """
     with progress() as report:
-        answer = offline.run(handle, request.seed, _reporter(report, len(request.sizes)))
+        answer = offline.run(handle, seed, _reporter(report, n_molecules))
     assert isinstance(answer.document, SampleResponse), "the document of SamplingHandler"
     if not answer.molecules:
         raise SolverError(f"found no molecule to keep: {_summary(answer.document.attempts)}")

@@ -27,6 +27,7 @@ from enflow.service.protocol.requests import (
     EngineLikelihoodRequest,
     EngineRequest,
     EngineSampleRequest,
+    EngineVariationRequest,
     LatentArrays,
     Structure,
 )
@@ -78,6 +79,8 @@ class FlowAdapter:
                 return request.n_atoms[i] or self._flow.draw_n_atoms(request.seed, index)
             case EngineDecodeRequest():
                 return len(request.latents[i].x)
+            case EngineVariationRequest():
+                return self._molecule(request.parent).n_atoms
             case EngineLikelihoodRequest() | EngineEncodeRequest():
                 return self._molecule(request.molecules[i]).n_atoms
 
@@ -87,7 +90,7 @@ class FlowAdapter:
         Raises:
             ModelError: the model does not know the structure.
         """
-        request, i = row.request_state.request, row.index - row.request_state.request.first_index
+        request, i, t = row.request_state.request, row.index - row.request_state.request.first_index, 0.0
         match request:
             case EngineLikelihoodRequest():
                 return self._scoring(row, request.seed, request.options, request.molecules[i])
@@ -95,11 +98,14 @@ class FlowAdapter:
                 x, h = self._flow.draw_latent(row.molecule.n_atoms, request.seed, row.index, request.formula)
             case EngineDecodeRequest():
                 x, h = (torch.from_numpy(np.asarray(part)) for part in request.latents[i])
+            case EngineVariationRequest():
+                t = 1.0 - request.strength
+                x, h = self._flow.noised(self._molecule(request.parent), t, request.seed, row.index)
             case EngineEncodeRequest():
                 molecules = [self._molecule(request.molecules[i])]
                 data = self._flow.dequantize(molecules, request.seed, [row.index], row.draw)
                 return RowStart(data.x[0], data.h[0], 1.0, 0.0, request.rtol, request.atol), None
-        return RowStart(x, h, 0.0, 1.0, request.rtol, request.atol), None
+        return RowStart(x, h, t, 1.0, request.rtol, request.atol), None
 
     def _scoring(
         self, row: RowState, seed: int, options: EstimatorOptions, structure: Structure

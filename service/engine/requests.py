@@ -18,6 +18,7 @@ from enflow.service.protocol.requests import (
     EngineLikelihoodRequest,
     EngineRequest,
     EngineSampleRequest,
+    EngineVariationRequest,
     EstimatorOptions,
 )
 from enflow.service.protocol.status import SavedRow
@@ -57,7 +58,8 @@ class RequestState:
     @property
     def lane(self) -> Lane:
         """The lane of the first step of every sample."""
-        return "sample" if isinstance(self.request, EngineSampleRequest | EngineDecodeRequest) else "likelihood"
+        forward = EngineSampleRequest | EngineDecodeRequest | EngineVariationRequest
+        return "sample" if isinstance(self.request, forward) else "likelihood"
 
     @property
     def scoring(self) -> EstimatorOptions | None:

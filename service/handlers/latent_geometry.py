@@ -1,4 +1,4 @@
-"""Geometry of walks through the latent space: matching of atoms, paths between latents, noise around a latent."""
+"""Geometry of walks through the latent space: matching of atoms, and paths between latents."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,19 +72,6 @@ def spherical(start: LatentArrays, end: LatentArrays, fraction: float) -> Latent
     directions = np.sin((1 - fraction) * angle) * a / lengths[0], np.sin(fraction * angle) * b / lengths[1]
     length = (1 - fraction) * lengths[0] + fraction * lengths[1]
     return _shaped(length * (directions[0] + directions[1]) / np.sin(angle), start)
-
-
-def perturbed(latent: LatentArrays, scale: float, noise: LatentArrays) -> LatentArrays:
-    """Return sqrt(1 - scale^2) z + scale noise, which keeps the distribution of a Gaussian z."""
-    keep = np.sqrt(1 - scale**2)
-    return LatentArrays(keep * latent.x + scale * noise.x, keep * latent.h + scale * noise.h)
-
-
-def fresh(n_atoms: int, n_features: int, seed: int, index: int) -> LatentArrays:
-    """Return a draw from the base: zero-mean positions (N, 3), features (N, F); (seed, index) fixes it."""
-    random = np.random.default_rng([seed, index])
-    x = random.standard_normal((n_atoms, 3))
-    return LatentArrays(x - x.mean(axis=0), random.standard_normal((n_atoms, n_features)))
 
 
 def _starts(x: Array, y: Array) -> list[Array]:

@@ -1,4 +1,4 @@
-"""The handler of /interpolate and /variations: encode the parents, move their latents, decode the latents."""
+"""The handler of /interpolate: encode the parents, move their latents, decode the latents."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from enflow.service.handlers.context import (
     problem_name,
     require_results,
 )
-from enflow.service.handlers.latent_geometry import aligned, fresh, match, perturbed, rmsd, spherical
+from enflow.service.handlers.latent_geometry import aligned, match, rmsd, spherical
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.problems import Problem, from_structure
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Progress, Reason, Sampled
 from enflow.service.protocol.requests import EngineDecodeRequest, EngineEncodeRequest, LatentArrays, Structure
 from enflow.service.rendering.encoders import Answer
 from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, sorted_by_index
-from enflow.service.schemas.requests import InterpolateOptions, VariationsOptions, rtol
+from enflow.service.schemas.requests import InterpolateOptions, rtol
 from enflow.service.schemas.responses import FailedOut, MoleculeOut, WalkResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent
 
@@ -38,11 +38,9 @@ continues with a smaller tolerance only where they do not come back.
 NEAR = 1e-3
 """Largest error of a coordinate, in angstrom, of a parent that comes back."""
 
-WalkOptions = InterpolateOptions | VariationsOptions
-
 
 class LatentWalkHandler:
-    """The handler of one /interpolate or /variations request.
+    """The handler of one /interpolate request.
 
     Args:
         served: the model.
@@ -54,7 +52,7 @@ class LatentWalkHandler:
     def __init__(
         self,
         served: ServedModel,
-        options: WalkOptions,
+        options: InterpolateOptions,
         structures: Sequence[Molecule | EnflowError],
         context: HandlerContext,
     ) -> None:
@@ -71,11 +69,11 @@ class LatentWalkHandler:
         Raises:
             Problem: the structures do not fit the walk, or the engine cannot encode them.
         """
-        parents = parents_of(self._structures, self._options)
+        parents = parents_of(self._structures, 2)
         n_molecules = len(fractions(self._options))
         self._served.check_size([len(parents[0].atomic_numbers)] * n_molecules)
         latents = await self._encode_accurately(parents)
-        moved = await asyncio.to_thread(move_latents, latents, parents, self._options, self._context.seed)
+        moved = await asyncio.to_thread(move_latents, latents, parents, self._options)
         return await self._decoding.run(moved, parents, self._tolerance)
 
     async def _encode_accurately(self, parents: Sequence[Structure]) -> list[LatentArrays]:
@@ -134,7 +132,7 @@ class LatentWalkHandler:
 class Decoding:
     """The second half of a walk: latents are decoded, and each molecule is compared with the parents."""
 
-    def __init__(self, served: ServedModel, options: WalkOptions, context: HandlerContext) -> None:
+    def __init__(self, served: ServedModel, options: InterpolateOptions, context: HandlerContext) -> None:
         self._served = served
         self._fractions = fractions(options)
         self._context = context
@@ -199,8 +197,7 @@ class Decoding:
         # A large molecule takes tens of milliseconds, during which no other request would be answered.
         structure = Structure(molecule.atomic_numbers, molecule.positions)
         distances = await asyncio.to_thread(distances_from, structure, parents)
-        fraction = self._fractions[sampled.index]
-        fields = distances if fraction is None else {"fraction": fraction, **distances}
+        fields = {"fraction": self._fractions[sampled.index], **distances}
         assert isinstance(rendered.document, MoleculeOut), "walks are between molecules"
         document = rendered.document.model_copy(update=fields)
         self._found.append(RenderedMolecule(rendered.molecule, rendered.bonds, rendered.sdf, document))
@@ -211,8 +208,8 @@ class Decoding:
         self._failed.append(FailedOut(index=index, reason=str(reason), detail=detail))
 
 
-def parents_of(structures: Sequence[Molecule | EnflowError], options: WalkOptions) -> list[Structure]:
-    """Return the structures between or around which a walk leads.
+def parents_of(structures: Sequence[Molecule | EnflowError], expected: int) -> list[Structure]:
+    """Return the structures between or around which molecules are generated.
 
     Raises:
         Problem: a structure cannot be read, or their number or their sizes do not fit.
@@ -221,7 +218,6 @@ def parents_of(structures: Sequence[Molecule | EnflowError], options: WalkOption
         if isinstance(each, EnflowError):
             raise from_structure(each)
     molecules = [each for each in structures if isinstance(each, Molecule)]
-    expected = 2 if isinstance(options, InterpolateOptions) else 1
     if len(molecules) != expected:
         raise Problem("invalid", f"found {len(molecules)} structures, expected {expected}")
     if len({each.n_atoms for each in molecules}) > 1:
@@ -230,23 +226,17 @@ def parents_of(structures: Sequence[Molecule | EnflowError], options: WalkOption
     return [Structure(each.atomic_numbers, each.positions) for each in molecules]
 
 
-def fractions(options: WalkOptions) -> list[float | None]:
-    """Return the share of the path of each molecule of a walk, 0 to 1; None for variations, which have no path."""
-    if isinstance(options, VariationsOptions):
-        return [None] * options.n_molecules
+def fractions(options: InterpolateOptions) -> list[float]:
+    """Return the share of the path of each molecule of a walk, 0 to 1."""
     return [i / (options.steps - 1) for i in range(options.steps)]
 
 
 def move_latents(
-    latents: Sequence[LatentArrays], parents: Sequence[Structure], options: WalkOptions, seed: int
+    latents: Sequence[LatentArrays], parents: Sequence[Structure], options: InterpolateOptions
 ) -> list[LatentArrays]:
-    """Return the latents of a walk: on the path between two, or with noise around one."""
-    if isinstance(options, InterpolateOptions):
-        start, end = latents[0], aligned(latents[1], *match(parents[1], parents[0]))
-        return [spherical(start, end, fraction) for fraction in fractions(options) if fraction is not None]
-    n_atoms, n_features = latents[0].h.shape
-    noise = (fresh(n_atoms, n_features, seed, i) for i in range(options.n_molecules))
-    return [perturbed(latents[0], options.scale, each) for each in noise]
+    """Return the latents of a walk, on the path between two."""
+    start, end = latents[0], aligned(latents[1], *match(parents[1], parents[0]))
+    return [spherical(start, end, fraction) for fraction in fractions(options)]
 
 
 def decode_request(

@@ -68,6 +68,18 @@ class ModelRegistry:
         _check_atoms(settled, served)
         return served, settled
 
+    def varying(self, name: str | None) -> ServedModel:
+        """Return the model of a name for variations of a molecule.
+
+        Raises:
+            Problem: no such model is loaded, or it is of particles.
+        """
+        served = self.named(name)
+        if served.card.system:
+            detail = f"found the model {served.card.name}, expected one of molecules"
+            raise Problem("invalid", detail, [At("/model", detail)])
+        return served
+
     def walking(self, name: str | None) -> ServedModel:
         """Return the model of a name for a walk through its latent space.
 

@@ -14,13 +14,14 @@ from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
     EngineLikelihoodRequest,
+    EngineRequest,
     EngineSampleRequest,
     EstimatorOptions,
     Structure,
 )
 from enflow.service.rendering.encoders import Answer
 from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, sorted_by_index
-from enflow.service.schemas.requests import SampleRequest, rtol
+from enflow.service.schemas.requests import Only, SampleRequest, rtol
 from enflow.service.schemas.responses import AttemptsOut, FailedOut, MoleculeOut, ParticlesOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent
 
@@ -88,10 +89,11 @@ class SamplingHandler:
             async with self._tasks:
                 self._tasks.create_task(self._sample(request.first_index, request.sizes, first=True))
         require_results(self._results.found, self._results.failed)
-        return self._answer()
+        found = sorted_by_index(self._results.found)
+        return Answer(self.response([each.document for each in found]), found)
 
     async def _sample(self, first_index: int, sizes: Sequence[int | None], *, first: bool = False) -> None:
-        request = self._engine_request(first_index, sizes)
+        request = self.engine_request(first_index, sizes)
         self._results.tried += len(sizes)
         async with self._served.engine_events(request, wait=not first) as events:
             if first:
@@ -101,7 +103,8 @@ class SamplingHandler:
             async for event in events:
                 await self._handle(event)
 
-    def _engine_request(self, first_index: int, sizes: Sequence[int | None]) -> EngineSampleRequest:
+    def engine_request(self, first_index: int, sizes: Sequence[int | None]) -> EngineRequest:
+        """Return the engine request for molecules of these sizes."""
         tolerance = rtol(self._request.tolerance)
         return EngineSampleRequest(
             id=engine_request_id(),
@@ -139,12 +142,12 @@ class SamplingHandler:
             self._reject(sampled.index, unbounded, Failed("", sampled.index, Reason.STRUCTURE, str(error)))
             return
         report = await self._served.infer_bonds(molecule, self._context.usage)
-        if rejection := reject(self._request, report):
+        if rejection := self.rejection(molecule, report):
             self._reject(sampled.index, rejection)
             return
         score = await self._score(sampled.index, molecule) if self._request.with_nll else None
         result = SampleResult(sampled, molecule, report, self._context.seed, rtol(self._request.tolerance), score)
-        rendered = self._served.render_sample(result)
+        rendered = await self.render(result)
         self._results.found.append(rendered)
         self._count("stable" if report.stable else report.bonds.status)
         await self._context.emit(MoleculeEvent(event="molecule", molecule=rendered.document))
@@ -178,35 +181,47 @@ class SamplingHandler:
         self._count(rejection.kind)
         attempt, place = divmod(index - request.first_index, len(request.sizes))
         late = failed is not None and failed.reason in (Reason.DEADLINE, Reason.CANCELLED)
-        if request.only != "any" and attempt + 1 < self._served.limits.max_attempts and not late:
+        if self.wanted and attempt + 1 < self._served.limits.max_attempts and not late:
             self._tasks.create_task(self._sample(index + len(request.sizes), (request.sizes[place],)))
         elif failed is not None:
             self._results.failed.append(FailedOut(index=index, reason=str(failed.reason), detail=failed.detail))
         else:
-            detail = f"none of {attempt + 1} attempts was {request.only}"
+            detail = f"none of {attempt + 1} attempts was {self.wanted}"
             self._results.failed.append(FailedOut(index=index, reason="attempts", detail=detail))
 
     def _count(self, outcome: str) -> None:
         self._served.telemetry.molecules.labels("sampled", outcome).inc()
 
-    def _answer(self) -> Answer:
-        found = sorted_by_index(self._results.found)
-        document = SampleResponse(
+    @property
+    def wanted(self) -> str:
+        """The condition on a molecule, such as "valid"; empty where none is tried in the place of a rejected one."""
+        return "" if self._request.only == "any" else self._request.only
+
+    def rejection(self, molecule: Molecule, report: BondReport) -> Rejection | None:  # noqa: ARG002
+        """Return the reason why a molecule is not kept; None where it is."""
+        return reject(self._request.only, report)
+
+    async def render(self, result: SampleResult) -> RenderedMolecule[MoleculeOut | ParticlesOut]:
+        """Return a molecule that is kept as the response shows it."""
+        return self._served.render_sample(result)
+
+    def response(self, molecules: Sequence[MoleculeOut | ParticlesOut]) -> SampleResponse:
+        """Return the response with the molecules that were found."""
+        return SampleResponse(
             seed=self._context.seed,
             model=self._served.model,
-            molecules=[each.document for each in found],
+            molecules=list(molecules),
             failed=sorted(self._results.failed, key=lambda each: each.index),
             attempts=self._results.attempts,
             usage=self._context.usage.document(),
         )
-        return Answer(document, found)
 
 
-def reject(request: SampleRequest, report: BondReport) -> Rejection | None:
+def reject(only: Only, report: BondReport) -> Rejection | None:
     """Return the reason why a molecule does not pass `only`; None where it passes."""
-    if request.only == "valid" and report.bonds.status != "ok":
+    if only == "valid" and report.bonds.status != "ok":
         # The part after the semicolon names the atoms of one molecule.
         return Rejection("not valid", (report.bonds.reason or "no bonds").partition(";")[0])
-    if request.only == "stable" and not report.stable:
+    if only == "stable" and not report.stable:
         return Rejection("not stable", f"atoms without their valence by the distance table: {report.unstable_atoms}")
     return None

@@ -109,4 +109,33 @@ class EngineDecodeRequest:
         return len(self.latents)
 
 
-EngineRequest = EngineSampleRequest | EngineLikelihoodRequest | EngineEncodeRequest | EngineDecodeRequest
+@dataclass(frozen=True, kw_only=True)
+class EngineVariationRequest:
+    """Add noise to a molecule and remove it by the flow; `Sampled` is the answer to each.
+
+    Attributes:
+        parent: the molecule that is varied.
+        count: the number of variations.
+        strength: the share of noise; the flow begins at time 1 - strength.
+        seed: (seed, index) fixes the noise.
+    """
+
+    id: str
+    parent: Structure
+    count: int
+    strength: float
+    seed: int = 0
+    first_index: int = 0
+    rtol: float = 1e-3
+    atol: float = 1e-3
+    progress: bool = False
+    client: str = ""
+    deadline: float | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+
+EngineRequest = (
+    EngineSampleRequest | EngineLikelihoodRequest | EngineEncodeRequest | EngineDecodeRequest | EngineVariationRequest
+)

@@ -84,6 +84,7 @@ _WALK = {
     "failed": [],
     "usage": _USAGE,
 }
+_VARIATIONS = {**_SAMPLE, "molecules": [{"index": 0, "seed": 7, **_WATER, "distance": 0.02, "kept": "graph"}]}
 _LIKELIHOOD = {
     "seed": 0,
     "model": _MODEL,
@@ -105,7 +106,7 @@ RESPONSES: Mapping[str, Mapping[str, Any]] = {
     "sample": _SAMPLE,
     "score": _LIKELIHOOD,
     "interpolate": _WALK,
-    "variations": _WALK,
+    "variations": _VARIATIONS,
     "models": _MODELS,
     "limits": _LIMITS,
     "live": _HEALTH,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from enflow.model.config import TOLERANCES
+from enflow.model.config import STRENGTH, TOLERANCES
 from enflow.service.schemas.examples import METHANE, TILTED
 
 MAX_SEED = 2**53 - 1
@@ -63,6 +63,9 @@ Tolerance = Annotated[
     Literal["draft", "standard", "precise"] | Annotated[float, Field(ge=1e-7, le=0.1)],
     Field(description="rtol = atol of the adaptive solver, by name or as a number"),
 ]
+Only = Literal["any", "valid", "stable"]
+Kept = Literal["none", "types", "graph"]
+"""The part of its parent that a variation kept: nothing, the element of every atom, or the bonds of every atom too."""
 Deadline = Annotated[float, Field(gt=0), Within("max_deadline_s")]
 StructureFormat = Literal["xyz", "sdf", "smiles3d"]
 """smiles3d is one SMILES in each line; RDKit embeds it in three dimensions."""
@@ -118,7 +121,7 @@ class SampleRequest(RequestOptions):
     first_index: Annotated[int, Field(ge=0, le=10**9)] = Field(
         default=0, description="index of the first molecule: (seed, index) fixes a molecule"
     )
-    only: Literal["any", "valid", "stable"] = Field(
+    only: Only = Field(
         default="any", description="sample on until n_molecules are found, or the limit of attempts is reached"
     )
     frames: Annotated[int, Field(ge=0), Within("max_frames")] = Field(
@@ -177,10 +180,31 @@ class VariationsOptions(RequestOptions):
     """The options of variations of one structure."""
 
     n_molecules: Annotated[int, Field(ge=1), Within("max_molecules")] = 8
-    scale: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.2, description="share of fresh noise in the latent: 0 = the parent, 1 = any molecule of its size"
+    strength: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="share of noise that is added to the parent and removed by the flow: 0 = the parent, 1 = any "
+        f"molecule of its size; null = {STRENGTH:g}",
     )
-    tolerance: Tolerance = "precise"
+    keep: Literal["any", "types", "graph"] = Field(
+        default="any",
+        description="sample on until each molecule keeps the element of every atom, or the bonds between its atoms too",
+    )
+    only: Only = Field(default="any", description="sample on until each molecule is valid or stable, as in /sample")
+    scale: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="the earlier name of strength", json_schema_extra={"deprecated": True}
+    )
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if self.strength is not None and self.scale is not None:
+            raise ValueError("found strength and scale, expected strength alone")
+        return self
+
+    @property
+    def noise(self) -> float:
+        """The share of noise, under either name."""
+        given = self.scale if self.strength is None else self.strength
+        return STRENGTH if given is None else given
 
 
 Structures = Annotated[list[StructureText], Field(min_length=1, fail_fast=True), Within("max_records")]
@@ -211,12 +235,12 @@ class InterpolateRequest(InterpolateOptions):
 
 
 class VariationsRequest(VariationsOptions):
-    """A request for molecules around one structure in the latent space."""
+    """A request for molecules near one structure."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"structures": [{"format": "xyz", "data": METHANE}], "n_molecules": 4, "scale": 0.3, "seed": 0}
+                {"structures": [{"format": "xyz", "data": METHANE}], "n_molecules": 4, "strength": 0.5, "seed": 0}
             ]
         }
     )

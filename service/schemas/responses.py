@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from enflow.service.schemas.requests import Strict
+from enflow.service.schemas.requests import Kept, Strict
 from enflow.service.settings import RequestLimits
 
 Position = tuple[float, float, float]
@@ -90,6 +90,7 @@ class MoleculeOut(StructureOut):
     distance: float | None = Field(
         default=None, description="RMSD from the first parent, in angstrom: atoms matched, best superposition"
     )
+    kept: Kept | None = Field(default=None, description="/variations: the elements (types), the bonds too, or none")
     distance_to_end: float | None = Field(
         default=None, description="/interpolate: RMSD from the second parent, in angstrom"
     )
@@ -180,6 +181,12 @@ class SampleResponse(Strict):
     failed: list[FailedOut]
     attempts: AttemptsOut
     usage: UsageOut
+
+
+class VariationsResponse(SampleResponse):
+    """Variations of a molecule, in the order of their index."""
+
+    molecules: list[MoleculeOut]  # type: ignore[assignment]
 
 
 class WalkResponse(Strict):

@@ -196,12 +196,12 @@ def test_the_knob_says_how_far_variations_go(visit: Open) -> None:
     page = visit("#explore")
     form = page.locator("#variations-form")
     form.get_by_label("Variations of A").fill("2")
-    form.get_by_label("Distance").fill("0.75")
+    form.get_by_label("Strength").fill("0.75")
     expect(form.locator("output")).to_have_text("0.75")
     with page.expect_request("**/variations") as asked:
         form.get_by_role("button", name="Vary").click()
-    assert asked.value.post_data_json["scale"] == pytest.approx(0.75)
-    expect(page.locator("#explore-note")).to_contain_text("0.75 of the way into fresh noise")
+    assert asked.value.post_data_json["strength"] == pytest.approx(0.75)
+    expect(page.locator("#explore-note")).to_contain_text("variations of A with 75 % noise")
 
 
 def test_results_stand_beside_the_published_ones(visit: Open) -> None:

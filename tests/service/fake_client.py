@@ -13,6 +13,7 @@ from enflow.service.protocol.requests import (
     EngineLikelihoodRequest,
     EngineRequest,
     EngineSampleRequest,
+    EngineVariationRequest,
     LatentArrays,
     Structure,
 )
@@ -81,8 +82,8 @@ class FakeClient:
 
     def _results(self, request: EngineRequest) -> list[Event]:
         match request:
-            case EngineSampleRequest():
-                indices = range(request.first_index, request.first_index + len(request.n_atoms))
+            case EngineSampleRequest() | EngineVariationRequest():
+                indices = range(request.first_index, request.first_index + len(request))
                 return [Sampled(request.id, i, *self.molecule(i), 60, "success") for i in indices]
             case EngineLikelihoodRequest():
                 indices = range(request.first_index, request.first_index + len(request.molecules))

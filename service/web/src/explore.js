@@ -1,4 +1,4 @@
-// Explore: interpolation between two molecules, and variations of one, in the latent space.
+// Explore: interpolation between two molecules in the latent space, and variations of one.
 import { byId, number } from "./dom.js";
 import { events } from "./api.js";
 import { EXAMPLES } from "./examples.js";
@@ -52,7 +52,7 @@ export class Explore {
   async work(path, body, total, signal) {
     this.gallery.clear();
     byId("explore-stage").hidden = true;
-    this.job.words("Encoding: from the molecules back into the noise");
+    this.job.words(path === "/interpolate" ? "Encoding: from the molecules back into the noise" : "Adding noise to A");
     for await (const event of events(path, body, signal)) {
       if (event.event === "molecule") this.gallery.add(event.molecule);
       if (event.event === "done") this.lament(event.failed);
@@ -84,10 +84,11 @@ export class Explore {
   }
 
   vary({ elements }) {
-    const [n_molecules, scale] = [Number(elements.count.value), Number(elements.scale.value)];
-    const body = { structures: [this.slots[0].structure], n_molecules, scale };
+    const [n_molecules, strength] = [Number(elements.count.value), Number(elements.strength.value)];
+    const body = { structures: [this.slots[0].structure], n_molecules, strength, keep: elements.keep.value };
     return this.ask("/variations", body, n_molecules, (molecules) => {
-      this.job.say(`${molecules.length} variations of A, ${number(scale, 2)} of the way into fresh noise`);
+      const same = molecules.filter((molecule) => molecule.kept === "graph").length;
+      this.job.say(`${molecules.length} variations of A with ${number(100 * strength, 0)} % noise; ${same} with the same bonds`);
     });
   }
 

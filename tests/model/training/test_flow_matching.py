@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from enflow.model.flow.coupling import rotate_onto
 from enflow.model.flow.dynamics import centre_velocity
-from enflow.model.training.flow_matching import couple, couple_given, flow_matching_loss, rotate_onto
+from enflow.model.training.flow_matching import couple, couple_given, flow_matching_loss
 
 EYE = np.eye(5, dtype=np.float32)
 SCALE, SIGMA = 0.25, 0.05

@@ -9,11 +9,20 @@ from enflow.service.protocol.requests import (
     EngineDecodeRequest,
     EngineEncodeRequest,
     EngineLikelihoodRequest,
+    EngineVariationRequest,
     EstimatorOptions,
+    Structure,
 )
-from enflow.service.schemas.responses import LikelihoodResponse, ScoreErrorOut, ScoreOut, WalkResponse
+from enflow.service.schemas.responses import (
+    LikelihoodResponse,
+    ScoreErrorOut,
+    ScoreOut,
+    VariationsResponse,
+    WalkResponse,
+)
 from tests.service.api.test_errors import assert_problem
 from tests.service.conftest import Api
+from tests.service.fake_client import TORN
 
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 WATER = "3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
@@ -177,7 +186,9 @@ def test_a_walk_between_two(api: Api) -> None:
 def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: float, tolerances: list[float]) -> None:
     """The fake engine has this error, in angstrom per unit of the tolerance; the walk accepts 0.001 angstrom."""
     api.client.error = error
-    assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
+    assert api.http.post(
+        "/interpolate?seed=2", content=2 * WATER, headers={"Content-Type": "chemical/x-xyz"}
+    ).is_success
     encoded = [each.rtol for each in api.client.submitted if isinstance(each, EngineEncodeRequest)]
     assert encoded == pytest.approx(tolerances)
     *_, decode = api.client.submitted
@@ -187,7 +198,9 @@ def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: fl
 
 def test_a_walk_finer_than_the_solver_can_follow_makes_do(api: Api) -> None:
     api.client.error, api.client.finest = 1e9, 0.5e-8
-    assert api.http.post("/variations?seed=2", content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
+    assert api.http.post(
+        "/interpolate?seed=2", content=2 * WATER, headers={"Content-Type": "chemical/x-xyz"}
+    ).is_success
     *_, failed, decode = api.client.submitted
     assert isinstance(failed, EngineEncodeRequest)
     assert isinstance(decode, EngineDecodeRequest)
@@ -196,21 +209,72 @@ def test_a_walk_finer_than_the_solver_can_follow_makes_do(api: Api) -> None:
 
 def test_a_walk_that_is_not_asked_to_be_precise_is_solved_once(api: Api) -> None:
     api.client.error = 1e9
-    path = "/variations?seed=2&tolerance=standard"
-    assert api.http.post(path, content=WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
+    path = "/interpolate?seed=2&tolerance=standard"
+    assert api.http.post(path, content=2 * WATER, headers={"Content-Type": "chemical/x-xyz"}).is_success
     assert [each.rtol for each in api.client.submitted if isinstance(each, EngineEncodeRequest)] == pytest.approx(
         [1e-5]
     )
 
 
-def test_variations_of_one(api: Api) -> None:
-    answer = api.http.post(
-        "/variations?n_molecules=3&scale=0.5&seed=2", content=METHANE, headers={"Content-Type": "chemical/x-xyz"}
-    )
-    found = WalkResponse.model_validate_json(answer.content)
+@pytest.mark.parametrize("name", ["strength", "scale"])
+def test_variations_of_one(api: Api, name: str) -> None:
+    path = f"/variations?n_molecules=3&{name}=0.25&seed=2"
+    answer = api.http.post(path, content=METHANE, headers={"Content-Type": "chemical/x-xyz"})
+    found = VariationsResponse.model_validate_json(answer.content)
     assert [each.index for each in found.molecules] == [0, 1, 2]
-    assert all(each.distance is not None for each in found.molecules)
+    assert [each.kept for each in found.molecules] == ["graph"] * 3
+    assert [each.distance for each in found.molecules] == pytest.approx([0, 0, 0], abs=1e-6)
     assert all(each.fraction is each.distance_to_end is None for each in found.molecules)
+    (request,) = api.client.submitted
+    assert isinstance(request, EngineVariationRequest)
+    assert (request.strength, request.count, request.seed, request.rtol) == (0.25, 3, 2, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("keep", "indices", "rejected"),
+    [
+        ("any", [0, 1, 2], {}),
+        ("types", [0, 4, 2], {"other types": 1}),
+        ("graph", [0, 4, 5], {"other types": 1, "other graph": 1}),
+    ],
+)
+def test_variations_are_sampled_on_until_each_keeps_what_was_asked_for(
+    api: Api, keep: str, indices: list[int], rejected: dict[str, int]
+) -> None:
+    """Molecule 1 has another element; in molecule 2 a hydrogen atom has gone from carbon; the others are the parent."""
+    parent = Structure(np.array([6, 8, 1, 1]), np.array([[0, 0, 0], [1.21, 0, 0], [-0.58, 0.94, 0], [-0.58, -0.94, 0]]))
+    carbene = parent.positions.copy()
+    carbene[3] = [1.6, -0.88, 0]
+    other = {1: Structure(np.array([6, 7, 1, 1]), parent.positions), 2: Structure(parent.atomic_numbers, carbene)}
+    api.client.molecule = lambda index: other.get(index, parent)
+    symbols = {1: "H", 6: "C", 8: "O"}
+    rows = [f"{symbols[n]} {x} {y} {z}" for n, (x, y, z) in zip(*parent, strict=True)]
+    text = "\n".join(["4", "formaldehyde", *rows, ""])
+    body = {"structures": [{"format": "xyz", "data": text}], "n_molecules": 3, "keep": keep, "seed": 1}
+    found = VariationsResponse.model_validate_json(api.http.post("/variations", json=body).content)
+    assert [each.index for each in found.molecules] == sorted(indices)
+    assert found.attempts.rejected == rejected
+    assert found.attempts.tried == 3 + len(rejected)
+    kept = {0: "graph", 1: "none", 2: "types", 4: "graph", 5: "graph"}
+    assert [each.kept for each in found.molecules] == [kept[index] for index in sorted(indices)]
+
+
+def test_variations_that_are_never_kept_are_answered_for(api: Api) -> None:
+    api.client.molecule = lambda _: TORN
+    body = {"structures": [{"format": "xyz", "data": METHANE}], "n_molecules": 1, "keep": "graph", "only": "valid"}
+    found = VariationsResponse.model_validate_json(api.http.post("/variations", json=body).content)
+    assert not found.molecules
+    (failed,) = found.failed
+    assert failed.detail == "none of 3 attempts was valid and of the same graph"
+
+
+@pytest.mark.parametrize(
+    "options", [{"keep": "graph", "data": "1\n\nC 0 0 0\n"}, {"strength": 0.5, "scale": 0.5}, {"strength": 1.1}]
+)
+def test_variations_that_cannot_be_asked_for(api: Api, options: dict[str, object]) -> None:
+    structure = {"format": "xyz", "data": options.pop("data", METHANE)}
+    assert_problem(api.http.post("/variations", json={"structures": [structure], **options}), 422)
+    assert not api.client.submitted
 
 
 @pytest.mark.parametrize(

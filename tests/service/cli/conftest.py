@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from enflow.service.chemistry.rdkit_pool import RDKitPool
-from enflow.service.cli import likelihood, sample
+from enflow.service.cli import likelihood, sample, variations
 from enflow.service.cli.offline import OfflineModel
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.model_card import ModelCard
@@ -39,9 +39,9 @@ def chemistry() -> Iterator[RDKitPool]:
 
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch, chemistry: RDKitPool, tmp_path: Path) -> FakeModel:
-    """The model of both commands, which run in an empty folder."""
+    """The model of the commands, which run in an empty folder."""
     model = FakeModel(FakeClient(), chemistry)
-    for command in (sample, likelihood):
+    for command in (sample, likelihood, variations):
         monkeypatch.setattr(command, "OfflineModel", lambda *_: model)
     monkeypatch.chdir(tmp_path)
     return model

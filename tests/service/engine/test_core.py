@@ -3,6 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from enflow.service.protocol.requests import (
     EngineEncodeRequest,
     EngineLikelihoodRequest,
     EngineSampleRequest,
+    EngineVariationRequest,
     EstimatorOptions,
     Structure,
 )
@@ -168,6 +170,20 @@ def test_decode_is_the_inverse_of_encode() -> None:
     assert isinstance(decoded, Sampled)
     assert np.array_equal(decoded.atomic_numbers, METHANE.atomic_numbers)
     np.testing.assert_allclose(decoded.positions, METHANE.positions, atol=1e-4)
+
+
+def test_variations_begin_at_their_time_and_are_those_of_the_library() -> None:
+    request = EngineVariationRequest(id="v", parent=METHANE, count=3, strength=0.3, seed=5, first_index=2)
+    found = {event.index: event for event in answers(list(run(stubs.engine(), request))) if isinstance(event, Sampled)}
+    assert sorted(found) == [2, 3, 4]
+    for index, event in found.items():
+        start = stubs.flow().noised(_molecule(METHANE), 0.7, 5, index)
+        # The rate's integral from 0.7 to 1.
+        grown = math.exp(stubs.RATE * (0.3 + (math.cos(1.4 * math.pi) - 1) / (2 * math.pi)))
+        np.testing.assert_allclose(event.positions, grown * start.x.numpy(), atol=1e-3)
+    (same,) = answers(list(run(stubs.engine(), replace(request, count=1, strength=0.0))))
+    assert isinstance(same, Sampled)
+    np.testing.assert_allclose(same.positions, METHANE.positions, atol=1e-6)
 
 
 def test_frames_are_evenly_spaced_and_lie_on_the_path() -> None:

@@ -1,0 +1,47 @@
+"""The coupling of noise with molecules: which atom of the noise flows to which atom, and how the noise is rotated."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+FAR = 1e6
+"""Cost of an exchange that is not allowed; larger than any product of positions."""
+
+
+def transport(
+    x0: NDArray[np.floating],
+    h0: NDArray[np.floating],
+    x1: NDArray[np.floating],
+    h1: NDArray[np.floating],
+    rounds: int = 1,
+    foreign: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return noise that is permuted and rotated onto molecules of the same size, as short paths as possible.
+
+    In each round the noise atoms are assigned to the molecule's atoms by least squared distance over positions and
+    features (Hungarian algorithm). Then the noise is rotated or reflected onto the molecule (Kabsch algorithm). Both
+    operations change neither the distribution of the noise nor the target of an equivariant velocity (Klein et al.
+    2023, Song et al. 2023).
+
+    Args:
+        x0, h0: positions (B, N, 3) and features (B, N, F) of the noise.
+        x1, h1: positions (B, N, 3), centred, and features (B, N, F) of the molecules.
+        rounds: number of rounds; 0 leaves the noise as it is.
+        foreign: (B, N, N) True where an atom of the molecule (row) may not get an atom of the noise (column).
+    """
+    for _ in range(rounds):
+        # The squared distance, up to terms that no permutation changes.
+        cost = -np.concatenate([x1, h1], -1) @ np.concatenate([x0, h0], -1).transpose(0, 2, 1)
+        if foreign is not None:
+            cost = np.where(foreign, cost.dtype.type(FAR), cost)
+        order = np.stack([linear_sum_assignment(each)[1] for each in cost])[..., None]
+        x0 = rotate_onto(np.take_along_axis(x0, order, 1), x1)
+        h0 = np.take_along_axis(h0, order, 1)
+    return x0, h0
+
+
+def rotate_onto(x: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Rotate or reflect centred points (B, N, D) onto their targets with least squared distance (Kabsch)."""
+    u, _, vt = np.linalg.svd(x.transpose(0, 2, 1) @ target)
+    rotated: NDArray[np.floating] = x @ (u @ vt)
+    return rotated
