@@ -108,6 +108,8 @@ class Settings(BaseSettings):
         requests_per_minute: POST requests of one client in a minute; more are answered with 429.
         max_open_requests: open POST requests, counted once the body is there; more are answered with 503.
         max_arriving_bytes: bytes of bodies that still arrive, beyond 64 kB of each; more are answered with 503.
+        allowed_hosts: names of the service, such as `chem.example` or `*.chem.example`; an address and a name without a
+            dot are always allowed, and any name with API keys or `*`.
         cors_origins: origins of foreign pages that may send requests; none by default.
         drain_s: seconds that running requests get when the service stops.
         header_s: seconds a connection may take to send its headers.
@@ -131,6 +133,7 @@ class Settings(BaseSettings):
     requests_per_minute: PositiveInt = 600
     max_open_requests: PositiveInt = 256
     max_arriving_bytes: PositiveInt = 500_000_000
+    allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     drain_s: PositiveFloat = 30.0
     header_s: PositiveFloat = 10.0
