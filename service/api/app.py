@@ -20,6 +20,7 @@ from enflow.service.api import openapi, routes, static_pages
 from enflow.service.api.auth import read_keys
 from enflow.service.api.middleware.admission import AdmissionMiddleware, ApiKeys
 from enflow.service.api.middleware.body_limit import BodyLimitMiddleware
+from enflow.service.api.middleware.path_prefix import PathPrefixMiddleware
 from enflow.service.api.middleware.request_context import RequestContextMiddleware, is_request_id, new_request_id
 from enflow.service.api.middleware.trusted_origin import TrustedOriginMiddleware
 from enflow.service.chemistry.rdkit_pool import RDKitPool
@@ -59,7 +60,6 @@ def create_app(
         version=__version__,
         description=openapi.DESCRIPTION,
         openapi_tags=openapi.TAGS,
-        servers=openapi.SERVERS,
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
@@ -142,6 +142,7 @@ def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry)
     layers = [
         Middleware(CorrelationIdMiddleware, validator=is_request_id, generator=new_request_id),
         Middleware(RequestContextMiddleware, telemetry=telemetry),
+        Middleware(PathPrefixMiddleware, prefix=settings.root_path or ""),
         Middleware(TrustedOriginMiddleware, hosts=hosts, origins=settings.cors_origins),
         Middleware(AdmissionMiddleware, access=access, max_open=settings.max_open_requests),
         Middleware(BodyLimitMiddleware, limits=limits, max_arriving=settings.max_arriving_bytes),
@@ -150,7 +151,7 @@ def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry)
         headers = ["Accept", "Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
         origins = list(settings.cors_origins)
         cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
-        layers.insert(3, cors)  # around admission, so that a foreign page can read a refusal
+        layers.insert(4, cors)  # around admission, so that a foreign page can read a refusal
     return layers
 
 
