@@ -29,6 +29,9 @@ FORMULA_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-formula")
 PARTICLES = ("dw4", "lj13")
 """The folders of the particle systems, beside the folder of the molecules."""
 
+PATH_PREFIX = r"(/[A-Za-z0-9._~-]+)+"
+"""A path prefix without a slash at its end, as a regular expression."""
+
 OTHER_VARIABLES = frozenset({"ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"})
 """Variables of the compose file, the training and the tests, which are no misspelt settings."""
 
@@ -96,6 +99,7 @@ class Settings(BaseSettings):
 
     Attributes:
         host, port: the address to listen on.
+        root_path: path prefix of a proxy, such as /chem/enflow; None = that of X-Forwarded-Prefix, if any.
         allow_open: listen on a non-loopback address without API keys.
         api_keys_file: file of `name:sha256-of-the-key` lines; with it every request that computes needs a key.
         weights: directory with weights.safetensors and card.json.
@@ -108,6 +112,8 @@ class Settings(BaseSettings):
         requests_per_minute: POST requests of one client in a minute; more are answered with 429.
         max_open_requests: open POST requests, counted once the body is there; more are answered with 503.
         max_arriving_bytes: bytes of bodies that still arrive, beyond 64 kB of each; more are answered with 503.
+        allowed_hosts: names of the service, such as `chem.example` or `*.chem.example`; an address and a name without a
+            dot are always allowed, and any name with API keys or `*`.
         cors_origins: origins of foreign pages that may send requests; none by default.
         drain_s: seconds that running requests get when the service stops.
         header_s: seconds a connection may take to send its headers.
@@ -121,6 +127,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    root_path: Annotated[str, Field(pattern=f"^{PATH_PREFIX}$")] | None = None
     allow_open: bool = False
     api_keys_file: Path | None = None
     weights: Annotated[Path, AfterValidator(_directory)] = BUNDLED_WEIGHTS
@@ -131,6 +138,7 @@ class Settings(BaseSettings):
     requests_per_minute: PositiveInt = 600
     max_open_requests: PositiveInt = 256
     max_arriving_bytes: PositiveInt = 500_000_000
+    allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     drain_s: PositiveFloat = 30.0
     header_s: PositiveFloat = 10.0

@@ -20,7 +20,9 @@ from enflow.service.api import openapi, routes, static_pages
 from enflow.service.api.auth import read_keys
 from enflow.service.api.middleware.admission import AdmissionMiddleware, ApiKeys
 from enflow.service.api.middleware.body_limit import BodyLimitMiddleware
+from enflow.service.api.middleware.path_prefix import PathPrefixMiddleware
 from enflow.service.api.middleware.request_context import RequestContextMiddleware, is_request_id, new_request_id
+from enflow.service.api.middleware.trusted_origin import TrustedOriginMiddleware
 from enflow.service.chemistry.rdkit_pool import RDKitPool
 from enflow.service.client.base import EngineClient
 from enflow.service.client.lazy_client import further_clients
@@ -58,7 +60,6 @@ def create_app(
         version=__version__,
         description=openapi.DESCRIPTION,
         openapi_tags=openapi.TAGS,
-        servers=openapi.SERVERS,
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
@@ -137,9 +138,12 @@ def limits_of(settings: Settings, cards: Sequence[ModelCard]) -> RequestLimits:
 def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry) -> list[Middleware]:
     """Return the middleware, outermost first."""
     access = ApiKeys(read_keys(settings.api_keys_file), settings.requests_per_minute)
+    hosts = settings.allowed_hosts or (("*",) if settings.api_keys_file else ())
     layers = [
         Middleware(CorrelationIdMiddleware, validator=is_request_id, generator=new_request_id),
         Middleware(RequestContextMiddleware, telemetry=telemetry),
+        Middleware(PathPrefixMiddleware, prefix=settings.root_path or ""),
+        Middleware(TrustedOriginMiddleware, hosts=hosts, origins=settings.cors_origins),
         Middleware(AdmissionMiddleware, access=access, max_open=settings.max_open_requests),
         Middleware(BodyLimitMiddleware, limits=limits, max_arriving=settings.max_arriving_bytes),
     ]
@@ -147,7 +151,7 @@ def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry)
         headers = ["Accept", "Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
         origins = list(settings.cors_origins)
         cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
-        layers.insert(2, cors)  # around admission, so that a foreign page can read a refusal
+        layers.insert(4, cors)  # around admission, so that a foreign page can read a refusal
     return layers
 
 

@@ -46,8 +46,6 @@ TAGS = [
     {"name": "service", "description": "Models, limits and health of the service."},
 ]
 
-SERVERS = [{"url": "/", "description": "This service"}]
-
 PROBLEMS: Responses = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}}
     for status, text in (("4XX", "The request cannot be carried out"), ("5XX", "The service cannot carry it out"))

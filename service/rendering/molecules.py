@@ -157,8 +157,16 @@ def structure_fields(molecule: Molecule, report: BondReport) -> dict[str, Any]:
         "bonds": _render_bonds(bonds),
         "valid": ok,
         "stable": report.stable,
+        "stable_reason": None if report.stable else _unstable(report),
         "atom_stability": report.atom_stability,
     }
+
+
+def _unstable(report: BondReport) -> str:
+    return (
+        f"{report.unstable_atoms} of {report.n_atoms} atoms do not have their valence by a table of bond lengths; this "
+        "is a convention, by which some real molecules are not stable either"
+    )
 
 
 def score_fields(card: ModelCard, scored: Scored, n_atoms: int) -> dict[str, Any]:

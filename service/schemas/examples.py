@@ -49,6 +49,7 @@ _WATER = {
     "bonds": _BONDS,
     "valid": True,
     "stable": True,
+    "stable_reason": None,
     "atom_stability": 1.0,
     "nfe": 74,
     "solver_status": "success",

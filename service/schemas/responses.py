@@ -61,13 +61,14 @@ class StructureOut(Strict):
     sdf: str | None
     bonds: BondsOut
     valid: bool = Field(
-        description="RDKit finds bonds that give every atom its valence; the validity in the tables of papers (EDM's) "
-        "is another measure, with bonds from a table of lengths"
+        description="RDKit finds bonds that give every atom its valence (`inferred_validity` on the card); papers have "
+        "another measure, EDM validity (`validity` on the card), with bonds from a table of lengths"
     )
     stable: bool = Field(
         description="every atom has its valence by the table of bond lengths that papers use: a convention, by which "
         "some real molecules are not stable, such as benzene from RDKit"
     )
+    stable_reason: str | None = Field(description="null where `stable`, else the atoms that miss their valence")
     atom_stability: float = Field(description="share of the atoms that have their valence by that table, 0 to 1")
 
 

@@ -39,10 +39,10 @@ def browser_path() -> str | None:
 
 
 @contextmanager
-def browsing() -> Iterator[Browser]:
-    """Yield a browser with a new profile."""
+def browsing(*flags: str) -> Iterator[Browser]:
+    """Yield a browser with a new profile, and with further flags."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=[*FLAGS, *flags])
         yield browser
         browser.close()
 

@@ -111,7 +111,8 @@ class AdmissionMiddleware:
 
     def _admit(self, scope: Scope) -> str:
         host = (scope.get("client") or ("local", 0))[0]
-        client = self.access.admit(scope["method"], scope["path"], Headers(scope=scope), host)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        client = self.access.admit(scope["method"], path, Headers(scope=scope), host)
         if scope["method"] == "POST":
             self._check_open()
         return client

@@ -21,10 +21,13 @@ async function refusal(response) {
   return new Problem(body, response.status, retryAfter);
 }
 
+/** The address of a path of the service, which may be below a prefix of a proxy. */
+export const address = (path) => new URL(`.${path}`, document.baseURI).href;
+
 async function request(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(address(path), options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(UNREACHABLE);

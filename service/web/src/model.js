@@ -50,7 +50,7 @@ const ours = ({ name, metrics }) => ({
   nfe: Number.isFinite(metrics.nfe_mean) ? number(metrics.nfe_mean, 0) : null,
 });
 
-const COLUMNS = ["", "NLL, nats", "Stable atoms", "Stable molecules", "Valid", "Evaluations"];
+const COLUMNS = ["", "NLL, nats", "Stable atoms", "Stable molecules", "Valid (EDM)", "Evaluations"];
 
 const results = (cards) =>
   h(

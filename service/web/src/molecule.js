@@ -52,7 +52,7 @@ export function verdict(molecule) {
 function unstable(molecule) {
   const missing = Math.round((1 - molecule.atom_stability) * molecule.n_atoms);
   const charged = /[+-]\d*\]/.test(molecule.smiles ?? "") ? "; RDKit needs charges to read it" : "";
-  return `Not stable: by bond lengths ${missing} of ${molecule.n_atoms} atoms miss their usual valence${charged}.`;
+  return `Not stable by a table of bond lengths, a convention: ${missing} of ${molecule.n_atoms} atoms miss their usual valence${charged}.`;
 }
 
 export const sentence = (molecule) => {

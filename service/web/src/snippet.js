@@ -1,4 +1,5 @@
 // The request of the page as a shell command or a Python program.
+import { address } from "./api.js";
 import { ESTIMATE } from "./likelihood.js";
 
 const TYPES = { xyz: "chemical/x-xyz", json: "application/json" };
@@ -10,22 +11,22 @@ const estimateOf = ({ seed }, scorer) => ({ ...ESTIMATE, ...scorer, seed });
 
 /** The request for molecules; with `estimate` they are saved and scored by a second request with the options of `scorer`. */
 export function asCurl(body, estimate, scorer = {}) {
-  const sample = `curl -s ${location.origin}/sample -H 'Content-Type: ${TYPES.json}' -d '${JSON.stringify(body)}'`;
+  const sample = `curl -s ${address("/sample")} -H 'Content-Type: ${TYPES.json}' -d '${JSON.stringify(body)}'`;
   if (!estimate) return sample;
-  const score = `'${location.origin}/likelihood?${new URLSearchParams(estimateOf(body, scorer))}'`;
+  const score = `'${address("/likelihood")}?${new URLSearchParams(estimateOf(body, scorer))}'`;
   return `${sample} -H 'Accept: ${TYPES.xyz}' -o molecules.xyz\ncurl -s ${score} -H 'Content-Type: ${TYPES.xyz}' --data-binary @molecules.xyz`;
 }
 
 export function asPython(body, estimate, scorer = {}) {
   const head = `import httpx
 
-answer = httpx.post("${location.origin}/sample", json=${literal(body)}, timeout=None)
+answer = httpx.post("${address("/sample")}", json=${literal(body)}, timeout=None)
 molecules = answer.raise_for_status().json()["molecules"]
 `;
   if (!estimate) return `${head}for molecule in molecules:\n    print(molecule.get("formula"), molecule.get("smiles"), molecule.get("energy"), molecule.get("nll"))\n`;
   return `${head}structures = [{"format": "xyz", "data": molecule["xyz"]} for molecule in molecules]
 options = ${literal(estimateOf(body, scorer))}
-answer = httpx.post("${location.origin}/likelihood", json={"structures": structures, **options}, timeout=None)
+answer = httpx.post("${address("/likelihood")}", json={"structures": structures, **options}, timeout=None)
 for molecule, score in zip(molecules, answer.raise_for_status().json()["results"]):
     print(molecule["formula"], molecule["smiles"], molecule["valid"], score.get("nll"), score.get("std_error"))
 `;

@@ -81,6 +81,6 @@ def test_the_page_of_the_description_needs_nothing_from_elsewhere(api: Api) -> N
     page = api.http.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "//" not in page.text.replace("<!doctype html>", "")
-    for address in ("/docs/assets/swagger-ui-bundle.js", "/docs/assets/swagger-ui.css", "/docs/start.js"):
+    for address in ("docs/assets/swagger-ui-bundle.js", "docs/assets/swagger-ui.css", "docs/start.js"):
         assert address in page.text
         assert api.http.get(address).status_code == 200

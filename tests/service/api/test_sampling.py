@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import AllChem
 
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
@@ -79,6 +81,20 @@ def test_only_valid_tries_on_and_says_so(api: Api) -> None:
         (each.first_index, len(each.n_atoms)) for each in api.client.submitted if isinstance(each, EngineSampleRequest)
     ]
     assert sorted(tried) == [(0, 2), (2, 1), (4, 1)]
+
+
+def test_benzene_is_valid_but_not_stable_and_says_why(api: Api) -> None:
+    """Bonds of the ring are between the lengths that the table has for single and for double bonds."""
+    benzene = Chem.AddHs(Chem.MolFromSmiles("c1ccccc1"))
+    AllChem.EmbedMolecule(benzene, randomSeed=1)
+    numbers = np.array([atom.GetAtomicNum() for atom in benzene.GetAtoms()])
+    api.client.molecule = lambda _: Structure(numbers, benzene.GetConformer().GetPositions())
+    found = api.http.post("/sample", json={}).json()["molecules"][0]
+    assert (found["smiles"], found["valid"], found["stable"]) == ("c1ccccc1", True, False)
+    assert found["stable_reason"].startswith(f"{12 - round(12 * found['atom_stability'])} of 12 atoms ")
+    assert "convention" in found["stable_reason"]
+    api.client.molecule = lambda _: METHANE
+    assert api.http.post("/sample", json={}).json()["molecules"][0]["stable_reason"] is None
 
 
 def test_only_stable_says_how_much_was_wrong(api: Api) -> None:
