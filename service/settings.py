@@ -29,8 +29,10 @@ FORMULA_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-formula")
 PARTICLES = ("dw4", "lj13")
 """The folders of the particle systems, beside the folder of the molecules."""
 
-OTHER_VARIABLES = frozenset({"ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"})
-"""Variables of the compose file, the training and the tests, which are no misspelt settings."""
+OTHER_VARIABLES = frozenset(
+    {"ENFLOW_CACHE", "ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"}
+)
+"""Variables of the compiled code, the compose file, the training and the tests, which are no misspelt settings."""
 
 
 class RequestLimits(BaseModel):
@@ -103,6 +105,8 @@ class Settings(BaseSettings):
             lj13 beside `weights`, if they exist.
         device: "auto", "cpu" or "cuda".
         threads: threads of the engine; None = the choice of torch.
+        compile: compile the velocity in the background after the start, where a C++ compiler is found and
+            `enflow compile` has not done it.
         requests_per_minute: POST requests of one client in a minute; more are answered with 429.
         max_open_requests: open POST requests, each with a body in memory; more are answered with 503.
         cors_origins: origins of foreign pages that may send requests; none by default.
@@ -125,6 +129,7 @@ class Settings(BaseSettings):
     models: tuple[Annotated[Path, AfterValidator(_directory)], ...] | None = None
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: PositiveInt | None = None
+    compile: bool = True
     requests_per_minute: PositiveInt = 600
     max_open_requests: PositiveInt = 256
     cors_origins: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from enflow.service.engine.process import (
     Crashed,
     Events,
     Heartbeat,
+    Notice,
     Ready,
     RowsSaved,
     StepBegins,
@@ -177,8 +178,8 @@ class ProcessClient:
                 self._tracker.save_rows(rows)
             case StepBegins(rows):
                 worker.rows = rows
-            case StepFailed(rows, trace):
-                log.error("step failed", samples=sorted({key[:2] for key in rows}), traceback=trace)
+            case StepFailed() | Notice():
+                _log(report)
             case Crashed(error, trace):
                 worker.error, worker.trace = error, trace
 
@@ -277,7 +278,20 @@ def _sum(stats: Stats, other: Stats) -> Stats:
     return replace(stats, **{name: getattr(stats, name) + getattr(other, name) for name in COUNTERS})
 
 
+def _log(report: StepFailed | Notice) -> None:
+    match report:
+        case StepFailed(rows, trace):
+            log.error("step failed", samples=sorted({key[:2] for key in rows}), traceback=trace)
+        case Notice(text):
+            log.info(text)
+
+
 def engine_client(settings: Settings, config: ClientConfig | None = None, weights: Path | None = None) -> ProcessClient:
     """Return the client of an engine with these settings; `weights` replaces the first model's folder."""
-    arguments = {"weights": str(weights or settings.weights), "device": settings.device, "threads": settings.threads}
+    arguments = {
+        "weights": str(weights or settings.weights),
+        "device": settings.device,
+        "threads": settings.threads,
+        "compile_velocity": settings.compile,
+    }
     return ProcessClient(EngineSpec("enflow.service.engine.loading:from_weights", arguments), config)
