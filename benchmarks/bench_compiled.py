@@ -65,9 +65,22 @@ def child_seconds(command: tuple[str, ...], caches: dict[str, str], rounds: int)
     return seconds
 
 
+def commands(used: Path) -> dict[str, dict[str, list[float]]]:
+    """Return the processor seconds of a command and of a start, without compiled code and with that of a folder."""
+    with tempfile.TemporaryDirectory() as nothing:
+        caches = {"eager": nothing, "compiled": str(used)}
+        sample = ("-m", "enflow.service", "sample", "-n", "200", "--out", str(Path(nothing) / "molecules.sdf"))
+        loading = "from enflow.service.engine.loading import from_weights"
+        start = ("-c", f"{loading}; from_weights({str(BUNDLED_WEIGHTS)!r}, 'cpu', 1).check()")
+        return {
+            "enflow sample -n 200, s": child_seconds(sample, caches, rounds=2),
+            "start of an engine, s": child_seconds(start, caches, rounds=3),
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and molecules")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, and no commands")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     used = compile_weights(BUNDLED_WEIGHTS).parent
@@ -83,19 +96,10 @@ def main() -> None:
             k: (v * per_molecule).tolist() for k, v in found.items()
         }
     engines = {name: (Engine(flow), count()) for name, flow in flows.items()}
-    found = by_turns({name: partial(alone, *engine) for name, engine in engines.items()}, 8 if quick else 32)
+    found = by_turns({name: partial(alone, *engine) for name, engine in engines.items()}, 6 if quick else 32)
     measured["a molecule alone, ms"] = {name: (1e3 * value).tolist() for name, value in found.items()}
-    with tempfile.TemporaryDirectory() as nothing:
-        caches = {"eager": nothing, "compiled": str(used)}
-        molecules = 20 if quick else 200
-        target = str(Path(nothing) / "molecules.sdf")
-        sample = ("-m", "enflow.service", "sample", "-n", str(molecules), "--out", target)
-        measured[f"enflow sample -n {molecules}, s"] = child_seconds(sample, caches, 1 if quick else 2)
-        start = (
-            f"from enflow.service.engine.loading import from_weights; from_weights({str(BUNDLED_WEIGHTS)!r}, 'cpu', 1)"
-            ".check()"
-        )
-        measured["start of an engine, s"] = child_seconds(("-c", start), caches, 1 if quick else 3)
+    if not quick:
+        measured |= commands(used)
     medians = {
         what: {name: statistics.median(values) for name, values in both.items()} for what, both in measured.items()
     }

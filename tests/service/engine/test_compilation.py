@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import torch
 from enflow.model import checkpoint
 from enflow.model.flow import compiled_velocity
 from enflow.model.flow.compiled_velocity import CACHE, find_compiler
+from enflow.service.client import process_client
 from enflow.service.engine.compilation import BackgroundCompilation
 from enflow.service.engine.core import Engine
 from enflow.service.engine.loading import from_weights
+from enflow.service.engine.process import Notice, _WorkerLoop
 from enflow.service.protocol.events import Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
+from tests import stubs
 from tests.model.flow.compiled_weights import tiny_weights
 from tests.stubs import run
 
@@ -90,3 +94,15 @@ def test_a_compiler_that_fails_is_reported_once(weights: str, tmp_path: Path, mo
     assert notice(compilation).startswith("the velocity is not compiled: enflow: ")
     assert compilation.poll() == ""
     assert flow.compiled is None
+
+
+def test_the_worker_sends_the_report_to_the_log_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, pipe, log = stubs.engine(), Mock(), Mock()
+    engine.compilation = Mock(poll=Mock(side_effect=["the velocity is compiled", ""]))
+    loop = _WorkerLoop(pipe, engine)
+    for seconds in (1.0, 2.0):
+        loop._report(time.monotonic() + seconds)
+    (report,) = [call.args[0] for call in pipe.send.call_args_list if isinstance(call.args[0], Notice)]
+    monkeypatch.setattr(process_client, "log", log)
+    process_client._log(report)
+    log.info.assert_called_once_with("the velocity is compiled")
