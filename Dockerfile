@@ -10,7 +10,7 @@ RUN npm ci --omit=dev --no-audit --no-fund
 COPY service/web ./
 RUN npm run build
 
-FROM python:3.11-slim-bookworm AS wheels
+FROM python:3.11-slim-bookworm AS packages
 ARG VARIANT=cpu
 ARG EXTRAS=
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
@@ -30,6 +30,18 @@ RUN torch=$(sed -n 's/^torch==//p' constraints.txt) && \
 COPY pyproject.toml setup.py README.md LICENSE ./
 RUN mkdir model service && touch __init__.py model/__init__.py service/__init__.py && \
     /opt/enflow/bin/pip install --constraint constraints.txt --editable ".${EXTRAS:+[$EXTRAS]}"
+
+# The velocities as machine code of this machine's processor; on another processor the image computes without it.
+FROM packages AS compiled
+ARG VARIANT=cpu
+RUN if [ "$VARIANT" = cpu ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends g++; fi
+COPY __init__.py ./
+COPY model model
+COPY service service
+COPY weights weights
+RUN mkdir /compiled && if [ "$VARIANT" = cpu ]; then ENFLOW_CACHE=/compiled /opt/enflow/bin/enflow compile; fi
+
+FROM packages AS wheels
 # Headers, test programs and installers are needed only to build, and the image builds nothing.
 RUN cd /opt/enflow/lib/python3.11/site-packages && \
     rm -rf torch/include torch/test torch/lib/*.a pip pip-*.dist-info /opt/enflow/bin/pip* && \
@@ -45,10 +57,11 @@ LABEL org.opencontainers.image.title="Enflow" \
       org.opencontainers.image.revision="$REVISION"
 # Nobody outside reaches the container's own loopback. On every other address settings.py requires API keys.
 ENV PATH=/opt/enflow/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    ENFLOW_HOST=0.0.0.0 ENFLOW_PORT=8000 \
+    ENFLOW_HOST=0.0.0.0 ENFLOW_PORT=8000 ENFLOW_CACHE=/opt/enflow/compiled \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin enflow
 COPY --from=wheels /opt/enflow /opt/enflow
+COPY --from=compiled /compiled /opt/enflow/compiled
 WORKDIR /app
 COPY LICENSE pyproject.toml __init__.py ./
 COPY model model

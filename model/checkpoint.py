@@ -27,6 +27,7 @@ from enflow.model.card import (
 from enflow.model.config import FlowConfig, ParticleConfig
 from enflow.model.en_flows import import_en_flows
 from enflow.model.errors import ConfigError, WeightsError
+from enflow.model.flow.compiled_velocity import compile_velocity, load_compiled
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_adapter import ParticleFlowAdapter
 from enflow.model.flow.particle_flow import ParticleFlow
@@ -34,12 +35,14 @@ from enflow.model.flow.particle_flow import ParticleFlow
 __all__ = [
     "Card",
     "Dataset",
+    "compile_weights",
     "import_en_flows",
     "load",
     "load_any",
     "load_particles",
     "read_card",
     "save",
+    "use_compiled",
     "write_card",
 ]
 
@@ -88,7 +91,9 @@ def load(
     card = read_card(place)
     if not isinstance(card.config, FlowConfig):
         raise WeightsError(f"{place} holds a model of particles, expected one of molecules; try load_particles")
-    return _load_tensors(MoleculeFlow(card.config), place, card, device, dtype)
+    flow = _load_tensors(MoleculeFlow(card.config), place, card, device, dtype)
+    use_compiled(flow, card)
+    return flow
 
 
 def load_particles(
@@ -109,7 +114,32 @@ def load_any(
     card = read_card(weights)
     if isinstance(card.config, FlowConfig):
         return load(weights, device, dtype)
-    return ParticleFlowAdapter(load_particles(weights, device, dtype), card.name, card.dataset.name)
+    flow = ParticleFlowAdapter(load_particles(weights, device, dtype), card.name, card.dataset.name)
+    use_compiled(flow, card)
+    return flow
+
+
+def use_compiled(flow: MoleculeFlow, card: Card) -> bool:
+    """Let a flow compute its velocity by compiled code; return False if there is none for it on this machine."""
+    if flow.device.type == "cpu" and flow.dtype == torch.float32:
+        flow.compiled = load_compiled(flow.dynamics, flow.example(), card.weights_sha256)
+    return flow.compiled is not None
+
+
+def compile_weights(weights: str | os.PathLike[str]) -> Path:
+    """Compile the velocity of weights for this processor, and return the path of the code; `load` uses it.
+
+    Args:
+        weights: a directory, or the name of bundled weights.
+
+    Raises:
+        WeightsError, ConfigError: see `load`.
+        CompileError: there is no C++ compiler, or it failed.
+    """
+    flow = load_any(weights, dtype=torch.float32)
+    if flow.compiled is not None:
+        return flow.compiled.path
+    return compile_velocity(flow.dynamics, flow.example(), read_card(weights).weights_sha256)
 
 
 Flow = TypeVar("Flow", MoleculeFlow, ParticleFlow)

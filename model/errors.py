@@ -17,6 +17,10 @@ class WeightsError(ModelError):
     """A weights directory is missing, is damaged, or does not fit its card."""
 
 
+class CompileError(ModelError):
+    """A velocity cannot be compiled here, or its compiled code cannot be used."""
+
+
 class DataError(ModelError):
     """A data set is missing, is damaged, or is not the one that its name promises."""
 

@@ -32,8 +32,10 @@ PARTICLES = ("dw4", "lj13")
 PATH_PREFIX = r"(/[A-Za-z0-9._~-]+)+"
 """A path prefix without a slash at its end, as a regular expression."""
 
-OTHER_VARIABLES = frozenset({"ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"})
-"""Variables of the compose file, the training and the tests, which are no misspelt settings."""
+OTHER_VARIABLES = frozenset(
+    {"ENFLOW_CACHE", "ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"}
+)
+"""Variables of the compiled code, the compose file, the training and the tests, which are no misspelt settings."""
 
 
 class RequestLimits(BaseModel):
@@ -109,6 +111,8 @@ class Settings(BaseSettings):
             lj13 beside `weights`, if they exist.
         device: "auto", "cpu" or "cuda".
         threads: threads of the engine, at most 1024; None = the choice of torch.
+        compile: compile the velocity in the background after the start, where a C++ compiler is found and
+            `enflow compile` has not done it.
         requests_per_minute: POST requests of one client in a minute; more are answered with 429.
         max_open_requests: open POST requests, counted once the body is there; more are answered with 503.
         max_arriving_bytes: bytes of bodies that still arrive, beyond 64 kB of each; more are answered with 503.
@@ -135,6 +139,7 @@ class Settings(BaseSettings):
     models: tuple[Annotated[Path, AfterValidator(_directory)], ...] | None = None
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: int | None = Field(default=None, ge=1, le=1024)
+    compile: bool = True
     requests_per_minute: PositiveInt = 600
     max_open_requests: PositiveInt = 256
     max_arriving_bytes: PositiveInt = 500_000_000

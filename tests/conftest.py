@@ -8,6 +8,10 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Tests use no code that the machine's user has compiled before, and compile none in the background.
+os.environ["ENFLOW_CACHE"] = str(REPOSITORY / "build" / "no-compiled-code")
+os.environ["ENFLOW_COMPILE"] = "0"
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -18,6 +22,20 @@ def shared() -> Path:
     place = Path(os.environ.get("ENFLOW_SHARED", REPOSITORY.parent / "shared"))
     if not place.is_dir():
         pytest.skip(f"reference data not found at {place}: set ENFLOW_SHARED to the directory that holds it")
+    return place
+
+
+@pytest.fixture(scope="session")
+def compiled_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of a tiny flow in `weights`, and with its compiled velocity in `cache`."""
+    from enflow.model.checkpoint import compile_weights
+    from tests.model.flow.compiled_weights import tiny_weights
+
+    place = tmp_path_factory.mktemp("compiled")
+    tiny_weights(place / "weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENFLOW_CACHE", str(place / "cache"))
+        compile_weights(place / "weights")
     return place
 
 

@@ -201,6 +201,30 @@ def evaluate(
     print_result(table(result.metrics), result.metrics | ({"curve": points} if points else {}), as_json=as_json)
 
 
+@app.command(name="compile")
+def compile_velocities(
+    weights: Annotated[
+        list[str] | None, typer.Argument(help="Folders with weights, or names of bundled ones [default: all bundled].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compile the velocities of weights to machine code of this processor, which every other command then uses.
+
+    Needs a C++ compiler and about a minute for each. The code is kept in $ENFLOW_CACHE [default: the folder enflow
+    among the user's caches], for one version of the weights, of PyTorch and of the processor.
+    """
+    from enflow.model.card import bundled_names
+    from enflow.model.checkpoint import compile_weights
+
+    names = weights or bundled_names()
+    with progress() as report:
+        for done, name in enumerate(names):
+            report("models", done, len(names), name)
+            path = compile_weights(name)
+            print_result(f"{name}: {path}", {"weights": name, "path": str(path)}, as_json=as_json)
+        report("models", len(names), len(names))
+
+
 @app.command()
 def import_en_flows(
     directory: Annotated[Path, typer.Argument(help="Folder with flow.npy and dequantizer.npy.")],

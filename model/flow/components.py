@@ -15,6 +15,7 @@ from enflow.model.errors import ConfigError
 from enflow.model.flow import dequantization, dynamics
 from enflow.model.flow.act_norm import ActNorm
 from enflow.model.flow.canonical_form import CanonicalForm, canonical_form
+from enflow.model.flow.compiled_velocity import Arguments, CompiledVelocity
 from enflow.model.flow.coupling import transport
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, FixedFeatures
 from enflow.model.flow.noise import generator
@@ -39,6 +40,7 @@ class FlowComponents(nn.Module):
         self.n_atoms = AtomCountPrior.from_counts([0] + [1] * config.max_atoms)
         self.base_positions = CenteredGaussian()
         self.base_features = FixedFeatures() if self.fixed_features else FeatureGaussian(n_features)
+        self.compiled: CompiledVelocity | None = None
 
     @property
     def device(self) -> torch.device:
@@ -58,12 +60,14 @@ class FlowComponents(nn.Module):
     def velocity(
         self, t: Float[Tensor, " B"], x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
     ) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N F"]]:
-        """Return (dx, dh) / dt in flow space.
+        """Return (dx, dh) / dt in flow space, by compiled code where there is some and no derivative is taken.
 
         Args:
             t: times; t = 0 is the base, t = 1 is data.
             x, h, mask: centred positions, features and mask.
         """
+        if self.compiled is not None and self.compiled.fits(self.dynamics, (t, x, h, mask)):
+            return self.compiled(t, x, h, mask)
         dx, dh = self.dynamics(t, x, h, mask)
         return dx, dh
 
@@ -71,6 +75,12 @@ class FlowComponents(nn.Module):
     def divergence(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
         """The divergence of the velocity as a function (t, x, h, mask) -> (B,); None if the dynamics has none."""
         return getattr(self.dynamics, "divergence", None)
+
+    def example(self) -> Arguments:
+        """Return arguments of the velocity: two latents of the largest size."""
+        drawn = [self.draw_latent(self.config.max_atoms, seed=0, index=index) for index in range(2)]
+        x, h = (torch.stack(parts).to(self.device, self.dtype) for parts in zip(*drawn, strict=True))
+        return x.new_tensor([0.25, 0.5]), x, h, torch.ones_like(x[..., 0], dtype=torch.bool)
 
     def draw_n_atoms(self, seed: int, index: int) -> int:
         """Return the number of atoms of molecule (seed, index), drawn from p(N)."""

@@ -25,6 +25,7 @@ from enflow.service.engine.process import (
     Crashed,
     Events,
     Heartbeat,
+    Notice,
     Ready,
     RowsSaved,
     StepBegins,
@@ -179,8 +180,8 @@ class ProcessClient:
                 self._tracker.save_rows(rows)
             case StepBegins(rows):
                 worker.rows = rows
-            case StepFailed(rows, trace):
-                log.error("step failed", samples=sorted({key[:2] for key in rows}), traceback=trace)
+            case StepFailed() | Notice():
+                _log(report)
             case Crashed(error, trace):
                 worker.error, worker.trace = error, trace
 
@@ -279,6 +280,14 @@ def _sum(stats: Stats, other: Stats) -> Stats:
     return replace(stats, **{name: getattr(stats, name) + getattr(other, name) for name in COUNTERS})
 
 
+def _log(report: StepFailed | Notice) -> None:
+    match report:
+        case StepFailed(rows, trace):
+            log.error("step failed", samples=sorted({key[:2] for key in rows}), traceback=trace)
+        case Notice(text):
+            log.info(text)
+
+
 def engine_client(settings: Settings, config: ClientConfig | None = None, weights: Path | None = None) -> ProcessClient:
     """Return the client of an engine with these settings; `weights` replaces the first model's folder.
 
@@ -293,5 +302,6 @@ def engine_client(settings: Settings, config: ClientConfig | None = None, weight
         "device": settings.device,
         "threads": settings.threads,
         "sha256": read_card(folder).weights_sha256,
+        "compile_velocity": settings.compile,
     }
     return ProcessClient(EngineSpec("enflow.service.engine.loading:from_weights", arguments), config)

@@ -17,6 +17,7 @@ from enflow.model.flow.likelihood import DrawState, evaluate_queries
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.solver_state import SolverState, Status
 from enflow.service.engine.batch_key import BatchKey
+from enflow.service.engine.compilation import BackgroundCompilation
 from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cost_model import BatchBudget, CostTable
 from enflow.service.engine.failures import EngineObserver, NoObserver, attempt
@@ -55,6 +56,7 @@ class Engine:
         self._requests = RequestTable()
         self._clock = clock
         self.observer: EngineObserver = NoObserver()
+        self.compilation: BackgroundCompilation | None = None
 
     def add(
         self, request: EngineRequest, answered: Collection[int] = (), isolation: Mapping[SampleKey, int] | None = None
@@ -129,12 +131,9 @@ class Engine:
 
     def stats(self) -> Stats:
         """Return the current state and the counters since the start."""
+        waiting, running = self._scheduler.waiting, self._scheduler.running
         return self._requests.stats.stats(
-            waiting=self._scheduler.waiting,
-            running=self._scheduler.running,
-            slots=self._config.slots,
-            requests=len(self._requests),
-            device=self.device,
+            waiting=waiting, running=running, slots=self._config.slots, requests=len(self._requests), device=self.device
         )
 
     def close(self) -> None:

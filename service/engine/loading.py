@@ -4,10 +4,13 @@ import torch
 
 from enflow.model.checkpoint import load_any, read_card
 from enflow.model.errors import WeightsError
+from enflow.service.engine.compilation import BackgroundCompilation
 from enflow.service.engine.core import Engine
 
 
-def from_weights(weights: str, device: str = "auto", threads: int | None = None, sha256: str = "") -> Engine:
+def from_weights(
+    weights: str, device: str = "auto", threads: int | None = None, sha256: str = "", compile_velocity: bool = False
+) -> Engine:
     """Return an engine with the weights of a folder.
 
     Args:
@@ -15,6 +18,7 @@ def from_weights(weights: str, device: str = "auto", threads: int | None = None,
         device: "cpu", "cuda", or "auto" for the GPU if there is one.
         threads: threads of torch; None = torch chooses.
         sha256: the SHA-256 of the weights that answers name; empty = that of the folder.
+        compile_velocity: compile the velocity in the background where that is not done yet.
 
     Raises:
         WeightsError: the weights are missing, damaged, or others than those that answers name.
@@ -28,4 +32,7 @@ def from_weights(weights: str, device: str = "auto", threads: int | None = None,
             f"found weights with SHA-256 {found}, expected {sha256}: the files were changed under the running service; "
             "restart it to use them"
         )
-    return Engine(flow)
+    engine = Engine(flow)
+    if compile_velocity:
+        engine.compilation = BackgroundCompilation(flow, weights)
+    return engine

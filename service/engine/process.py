@@ -83,8 +83,15 @@ class StepFailed:
     trace: str
 
 
+@dataclass(frozen=True)
+class Notice:
+    """A fact for the log."""
+
+    text: str
+
+
 WorkerCommand = Snapshot | Abort | Stop
-WorkerReport = Ready | Events | Heartbeat | RowsSaved | Crashed | StepBegins | StepFailed
+WorkerReport = Ready | Events | Heartbeat | RowsSaved | Crashed | StepBegins | StepFailed | Notice
 
 
 def serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
@@ -145,10 +152,16 @@ class _WorkerLoop:
             self._check()
         if now - self._last_heartbeat >= HEARTBEAT_S:
             self._last_heartbeat = now
+            self._poll_compilation()
             self._connection.send(Heartbeat(self._engine.stats(), now - self._last_check, self._engine.rate))
         if now - self._last_snapshot >= SNAPSHOT_S and not self._engine.idle:
             self._last_snapshot = now
             self._connection.send(RowsSaved(self._engine.snapshot().rows))
+
+    def _poll_compilation(self) -> None:
+        if self._engine.compilation and (notice := self._engine.compilation.poll()):
+            self._check()
+            self._connection.send(Notice(notice))
 
     def _check(self) -> None:
         if not self._engine.check():
