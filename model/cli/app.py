@@ -154,6 +154,9 @@ def evaluate(
     ] = "hutchinson",
     probes: Annotated[int, typer.Option(min=1, help="Number of probes of the estimate per molecule.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="Number of draws of the dequantizer per molecule.")] = 1,
+    posebusters: Annotated[
+        int, typer.Option(min=0, help="Number of samples that PoseBusters checks; needs the package posebusters.")
+    ] = 0,
     curve: Annotated[int, typer.Option(min=0, help="Number of molecules per point of quality against cost.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/evaluate/NAME-HASH].")] = None,
     write_card: Annotated[
@@ -187,7 +190,7 @@ def evaluate(
     torch.set_num_threads(threads)
     card = read_card(weights)
     chosen = tolerance or card.metrics.get("tolerance", TOLERANCES["standard"])
-    settings = EvaluationConfig(samples, molecules, seed, chosen, divergence, probes, draws)
+    settings = EvaluationConfig(samples, molecules, seed, chosen, divergence, probes, draws, posebusters)
     folder = out or Path("runs") / "evaluate" / f"{card.name}-{card.weights_sha256[:8]}"
     flow = load(weights, pick_device(device))
     with progress() as report:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Trainer:
         """
         self.restore(path, str(path))
 
-    def restore(self, source: Path | IO[bytes], name: str) -> None:
+    def restore(self, source: Path | BytesIO, name: str) -> None:
         """Restore a state from a file or a stream.
 
         Args:

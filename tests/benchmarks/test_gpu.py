@@ -7,6 +7,7 @@ import sys
 import time
 import tomllib
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -224,7 +225,9 @@ def test_annotations_need_no_jaxtyping():
 
 def test_no_step_of_solver_or_training_reads_a_value_on_the_host(monkeypatch):
     """Tensors on the device "meta" have no values: whoever reads one gets an exception."""
-    monkeypatch.setattr(torch.optim.optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta"])
+    monkeypatch.setattr(
+        import_module("torch.optim.optimizer"), "_get_fused_kernels_supported_devices", lambda: ["meta"]
+    )
     with pytest.raises(RuntimeError, match="meta"):
         float(torch.ones((), device="meta"))
     trainer = Trainer(TINY, "meta")

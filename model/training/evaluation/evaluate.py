@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enflow.model.chem.analysis.metrics import table_smiles
+from enflow.model.chem.analysis.plausibility import check_installed
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError
 from enflow.model.flow.estimate import Likelihood
@@ -49,6 +50,7 @@ class EvaluationConfig:
         probes: number of probes of Hutchinson's estimate per molecule.
         draws: number of draws of the dequantizer per molecule; several draws with the exact divergence give the
             importance-weighted bound.
+        posebusters: number of samples that PoseBusters checks, at most `samples`.
     """
 
     samples: int = 1000
@@ -58,6 +60,7 @@ class EvaluationConfig:
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
     probes: int = 1
     draws: int = 1
+    posebusters: int = 0
 
 
 @dataclass
@@ -98,7 +101,10 @@ def evaluate(
     Raises:
         DataError: the data cannot be read, or have fewer test molecules than requested.
         SolverError: every sample failed.
+        ConfigError: PoseBusters is asked for and not installed.
     """
+    if config.posebusters:
+        check_installed()
     test = load_qm9(data, "test", flow.config.vocabulary)
     rows = rows_to_score(len(test), config).tolist()
     header = {"weights_sha256": weights_sha256, "seed": config.seed, "tolerance": config.tolerance}
@@ -111,7 +117,8 @@ def evaluate(
         picked = np.random.default_rng(0).permutation(len(test))[:REFERENCE_MOLECULES].tolist()
         known = compositions(train, flow.config.vocabulary)
         reference = Reference.of(training, molecules_of(test, flow.config.vocabulary, picked), known)
-        metrics, result.plots = sample_metrics([records.records[index] for index in range(config.samples)], reference)
+        generated = [records.records[index] for index in range(config.samples)]
+        metrics, result.plots = sample_metrics(generated, reference, config.posebusters)
         result.metrics |= metrics
     if rows:
         likelihood = _measure_likelihood(flow, header, folder, config, test, rows, report)

@@ -1,6 +1,6 @@
 """The page of an evaluation: tables and charts in one HTML file that loads nothing from the network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -22,10 +22,18 @@ HISTOGRAMS = {
     "bond_lengths": ("Bond lengths", "angstrom", 0.01),
     "angles": ("Bond angles", "degrees", 2.0),
     "sizes": ("Sizes", "atoms", 1.0),
+    "ring_sizes": ("Ring sizes", "atoms, last bin open", 1.0),
+    "rings": ("Rings per molecule", "rings, last bin open", 1.0),
     "strain": ("Strain (MMFF94)", "kcal/mol, last bin open", 4.0),
     "nfe": ("Evaluations of the velocity", "per sample", 6.0),
 }
 """Name in evaluation.json -> title, label of the axis, width of a bin."""
+
+TYPES = {
+    "bond_types": "Bond lengths by type, angstrom (: is aromatic)",
+    "angle_types": "Angles by type, degrees",
+}
+"""Name in evaluation.json -> title of the table."""
 
 CURVES = {"atom_stability": "atoms stable", "molecule_stability": "molecules stable", "validity": "valid"}
 
@@ -46,7 +54,9 @@ def page(name: str, report: Mapping[str, Any]) -> str:
     metrics = report.get("metrics", {})
     weights = escape(report.get("weights_sha256", ""))
     plots, points = report.get("plots", {}), report.get("curve", {}).get("points", [])
-    figures = [*_histograms(plots), _elements(plots), _nll(plots), _parts(metrics), _curve(points)]
+    types = [_types(title, plots.get(key, [])) for key, title in TYPES.items()]
+    tables = [_elements(plots), _groups(plots), *types, _parts(metrics)]
+    figures = [*_histograms(plots), _nll(plots), _curve(points), *tables]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><h1>{title}</h1>'
@@ -82,6 +92,32 @@ def _elements(plots: Mapping[str, Any]) -> str:
     )
     heads = "".join(f"<th>{escape(each)}</th>" for each in counts)
     return f"<figure><figcaption>Elements</figcaption><table><tr><th></th>{heads}</tr>{rows}</table></figure>"
+
+
+def _groups(plots: Mapping[str, Any]) -> str:
+    """Return the shares of molecules with each functional group as a table."""
+    groups = plots.get("functional_groups", [])
+    rows = [[name, f"{100 * share:.1f}", f"{100 * data:.1f}"] for name, share, data in groups]
+    return _figure("Molecules with a functional group, %", ["", "samples", "data"], rows)
+
+
+def _types(title: str, types: Sequence[Sequence[Any]]) -> str:
+    """Return the types of bonds or angles with mean, standard deviation and divergence as a table."""
+    heads = ["", "samples", "data", "mean ± deviation", "of the data", "divergence, nats"]
+    rows = [
+        [name, str(n), str(n_data), f"{mean:.3f} ± {spread:.3f}", f"{mean_data:.3f} ± {spread_data:.3f}", f"{jsd:.4f}"]
+        for name, n, n_data, mean, mean_data, spread, spread_data, jsd in types
+    ]
+    return _figure(title, heads, rows)
+
+
+def _figure(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table with a title; nothing without rows."""
+    if not rows:
+        return ""
+    cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    head = "".join(f"<th>{escape(one)}</th>" for one in heads)
+    return f"<figure><figcaption>{escape(title)}</figcaption><table><tr>{head}</tr>{cells}</table></figure>"
 
 
 def _nll(plots: Mapping[str, Any]) -> str:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from enflow.model.chem.analysis.histograms import histograms, jensen_shannon
 from enflow.model.chem.analysis.metrics import Z_95, Interval, Share, stability, validity
+from enflow.model.chem.analysis.plausibility import posebusters_checks
 from enflow.model.chem.analysis.strain import strain
+from enflow.model.chem.analysis.structures import BondedMolecule, Structures, bond_counts, bonded, compare
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError, SolverError
@@ -40,20 +42,33 @@ class Reference:
         histograms: histograms of test molecules.
         strains: strain energies of test molecules, kcal/mol.
         compositions: compositions of the training molecules.
+        structures: structures of test molecules.
+        shares: shares of test molecules, by the name of the metric of samples.
     """
 
     training: set[str]
     histograms: Histograms
     strains: list[float]
-    compositions: Collection[Composition] = frozenset()
+    compositions: Collection[Composition]
+    structures: Structures
+    shares: Mapping[str, float | None]
 
     @classmethod
     def of(
         cls, training: set[str], molecules: Sequence[Molecule], compositions: Collection[Composition] = frozenset()
     ) -> "Reference":
         """Return the reference of training SMILES, training compositions and test molecules."""
-        energies = strains(molecules, [infer_bonds(m) for m in molecules])
-        return cls(training, histograms(molecules), energies, compositions)
+        bonds = [infer_bonds(m) for m in molecules]
+        shares = _shares(molecules, bonds, len(molecules), training)
+        shares |= _composition_shares(molecules, len(molecules), compositions)
+        return cls(
+            training=training,
+            histograms=histograms(molecules),
+            strains=strains(molecules, bonds),
+            compositions=compositions,
+            structures=Structures.of([mol for mol in bonded(molecules, bonds) if mol is not None]),
+            shares={name: _value(share) for name, share in shares.items()},
+        )
 
 
 def strains(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> list[float]:
@@ -61,25 +76,31 @@ def strains(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> list[float
     return [e for pair in zip(molecules, bonds, strict=True) if (e := strain(*pair)) is not None]
 
 
-def sample_metrics(generated: Sequence[SampleRecord], reference: Reference) -> tuple[dict[str, Any], dict[str, Any]]:
+def sample_metrics(
+    generated: Sequence[SampleRecord], reference: Reference, n_checked: int = 0
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compute the metrics of generated molecules; failed samples count as invalid.
 
     Shares are from 0 to 1. Validity, uniqueness and novelty follow EDM (Hoogeboom et al. 2022): they refer to all
     samples and to the largest fragment; novelty refers to the unique ones. `en_flows` follows E-NF, which refers to the
-    stable molecules only. `inferred_validity` and `inferred_whole` use the bonds of `infer_bonds`, as the service does.
-    `known_composition` is the share of samples whose composition occurs in the training data; `even_electrons` is the
-    share with an even number of electrons. `divergences` are Jensen-Shannon divergences in nats; `strain` is in
-    kcal/mol by MMFF94.
+    stable molecules only. `inferred_validity` and `inferred_whole` use the bonds of `infer_bonds`, as the service does;
+    for `rdkit_validity` these must come from RDKit's DetermineBonds alone. `known_composition` is the share of samples
+    whose composition occurs in the training data; `even_electrons` is the share with an even number of electrons.
+    `data` holds such shares of test molecules. `divergences` are Jensen-Shannon divergences in nats from test
+    molecules; those by type are means over the types of bonds or angles, weighted by their number in the data.
+    `strain` is in kcal/mol by MMFF94. `posebusters` holds the shares of the first samples that pass its checks.
 
     Args:
         generated: all samples.
         reference: training and test molecules.
+        n_checked: number of samples, in their order, that PoseBusters checks; takes 0.05 s each.
 
     Returns:
-        The metrics, and histograms by name, each with the keys "samples" and "data".
+        The metrics, and data of plots by name; histograms have the keys "samples" and "data".
 
     Raises:
         SolverError: every sample failed.
+        ConfigError: PoseBusters is asked for and not installed.
     """
     n, n_atoms = len(generated), sum(g.n_atoms for g in generated)
     molecules = [m for g in generated if (m := g.molecule)]
@@ -91,7 +112,8 @@ def sample_metrics(generated: Sequence[SampleRecord], reference: Reference) -> t
     bonds = [infer_bonds(molecule) for molecule in molecules]
     shares = _shares(molecules, bonds, n, reference.training)
     shares |= _composition_shares(molecules, n, reference.compositions)
-    counts, energies = histograms(molecules), strains(molecules, bonds)
+    counts, energies, mols = histograms(molecules), strains(molecules, bonds), bonded(molecules, bonds)
+    divergences, structures = compare(Structures.of([mol for mol in mols if mol is not None]), reference.structures)
     metrics = {
         "samples": n,
         "failed": n - len(molecules),
@@ -102,18 +124,22 @@ def sample_metrics(generated: Sequence[SampleRecord], reference: Reference) -> t
             **{name: _pair(share.interval) for name, share in shares.items()},
         },
         "en_flows": _en_flows_shares(molecules, reference.training),
-        "divergences": {name: jensen_shannon(each, reference.histograms[name]) for name, each in counts.items()},
+        "data": dict(reference.shares),
+        "divergences": {name: jensen_shannon(each, reference.histograms[name]) for name, each in counts.items()}
+        | divergences,
         "strain": _strain(energies, reference.strains, n),
         "rdkit": bonds[0].rdkit,
         "nfe_mean": float(np.mean([g.nfe for g in generated])),
     }
-    plots = {name: _both(each, reference.histograms[name]) for name, each in counts.items()}
+    if n_checked:
+        metrics["posebusters"] = _posebusters(generated[:n_checked], mols)
+    plots = {name: _both(each, reference.histograms[name]) for name, each in counts.items()} | structures
     plots["strain"] = _both(*(_binned(values, 4.0, 60) for values in (energies, reference.strains)))
     plots["nfe"] = {"samples": _binned([float(g.nfe) for g in generated], 6.0, 60).tolist()}
     return metrics, plots
 
 
-def _shares(molecules: list[Molecule], bonds: list[Bonds], n: int, training: set[str]) -> dict[str, Share]:
+def _shares(molecules: Sequence[Molecule], bonds: Sequence[Bonds], n: int, training: set[str]) -> dict[str, Share]:
     stable, edm = stability(molecules), validity(molecules, "EDM")
     return {
         "molecule_stability": Share(int(stable.stable.sum()), n),
@@ -121,17 +147,30 @@ def _shares(molecules: list[Molecule], bonds: list[Bonds], n: int, training: set
         "single_fragment": Share(edm.whole, n),
         "uniqueness": edm.uniqueness,
         "novelty": edm.novelty(training),
-        "inferred_validity": Share(sum(each.status == "ok" for each in bonds), n),
-        "inferred_whole": Share(sum(each.whole for each in bonds), n),
+        **{name: Share(count, n) for name, count in bond_counts(bonds).items()},
     }
 
 
-def _composition_shares(molecules: list[Molecule], n: int, compositions: Collection[Composition]) -> dict[str, Share]:
+def _composition_shares(
+    molecules: Sequence[Molecule], n: int, compositions: Collection[Composition]
+) -> dict[str, Share]:
     even = Share(sum(int(m.atomic_numbers.sum()) % 2 == 0 for m in molecules), n)
     if not compositions:
         return {"even_electrons": even}
     known = sum(composition(m.atomic_numbers) in compositions for m in molecules)
     return {"known_composition": Share(known, n), "even_electrons": even}
+
+
+def _posebusters(generated: Sequence[SampleRecord], mols: Sequence[BondedMolecule | None]) -> dict[str, Any]:
+    """Return the shares of samples that pass PoseBusters' checks.
+
+    Args:
+        generated: the samples.
+        mols: the molecules with bonds of these samples and of others after them; a failed sample has no entry.
+    """
+    n_molecules = sum(g.molecule is not None for g in generated)
+    shares = posebusters_checks([*mols[:n_molecules], *[None] * (len(generated) - n_molecules)])
+    return {"samples": len(generated), **{name: _value(share) for name, share in shares.items()}}
 
 
 def _en_flows_shares(molecules: list[Molecule], training: set[str]) -> dict[str, Any]:

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from enflow.model.chem.analysis.metrics import Share
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError, SolverError
+from enflow.model.training.evaluation import metrics
 from enflow.model.training.evaluation.metrics import (
     Reference,
     likelihood_metrics,
@@ -72,6 +74,34 @@ def test_compositions_and_electrons_are_counted():
     assert (found["known_composition"], found["even_electrons"]) == (2 / 4, 2 / 4)
     assert set(found["intervals_95"]) >= {"known_composition", "even_electrons"}
     assert "known_composition" not in sample_metrics(entries, Reference.of(set(), [METHANE, WATER]))[0]
+
+
+def test_the_same_shares_of_the_data_stand_beside_those_of_samples():
+    torn = Molecule([6, 1, 1, 1, 1], METHANE.positions * 3)
+    known = {frozenset({(6, 1), (1, 4)})}
+    found, drawn = sample_metrics(
+        [generated(0, METHANE, 5, 9)], Reference.of(set(), [METHANE, WATER, torn, torn], known)
+    )
+    assert (found["molecule_stability"], found["data"]["molecule_stability"]) == (1.0, 2 / 4)
+    assert (found["rdkit_validity"], found["data"]["rdkit_validity"]) == (1.0, 2 / 4)
+    assert (found["known_composition"], found["data"]["known_composition"]) == (1.0, 3 / 4)
+    assert drawn["rings"] == {"samples": [1, *[0] * 10], "data": [2, *[0] * 10]}
+    assert "posebusters" not in found
+    json.dumps([found, drawn], allow_nan=False)
+
+
+def test_posebusters_checks_the_first_samples_and_a_failed_one_passes_nothing(monkeypatch):
+    checked = []
+
+    def checks(mols):
+        checked.extend(mols)
+        return {"all": Share(1, len(mols))}
+
+    monkeypatch.setattr(metrics, "posebusters_checks", checks)
+    entries = [generated(0, METHANE, 5, 9), generated(1, None, 5, 9, "MAX_STEPS"), generated(2, WATER, 3, 9)]
+    found, _ = sample_metrics(entries, Reference.of(set(), [WATER]), 2)
+    assert [mol and mol.GetNumAtoms() for mol in checked] == [5, None]
+    assert found["posebusters"] == {"samples": 2, "all": 0.5}
 
 
 def test_no_molecule_at_all_says_what_the_solver_said():
