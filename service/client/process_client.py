@@ -43,9 +43,6 @@ from enflow.service.telemetry import log
 POLL_S = 0.1
 """Seconds between two checks of the deadlines and of the worker."""
 
-COUNTERS = ("steps", "row_steps", "nfe", "step_seconds", "memory_errors")
-"""Counters that every worker begins at zero."""
-
 
 class ProcessClient:
     """An engine in a process of its own, so that its crash does not end the service.
@@ -118,7 +115,7 @@ class ProcessClient:
     def stats(self) -> Stats:
         """Return the state, and the counters over all workers."""
         return replace(
-            _sum(self._worker_stats, self._earlier_stats),
+            self._worker_stats.with_counters_of(self._earlier_stats),
             requests=len(self._tracker.unfinished),
             queue_units=self._admission.queued,
             queue_limit=self._admission.limit,
@@ -243,7 +240,7 @@ class ProcessClient:
         worker, self._worker = self._worker, None
         if worker:
             worker.close()
-            self._earlier_stats = _sum(self._earlier_stats, self._worker_stats)
+            self._earlier_stats = self._earlier_stats.with_counters_of(self._worker_stats)
             self._worker_stats = Stats(device=self._worker_stats.device)
         return worker
 
@@ -274,10 +271,6 @@ class ProcessClient:
     def _fail(self, request_id: str, reason: Reason, detail: str) -> bool:
         self._admission.release(request_id)
         return self._tracker.fail(request_id, reason, detail)
-
-
-def _sum(stats: Stats, other: Stats) -> Stats:
-    return replace(stats, **{name: getattr(stats, name) + getattr(other, name) for name in COUNTERS})
 
 
 def _log(report: StepFailed | Notice) -> None:

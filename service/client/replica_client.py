@@ -18,7 +18,7 @@ from enflow.service.client.replica_pool import ReplicaLost, ReplicaPool, Replica
 from enflow.service.client.request_tracker import Delivery, RequestTracker
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason
 from enflow.service.protocol.requests import EngineRequest
-from enflow.service.protocol.status import Health, Overloaded, Stats, Unavailable
+from enflow.service.protocol.status import COUNTERS, Health, Overloaded, Stats, Unavailable
 
 SPLIT_LOSSES, MAX_LOSSES = 2, 5
 """Replicas that are lost in a row with one portion, without an answer: after the first number the portion is halved, to
@@ -32,7 +32,6 @@ POLL_S, STALE_S = 1.0, 45.0
 to half a minute to notice that a machine has failed."""
 
 GAUGES = ("waiting", "running", "slots", "memory_bytes")
-COUNTERS = ("steps", "row_steps", "nfe", "step_seconds", "memory_errors", "restarts")
 
 
 class ReplicaClient:
@@ -104,7 +103,9 @@ class ReplicaClient:
         Restarts are those of the engines, and portions that began again on another replica.
         """
         stats = [status.stats for status in self._replicas]
-        counters = {name: sum(getattr(each, name) for each in self._last_stats.values()) for name in COUNTERS}
+        counters = {
+            name: sum(getattr(each, name) for each in self._last_stats.values()) for name in (*COUNTERS, "restarts")
+        }
         return Stats(
             **{name: sum(getattr(each, name) for each in stats) for name in GAUGES},
             **counters | {"restarts": counters["restarts"] + self._losses},

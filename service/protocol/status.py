@@ -1,7 +1,7 @@
 """The state of an engine, for its clients."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -39,6 +39,10 @@ class Snapshot:
     isolation: Mapping[SampleKey, int] = field(default_factory=dict)
 
 
+COUNTERS = ("steps", "row_steps", "nfe", "step_seconds", "memory_errors")
+"""The counters of a worker among `Stats`."""
+
+
 @dataclass(frozen=True)
 class Stats:
     """The present state of an engine, and counters since the start of the service.
@@ -71,6 +75,10 @@ class Stats:
     finished: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     restarts: int = 0
+
+    def with_counters_of(self, earlier: "Stats") -> "Stats":
+        """Return this state with the counters of an earlier worker added; every worker begins them at zero."""
+        return replace(self, **{name: getattr(self, name) + getattr(earlier, name) for name in COUNTERS})
 
 
 @dataclass(frozen=True)
