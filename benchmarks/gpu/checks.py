@@ -166,7 +166,9 @@ def profile_of_an_evaluation(context: Context) -> dict[str, Any]:
         context.flow.velocity(*state)
         context.synchronize()
     column = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    operations = sorted(found.key_averages(), key=lambda one: getattr(one, column), reverse=True)
+    kinds = found.key_averages()
+    kernels = [one for one in kinds if one.device_type == torch.autograd.DeviceType.CUDA]  # operators repeat their time
+    operations = sorted(kernels or kinds, key=lambda one: getattr(one, column), reverse=True)
     total = sum(getattr(one, column) for one in operations)
     rows = [[one.key, one.count, round(getattr(one, column) / 1e3, 4)] for one in operations[:TOP]]
     calls = sum(one.count for one in operations if getattr(one, column) > 0)

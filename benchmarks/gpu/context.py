@@ -1,4 +1,4 @@
-"""What the stages share: the arguments of the command, and what is loaded when it is first used."""
+"""The arguments of the command, and the model and data that its stages share."""
 
 import hashlib
 import time

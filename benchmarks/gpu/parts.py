@@ -20,6 +20,11 @@ def write_parts(folder: Path, name: str, content: bytes) -> None:
         path.unlink()
 
 
+def has_parts(folder: Path, name: str) -> bool:
+    """Return True if the folder has a part of the file."""
+    return bool(_parts(folder, name))
+
+
 def read_parts(folder: Path, name: str) -> bytes:
     """Return the content that `write_parts` wrote.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.gpu.context import Context
-from benchmarks.gpu.parts import read_parts, write_parts
+from benchmarks.gpu.parts import has_parts, read_parts, write_parts
 from enflow.model.flow.states import Sample
 from enflow.model.training.compact import compacted
 from enflow.model.training.config import TrainConfig
@@ -34,6 +34,8 @@ ANNEAL_SHARE = 0.4
 
 SAVE_S = 30.0
 MOST_WORKERS = 12
+WORKER_TIMEOUT_S = 30.0
+LAST_STEP = 2**31
 
 BLOCK = 1_000
 """Molecules that are generated between two looks at the clock; every block has all sizes."""
@@ -72,23 +74,36 @@ class Steps(Dataset[tuple[Tensor, Tensor]]):
 
 def drawn_ahead(config: TrainConfig, data: MoleculeDataset, first_step: int, device: str) -> Iterator[Drawn]:
     """Yield the noise of each step on the device, as `Trainer.draw` returns it; the copies do not wait."""
-    on_gpu = device != "cpu"
-    workers = min(MOST_WORKERS, (os.cpu_count() or 1) - 2) if on_gpu else 0
-    ahead: dict[str, Any] = {"prefetch_factor": 8} if workers > 0 else {}
-    numbers = range(first_step, 2**31)
-    loader = DataLoader(
-        Steps(config, data), batch_size=None, sampler=numbers, num_workers=max(0, workers), pin_memory=on_gpu, **ahead
-    )
     n_features = config.flow.dynamics.n_features
-    for packed, times in loader:
+    workers = min(MOST_WORKERS, (os.cpu_count() or 1) - 2) if device != "cpu" else 0
+    for packed, times in coupled_by_workers(Steps(config, data), first_step, workers):
         parts = packed.to(device, non_blocking=True).split([3, 3, *[n_features] * 3], -1)
         x0, x1, h0, h1, centres = (part.contiguous() for part in parts)
         mask = torch.ones(x0.shape[:2], dtype=torch.bool, device=device)
         yield CoupledPairs(x0, x1, h0, h1, centres, mask), times.to(device, non_blocking=True)
 
 
+def coupled_by_workers(steps: Steps, first_step: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the items from `first_step` on, pinned; where the workers fail or hang, this process goes on alone."""
+    step = first_step
+    if workers > 0:
+        loader = DataLoader(
+            steps, batch_size=None, sampler=range(first_step, LAST_STEP), num_workers=workers, prefetch_factor=8,
+            pin_memory=torch.cuda.is_available(), timeout=WORKER_TIMEOUT_S,
+        )  # fmt: skip
+        try:
+            for item in loader:
+                yield item
+                step += 1
+        except RuntimeError as error:
+            print(f"the coupling workers failed at step {step}: {error}", flush=True)
+    for number in range(step, LAST_STEP):
+        yield steps[number]
+
+
 def train(context: Context) -> dict[str, Any]:
     """Train until the time has come, save the state before the annealing as `state` and the last one as `annealed`."""
+    torch._dynamo.config.suppress_errors = True  # noqa: SLF001 - what does not compile runs eagerly
     trainer, end, begin = context.trainer(), context.training_end, time.time()
     held_out = load_qm9(data_file(), "valid", context.config.flow.vocabulary)
     fixed = validation_draws(trainer, held_out)
@@ -188,21 +203,23 @@ def load_state(trainer: Trainer, folder: Path, name: str) -> None:
 
 
 def sample(context: Context) -> dict[str, Any]:
-    """Generate molecules with the averaged weights of the annealed state, and save them as they come."""
+    """Generate molecules with the averaged weights of the last state, and save them as they come."""
     trainer = Trainer(context.config, context.device)
-    load_state(trainer, context.out, ANNEALED)
+    load_state(trainer, context.out, ANNEALED if (annealed := has_parts(context.out, ANNEALED)) else STATE)
     flow = flow_of(trainer, context.data).to(context.device)
     begin, sizes, found = time.time(), list[int](), list[Sample]()
     end = math.inf if context.smoke else context.start + context.seconds
     for first in range(0, context.samples, BLOCK):
+        block = time.time()
         indices = range(first, min(first + BLOCK, context.samples))
         sizes += [flow.draw_n_atoms(0, index) for index in indices]
         found += sorted(flow.samples(sizes[first:], seed=0, indices=indices), key=lambda one: one.index)
         write_samples(context.out / SAMPLES, sizes, found)
-        if time.time() > end:
+        if 2 * time.time() - block > end:  # another block would take as long
             break
     failed = sum(one.molecule is None for one in found)
-    return {"samples": len(found), "failed": failed, "per_s": round(len(found) / (time.time() - begin), 1)}
+    per_s = round(len(found) / (time.time() - begin), 1)
+    return {"samples": len(found), "failed": failed, "per_s": per_s, "annealed": annealed}
 
 
 def write_samples(path: Path, sizes: list[int], samples: list[Sample]) -> None:

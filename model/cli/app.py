@@ -154,9 +154,7 @@ def evaluate(
     ] = "hutchinson",
     probes: Annotated[int, typer.Option(min=1, help="Number of probes of the estimate per molecule.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="Number of draws of the dequantizer per molecule.")] = 1,
-    posebusters: Annotated[
-        int, typer.Option(min=0, help="Number of samples that PoseBusters checks; needs the package posebusters.")
-    ] = 0,
+    posebusters: Annotated[int, typer.Option(min=0, help="Number of samples for PoseBusters, an extra.")] = 0,
     curve: Annotated[int, typer.Option(min=0, help="Number of molecules per point of quality against cost.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/evaluate/NAME-HASH].")] = None,
     write_card: Annotated[

@@ -24,7 +24,7 @@ from benchmarks.gpu.parts import PART_BYTES, read_parts, write_parts
 from benchmarks.gpu.references import references
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.stages import STAGES, Stage, _attempt
-from benchmarks.gpu.training import Steps, Training, load_state, stretched
+from benchmarks.gpu.training import Steps, Training, coupled_by_workers, load_state, stretched
 from enflow.model import checkpoint
 from enflow.model.config import FlowConfig, VectorEGNNConfig
 from enflow.model.errors import DataError
@@ -209,6 +209,25 @@ def test_workers_draw_what_the_training_draws(place):
         assert torch.equal(drawn, times)
         parts = [pairs.x0, pairs.x1, pairs.h0, pairs.h1, pairs.centres]
         assert torch.equal(packed, torch.cat(parts, -1))
+
+
+def test_workers_that_fail_are_replaced_without_a_gap(place, monkeypatch):
+    steps = Steps(TINY, load_qm9(place / "qm9.npz", "train"))
+
+    def failing(given, sampler, **_settings):
+        yield from (given[number] for number in sampler[:3])
+        raise RuntimeError("a worker was killed")
+
+    monkeypatch.setattr("benchmarks.gpu.training.DataLoader", failing)
+    found = zip(range(5, 12), coupled_by_workers(steps, 5, 2), strict=False)
+    assert all(torch.equal(packed, steps[number][0]) for number, (packed, _) in found)
+
+
+def test_two_processes_couple_as_one(place):
+    steps = Steps(TINY, load_qm9(place / "qm9.npz", "train"))
+    for number, (packed, times) in zip(range(4, 9), coupled_by_workers(steps, 4, 2), strict=False):
+        assert torch.equal(packed, steps[number][0])
+        assert torch.equal(times, steps[number][1])
 
 
 def test_an_annealing_that_is_stretched_keeps_its_rate_and_ends_in_time():

@@ -87,13 +87,12 @@ def sample_metrics(
     for `rdkit_validity` these must come from RDKit's DetermineBonds alone. `known_composition` is the share of samples
     whose composition occurs in the training data; `even_electrons` is the share with an even number of electrons.
     `data` holds such shares of test molecules. `divergences` are Jensen-Shannon divergences in nats from test
-    molecules; those by type are means over the types of bonds or angles, weighted by their number in the data.
-    `strain` is in kcal/mol by MMFF94. `posebusters` holds the shares of the first samples that pass its checks.
+    molecules; those by type are means over types, weighted by their number. `strain` is in kcal/mol by MMFF94.
 
     Args:
         generated: all samples.
         reference: training and test molecules.
-        n_checked: number of samples, in their order, that PoseBusters checks; takes 0.05 s each.
+        n_checked: number of the first samples that PoseBusters checks ("posebusters"), 0.05 s each.
 
     Returns:
         The metrics, and data of plots by name; histograms have the keys "samples" and "data".
