@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import BaseModel
 
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.event_stream import EventStream
-from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, json_body, structures_body
+from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, Responses, json_body, structures_body
 from enflow.service.api.uploads import parse_structures, read_json, read_structures, wait_for_disconnect
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed, run_cancellable
 from enflow.service.handlers.latent_walk import LatentWalkHandler
@@ -86,9 +87,18 @@ OpenRegistry = Annotated[ModelRegistry, Depends(open_registry)]
 MoleculeAccept = Annotated[str | None, Depends(Negotiation(ServedModel.formats))]
 ScoreAccept = Annotated[str | None, Depends(Negotiation(SCORE_FORMATS))]
 Run = Callable[[Emit], Coroutine[Any, Any, Answer]]
+Route = TypeVar("Route", bound=Callable[..., Any])
 
 compute = APIRouter(responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
 status = APIRouter(responses=PROBLEMS, dependencies=[Depends(no_cache)])
+
+
+def _post_structures(
+    path: str, schema: type[RequestOptions], options: type[RequestOptions], answer: type[BaseModel], formats: Responses
+) -> Callable[[Route], Route]:
+    """Register a route whose body is structures: JSON by a schema, or files with options beside them."""
+    extra = structures_body(schema, options)
+    return compute.post(path, tags=["structures"], response_model=answer, responses=formats, openapi_extra=extra)
 
 
 @compute.post(
@@ -110,13 +120,7 @@ async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccep
     return await _respond(request, accept, served, caller, run)
 
 
-@compute.post(
-    "/likelihood",
-    tags=["structures"],
-    response_model=LikelihoodResponse,
-    responses=SCORES,
-    openapi_extra=structures_body(LikelihoodRequest, LikelihoodOptions),
-)
+@_post_structures("/likelihood", LikelihoodRequest, LikelihoodOptions, LikelihoodResponse, SCORES)
 async def score(
     request: Request, registry: OpenRegistry, accept: ScoreAccept, query: Annotated[LikelihoodOptions, Query()]
 ) -> Response:
@@ -132,13 +136,7 @@ async def score(
     return await _respond(request, accept, served, caller, run, SCORE_FORMATS)
 
 
-@compute.post(
-    "/interpolate",
-    tags=["structures"],
-    response_model=WalkResponse,
-    responses=MOLECULES,
-    openapi_extra=structures_body(InterpolateRequest, InterpolateOptions),
-)
+@_post_structures("/interpolate", InterpolateRequest, InterpolateOptions, WalkResponse, MOLECULES)
 async def interpolate(
     request: Request, registry: OpenRegistry, accept: MoleculeAccept, query: Annotated[InterpolateOptions, Query()]
 ) -> Response:
@@ -146,13 +144,7 @@ async def interpolate(
     return await _walk(request, registry, accept, InterpolateRequest, query)
 
 
-@compute.post(
-    "/variations",
-    tags=["structures"],
-    response_model=WalkResponse,
-    responses=MOLECULES,
-    openapi_extra=structures_body(VariationsRequest, VariationsOptions),
-)
+@_post_structures("/variations", VariationsRequest, VariationsOptions, WalkResponse, MOLECULES)
 async def variations(
     request: Request, registry: OpenRegistry, accept: MoleculeAccept, query: Annotated[VariationsOptions, Query()]
 ) -> Response:
