@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import BaseModel
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.event_stream import EventStream
-from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, json_body, structures_body
+from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, Responses, json_body, structures_body
 from enflow.service.api.uploads import (
     StructureRequest,
     parse_structures,
@@ -98,9 +99,18 @@ ScoreAccept = Annotated[str | None, Depends(Negotiation(SCORE_FORMATS))]
 W = TypeVar("W", InterpolateOptions, VariationsOptions)
 Structures = Sequence[Molecule | EnflowError]
 Run = Callable[[Emit], Coroutine[Any, Any, Answer]]
+Route = TypeVar("Route", bound=Callable[..., Any])
 
 compute = APIRouter(responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
 status = APIRouter(responses=PROBLEMS, dependencies=[Depends(no_cache)])
+
+
+def _post_structures(
+    path: str, schema: type[RequestOptions], options: type[RequestOptions], answer: type[BaseModel], formats: Responses
+) -> Callable[[Route], Route]:
+    """Register a route whose body is structures: JSON by a schema, or files with options beside them."""
+    extra = structures_body(schema, options)
+    return compute.post(path, tags=["structures"], response_model=answer, responses=formats, openapi_extra=extra)
 
 
 @compute.post(
@@ -122,13 +132,7 @@ async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccep
     return await _respond(request, accept, served, caller, run)
 
 
-@compute.post(
-    "/likelihood",
-    tags=["structures"],
-    response_model=LikelihoodResponse,
-    responses=SCORES,
-    openapi_extra=structures_body(LikelihoodRequest, LikelihoodOptions),
-)
+@_post_structures("/likelihood", LikelihoodRequest, LikelihoodOptions, LikelihoodResponse, SCORES)
 async def score(
     request: Request, registry: OpenRegistry, accept: ScoreAccept, query: Annotated[LikelihoodOptions, Query()]
 ) -> Response:
@@ -144,13 +148,7 @@ async def score(
     return await _respond(request, accept, served, caller, run, SCORE_FORMATS)
 
 
-@compute.post(
-    "/interpolate",
-    tags=["structures"],
-    response_model=WalkResponse,
-    responses=MOLECULES,
-    openapi_extra=structures_body(InterpolateRequest, InterpolateOptions),
-)
+@_post_structures("/interpolate", InterpolateRequest, InterpolateOptions, WalkResponse, MOLECULES)
 async def interpolate(
     request: Request, registry: OpenRegistry, accept: MoleculeAccept, query: Annotated[InterpolateOptions, Query()]
 ) -> Response:
@@ -159,13 +157,7 @@ async def interpolate(
     return await _from_structures(request, accept, LatentWalkHandler, body, registry.walking(body.options.model))
 
 
-@compute.post(
-    "/variations",
-    tags=["structures"],
-    response_model=VariationsResponse,
-    responses=MOLECULES,
-    openapi_extra=structures_body(VariationsRequest, VariationsOptions),
-)
+@_post_structures("/variations", VariationsRequest, VariationsOptions, VariationsResponse, MOLECULES)
 async def variations(
     request: Request, registry: OpenRegistry, accept: MoleculeAccept, query: Annotated[VariationsOptions, Query()]
 ) -> Response:
