@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.event_stream import EventStream
 from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, json_body, structures_body
-from enflow.service.api.uploads import parse_structures, read_json, read_structures, wait_for_disconnect
+from enflow.service.api.uploads import read_json, read_structures, wait_for_disconnect
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed, run_cancellable
 from enflow.service.handlers.latent_walk import LatentWalkHandler
 from enflow.service.handlers.likelihood import LikelihoodHandler
@@ -126,7 +126,7 @@ async def score(
     seed, caller = _seed(body.options), _caller(request, body.options, served)
 
     async def run(emit: Emit) -> Answer:
-        structures = await parse_structures(body, served)
+        structures = await served.parse(body.uploads, whole=body.whole)
         return await LikelihoodHandler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run, SCORE_FORMATS)
@@ -211,7 +211,7 @@ async def _walk(
     seed, caller = _seed(body.options), _caller(request, body.options, served)
 
     async def run(emit: Emit) -> Answer:
-        structures = await parse_structures(body, served)
+        structures = await served.parse(body.uploads, whole=body.whole)
         return await LatentWalkHandler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run)

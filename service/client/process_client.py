@@ -121,6 +121,7 @@ class ProcessClient:
             queue_units=self._admission.queued,
             queue_limit=self._admission.limit,
             queue_seconds=self._admission.queued_seconds,
+            rate=self._admission.rate,
             finished=dict(self._tracker.finished),
             failed=dict(self._tracker.failed),
             restarts=self._restarts,

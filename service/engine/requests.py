@@ -57,6 +57,8 @@ class RequestState:
     @property
     def lane(self) -> Lane:
         """The lane of the first step of every sample."""
+        if self.request.background:
+            return "background"
         return "sample" if isinstance(self.request, EngineSampleRequest | EngineDecodeRequest) else "likelihood"
 
     @property

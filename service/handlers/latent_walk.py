@@ -49,6 +49,7 @@ class LatentWalkHandler:
         options: the walk.
         structures: the uploaded structures in order, each a molecule or its error.
         context: the seed, the caller and the stream of events.
+        part: the places of the molecules to compute, counted from 0; None = all.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class LatentWalkHandler:
         options: WalkOptions,
         structures: Sequence[Molecule | EnflowError],
         context: HandlerContext,
+        part: range | None = None,
     ) -> None:
+        self._part = part or range(walk_length(options))
         self._served = served
         self._options = options
         self._structures = structures
         self._context = context
-        self._decoding = Decoding(served, options, context)
+        self._decoding = Decoding(served, options, context, self._part)
         self._tolerance = TIGHTER * rtol(options.tolerance)
 
     async def run(self) -> Answer:
@@ -72,10 +75,10 @@ class LatentWalkHandler:
             Problem: the structures do not fit the walk, or the engine cannot encode them.
         """
         parents = parents_of(self._structures, self._options)
-        n_molecules = len(fractions(self._options))
-        self._served.check_size([len(parents[0].atomic_numbers)] * n_molecules)
+        self._served.check_size([len(parents[0].atomic_numbers)] * len(self._part))
         latents = await self._encode_accurately(parents)
-        moved = await asyncio.to_thread(move_latents, latents, parents, self._options, self._context.seed)
+        seed = self._context.seed
+        moved = await asyncio.to_thread(move_latents, latents, parents, self._options, seed, self._part)
         return await self._decoding.run(moved, parents, self._tolerance)
 
     async def _encode_accurately(self, parents: Sequence[Structure]) -> list[LatentArrays]:
@@ -134,9 +137,10 @@ class LatentWalkHandler:
 class Decoding:
     """The second half of a walk: latents are decoded, and each molecule is compared with the parents."""
 
-    def __init__(self, served: ServedModel, options: WalkOptions, context: HandlerContext) -> None:
+    def __init__(self, served: ServedModel, options: WalkOptions, context: HandlerContext, part: range) -> None:
         self._served = served
-        self._fractions = fractions(options)
+        self._options = options
+        self._part = part
         self._context = context
         self._found: list[RenderedMolecule[MoleculeOut]] = []
         self._failed: list[FailedOut] = []
@@ -146,7 +150,7 @@ class Decoding:
     async def start(self) -> None:
         """Emit the start of the walk."""
         start = StartEvent(
-            event="start", seed=self._context.seed, model=self._served.model, n_molecules=len(self._fractions)
+            event="start", seed=self._context.seed, model=self._served.model, n_molecules=len(self._part)
         )
         await self._context.emit(start)
 
@@ -171,7 +175,7 @@ class Decoding:
         return Answer(document, found)
 
     async def _decode(self, latents: Sequence[LatentArrays], parents: Sequence[Structure], tolerance: float) -> None:
-        request = decode_request(self._context, latents, tolerance, progress=self._context.streams)
+        request = decode_request(self._context, latents, tolerance, self._part.start, progress=self._context.streams)
         async with self._served.engine_events(request, wait=True) as events:
             async for event in events:
                 await self._handle(event, parents, tolerance)
@@ -199,7 +203,7 @@ class Decoding:
         # A large molecule takes tens of milliseconds, during which no other request would be answered.
         structure = Structure(molecule.atomic_numbers, molecule.positions)
         distances = await asyncio.to_thread(distances_from, structure, parents)
-        fraction = self._fractions[sampled.index]
+        fraction = path_fraction(self._options, sampled.index)
         fields = distances if fraction is None else {"fraction": fraction, **distances}
         assert isinstance(rendered.document, MoleculeOut), "walks are between molecules"
         document = rendered.document.model_copy(update=fields)
@@ -230,32 +234,41 @@ def parents_of(structures: Sequence[Molecule | EnflowError], options: WalkOption
     return [Structure(each.atomic_numbers, each.positions) for each in molecules]
 
 
-def fractions(options: WalkOptions) -> list[float | None]:
-    """Return the share of the path of each molecule of a walk, 0 to 1; None for variations, which have no path."""
-    if isinstance(options, VariationsOptions):
-        return [None] * options.n_molecules
-    return [i / (options.steps - 1) for i in range(options.steps)]
+def walk_length(options: WalkOptions) -> int:
+    """Return the number of molecules of a walk."""
+    return options.n_molecules if isinstance(options, VariationsOptions) else options.steps
+
+
+def path_fraction(options: WalkOptions, place: int) -> float | None:
+    """Return the share of the path of a molecule, 0 to 1; None for variations, which have no path."""
+    return None if isinstance(options, VariationsOptions) else place / (options.steps - 1)
 
 
 def move_latents(
-    latents: Sequence[LatentArrays], parents: Sequence[Structure], options: WalkOptions, seed: int
+    latents: Sequence[LatentArrays], parents: Sequence[Structure], options: WalkOptions, seed: int, part: range
 ) -> list[LatentArrays]:
-    """Return the latents of a walk: on the path between two, or with noise around one."""
+    """Return the latents of a part of a walk: on the path between two, or with noise around one."""
     if isinstance(options, InterpolateOptions):
         start, end = latents[0], aligned(latents[1], *match(parents[1], parents[0]))
-        return [spherical(start, end, fraction) for fraction in fractions(options) if fraction is not None]
+        return [spherical(start, end, place / (options.steps - 1)) for place in part]
     n_atoms, n_features = latents[0].h.shape
-    noise = (fresh(n_atoms, n_features, seed, i) for i in range(options.n_molecules))
+    noise = (fresh(n_atoms, n_features, seed, place) for place in part)
     return [perturbed(latents[0], options.scale, each) for each in noise]
 
 
 def decode_request(
-    context: HandlerContext, latents: Sequence[LatentArrays], tolerance: float, *, progress: bool = False
+    context: HandlerContext,
+    latents: Sequence[LatentArrays],
+    tolerance: float,
+    first_index: int = 0,
+    *,
+    progress: bool = False,
 ) -> EngineDecodeRequest:
     """Return the engine request that decodes latents."""
     return EngineDecodeRequest(
         id=engine_request_id(),
         latents=tuple(latents),
+        first_index=first_index,
         rtol=tolerance,
         atol=tolerance,
         progress=progress,

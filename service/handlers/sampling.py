@@ -66,9 +66,15 @@ class SamplingHandler:
         served: the model.
         request: the request, with the sizes that the model generates.
         context: the seed, the caller and the stream of events.
+        part: the places of the molecules to compute, counted from 0; None = all.
     """
 
-    def __init__(self, served: ServedModel, request: SampleRequest, context: HandlerContext) -> None:
+    def __init__(
+        self, served: ServedModel, request: SampleRequest, context: HandlerContext, part: range | None = None
+    ) -> None:
+        sizes = request.sizes
+        self._stride, self._part = len(sizes), part or range(len(sizes))
+        self._sizes = sizes[self._part.start : self._part.stop]
         self._served = served
         self._request = request
         self._context = context
@@ -83,10 +89,11 @@ class SamplingHandler:
             Problem: the request is refused, or no molecule was finished in time.
         """
         request = self._request
-        self._served.check_size(request.sizes, request.frames)
+        self._served.check_size(self._sizes, request.frames)
+        first_index = request.first_index + self._part.start
         with first_error():
             async with self._tasks:
-                self._tasks.create_task(self._sample(request.first_index, request.sizes, first=True))
+                self._tasks.create_task(self._sample(first_index, self._sizes, first=True))
         require_results(self._results.found, self._results.failed)
         return self._answer()
 
@@ -176,10 +183,11 @@ class SamplingHandler:
         request = self._request
         self._results.reject(rejection)
         self._count(rejection.kind)
-        attempt, place = divmod(index - request.first_index, len(request.sizes))
-        late = failed is not None and failed.reason in (Reason.DEADLINE, Reason.CANCELLED)
-        if request.only != "any" and attempt + 1 < self._served.limits.max_attempts and not late:
-            self._tasks.create_task(self._sample(index + len(request.sizes), (request.sizes[place],)))
+        attempt, place = divmod(index - request.first_index, self._stride)
+        stopped = failed is not None and failed.reason in (Reason.DEADLINE, Reason.CANCELLED, Reason.ENGINE)
+        if request.only != "any" and attempt + 1 < self._served.limits.max_attempts and not stopped:
+            size = self._sizes[place - self._part.start]
+            self._tasks.create_task(self._sample(index + self._stride, (size,)))
         elif failed is not None:
             self._results.failed.append(FailedOut(index=index, reason=str(failed.reason), detail=failed.detail))
         else:

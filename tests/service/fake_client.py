@@ -94,7 +94,10 @@ class FakeClient:
                 return [Encoded(request.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
             case EngineDecodeRequest():
                 molecules = [_decoded(latent, self.error * request.rtol) for latent in request.latents]
-                return [Sampled(request.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
+                indices = range(request.first_index, request.first_index + len(molecules))
+                return [
+                    Sampled(request.id, i, *each, 60, "success") for i, each in zip(indices, molecules, strict=True)
+                ]
 
     def _scored(self, request_id: str, index: int) -> Scored | Failed:
         if index in self.unscored:

@@ -1,0 +1,167 @@
+"""The work of a job: the same handlers as for a request, called for one part of the molecules after the other."""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from enflow.model.chem.molecule import Molecule
+from enflow.model.errors import EnflowError
+from enflow.service.chemistry.rdkit_pool import Upload
+from enflow.service.client.admission import TYPICAL_ATOMS, cost
+from enflow.service.handlers.context import Caller, HandlerContext
+from enflow.service.handlers.latent_walk import LatentWalkHandler, parents_of, walk_length
+from enflow.service.handlers.likelihood import LikelihoodHandler, engine_options
+from enflow.service.handlers.model_registry import ModelRegistry
+from enflow.service.handlers.sampling import SamplingHandler
+from enflow.service.handlers.served_model import ServedModel
+from enflow.service.protocol.requests import (
+    EngineLikelihoodRequest,
+    EngineSampleRequest,
+    EstimatorOptions,
+    Structure,
+)
+from enflow.service.rendering.encoders import Answer
+from enflow.service.schemas.jobs import JobRequestBody
+from enflow.service.schemas.requests import (
+    InterpolateRequest,
+    LikelihoodRequest,
+    SampleRequest,
+    VariationsRequest,
+    rtol,
+)
+
+CLIENT = "jobs"
+"""The client whose share of the engine's queue all jobs use, so that they take none from their owners' requests."""
+
+PART_S, PART, FEWEST = 10.0, 64, 8
+"""Seconds that a part should take, the molecules of a part (or as many as the device takes at once, if more), and the
+fewest. A part is what a stopped service computes again."""
+
+SHARES = {"valid": "inferred_validity", "stable": "molecule_stability"}
+"""The share of generated molecules that pass `only`, by its name among the metrics of a card."""
+
+
+@dataclass(frozen=True)
+class JobWork:
+    """The work of a job.
+
+    Attributes:
+        served: the model, in the background.
+        body: the body of the endpoint.
+        structures: the parsed structures of the body, each a molecule or its error.
+    """
+
+    served: ServedModel
+    body: JobRequestBody
+    structures: Sequence[Molecule | EnflowError] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of molecules or structures."""
+        match self.body:
+            case SampleRequest():
+                return len(self.body.sizes)
+            case LikelihoodRequest():
+                return len(self.structures)
+            case _:
+                return walk_length(self.body)
+
+    async def run(self, part: range, seed: int, job_id: str) -> Answer:
+        """Return the answer for one part of the molecules.
+
+        Raises:
+            Problem: the work cannot be carried out, or not now.
+        """
+        context = HandlerContext(seed, Caller(CLIENT, job_id, time.time(), math.inf))
+        match self.body:
+            case SampleRequest():
+                return await SamplingHandler(self.served, self.body, context, part).run()
+            case LikelihoodRequest():
+                return await LikelihoodHandler(self.served, self.body, self.structures, context, part).run()
+            case _:
+                return await LatentWalkHandler(self.served, self.body, self.structures, context, part).run()
+
+    @property
+    def seconds_each(self) -> float:
+        """The estimated time of one molecule; 0 where the speed of the engine is not known."""
+        rate = self.served.client.stats().rate
+        return self._cost_each() / rate if rate else 0.0
+
+    @property
+    def part_size(self) -> int:
+        """The number of molecules of the next part."""
+        limits, largest = self.served.limits, self.served.card.vocabulary.max_atoms
+        frames = self.body.frames if isinstance(self.body, SampleRequest) else 0
+        most = min(limits.max_pairs // largest**2, limits.max_total_frames // max(frames, 1))
+        wanted = int(PART_S / self.seconds_each) if self.seconds_each else PART
+        slots = self.served.client.stats().slots
+        return max(1, min(most, max(PART, slots), max(FEWEST, wanted)))
+
+    def _cost_each(self) -> float:
+        match self.body:
+            case SampleRequest():
+                return self._sample_cost(self.body)
+            case LikelihoodRequest():
+                molecules = [each for each in self.structures if isinstance(each, Molecule)]
+                sizes = [each.n_atoms for each in molecules]
+                return _likelihood_cost(sizes, engine_options(self.body)) / max(1, len(self.structures))
+            case _:
+                return _path_cost([each.n_atoms for each in self.structures if isinstance(each, Molecule)], 1e-7)
+
+    def _sample_cost(self, request: SampleRequest) -> float:
+        sizes = [size or min(TYPICAL_ATOMS, self.served.card.vocabulary.max_atoms) for size in request.sizes[:1000]]
+        tolerance = rtol(request.tolerance)
+        share = self.served.card.card.metrics.get(SHARES.get(request.only, ""), 1.0)
+        tries = min(1 / max(float(share), 0.01), self.served.limits.max_attempts)
+        found = tries * _path_cost(sizes, tolerance)
+        if request.with_nll:
+            found += _likelihood_cost(sizes, EstimatorOptions(rtol=tolerance, atol=tolerance)) / len(sizes)
+        return found
+
+
+async def prepare_work(registry: ModelRegistry, body: JobRequestBody, served: ServedModel) -> JobWork:
+    """Return the work of a job with its structures parsed.
+
+    Raises:
+        Problem: the body does not fit its model, or its structures cannot be read.
+    """
+    if isinstance(body, SampleRequest):
+        return JobWork(served, registry.sampling(body)[1])
+    files = [Upload(each.format, each.data.encode()) for each in body.structures]
+    structures = await served.parse(files)
+    if not isinstance(body, LikelihoodRequest):
+        parents_of(structures, body)
+    return JobWork(served, body, structures)
+
+
+def model_for(
+    registry: ModelRegistry, body: JobRequestBody, max_molecules: int, turn: asyncio.Semaphore
+) -> ServedModel:
+    """Return the model that a body asks for, in the background, with the limits of a job.
+
+    Raises:
+        Problem: no such model is loaded, or it cannot do this.
+    """
+    match body:
+        case SampleRequest():
+            served = registry.sampling(body)[0]
+        case LikelihoodRequest():
+            served = registry.named(body.model)
+        case InterpolateRequest() | VariationsRequest():
+            served = registry.walking(body.model)
+    limits = served.limits.model_copy(update={"max_molecules": max_molecules, "max_records": max_molecules})
+    return replace(served, limits=limits, background=turn)
+
+
+def _path_cost(sizes: Sequence[int], tolerance: float) -> float:
+    request = EngineSampleRequest(id="", seed=0, n_atoms=tuple(sizes), rtol=tolerance, atol=tolerance)
+    return cost(request) / max(1, len(sizes))
+
+
+def _likelihood_cost(sizes: Sequence[int], options: EstimatorOptions) -> float:
+    structures = tuple(Structure(np.zeros(n, dtype=np.int64), np.zeros((n, 3))) for n in sizes)
+    return cost(EngineLikelihoodRequest(id="", molecules=structures, options=options))
