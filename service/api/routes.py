@@ -1,7 +1,8 @@
 """The HTTP routes: each reads a request, chooses a model, and runs one handler."""
 
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from enflow.service.handlers.context import Caller, Emit, HandlerContext, discar
 from enflow.service.handlers.latent_walk import LatentWalkHandler
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.model_registry import ModelRegistry
-from enflow.service.handlers.sampling import SamplingHandler
+from enflow.service.handlers.sampling import SamplingHandler, sampling_seconds
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.media_types import STREAMS
 from enflow.service.problems import Problem, retry_after
@@ -57,6 +58,13 @@ async def open_registry(request: Request) -> ModelRegistry:
     registry = await model_registry(request)
     registry.admit()
     return registry
+
+
+LONG_S = 30.0
+"""The estimated seconds above which the answer to /sample refers to jobs."""
+
+ESTIMATE = "Enflow-Estimated-Seconds"
+"""The header with the estimated time of a long request."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,10 @@ async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccep
     async def run(emit: Emit) -> Answer:
         return await SamplingHandler(served, options, HandlerContext(seed, caller, emit)).run()
 
-    return await _respond(request, accept, served, caller, run)
+    with _estimate(served, options) as headers:
+        response = await _respond(request, accept, served, caller, run)
+        response.headers.update(headers)
+        return response
 
 
 @compute.post(
@@ -215,6 +226,21 @@ async def _walk(
         return await LatentWalkHandler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run)
+
+
+@contextmanager
+def _estimate(served: ServedModel, request: SampleRequest) -> Iterator[Mapping[str, str]]:
+    """Give the headers of a request that takes long: the estimated seconds, and the place of jobs.
+
+    A problem gets them too: a request that reaches its deadline would have been a job.
+    """
+    seconds = served.client.stats().queue_seconds + len(request.sizes) * sampling_seconds(served, request)
+    headers = {ESTIMATE: f"{seconds:.0f}", "Link": '</jobs>; rel="alternate"'} if seconds > LONG_S else {}
+    try:
+        yield headers
+    except Problem as problem:
+        problem.headers = {**headers, **problem.headers}
+        raise
 
 
 async def _respond(

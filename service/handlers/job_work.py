@@ -6,24 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from enflow.model.chem.molecule import Molecule
+from enflow.model.config import TOLERANCES
 from enflow.model.errors import EnflowError
 from enflow.service.chemistry.rdkit_pool import Upload
-from enflow.service.client.admission import TYPICAL_ATOMS, cost
 from enflow.service.handlers.context import Caller, HandlerContext
-from enflow.service.handlers.latent_walk import LatentWalkHandler, parents_of, walk_length
-from enflow.service.handlers.likelihood import LikelihoodHandler, engine_options
+from enflow.service.handlers.latent_walk import TIGHTER, LatentWalkHandler, parents_of, walk_length
+from enflow.service.handlers.likelihood import LikelihoodHandler, likelihood_seconds
 from enflow.service.handlers.model_registry import ModelRegistry
-from enflow.service.handlers.sampling import SamplingHandler
+from enflow.service.handlers.sampling import SamplingHandler, sampling_seconds
 from enflow.service.handlers.served_model import ServedModel
-from enflow.service.protocol.requests import (
-    EngineLikelihoodRequest,
-    EngineSampleRequest,
-    EstimatorOptions,
-    Structure,
-)
+from enflow.service.protocol.requests import EngineSampleRequest
 from enflow.service.rendering.encoders import Answer
 from enflow.service.schemas.jobs import JobRequestBody
 from enflow.service.schemas.requests import (
@@ -31,7 +24,6 @@ from enflow.service.schemas.requests import (
     LikelihoodRequest,
     SampleRequest,
     VariationsRequest,
-    rtol,
 )
 
 CLIENT = "jobs"
@@ -40,9 +32,6 @@ CLIENT = "jobs"
 PART_S, PART, FEWEST = 10.0, 64, 8
 """Seconds that a part should take, the molecules of a part (or as many as the device takes at once, if more), and the
 fewest. A part is what a stopped service computes again."""
-
-SHARES = {"valid": "inferred_validity", "stable": "molecule_stability"}
-"""The share of generated molecules that pass `only`, by its name among the metrics of a card."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +77,13 @@ class JobWork:
     @property
     def seconds_each(self) -> float:
         """The estimated time of one molecule; 0 where the speed of the engine is not known."""
-        rate = self.served.client.stats().rate
-        return self._cost_each() / rate if rate else 0.0
+        match self.body:
+            case SampleRequest():
+                return sampling_seconds(self.served, self.body)
+            case LikelihoodRequest():
+                return likelihood_seconds(self.served, self.body, self.structures)
+            case _:
+                return walk_seconds(self.served, self.structures)
 
     @property
     def part_size(self) -> int:
@@ -100,27 +94,6 @@ class JobWork:
         wanted = int(PART_S / self.seconds_each) if self.seconds_each else PART
         slots = self.served.client.stats().slots
         return max(1, min(most, max(PART, slots), max(FEWEST, wanted)))
-
-    def _cost_each(self) -> float:
-        match self.body:
-            case SampleRequest():
-                return self._sample_cost(self.body)
-            case LikelihoodRequest():
-                molecules = [each for each in self.structures if isinstance(each, Molecule)]
-                sizes = [each.n_atoms for each in molecules]
-                return _likelihood_cost(sizes, engine_options(self.body)) / max(1, len(self.structures))
-            case _:
-                return _path_cost([each.n_atoms for each in self.structures if isinstance(each, Molecule)], 1e-7)
-
-    def _sample_cost(self, request: SampleRequest) -> float:
-        sizes = [size or min(TYPICAL_ATOMS, self.served.card.vocabulary.max_atoms) for size in request.sizes[:1000]]
-        tolerance = rtol(request.tolerance)
-        share = self.served.card.card.metrics.get(SHARES.get(request.only, ""), 1.0)
-        tries = min(1 / max(float(share), 0.01), self.served.limits.max_attempts)
-        found = tries * _path_cost(sizes, tolerance)
-        if request.with_nll:
-            found += _likelihood_cost(sizes, EstimatorOptions(rtol=tolerance, atol=tolerance)) / len(sizes)
-        return found
 
 
 async def prepare_work(registry: ModelRegistry, body: JobRequestBody, served: ServedModel) -> JobWork:
@@ -157,11 +130,9 @@ def model_for(
     return replace(served, limits=limits, background=turn)
 
 
-def _path_cost(sizes: Sequence[int], tolerance: float) -> float:
-    request = EngineSampleRequest(id="", seed=0, n_atoms=tuple(sizes), rtol=tolerance, atol=tolerance)
-    return cost(request) / max(1, len(sizes))
-
-
-def _likelihood_cost(sizes: Sequence[int], options: EstimatorOptions) -> float:
-    structures = tuple(Structure(np.zeros(n, dtype=np.int64), np.zeros((n, 3))) for n in sizes)
-    return cost(EngineLikelihoodRequest(id="", molecules=structures, options=options))
+def walk_seconds(served: ServedModel, structures: Sequence[Molecule | EnflowError]) -> float:
+    """Return the estimated time of one molecule of a walk; 0 where the speed of the engine is not known."""
+    sizes = tuple(each.n_atoms for each in structures if isinstance(each, Molecule))
+    tolerance = TIGHTER * TOLERANCES["precise"]
+    request = EngineSampleRequest(id="", seed=0, n_atoms=sizes, rtol=tolerance, atol=tolerance)
+    return served.seconds_for(request) / max(1, len(sizes))

@@ -146,6 +146,15 @@ class LikelihoodHandler:
         return Answer(document, sorted_by_index(self._scored))
 
 
+def likelihood_seconds(
+    served: ServedModel, options: LikelihoodOptions, structures: Sequence[Molecule | EnflowError]
+) -> float:
+    """Return the estimated time of one structure; 0 where the speed of the engine is not known."""
+    molecules = tuple(Structure(m.atomic_numbers, m.positions) for m in structures if isinstance(m, Molecule))
+    request = EngineLikelihoodRequest(id="", molecules=molecules, options=engine_options(options))
+    return served.seconds_for(request) / max(1, len(structures))
+
+
 def engine_options(options: LikelihoodOptions) -> EstimatorOptions:
     """Return the options of the engine."""
     tolerance = rtol(options.tolerance)

@@ -5,10 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
+from enflow.service.client.admission import TYPICAL_ATOMS
 from enflow.service.handlers.context import HandlerContext, engine_request_id, first_error, require_results
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
@@ -23,6 +26,12 @@ from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, s
 from enflow.service.schemas.requests import SampleRequest, rtol
 from enflow.service.schemas.responses import AttemptsOut, FailedOut, MoleculeOut, ParticlesOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent
+
+SHARES = {"valid": "inferred_validity", "stable": "molecule_stability"}
+"""The share of generated molecules that pass `only`, by its name among the metrics of a card."""
+
+ESTIMATED = 100
+"""The most molecules of a request from whose sizes its time is estimated."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +217,21 @@ class SamplingHandler:
             usage=self._context.usage.document(),
         )
         return Answer(document, found)
+
+
+def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
+    """Return the estimated time of one molecule of a request; 0 where the speed of the engine is not known."""
+    typical = min(TYPICAL_ATOMS, served.card.vocabulary.max_atoms)
+    sizes = tuple(size or typical for size in request.sizes[:ESTIMATED])
+    tolerance = rtol(request.tolerance)
+    share = float(served.card.card.metrics.get(SHARES.get(request.only, ""), 1.0))
+    sampled = EngineSampleRequest(id="", seed=0, n_atoms=sizes, rtol=tolerance, atol=tolerance)
+    seconds = min(1 / max(share, 0.01), served.limits.max_attempts) * served.seconds_for(sampled)
+    if request.with_nll:
+        molecules = tuple(Structure(np.zeros(size, dtype=np.int64), np.zeros((size, 3))) for size in sizes)
+        options = EstimatorOptions(rtol=tolerance, atol=tolerance)
+        seconds += served.seconds_for(EngineLikelihoodRequest(id="", molecules=molecules, options=options))
+    return seconds / len(sizes)
 
 
 def reject(request: SampleRequest, report: BondReport) -> Rejection | None:

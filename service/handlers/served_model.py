@@ -11,6 +11,7 @@ from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.errors import EnflowError, ModelError, StructureError, VocabularyError
 from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat, RDKitPool, Upload
+from enflow.service.client.admission import cost
 from enflow.service.client.base import EngineClient
 from enflow.service.handlers.context import Emit, Usage
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
@@ -100,6 +101,11 @@ class ServedModel:
                 await asyncio.sleep(min(full.retry_after, 1.0))
             except Unavailable as error:
                 raise Problem("unavailable", str(error), headers=retry_after(5)) from None
+
+    def seconds_for(self, request: EngineRequest) -> float:
+        """Return the estimated time of a request on an idle engine; 0 where the speed of the engine is not known."""
+        rate = self.client.stats().rate
+        return cost(request) / rate if rate else 0.0
 
     @property
     def model(self) -> ModelOut:

@@ -40,6 +40,7 @@ class FakeClient:
         refuse: the exception of every `submit`.
         submitted, aborted, finished: the requests so far, and the ids of those aborted and finished.
         ready: the readiness in `health`.
+        rate: the cost per second in `stats`.
     """
 
     molecule: Callable[[int], Structure] = lambda _: METHANE
@@ -53,6 +54,7 @@ class FakeClient:
     aborted: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     ready: bool = True
+    rate: float = 0.0
 
     async def start(self) -> None: ...
 
@@ -106,7 +108,7 @@ class FakeClient:
         return Scored(request_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
 
     def stats(self) -> Stats:
-        return Stats(device="none")
+        return Stats(device="none", rate=self.rate)
 
     def health(self) -> Health:
         return Health(True, self.ready, "ok" if self.ready else "the device answers nonsense", 0.1)

@@ -266,3 +266,22 @@ def test_a_job_goes_on_after_a_restart_and_fails_where_the_weights_are_others(tm
         assert failed["state"] == "failed"
         assert f"found the weights tiny {other[:12]}" in failed["detail"]
         assert len(results(http, third, count=64)["molecules"]) == 64
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_a_long_request_has_an_estimate_and_refers_to_jobs(api: Api, accept: str) -> None:
+    headers = {"Accept": accept}
+    body = {"n_molecules": 20, "n_atoms": 10, "tolerance": 1e-3}
+    api.client.rate = 20 * 10**2 * 44 / 90  # 44 evaluations for each of 20 molecules of 10 atoms
+    answer = api.http.post("/sample", json=body, headers=headers)
+    assert (answer.status_code, answer.headers["Enflow-Estimated-Seconds"]) == (200, "90")
+    assert answer.headers["Link"] == '</jobs>; rel="alternate"'
+    job = posted(api.http, {"sample": body})
+    assert job["time_left_s"] == pytest.approx(90, rel=1e-3)
+    api.http.delete(f"/jobs/{job['id']}")
+    api.client.steps, api.client.pause = 100, 0.1
+    late = api.http.post("/sample", json={**body, "deadline_s": 0.5})
+    assert (late.status_code, late.headers["Enflow-Estimated-Seconds"]) == (408, "90")
+    api.client.__init__()  # type: ignore[misc]
+    api.client.rate = 1e9
+    assert "Link" not in api.http.post("/sample", json=body, headers=headers).headers

@@ -13,6 +13,15 @@ import pytest
 PROGRAMS = [os.environ["PATH"], *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/folder/jobs.sqlite"
+    else:
+        with postgres(tmp_path) as address:
+            yield address
+
+
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """Start a server that listens on a socket in the folder, and give the URL of its database; skip without one."""

@@ -2,23 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from enflow.model.errors import ConfigError
 from enflow.service.jobs.records import JobPart, JobRecord
 from enflow.service.jobs.store import JobStore
-from tests.service.jobs.databases import postgres
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/folder/jobs.sqlite"
-    else:
-        with postgres(tmp_path) as address:
-            yield address
+from tests.service.jobs.databases import url as url  # noqa: PLC0414 - a fixture
 
 
 @pytest.fixture
