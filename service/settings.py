@@ -30,8 +30,10 @@ FORMULA_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-formula")
 PARTICLES = ("dw4", "lj13")
 """The folders of the particle systems, beside the folder of the molecules."""
 
-OTHER_VARIABLES = frozenset({"ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"})
-"""Variables of the compose file, the training and the tests, which are no misspelt settings."""
+OTHER_VARIABLES = frozenset(
+    {"ENFLOW_API_KEY", "ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED", "ENFLOW_URL"}
+)
+"""Variables of other commands, the compose file, the training and the tests, which are no misspelt settings."""
 
 
 class RequestLimits(BaseModel):
