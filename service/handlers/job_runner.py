@@ -216,6 +216,7 @@ class JobRunner:
             return await work
         except StoreError as error:
             log.error("jobs", job=job_id, reason=str(error), cause=str(error.__cause__))
+            await asyncio.sleep(RETRY_S)
             return None
         except Exception as error:  # noqa: BLE001 - a defect ends one job, not the others
             problem = from_exception(error)
