@@ -58,8 +58,11 @@ LABEL org.opencontainers.image.title="Enflow" \
 # Nobody outside reaches the container's own loopback. On every other address settings.py requires API keys.
 ENV PATH=/opt/enflow/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     ENFLOW_HOST=0.0.0.0 ENFLOW_PORT=8000 ENFLOW_CACHE=/opt/enflow/compiled \
+    ENFLOW_JOBS_URL=sqlite:////var/lib/enflow/jobs.sqlite \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin enflow
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin enflow && \
+    install --directory --owner=10001 --group=10001 /var/lib/enflow
+VOLUME /var/lib/enflow
 COPY --from=wheels /opt/enflow /opt/enflow
 COPY --from=compiled /compiled /opt/enflow/compiled
 WORKDIR /app

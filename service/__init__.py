@@ -2,7 +2,7 @@
 
 The package may import `enflow.model`, which never imports the service. Its layers, from the top: the entry points
 `__main__` and `ray_app`; `api` (HTTP) and `cli` (shell); `handlers`, one for each verb; `rendering` of results;
-`client` (the way to an engine) and `chemistry` (RDKit in processes); `engine`, which owns the device; `schemas`,
-`protocol` and single modules such as `settings`. Begin with `api.routes.sample`, and follow the request down to
-`engine.core`.
+`client` (the way to an engine), `chemistry` (RDKit in processes) and `jobs` (their store); `engine`, which owns the
+device; `schemas`, `protocol` and single modules such as `settings`. Begin with `api.routes.sample`, and follow the
+request down to `engine.core`.
 """

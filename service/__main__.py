@@ -10,6 +10,7 @@ import typer
 from enflow import __version__
 from enflow.model.cli.app import app, main
 from enflow.model.errors import ConfigError
+from enflow.service.cli.jobs import jobs
 from enflow.service.cli.likelihood import likelihood
 from enflow.service.cli.sample import sample
 from enflow.service.cli.variations import variations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 app.command()(sample)
 app.command()(variations)
 app.command()(likelihood)
+app.add_typer(jobs, name="jobs")
 
 
 def _print_version(wanted: bool) -> None:
@@ -78,7 +80,9 @@ def serve(
 def _serve(settings: Settings, client: "EngineClient | None", further: "Mapping[Path, EngineClient] | None") -> None:
     from enflow.service.api.app import create_app
     from enflow.service.api.server import Server
+    from enflow.service.jobs.store import JobStore
 
+    JobStore(settings.jobs_database).close()  # a wrong URL ends the start with one line
     server = Server(create_app(settings, client, further), settings)
     try:
         server.run()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+from platformdirs import user_state_path
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -33,9 +34,10 @@ PATH_PREFIX = r"(/[A-Za-z0-9._~-]+)+"
 """A path prefix without a slash at its end, as a regular expression."""
 
 OTHER_VARIABLES = frozenset(
-    {"ENFLOW_CACHE", "ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"}
+    {"ENFLOW_API_KEY", "ENFLOW_CACHE", "ENFLOW_CPUS", "ENFLOW_DATA", "ENFLOW_FUZZ", "ENFLOW_IMAGE", "ENFLOW_SHARED"}
+    | {"ENFLOW_URL"}
 )
-"""Variables of the compiled code, the compose file, the training and the tests, which are no misspelt settings."""
+"""Variables of other commands, the compose file, the training and the tests, which are no misspelt settings."""
 
 
 class RequestLimits(BaseModel):
@@ -92,6 +94,25 @@ class ChemistrySettings(BaseModel):
     memory_bytes: PositiveInt = 2_000_000_000
 
 
+class JobSettings(BaseModel):
+    """The limits of jobs.
+
+    Attributes:
+        max_molecules: molecules or structures of one job.
+        max_open: jobs of one client that are queued or running; more are answered with 429.
+        max_stored_bytes: size of the stored requests and results of all jobs, about 1.5 kB for a molecule. Above it the
+            jobs that ended first are removed; without such, new jobs are answered with 503, and a running one fails.
+        keep_days: days after the end of a job until it is removed with its results.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_molecules: PositiveInt = 1_000_000
+    max_open: PositiveInt = 100
+    max_stored_bytes: PositiveInt = 20_000_000_000
+    keep_days: PositiveFloat = 7.0
+
+
 def _directory(path: Path) -> Path:
     return path.expanduser().resolve()
 
@@ -123,6 +144,9 @@ class Settings(BaseSettings):
         header_s: seconds a connection may take to send its headers.
         stall_s: seconds in which a client must read a part of its response.
         log_level: level of the JSON logs: debug, info, warning or error.
+        jobs_url: the database of the jobs, as sqlite:////path/jobs.sqlite or postgresql://user@host/database, whose
+            password stands in the file that PGPASSFILE names; None = the file enflow/jobs.sqlite in the user's folder
+            for state, such as ~/.local/state.
     """
 
     model_config = SettingsConfigDict(
@@ -149,8 +173,15 @@ class Settings(BaseSettings):
     header_s: PositiveFloat = 10.0
     stall_s: PositiveFloat = 60.0
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    jobs_url: str | None = None
     limits: RequestLimits = RequestLimits()
     chemistry: ChemistrySettings = ChemistrySettings()
+    jobs: JobSettings = JobSettings()
+
+    @property
+    def jobs_database(self) -> str:
+        """The URL of the database of the jobs."""
+        return self.jobs_url or f"sqlite:///{user_state_path('enflow') / 'jobs.sqlite'}"
 
     @property
     def formula_folder(self) -> Path | None:

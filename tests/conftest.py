@@ -1,6 +1,7 @@
 """Fixtures every test may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def compiled_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("ENFLOW_CACHE", str(place / "cache"))
         compile_weights(place / "weights")
     return place
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _jobs_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the jobs of the tests away from those of the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENFLOW_JOBS_URL", f"sqlite:///{tmp_path_factory.mktemp('jobs')}/jobs.sqlite")
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -109,7 +109,9 @@ def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_pa
 
 
 def test_the_api_from_python_works_as_written(service, capsys):
-    first, second = blocks("python", "httpx", "docs/api.md")
+    job, first, second = blocks("python", "httpx", "docs/api.md")
+    exec(compile(job.replace(ADDRESS, service), "docs/api.md", "exec"), {})
+    assert capsys.readouterr().out == "done 8\n8\n"
     exec(compile(first.replace(ADDRESS, service), "docs/api.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 6  # three molecules, three scores
     exec(compile(second.replace(ADDRESS, service), "docs/api.md", "exec"), {})

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from enflow import __version__
 from enflow.model.errors import ConfigError, EnflowError
-from enflow.service.api import openapi, routes, static_pages
+from enflow.service.api import job_routes, openapi, routes, static_pages
 from enflow.service.api.auth import read_keys
 from enflow.service.api.middleware.admission import AdmissionMiddleware, ApiKeys
 from enflow.service.api.middleware.body_limit import BodyLimitMiddleware
@@ -27,9 +27,12 @@ from enflow.service.chemistry.rdkit_pool import RDKitPool
 from enflow.service.client.base import EngineClient
 from enflow.service.client.lazy_client import further_clients
 from enflow.service.client.process_client import engine_client
+from enflow.service.handlers.job_runner import JobRunner
+from enflow.service.handlers.jobs import JobsHandler
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.served_particles import ServedParticles
+from enflow.service.jobs.store import JobStore
 from enflow.service.model_card import ModelCard, read_model_card
 from enflow.service.problems import MEDIA_TYPE, Problem, from_errors, from_exception, from_status
 from enflow.service.settings import RequestLimits, Settings
@@ -68,7 +71,7 @@ def create_app(
         middleware=_middleware(settings, limits, telemetry),
         exception_handlers=dict.fromkeys((Problem, HTTPException, EnflowError, RequestValidationError), _respond),
     )
-    for router in (routes.compute, routes.status, static_pages.pages):
+    for router in (routes.compute, job_routes.jobs, routes.status, static_pages.pages):
         app.include_router(router)
     app.routes.extend(static_pages.mounts())
     keys_needed = settings.api_keys_file is not None
@@ -91,14 +94,31 @@ def _lifespan(
         limits = limits_of(settings, list(cards.values()))
         chemistry = RDKitPool(settings.chemistry, limits, telemetry)
         app.state.registry = registry = ModelRegistry({}, limits)
+        app.state.job_limits = job_limits(settings, limits)
         for folder, card in cards.items():
             kind = ServedParticles if card.system else ServedModel
             own = limits_of(settings, [card])
             registry.models[card.name] = kind(clients[folder], chemistry, card, own, telemetry, registry.stopping)
-        async with _running(registry, chemistry, telemetry):
+        async with _running(registry, chemistry, telemetry), _jobs(app, settings, registry):
             yield
 
     return lifespan
+
+
+@asynccontextmanager
+async def _jobs(app: FastAPI, settings: Settings, registry: ModelRegistry) -> AsyncIterator[None]:
+    """Open the store of jobs, and compute its jobs while the engines run."""
+    store = await asyncio.to_thread(JobStore, settings.jobs_database)
+    runner = JobRunner(store, registry, settings.jobs, asyncio.Semaphore(settings.chemistry.processes))
+    private = settings.api_keys_file is not None
+    app.state.jobs = JobsHandler(store, runner, registry, settings.jobs, private=private)
+    computing = asyncio.create_task(runner.run())
+    try:
+        yield
+    finally:
+        computing.cancel()
+        await asyncio.gather(computing, return_exceptions=True)
+        await asyncio.to_thread(store.close)
 
 
 @asynccontextmanager
@@ -135,6 +155,12 @@ def limits_of(settings: Settings, cards: Sequence[ModelCard]) -> RequestLimits:
     return settings.limits.model_copy(update={"max_atoms": min(settings.limits.max_atoms, largest)})
 
 
+def job_limits(settings: Settings, limits: RequestLimits) -> RequestLimits:
+    """Return the limits of the body of a job."""
+    most = settings.jobs.max_molecules
+    return limits.model_copy(update={"max_molecules": most, "max_records": most})
+
+
 def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry) -> list[Middleware]:
     """Return the middleware, outermost first."""
     access = ApiKeys(read_keys(settings.api_keys_file), settings.requests_per_minute)
@@ -150,7 +176,8 @@ def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry)
     if settings.cors_origins:
         headers = ["Accept", "Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]
         origins = list(settings.cors_origins)
-        cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
+        methods = ["GET", "POST", "DELETE"]
+        cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers)
         layers.insert(4, cors)  # around admission, so that a foreign page can read a refusal
     return layers
 

@@ -1,7 +1,7 @@
 """Responses that grow while the answer is computed: JSON lines and server-sent events."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +17,9 @@ from enflow.service.schemas.stream_events import DoneEvent, ErrorEvent, StreamEv
 
 SILENCE_S = 2.0
 """Seconds without an event after which the state of the queue is sent: proxies close silent connections."""
+
+HEADERS = {"cache-control": "no-store", "vary": "Accept", "x-accel-buffering": "no"}
+"""Headers of a stream: no cache and no proxy may hold events back."""
 
 
 class EventStream(Response):
@@ -34,13 +37,14 @@ class EventStream(Response):
     def __init__(
         self, media_type: str, produce: Callable[[Emit], Awaitable[Answer]], served: ServedModel, deadline: float
     ) -> None:
-        super().__init__(media_type=media_type)
+        super().__init__(media_type=media_type, headers=HEADERS | {"content-type": f"{media_type}; charset=utf-8"})
+        del self.headers["content-length"]
         self.produce = produce
         self.served = served
         self.deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer = _EventWriter(str(self.media_type), send)
+        writer = _EventWriter(str(self.media_type), self.raw_headers, send)
         heartbeat = asyncio.create_task(self._send_progress_after_silence(writer))
         try:
             answer = await run_cancellable(
@@ -76,8 +80,9 @@ class EventStream(Response):
 class _EventWriter:
     """The body of an event stream; its first event sends the headers."""
 
-    def __init__(self, media_type: str, send: Send) -> None:
+    def __init__(self, media_type: str, headers: Sequence[tuple[bytes, bytes]], send: Send) -> None:
         self.media_type = media_type
+        self.headers = headers
         self.send = send
         self.started = False
         self.wrote = asyncio.Event()
@@ -86,18 +91,10 @@ class _EventWriter:
         self.wrote.set()
         if not self.started:
             self.started = True
-            await self.send({"type": "http.response.start", "status": 200, "headers": self._headers()})
+            await self.send({"type": "http.response.start", "status": 200, "headers": self.headers})
         text = event.model_dump_json(exclude_unset=True)
         lines = f"event: {event.event}\ndata: {text}\n\n" if self.media_type == SSE else f"{text}\n"
         await self.send({"type": "http.response.body", "body": lines.encode(), "more_body": True})
 
     async def close(self) -> None:
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    def _headers(self) -> list[tuple[bytes, bytes]]:
-        return [
-            (b"content-type", f"{self.media_type}; charset=utf-8".encode()),
-            (b"cache-control", b"no-store"),
-            (b"vary", b"Accept"),
-            (b"x-accel-buffering", b"no"),
-        ]

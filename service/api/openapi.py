@@ -16,7 +16,9 @@ from enflow.service.media_types import HTML, JSON, MULTIPART, NDJSON, SDF, SSE, 
 from enflow.service.model_card import ModelCard
 from enflow.service.problems import MEDIA_TYPE
 from enflow.service.rendering.encoders import SCORE_FORMATS
+from enflow.service.rendering.job_results import MOLECULE_FORMATS
 from enflow.service.schemas import examples
+from enflow.service.schemas.jobs import JobRequest
 from enflow.service.schemas.requests import (
     ANY_MODEL,
     InterpolateRequest,
@@ -43,6 +45,7 @@ Every error is `application/problem+json` (RFC 9457). Close the connection to ca
 TAGS = [
     {"name": "molecules", "description": "Generate molecules, or samples of a particle system."},
     {"name": "structures", "description": "Score structures, or walk through the latent space around them."},
+    {"name": "jobs", "description": "Batches of up to a million molecules, which go on after a restart."},
     {"name": "service", "description": "Models, limits and health of the service."},
 ]
 
@@ -90,11 +93,14 @@ def structures_body(schema: type[BaseModel], options: type[BaseModel]) -> dict[s
 def _media_types(formats: Sequence[str]) -> Responses:
     """Return the description of a success answer in several formats; FastAPI adds the schema of its JSON."""
     content: dict[str, Any] = {each: {"schema": {"type": "string"}, **_FILE_EXAMPLES.get(each, {})} for each in formats}
-    content |= {JSON: {}, SSE: {"schema": _EVENT, "example": examples.EVENT}}
+    content[JSON] = {}
+    if SSE in formats:
+        content[SSE] = {"schema": _EVENT, "example": examples.EVENT}
     return {200: {"description": "Done", "content": content}}
 
 
 MOLECULES = _media_types(ServedModel.formats)
+JOB_RESULTS = _media_types(MOLECULE_FORMATS)
 SCORES = _media_types(SCORE_FORMATS)
 
 
@@ -109,7 +115,7 @@ def complete(
         cards: the cards of the loaded models; examples that ask for another model are left out.
         keys_needed: True where a request needs an API key; else the security schemes are optional.
     """
-    requests = (SampleRequest, LikelihoodRequest, InterpolateRequest, VariationsRequest)
+    requests = (SampleRequest, LikelihoodRequest, InterpolateRequest, VariationsRequest, JobRequest)
     schemas = models_json_schema(
         [(each, "validation") for each in requests], ref_template="#/components/schemas/{model}"
     )
@@ -118,7 +124,8 @@ def complete(
     sample["examples"] = [each for each in sample["examples"] if _can_run(each, cards)]
     for operation in (each for path in document["paths"].values() for each in path.values()):
         # Not with the route: FastAPI removes every null from a description, and an example may need one.
-        operation["responses"]["200"]["content"][JSON]["example"] = examples.RESPONSES[operation["operationId"]]
+        success = next(answer for status, answer in operation["responses"].items() if status.startswith("2"))
+        success["content"][JSON]["example"] = examples.RESPONSES[operation["operationId"]]
         operation["parameters"] = [_without_default(each) for each in operation.get("parameters", [])]
         if not keys_needed and "security" in operation:
             operation["security"].append({})

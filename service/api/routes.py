@@ -1,7 +1,8 @@
 """The HTTP routes: each reads a request, chooses a model, and runs one handler."""
 
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -13,18 +14,12 @@ from enflow.model.errors import EnflowError
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.event_stream import EventStream
 from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, Responses, json_body, structures_body
-from enflow.service.api.uploads import (
-    StructureRequest,
-    parse_structures,
-    read_json,
-    read_structures,
-    wait_for_disconnect,
-)
+from enflow.service.api.uploads import StructureRequest, read_json, read_structures, wait_for_disconnect
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed, run_cancellable
 from enflow.service.handlers.latent_walk import LatentWalkHandler
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.model_registry import ModelRegistry
-from enflow.service.handlers.sampling import SamplingHandler
+from enflow.service.handlers.sampling import SamplingHandler, sampling_seconds
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.variations import VariationsHandler
 from enflow.service.media_types import STREAMS
@@ -68,6 +63,13 @@ async def open_registry(request: Request) -> ModelRegistry:
     registry = await model_registry(request)
     registry.admit()
     return registry
+
+
+LONG_S = 30.0
+"""The estimated seconds above which the answer to /sample refers to jobs."""
+
+ESTIMATE = "Enflow-Estimated-Seconds"
+"""The header with the estimated time of a long request."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,10 @@ async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccep
     async def run(emit: Emit) -> Answer:
         return await SamplingHandler(served, options, HandlerContext(seed, caller, emit)).run()
 
-    return await _respond(request, accept, served, caller, run)
+    with _estimate(served, options) as headers:
+        response = await _respond(request, accept, served, caller, run)
+        response.headers.update(headers)
+        return response
 
 
 @_post_structures("/likelihood", LikelihoodRequest, LikelihoodOptions, LikelihoodResponse, SCORES)
@@ -142,7 +147,7 @@ async def score(
     seed, caller = _seed(body.options), _caller(request, body.options, served)
 
     async def run(emit: Emit) -> Answer:
-        structures = await parse_structures(body, served)
+        structures = await served.parse(body.uploads, whole=body.whole)
         return await LikelihoodHandler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run, SCORE_FORMATS)
@@ -215,10 +220,25 @@ async def _from_structures(
     seed, caller = _seed(body.options), _caller(request, body.options, served)
 
     async def run(emit: Emit) -> Answer:
-        structures = await parse_structures(body, served)
+        structures = await served.parse(body.uploads, whole=body.whole)
         return await handler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run)
+
+
+@contextmanager
+def _estimate(served: ServedModel, request: SampleRequest) -> Iterator[Mapping[str, str]]:
+    """Give the headers of a request that takes long: the estimated seconds, and the place of jobs.
+
+    A problem gets them too: a request that reaches its deadline would have been a job.
+    """
+    seconds = served.client.stats().queue_seconds + len(request.sizes) * sampling_seconds(served, request)
+    headers = {ESTIMATE: f"{seconds:.0f}", "Link": '</jobs>; rel="alternate"'} if seconds > LONG_S else {}
+    try:
+        yield headers
+    except Problem as problem:
+        problem.headers = {**headers, **problem.headers}
+        raise
 
 
 async def _respond(

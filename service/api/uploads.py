@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,10 +14,7 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from enflow.model.chem.io.formats import format_by_ending, sniff
-from enflow.model.chem.molecule import Molecule
-from enflow.model.errors import EnflowError, StructureError, VocabularyError
-from enflow.service.chemistry.rdkit_pool import FileFormat
-from enflow.service.handlers.served_model import ServedModel
+from enflow.service.chemistry.rdkit_pool import FileFormat, Upload
 from enflow.service.media_types import JSON, MULTIPART, SDF, SMILES, XYZ
 from enflow.service.problems import Problem, from_validation
 from enflow.service.schemas.requests import RequestOptions, StructureText
@@ -45,14 +41,6 @@ FORMATS = [JSON, *FILES, MULTIPART]
 """The content types of structures."""
 
 _MAX_FIELDS = 20
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file of structures; the format None is detected from the data."""
-
-    form: FileFormat | None
-    data: bytes
 
 
 @dataclass(frozen=True)
@@ -107,21 +95,6 @@ async def read_structures(request: Request, schema: type[W], query: W, limits: R
             if found == MULTIPART:
                 return await _read_form(request, options, limits)
             return StructureRequest(options, [_upload_of(await request.body(), found)], whole=True)
-
-
-async def parse_structures(request: StructureRequest[W], served: ServedModel) -> list[Molecule | EnflowError]:
-    """Parse the uploads of a request in order, each record to a molecule or to the error that it has.
-
-    Raises:
-        Problem: more structures than `max_records`, or the parser took too much time or memory.
-        StructureError: the body is one file and cannot be read.
-    """
-    parse = served.read if request.whole else partial(_parse_or_error, served)
-    files = await asyncio.gather(*(parse(each.data, each.form) for each in request.uploads))
-    structures = [structure for file in files for structure in file]
-    if len(structures) > served.limits.max_records:
-        raise Problem("invalid", f"found {len(structures)} structures, expected at most {served.limits.max_records}")
-    return [_check_vocabulary(each, served) for each in structures]
 
 
 def input_format(content_type: str | None, formats: Sequence[str]) -> str | None:
@@ -249,17 +222,3 @@ async def _form_upload(part: UploadFile | str) -> Upload:
         return Upload(None, part.encode())
     declared = (part.content_type or "").split(";")[0].strip().lower()
     return Upload(FILES.get(declared) or format_by_ending(part.filename or ""), await part.read())
-
-
-async def _parse_or_error(served: ServedModel, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
-    try:
-        return await served.read(data, form)
-    except StructureError as error:
-        return [error]
-
-
-def _check_vocabulary(structure: Molecule | StructureError, served: ServedModel) -> Molecule | EnflowError:
-    try:
-        return served.prepare_structure(structure) if isinstance(structure, Molecule) else structure
-    except VocabularyError as error:
-        return error

@@ -18,7 +18,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal, TypeVar
 
@@ -52,6 +52,14 @@ START_S = 120.0
 
 FileFormat = Literal["xyz", "sdf", "smiles3d"]
 WrittenForm = Literal["sdf", "sdf-v3000", "html"]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file of structures; the format None is detected from the data."""
+
+    form: FileFormat | None
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -150,8 +158,15 @@ class RDKitPool:
         methane = Molecule([6, 1, 1, 1, 1], [[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
         await asyncio.gather(*(self._call(START_S, _bond_report, methane) for _ in range(self._settings.processes)))
 
-    async def read(self, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
+    async def read(
+        self, data: bytes, form: FileFormat | None, max_records: int | None = None
+    ) -> list[Molecule | StructureError]:
         """Return the structures of an upload in order, each a molecule or its error.
+
+        Args:
+            data: the file.
+            form: its format; None = by the content.
+            max_records: the most structures; None = the limit of a request.
 
         Raises:
             StructureError: the file as a whole cannot be read.
@@ -160,7 +175,8 @@ class RDKitPool:
         await self._reading.acquire(current_client.get())
         release_after = 0.0
         try:
-            return await self._call(self._settings.read_s, _read, data, form, self._limits)
+            limits = replace(self._limits, max_records=max_records or self._limits.max_records)
+            return await self._call(self._settings.read_s, _read, data, form, limits)
         except FAILURES as error:
             raise Problem("invalid", f"reading this upload was stopped: {self._reason(error, 'read_s')}") from None
         except asyncio.CancelledError:

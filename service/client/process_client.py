@@ -120,6 +120,7 @@ class ProcessClient:
             queue_units=self._admission.queued,
             queue_limit=self._admission.limit,
             queue_seconds=self._admission.queued_seconds,
+            rate=self._admission.rate,
             finished=dict(self._tracker.finished),
             failed=dict(self._tracker.failed),
             restarts=self._restarts,
@@ -229,9 +230,8 @@ class ProcessClient:
 
     def _attribute_crash(self, suspects: set[SampleKey]) -> None:
         if cause := self._isolation.crash(suspects):
-            self._deliver(
-                Failed(*cause, Reason.CRASH, f"the molecule ends the engine's process: {self._breaker.error}")
-            )
+            detail = f"the molecule ends the engine's process: {self._breaker.error}"
+            self._deliver(Failed(*cause, Reason.CRASH, detail))
             self._breaker.record_cause()
         elif len(suspects) <= 1:  # a crash with more suspects only divides them, and says nothing about the engine
             self._breaker.record_crash()

@@ -113,6 +113,7 @@ class ReplicaClient:
             queue_units=self._admission.queued,
             queue_limit=self._admission.limit,
             queue_seconds=self._admission.queued_seconds,
+            rate=self._admission.rate,
             device=", ".join(sorted({f"{len(stats)} x {each.device}" for each in stats})),
             finished=dict(self._tracker.finished),
             failed=dict(self._tracker.failed),

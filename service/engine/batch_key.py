@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-Lane = Literal["sample", "likelihood"]
+Lane = Literal["sample", "likelihood", "background"]
 """A class of service: the lanes share the device by weight."""
 
 StepKind = Literal["path", "fine", "exact", "hutchinson"]

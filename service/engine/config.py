@@ -9,8 +9,9 @@ import torch
 from enflow.model.flow.ode.dopri5 import MAX_STEPS
 from enflow.service.engine.batch_key import Lane
 
-LANES: dict[Lane, float] = {"sample": 1.0, "likelihood": 1.0}
-"""The lanes and their weights: each lane has half of the device while both have rows."""
+LANES: dict[Lane, float] = {"sample": 1.0, "likelihood": 1.0, "background": 0.05}
+"""The lanes and their weights: samples and likelihoods have half of the device each while both have rows. The rows of
+jobs share no step with others, and beside one other lane they have a twentieth of the device."""
 
 SIZES = (9, 12, 15, 18, 21, 24, 29)
 """Size classes for QM9: at most two atoms of padding for most molecules."""

@@ -155,7 +155,7 @@ class Engine:
 
     def _add_rows(self, request_state: RequestState, molecule: MoleculeState, size: int, draws: int) -> None:
         lane = request_state.lane
-        key = BatchKey(lane, self._adapter.kind(request_state, lane), size)
+        key = BatchKey(lane, self._adapter.kind(request_state), size)
         rows = new_rows(request_state, molecule, key, draws, self._budget.cost(key))
         molecule.rows += rows
         self._scheduler.add(request_state.request.id, rows, request_state.request.deadline)
@@ -220,7 +220,7 @@ class Engine:
     def _accept(self, row: RowState, step: InFlightStep, i: int) -> None:
         if row.score is not None:
             row.score.record(step.step.interpolant, i, row.molecule.n_atoms)
-        times = row.request_state.frame_times[len(row.frames) :] if row.lane == "sample" else []
+        times = row.request_state.frame_times[len(row.frames) :]
         passed = [t for t in times if t <= row.t]
         for t in passed:
             row.frames.append(self._adapter.frame(step.step.interpolant, i, t, row))
@@ -247,9 +247,9 @@ class Engine:
                 self._answer(row.request_state, row.molecule, sampled)
 
     def _measure(self, row: RowState, score: DrawState) -> None:
-        key = BatchKey("likelihood", "exact" if score.probes is None else "hutchinson", row.batch_key.size)
+        key = row.batch_key._replace(kind="exact" if score.probes is None else "hutchinson")
         values = min(self._budget.values(key), score.open)
-        self._scheduler.move(row, "likelihood", key, self._budget.cost(key, values))
+        self._scheduler.move(row, key.lane, key, self._budget.cost(key, values))
 
     def _integrate(self, batch: list[RowState]) -> None:
         limit = max(1, self._budget.values(batch[0].batch_key) // len(batch))

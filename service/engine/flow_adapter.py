@@ -17,7 +17,7 @@ from enflow.model.flow.ode import dopri5, solver_state
 from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.ode.solver_state import SolverState
 from enflow.model.flow.velocity import pack, unpack
-from enflow.service.engine.batch_key import Lane, StepKind
+from enflow.service.engine.batch_key import StepKind
 from enflow.service.engine.requests import MoleculeState, RequestState, RowState
 from enflow.service.engine.slots import RowStart
 from enflow.service.protocol.events import Frame, Scored
@@ -57,9 +57,9 @@ class FlowAdapter:
         with torch.inference_mode():
             self._known_velocity = _velocity(copy.deepcopy(flow).to("cpu", torch.float64))
 
-    def kind(self, request_state: RequestState, lane: Lane) -> StepKind:
+    def kind(self, request_state: RequestState) -> StepKind:
         """Return "fine" if the tolerance asks for more than the precision of the model, else "path"."""
-        if lane == "likelihood" and request_state.scoring is not None:
+        if request_state.scoring is not None:
             options = request_state.scoring
             tolerance = path_tolerance(min(options.rtol, options.atol), options.exact)
         else:

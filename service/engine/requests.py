@@ -58,6 +58,8 @@ class RequestState:
     @property
     def lane(self) -> Lane:
         """The lane of the first step of every sample."""
+        if self.request.background:
+            return "background"
         forward = EngineSampleRequest | EngineDecodeRequest | EngineVariationRequest
         return "sample" if isinstance(self.request, forward) else "likelihood"
 

@@ -47,6 +47,7 @@ class LatentWalkHandler:
         options: the walk.
         structures: the uploaded structures in order, each a molecule or its error.
         context: the seed, the caller and the stream of events.
+        part: the places of the molecules to compute, counted from 0; None = all.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class LatentWalkHandler:
         options: InterpolateOptions,
         structures: Sequence[Molecule | EnflowError],
         context: HandlerContext,
+        part: range | None = None,
     ) -> None:
+        self._part = part or range(options.steps)
         self._served = served
         self._options = options
         self._structures = structures
         self._context = context
-        self._decoding = Decoding(served, options, context)
+        self._decoding = Decoding(served, options, context, self._part)
         self._tolerance = TIGHTER * rtol(options.tolerance)
 
     async def run(self) -> Answer:
@@ -70,10 +73,9 @@ class LatentWalkHandler:
             Problem: the structures do not fit the walk, or the engine cannot encode them.
         """
         parents = parents_of(self._structures, 2)
-        n_molecules = len(fractions(self._options))
-        self._served.check_size([len(parents[0].atomic_numbers)] * n_molecules)
+        self._served.check_size([len(parents[0].atomic_numbers)] * len(self._part))
         latents = await self._encode_accurately(parents)
-        moved = await asyncio.to_thread(move_latents, latents, parents, self._options)
+        moved = await asyncio.to_thread(move_latents, latents, parents, self._options, self._part)
         return await self._decoding.run(moved, parents, self._tolerance)
 
     async def _encode_accurately(self, parents: Sequence[Structure]) -> list[LatentArrays]:
@@ -132,9 +134,10 @@ class LatentWalkHandler:
 class Decoding:
     """The second half of a walk: latents are decoded, and each molecule is compared with the parents."""
 
-    def __init__(self, served: ServedModel, options: InterpolateOptions, context: HandlerContext) -> None:
+    def __init__(self, served: ServedModel, options: InterpolateOptions, context: HandlerContext, part: range) -> None:
         self._served = served
-        self._fractions = fractions(options)
+        self._options = options
+        self._part = part
         self._context = context
         self._found: list[RenderedMolecule[MoleculeOut]] = []
         self._failed: list[FailedOut] = []
@@ -144,7 +147,7 @@ class Decoding:
     async def start(self) -> None:
         """Emit the start of the walk."""
         start = StartEvent(
-            event="start", seed=self._context.seed, model=self._served.model, n_molecules=len(self._fractions)
+            event="start", seed=self._context.seed, model=self._served.model, n_molecules=len(self._part)
         )
         await self._context.emit(start)
 
@@ -169,7 +172,7 @@ class Decoding:
         return Answer(document, found)
 
     async def _decode(self, latents: Sequence[LatentArrays], parents: Sequence[Structure], tolerance: float) -> None:
-        request = decode_request(self._context, latents, tolerance, progress=self._context.streams)
+        request = decode_request(self._context, latents, tolerance, self._part.start, progress=self._context.streams)
         async with self._served.engine_events(request, wait=True) as events:
             async for event in events:
                 await self._handle(event, parents, tolerance)
@@ -197,7 +200,7 @@ class Decoding:
         # A large molecule takes tens of milliseconds, during which no other request would be answered.
         structure = Structure(molecule.atomic_numbers, molecule.positions)
         distances = await asyncio.to_thread(distances_from, structure, parents)
-        fields = {"fraction": self._fractions[sampled.index], **distances}
+        fields = {"fraction": path_fraction(self._options, sampled.index), **distances}
         assert isinstance(rendered.document, MoleculeOut), "walks are between molecules"
         document = rendered.document.model_copy(update=fields)
         self._found.append(RenderedMolecule(rendered.molecule, rendered.bonds, rendered.sdf, document))
@@ -226,26 +229,32 @@ def parents_of(structures: Sequence[Molecule | EnflowError], expected: int) -> l
     return [Structure(each.atomic_numbers, each.positions) for each in molecules]
 
 
-def fractions(options: InterpolateOptions) -> list[float]:
-    """Return the share of the path of each molecule of a walk, 0 to 1."""
-    return [i / (options.steps - 1) for i in range(options.steps)]
+def path_fraction(options: InterpolateOptions, place: int) -> float:
+    """Return the share of the path of a molecule, 0 to 1."""
+    return place / (options.steps - 1)
 
 
 def move_latents(
-    latents: Sequence[LatentArrays], parents: Sequence[Structure], options: InterpolateOptions
+    latents: Sequence[LatentArrays], parents: Sequence[Structure], options: InterpolateOptions, part: range
 ) -> list[LatentArrays]:
-    """Return the latents of a walk, on the path between two."""
+    """Return the latents of a part of a walk, on the path between two."""
     start, end = latents[0], aligned(latents[1], *match(parents[1], parents[0]))
-    return [spherical(start, end, fraction) for fraction in fractions(options)]
+    return [spherical(start, end, path_fraction(options, place)) for place in part]
 
 
 def decode_request(
-    context: HandlerContext, latents: Sequence[LatentArrays], tolerance: float, *, progress: bool = False
+    context: HandlerContext,
+    latents: Sequence[LatentArrays],
+    tolerance: float,
+    first_index: int = 0,
+    *,
+    progress: bool = False,
 ) -> EngineDecodeRequest:
     """Return the engine request that decodes latents."""
     return EngineDecodeRequest(
         id=engine_request_id(),
         latents=tuple(latents),
+        first_index=first_index,
         rtol=tolerance,
         atol=tolerance,
         progress=progress,

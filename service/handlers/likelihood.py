@@ -1,7 +1,7 @@
 """The handler of /likelihood: one entry per structure; an error in one structure leaves the others unchanged."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from enflow.model.chem.molecule import Molecule
@@ -34,6 +34,7 @@ class LikelihoodHandler:
         options: the estimator.
         structures: the uploaded structures in order, each a molecule or its error.
         context: the seed, the caller and the stream of events.
+        part: the places of the structures to score, counted from 0; None = all.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class LikelihoodHandler:
         options: LikelihoodOptions,
         structures: Sequence[Molecule | EnflowError],
         context: HandlerContext,
+        part: range | None = None,
     ) -> None:
+        self._part = part or range(len(structures))
         self._served = served
         self._options = options
         self._structures = structures
@@ -58,7 +61,7 @@ class LikelihoodHandler:
         Raises:
             Problem: the request is refused, or the service stopped.
         """
-        molecules = {i: each for i, each in enumerate(self._structures) if isinstance(each, Molecule)}
+        molecules = {i: each for i, each in self._of_part() if isinstance(each, Molecule)}
         self._served.check_size([each.n_atoms for each in molecules.values()])
         if molecules:
             with first_error():
@@ -68,12 +71,18 @@ class LikelihoodHandler:
             await self._start()
         return self._answer()
 
+    def _of_part(self) -> Iterator[tuple[int, Molecule | EnflowError]]:
+        return ((i, self._structures[i]) for i in self._part)
+
     async def _score(self, molecules: Mapping[int, Molecule]) -> None:
+        # Noise belongs to the number of a structure among those that can be scored.
+        first = sum(isinstance(each, Molecule) for each in self._structures[: self._part.start])
         request = EngineLikelihoodRequest(
             id=engine_request_id(),
             molecules=tuple(Structure(each.atomic_numbers, each.positions) for each in molecules.values()),
             seed=self._context.seed,
             options=engine_options(self._options),
+            first_index=first,
             progress=self._context.streams,
             client=self._context.caller.name,
             deadline=self._context.caller.engine_deadline,
@@ -85,15 +94,15 @@ class LikelihoodHandler:
                 if isinstance(event, Done):
                     self._served.record(self._context.usage, event)
                 else:
-                    await self._handle(event, indices[event.index])
+                    await self._handle(event, indices[event.index - first])
 
     async def _start(self) -> None:
         """Emit the start, and the errors of the structures that cannot be scored."""
         start = StartEvent(
-            event="start", seed=self._context.seed, model=self._served.model, n_molecules=len(self._structures)
+            event="start", seed=self._context.seed, model=self._served.model, n_molecules=len(self._part)
         )
         await self._context.emit(start)
-        for index, each in enumerate(self._structures):
+        for index, each in self._of_part():
             if isinstance(each, EnflowError):
                 await self._finish_error(index, from_structure(each), "refused")
 
@@ -131,10 +140,19 @@ class LikelihoodHandler:
         document = LikelihoodResponse(
             seed=self._context.seed,
             model=self._served.model,
-            results=[self._entries[i] for i in range(len(self._structures))],
+            results=[self._entries[i] for i in self._part],
             usage=self._context.usage.document(),
         )
         return Answer(document, sorted_by_index(self._scored))
+
+
+def likelihood_seconds(
+    served: ServedModel, options: LikelihoodOptions, structures: Sequence[Molecule | EnflowError]
+) -> float:
+    """Return the estimated time of one structure; 0 where the speed of the engine is not known."""
+    molecules = tuple(Structure(m.atomic_numbers, m.positions) for m in structures if isinstance(m, Molecule))
+    request = EngineLikelihoodRequest(id="", molecules=molecules, options=engine_options(options))
+    return served.seconds_for(request) / max(1, len(structures))
 
 
 def engine_options(options: LikelihoodOptions) -> EstimatorOptions:

@@ -5,10 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
+from enflow.service.client.admission import TYPICAL_ATOMS
 from enflow.service.handlers.context import HandlerContext, engine_request_id, first_error, require_results
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
@@ -24,6 +27,12 @@ from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, s
 from enflow.service.schemas.requests import Only, SampleRequest, rtol
 from enflow.service.schemas.responses import AttemptsOut, FailedOut, MoleculeOut, ParticlesOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent
+
+SHARES = {"valid": "inferred_validity", "stable": "molecule_stability"}
+"""The share of generated molecules that pass `only`, by its name among the metrics of a card."""
+
+ESTIMATED = 100
+"""The most molecules of a request from whose sizes its time is estimated."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,15 @@ class SamplingHandler:
         served: the model.
         request: the request, with the sizes that the model generates.
         context: the seed, the caller and the stream of events.
+        part: the places of the molecules to compute, counted from 0; None = all.
     """
 
-    def __init__(self, served: ServedModel, request: SampleRequest, context: HandlerContext) -> None:
+    def __init__(
+        self, served: ServedModel, request: SampleRequest, context: HandlerContext, part: range | None = None
+    ) -> None:
+        sizes = request.sizes
+        self._stride, self._part = len(sizes), part or range(len(sizes))
+        self._sizes = sizes[self._part.start : self._part.stop]
         self._served = served
         self._request = request
         self._context = context
@@ -84,10 +99,11 @@ class SamplingHandler:
             Problem: the request is refused, or no molecule was finished in time.
         """
         request = self._request
-        self._served.check_size(request.sizes, request.frames)
+        self._served.check_size(self._sizes, request.frames)
+        first_index = request.first_index + self._part.start
         with first_error():
             async with self._tasks:
-                self._tasks.create_task(self._sample(request.first_index, request.sizes, first=True))
+                self._tasks.create_task(self._sample(first_index, self._sizes, first=True))
         require_results(self._results.found, self._results.failed)
         found = sorted_by_index(self._results.found)
         return Answer(self.response([each.document for each in found]), found)
@@ -179,10 +195,11 @@ class SamplingHandler:
         request = self._request
         self._results.reject(rejection)
         self._count(rejection.kind)
-        attempt, place = divmod(index - request.first_index, len(request.sizes))
-        late = failed is not None and failed.reason in (Reason.DEADLINE, Reason.CANCELLED)
-        if self.wanted and attempt + 1 < self._served.limits.max_attempts and not late:
-            self._tasks.create_task(self._sample(index + len(request.sizes), (request.sizes[place],)))
+        attempt, place = divmod(index - request.first_index, self._stride)
+        stopped = failed is not None and failed.reason in (Reason.DEADLINE, Reason.CANCELLED, Reason.ENGINE)
+        if self.wanted and attempt + 1 < self._served.limits.max_attempts and not stopped:
+            size = self._sizes[place - self._part.start]
+            self._tasks.create_task(self._sample(index + self._stride, (size,)))
         elif failed is not None:
             self._results.failed.append(FailedOut(index=index, reason=str(failed.reason), detail=failed.detail))
         else:
@@ -215,6 +232,21 @@ class SamplingHandler:
             attempts=self._results.attempts,
             usage=self._context.usage.document(),
         )
+
+
+def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
+    """Return the estimated time of one molecule of a request; 0 where the speed of the engine is not known."""
+    typical = min(TYPICAL_ATOMS, served.card.vocabulary.max_atoms)
+    sizes = tuple(size or typical for size in request.sizes[:ESTIMATED])
+    tolerance = rtol(request.tolerance)
+    share = float(served.card.card.metrics.get(SHARES.get(request.only, ""), 1.0))
+    sampled = EngineSampleRequest(id="", seed=0, n_atoms=sizes, rtol=tolerance, atol=tolerance)
+    seconds = min(1 / max(share, 0.01), served.limits.max_attempts) * served.seconds_for(sampled)
+    if request.with_nll:
+        molecules = tuple(Structure(np.zeros(size, dtype=np.int64), np.zeros((size, 3))) for size in sizes)
+        options = EstimatorOptions(rtol=tolerance, atol=tolerance)
+        seconds += served.seconds_for(EngineLikelihoodRequest(id="", molecules=molecules, options=options))
+    return seconds / len(sizes)
 
 
 def reject(only: Only, report: BondReport) -> Rejection | None:

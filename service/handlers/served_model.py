@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule, check_vocabulary
-from enflow.model.errors import ModelError, StructureError
-from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat, RDKitPool
+from enflow.model.errors import EnflowError, ModelError, StructureError, VocabularyError
+from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat, RDKitPool, Upload
+from enflow.service.client.admission import sample_costs
 from enflow.service.client.base import EngineClient
 from enflow.service.handlers.context import Emit, Usage
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
@@ -56,6 +57,8 @@ class ServedModel:
         limits: the limits of one request.
         telemetry: the metrics.
         stopping: is set when the service stops.
+        background: bounds the molecules of jobs whose bonds are inferred at once; None for a request that somebody
+            waits for.
     """
 
     formats: ClassVar[Sequence[str]] = (JSON, XYZ, SDF, NDJSON, SSE, HTML, ZIP)
@@ -67,6 +70,7 @@ class ServedModel:
     limits: RequestLimits
     telemetry: Telemetry
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    background: asyncio.Semaphore | None = None
 
     @asynccontextmanager
     async def engine_events(self, request: EngineRequest, *, wait: bool = False) -> AsyncIterator[AsyncIterator[Event]]:
@@ -79,7 +83,7 @@ class ServedModel:
         Raises:
             Problem: busy-client or unavailable, with Retry-After.
         """
-        await self._submit(request, wait=wait)
+        await self._submit(replace(request, background=True) if self.background else request, wait=wait)
         try:
             yield self.client.events(request.id)
         except BaseException:
@@ -98,6 +102,11 @@ class ServedModel:
             except Unavailable as error:
                 raise Problem("unavailable", str(error), headers=retry_after(5)) from None
 
+    def seconds_for(self, request: EngineRequest) -> float:
+        """Return the estimated time of a request on an idle engine; 0 where the speed of the engine is not known."""
+        rate = self.client.stats().rate
+        return sum(sample_costs(request)) / rate if rate else 0.0
+
     @property
     def model(self) -> ModelOut:
         """The name and the hash of the weights."""
@@ -106,7 +115,8 @@ class ServedModel:
     async def infer_bonds(self, molecule: Molecule, usage: Usage) -> BondReport:
         """Return the bonds of a molecule, and add the time to the usage."""
         started = time.perf_counter()
-        report = await self.chemistry.bond_report(molecule)
+        async with self.background or nullcontext():
+            report = await self.chemistry.bond_report(molecule)
         usage.bonds_ms += 1000 * (time.perf_counter() - started)
         return report
 
@@ -129,7 +139,38 @@ class ServedModel:
             StructureError: the file as a whole cannot be read.
             Problem: the time or the memory of the call was exceeded.
         """
-        return await self.chemistry.read(data, form)
+        return await self.chemistry.read(data, form, self.limits.max_records)
+
+    async def parse(self, files: Sequence[Upload], *, whole: bool = False) -> list[Molecule | EnflowError]:
+        """Parse files in order, each record to a molecule as the model takes it or to the error that it has.
+
+        Args:
+            files: the files.
+            whole: a file that cannot be read is an error of the request.
+
+        Raises:
+            Problem: more structures than `max_records`, or the parser took too much time or memory.
+            StructureError: the request is one file and cannot be read.
+        """
+        read = self.read if whole else self._read_or_error
+        parsed = await asyncio.gather(*(read(each.data, each.form) for each in files))
+        structures = [structure for file in parsed for structure in file]
+        if len(structures) > self.limits.max_records:
+            detail = f"found {len(structures)} structures, expected at most {self.limits.max_records}"
+            raise Problem("invalid", detail)
+        return [self._prepare_or_error(each) for each in structures]
+
+    async def _read_or_error(self, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
+        try:
+            return await self.read(data, form)
+        except StructureError as error:
+            return [error]
+
+    def _prepare_or_error(self, structure: Molecule | StructureError) -> Molecule | EnflowError:
+        try:
+            return self.prepare_structure(structure) if isinstance(structure, Molecule) else structure
+        except VocabularyError as error:
+            return error
 
     def prepare_structure(self, structure: Molecule) -> Molecule:
         """Return an uploaded structure as the model takes it.

@@ -60,7 +60,7 @@ class ServedParticles(ServedModel):
         """
         if form not in (None, "xyz"):
             raise StructureError(f"found {form}, expected XYZ: particles have no bonds")
-        return await self.chemistry.read(data, "xyz")
+        return await self.chemistry.read(data, "xyz", self.limits.max_records)
 
     def prepare_structure(self, structure: Molecule) -> Molecule:
         """Return an uploaded structure as particles; its elements are not read.

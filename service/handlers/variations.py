@@ -31,6 +31,7 @@ class VariationsHandler(SamplingHandler):
         options: the variations.
         structures: the uploaded structures, each a molecule or its error.
         context: the seed, the caller and the stream of events.
+        part: the places of the molecules to compute, counted from 0; None = all.
 
     Raises:
         Problem: the upload is not one structure that can be read.
@@ -42,10 +43,11 @@ class VariationsHandler(SamplingHandler):
         options: VariationsOptions,
         structures: Sequence[Molecule | EnflowError],
         context: HandlerContext,
+        part: range | None = None,
     ) -> None:
         (self._parent,) = parents_of(structures, 1)
         sizes = [len(self._parent.atomic_numbers)] * options.n_molecules
-        super().__init__(served, SampleRequest(n_atoms=sizes, only=options.only), context)
+        super().__init__(served, SampleRequest(n_atoms=sizes, only=options.only), context, part)
         self._options = options
         self._bonds: Bonds
 

@@ -37,6 +37,7 @@ class EngineSampleRequest:
         frames: the number of states along the path that come with each molecule, evenly spaced in t from 0 to 1.
         progress: reports every accepted step by `Progress`.
         client: the caller whose share of the queue is used.
+        background: the samples get what is left beside requests that somebody waits for.
         deadline: the time of day after which unfinished samples fail.
     """
 
@@ -50,6 +51,7 @@ class EngineSampleRequest:
     frames: int = 0
     progress: bool = False
     client: str = ""
+    background: bool = False
     deadline: float | None = None
 
     def __len__(self) -> int:
@@ -67,6 +69,7 @@ class EngineLikelihoodRequest:
     first_index: int = 0
     progress: bool = False
     client: str = ""
+    background: bool = False
     deadline: float | None = None
 
     def __len__(self) -> int:
@@ -85,6 +88,7 @@ class EngineEncodeRequest:
     atol: float = 1e-5
     progress: bool = False
     client: str = ""
+    background: bool = False
     deadline: float | None = None
 
     def __len__(self) -> int:
@@ -103,6 +107,7 @@ class EngineDecodeRequest:
     frames: int = 0
     progress: bool = False
     client: str = ""
+    background: bool = False
     deadline: float | None = None
 
     def __len__(self) -> int:
@@ -130,6 +135,7 @@ class EngineVariationRequest:
     atol: float = 1e-3
     progress: bool = False
     client: str = ""
+    background: bool = False
     deadline: float | None = None
 
     def __len__(self) -> int:

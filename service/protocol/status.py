@@ -53,6 +53,7 @@ class Stats:
         requests: unfinished requests.
         queue_units, queue_limit: cost in the queue and its limit, in pairs of atoms times evaluations.
         queue_seconds: the time that the queue will take.
+        rate: cost per second of the engine; 0 = not known.
         finished, failed: samples, by kind of answer and by reason.
         memory_errors: steps that did not fit into memory.
         restarts: workers that were replaced.
@@ -65,6 +66,7 @@ class Stats:
     queue_units: float = 0.0
     queue_limit: float = 0.0
     queue_seconds: float = 0.0
+    rate: float = 0.0
     memory_bytes: int = 0
     device: str = ""
     steps: int = 0

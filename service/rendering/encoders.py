@@ -105,7 +105,7 @@ async def encode_answer(
             files = {"molecules.xyz": _xyz(answer).encode(), "answer.json": await _json(answer.document)}
             if SDF in formats:
                 files = {"molecules.sdf": await _sdf(answer, chemistry), **files}
-            return await asyncio.to_thread(_zip, files)
+            return await asyncio.to_thread(zip_files, files)
         case _:
             return await _json(answer.document)
 
@@ -141,7 +141,8 @@ async def _json(document: SampleResponse | WalkResponse | LikelihoodResponse) ->
     return empty.replace(f'"{name}":[]', f'"{name}":[{",".join(items)}]', 1).encode()
 
 
-def _zip(files: Mapping[str, bytes]) -> bytes:
+def zip_files(files: Mapping[str, bytes]) -> bytes:
+    """Return files as a ZIP archive that depends on nothing else."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():

@@ -92,6 +92,34 @@ _LIKELIHOOD = {
     "results": [{"index": 0, **_WATER, **_SCORE}],
     "usage": _USAGE,
 }
+_JOB = {
+    "id": "5f0c2a7be1d94c0f8a3b6d2e9c4f1a70",
+    "kind": "sample",
+    "state": "running",
+    "model": _MODEL,
+    "seed": 7,
+    "n_molecules": 2000,
+    "done": 640,
+    "failed": 2,
+    "tried": 712,
+    "rate": 21.5,
+    "time_left_s": 63.3,
+    "created": "2026-01-01T12:00:00+00:00",
+    "ended": None,
+    "expires": None,
+    "detail": "",
+    "results": "/jobs/5f0c2a7be1d94c0f8a3b6d2e9c4f1a70/results",
+}
+_JOB_RESULTS = {
+    "id": _JOB["id"],
+    "state": "running",
+    "seed": 7,
+    "model": _MODEL,
+    "first": 0,
+    "next": 1,
+    "molecules": _SAMPLE["molecules"],
+    "failed": [],
+}
 _MODELS = {"models": [{"name": "qm9", "kind": "molecules", "weights_sha256": _SHA256}]}
 _HEALTH = {
     "status": "ok",
@@ -108,6 +136,11 @@ RESPONSES: Mapping[str, Mapping[str, Any]] = {
     "score": _LIKELIHOOD,
     "interpolate": _WALK,
     "variations": _VARIATIONS,
+    "add_job": _JOB,
+    "list_jobs": {"jobs": [_JOB]},
+    "job": _JOB,
+    "delete_job": _JOB,
+    "job_results": _JOB_RESULTS,
     "models": _MODELS,
     "limits": _LIMITS,
     "live": _HEALTH,

@@ -41,6 +41,7 @@ class FakeClient:
         refuse: the exception of every `submit`.
         submitted, aborted, finished: the requests so far, and the ids of those aborted and finished.
         ready: the readiness in `health`.
+        rate: the cost per second in `stats`.
     """
 
     molecule: Callable[[int], Structure] = lambda _: METHANE
@@ -54,6 +55,7 @@ class FakeClient:
     aborted: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     ready: bool = True
+    rate: float = 0.0
 
     async def start(self) -> None: ...
 
@@ -95,7 +97,10 @@ class FakeClient:
                 return [Encoded(request.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
             case EngineDecodeRequest():
                 molecules = [_decoded(latent, self.error * request.rtol) for latent in request.latents]
-                return [Sampled(request.id, i, *each, 60, "success") for i, each in enumerate(molecules)]
+                indices = range(request.first_index, request.first_index + len(molecules))
+                return [
+                    Sampled(request.id, i, *each, 60, "success") for i, each in zip(indices, molecules, strict=True)
+                ]
 
     def _scored(self, request_id: str, index: int) -> Scored | Failed:
         if index in self.unscored:
@@ -104,7 +109,7 @@ class FakeClient:
         return Scored(request_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
 
     def stats(self) -> Stats:
-        return Stats(device="none")
+        return Stats(device="none", rate=self.rate)
 
     def health(self) -> Health:
         return Health(True, self.ready, "ok" if self.ready else "the device answers nonsense", 0.1)

@@ -15,6 +15,9 @@ from enflow.service.api.middleware.problem_response import send_problem
 from enflow.service.chemistry.rdkit_pool import current_client
 from enflow.service.problems import Problem, retry_after
 
+GUARDED = ("/metrics/", "/jobs/")
+"""Paths whose GET requests need a key too."""
+
 
 class ApiKeys:
     """The known API keys, and the requests of each client in the last minute.
@@ -32,12 +35,12 @@ class ApiKeys:
     def admit(self, method: str, path: str, headers: Mapping[str, str], host: str) -> str:
         """Return the name of the client: that of its key, or its address where no keys are configured.
 
-        GET requests need no key, except for /metrics.
+        GET requests need no key, except for /metrics and for jobs.
 
         Raises:
             Problem: unauthorized, busy-client.
         """
-        if method != "POST" and path != "/metrics":
+        if method not in ("POST", "DELETE") and not f"{path}/".startswith(GUARDED):
             return host
         client = self._client_of(headers) if self._keys else host
         if method == "POST" and not self._calls.hit(self._rate, client):

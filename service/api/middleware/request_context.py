@@ -83,7 +83,7 @@ class RequestContextMiddleware:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")  # never the path itself: anybody can make up paths
-        method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
+        method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE", "OPTIONS") else "other"
         self.telemetry.requests.labels(method, route, str(status)).inc()
         self.telemetry.request_seconds.labels(route).observe(seconds)
         write = log.debug if route.startswith(PROBED) else log.info

@@ -1,4 +1,5 @@
 // Requests to the service: JSON answers, streams of lines, and problems (RFC 9457) as errors.
+import { download } from "./dom.js";
 
 /** A refused request, with the values that the service found and expected. */
 export class Problem extends Error {
@@ -42,18 +43,26 @@ export const key = {
   set: (value) => sessionStorage.setItem("api-key", value),
 };
 
+const authorized = () => (key.get() ? { Authorization: `Bearer ${key.get()}` } : {});
+
 const posting = (body, accept, signal) => ({
   method: "POST",
-  headers: {
-    "Content-Type": "application/json",
-    Accept: accept,
-    ...(key.get() && { Authorization: `Bearer ${key.get()}` }),
-  },
+  headers: { "Content-Type": "application/json", Accept: accept, ...authorized() },
   body: JSON.stringify(body),
   signal,
 });
 
-export const get = async (path, signal) => (await request(path, { signal })).json();
+export const get = async (path, signal) => (await request(path, { headers: authorized(), signal })).json();
+
+export const post = async (path, body) => (await request(path, posting(body, "application/json"))).json();
+
+export const remove = async (path) => (await request(path, { method: "DELETE", headers: authorized() })).json();
+
+/** Downloads an answer in a media type as a file. */
+export async function save(path, accept, name) {
+  const answer = await request(path, { headers: { Accept: accept, ...authorized() } });
+  download(name, await answer.blob());
+}
 
 async function* lines(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();

@@ -7,6 +7,7 @@ import { Flow } from "./flow.js";
 import { Generate } from "./generate.js";
 import { showHero } from "./hero.js";
 import { Model } from "./model.js";
+import { Jobs } from "./jobs.js";
 import { isParticles } from "./molecule.js";
 import { beginPulse } from "./pulse.js";
 import { Score } from "./score.js";
@@ -18,6 +19,7 @@ const VIEWS = {
   flow: () => new Flow({ open }),
   score: () => new Score(),
   explore: () => new Explore({ open }),
+  jobs: () => new Jobs(),
   model: () => new Model(),
 };
 const NAMES = Object.keys(VIEWS);

@@ -1,0 +1,97 @@
+"""The routes of jobs: durable batches of the requests that compute."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from enflow.service.api.auth import API_KEY, BEARER
+from enflow.service.api.openapi import JOB_RESULTS, PROBLEMS, json_body
+from enflow.service.api.uploads import read_json
+from enflow.service.handlers.jobs import JobsHandler
+from enflow.service.handlers.model_registry import ModelRegistry
+from enflow.service.rendering.encoders import FILE_NAMES, negotiate
+from enflow.service.schemas.jobs import JobOut, JobRequest, JobResultsOut, JobsOut
+from enflow.service.settings import RequestLimits
+
+
+async def jobs_handler(request: Request) -> JobsHandler:
+    """Return the handler of the jobs of the application."""
+    handler: JobsHandler = request.app.state.jobs
+    return handler
+
+
+Jobs = Annotated[JobsHandler, Depends(jobs_handler)]
+
+jobs = APIRouter(prefix="/jobs", tags=["jobs"], responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
+
+
+@jobs.post("", name="add_job", status_code=202, openapi_extra=json_body(JobRequest))
+async def add(request: Request, response: Response, handler: Jobs) -> JobOut:
+    """Start a job: the body of /sample, /likelihood, /interpolate or /variations, with up to a million molecules."""
+    registry: ModelRegistry = request.app.state.registry
+    registry.admit()
+    limits: RequestLimits = request.app.state.job_limits
+    body = await read_json(request, JobRequest, limits)
+    job = await handler.add(body, request.state.client)
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return job
+
+
+@jobs.get("", name="list_jobs")
+async def newest(request: Request, response: Response, handler: Jobs) -> JobsOut:
+    """Return the newest jobs: with API keys those of the caller, else all."""
+    response.headers["Cache-Control"] = "no-store"
+    return await handler.newest(request.state.client)
+
+
+@jobs.get("/{job_id}", name="job")
+async def show(job_id: str, request: Request, response: Response, handler: Jobs) -> JobOut:
+    """Return the state of a job: how much is done, the rate, and the time left."""
+    response.headers["Cache-Control"] = "no-store"
+    return await handler.show(job_id, request.state.client)
+
+
+@jobs.delete("/{job_id}", name="delete_job")
+async def delete(job_id: str, request: Request, handler: Jobs) -> JobOut:
+    """Cancel a job that has not ended, whose results so far stay; or remove one that has ended, with its results."""
+    return await handler.delete(job_id, request.state.client)
+
+
+@jobs.get("/{job_id}/results", name="job_results", response_model=JobResultsOut, responses=JOB_RESULTS)
+async def results(
+    job_id: str,
+    request: Request,
+    handler: Jobs,
+    first: Annotated[int, Query(ge=0, le=10**9, description="the first molecule, counted from 0")] = 0,
+    count: Annotated[
+        int | None, Query(ge=1, le=10**9, description="the number of molecules; left out = all that are done")
+    ] = None,
+    accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None,
+) -> Response:
+    """Return the results of some molecules, also while the job runs; `Link: rel="next"` has the place of the rest."""
+    client = request.state.client
+    header = None if accept is None else ", ".join(accept)
+    media = negotiate(header, await handler.formats(job_id, client))
+    found = await handler.results(job_id, client, (first, count), media)
+    text = "" if media[0].startswith("application/") else "; charset=utf-8"
+    headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media[0] + text}
+    if found.more:
+        length = f"&count={count}" if count else ""
+        headers["Link"] = f'</jobs/{job_id}/results?first={found.next}{length}>; rel="next"'
+    if media[0] in FILE_NAMES:
+        headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media[0]]}"'
+    return StreamingResponse(await _begun(found.body), headers=headers)
+
+
+async def _begun(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Return a body whose first piece is computed, so that its error is an answer and not the end of a stream."""
+    first = await anext(body, b"")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in body:
+            yield piece
+
+    return pieces()
