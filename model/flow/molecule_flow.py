@@ -118,9 +118,19 @@ class MoleculeFlow(nn.Module):
 
     @torch.no_grad()
     def lift(
-        self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int | str], draw: int = 0
+        self,
+        molecules: Sequence[Molecule],
+        seed: int,
+        indices: Sequence[int | str],
+        draw: int = 0,
+        mirrored: bool = False,
     ) -> LiftedMolecules:
         """Molecules to flow space: dequantized with the noise of (seed, index, draw), then through ActNorm.
+
+        Args:
+            molecules: in angstrom.
+            seed, indices, draw: of the noise.
+            mirrored: mirror the noise at its centre.
 
         Raises:
             VocabularyError: an element or a size that the model does not know.
@@ -128,7 +138,8 @@ class MoleculeFlow(nn.Module):
         batch = collate(molecules, self.vocabulary, self.dtype, self.device)
         x, mask = batch.positions, batch.mask
         sources = [generator(seed, index, f"dequantize:{draw}") for index in indices]
-        noise = self.dequantizer.sample_noise(sources, mask).to(x)
+        noise = self.dequantizer.sample_noise(sources, mask)
+        noise = (self.dequantizer.mirrored(noise) if mirrored else noise).to(x)
         h, log_q = self.dequantizer.dequantize(batch.atom_types, x, mask, noise)
         if self.act_norm is None:
             return LiftedMolecules(x, h, mask, log_q, torch.zeros_like(log_q))
@@ -304,34 +315,33 @@ class MoleculeFlow(nn.Module):
         return further_draws(draws, n_atoms, options, self.dequantizer.random)
 
     def start_draw(
-        self, form: CanonicalForm, seed: int, draw: int, options: EstimatorOptions, terms: Terms
-    ) -> DrawState:
-        """Return a draw before its path.
+        self, form: CanonicalForm, seed: int, draw: int, options: EstimatorOptions
+    ) -> tuple[Latent, DrawState]:
+        """Return the start of a draw's path in flow space, and the draw before its path.
 
         Args:
             form: the structure.
-            seed, draw: of the probes, together with the structure.
+            seed, draw: of the noise, together with the structure; draws 2 k and 2 k + 1 may be a mirrored pair.
             options: the estimator.
-            terms: the log-densities of `lift`.
         """
+        paired = options.paired and self.dequantizer.random
+        number, mirrored = (draw // 2, bool(draw % 2)) if paired else (draw, False)
+        ((point, log_q, ladj),) = self.lift([form.molecule], seed, [form.key], number, mirrored).rows()
         probes = None
         if not options.exact:
             source, n_atoms = generator(seed, form.key, f"probe:{draw}"), form.molecule.n_atoms
             probes = draw_probes(source, n_atoms, self.config.dynamics.n_features, options.probes_per_node)
             if self.features_stand_still:
                 probes.signs[..., 3:] = 0.0  # their part of the trace is zero, without any noise
-        return DrawState(terms, probes, quadrature_tolerance(options.rtol))
+        terms = Terms(log_q, ladj, number if paired else None)
+        return point, DrawState(terms, probes, quadrature_tolerance(options.rtol))
 
     def _draws(
         self, forms: Sequence[CanonicalForm], seed: int, wanted: Sequence[tuple[int, int]], options: EstimatorOptions
     ) -> Iterator[tuple[int, Draw]]:
         """Yield (place, draw) for each wanted (place, number of the draw), in the order in which they end."""
-        points, states = list[Latent](), list[DrawState]()
-        for place, draw in wanted:
-            form = forms[place]
-            ((point, log_q, ladj),) = self.lift([form.molecule], seed, [form.key], draw).rows()
-            points.append(point)
-            states.append(self.start_draw(form, seed, draw, options, Terms(log_q, ladj)))
+        started = [self.start_draw(forms[place], seed, draw, options) for place, draw in wanted]
+        points, states = [point for point, _ in started], [state for _, state in started]
         rtol, atol = path_tolerance(options.rtol, options.exact), path_tolerance(options.atol, options.exact)
         for end in self._travel(points, 1.0, 0.0, rtol, atol, record=True):
             state = states[end.index]

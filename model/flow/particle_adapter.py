@@ -46,14 +46,19 @@ class ParticleFlowAdapter(MoleculeFlow):
         self.to(like.device, like.dtype).eval()
 
     def lift(
-        self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int | str], draw: int = 0
+        self,
+        molecules: Sequence[Molecule],
+        seed: int,
+        indices: Sequence[int | str],
+        draw: int = 0,
+        mirrored: bool = False,
     ) -> LiftedMolecules:
         """Particles to flow space; there is no noise.
 
         Raises:
             VocabularyError: another number of particles, or another space.
         """
-        return super().lift([self.system.taken(each) for each in molecules], seed, indices, draw)
+        return super().lift([self.system.taken(each) for each in molecules], seed, indices, draw, mirrored)
 
 
 class _Flat(nn.Module):

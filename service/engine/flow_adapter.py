@@ -10,7 +10,7 @@ from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.flow.estimator_options import EstimatorOptions
-from enflow.model.flow.likelihood import DrawState, Terms, path_tolerance
+from enflow.model.flow.likelihood import DrawState, path_tolerance
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode import dopri5
 from enflow.model.flow.ode.dense_output import Interpolant
@@ -104,9 +104,8 @@ class FlowAdapter:
     ) -> tuple[RowStart, DrawState]:
         form = self._flow.canonical_form(self._molecule(structure))
         row.molecule.order = form.order
-        ((point, *terms),) = self._flow.lift([form.molecule], seed, [form.key], row.draw).rows()
         rtol, atol = (path_tolerance(each, options.exact) for each in (options.rtol, options.atol))
-        draw = self._flow.start_draw(form, seed, row.draw, options, Terms(*terms))
+        point, draw = self._flow.start_draw(form, seed, row.draw, options)
         return RowStart(point.x, point.h, 1.0, 0.0, rtol, atol), draw
 
     def first_draws(self, options: EstimatorOptions) -> int:

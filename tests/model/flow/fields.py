@@ -1,5 +1,7 @@
 """Velocities whose flow is known in closed form, and states for them."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,27 @@ def turned(x: Tensor, h: Tensor, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor
     """Where `turning` takes (x, h) from t0 to t1."""
     t0, t1 = t0[:, None, None], t1[:, None, None]
     return x * torch.exp((torch.sin(3 * t0) - torch.sin(3 * t1)) / 3), h + (torch.cos(5 * t0) - torch.cos(5 * t1)) / 5
+
+
+def mixing(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """dx = -cos(3 t) x, dh = M(t) h with one full matrix for all atoms: a trace estimate of it is noisy."""
+    rates = _rates(h.shape[-1]).to(h) + torch.cos(3 * t)[:, None, None] * torch.eye(h.shape[-1]).to(h)
+    strength = 1.0 + 3.0 * t[:, None, None]
+    return -torch.cos(3 * t)[:, None, None] * x, strength * (h @ rates) * mask[..., None]
+
+
+def mixing_divergence(n_atoms: int, n_features: int) -> float:
+    """Return the integral of the divergence of `mixing` from t = 1 to 0."""
+    waves = n_atoms * n_features - 3 * (n_atoms - 1)
+    # The integrals from 0 to 1 of cos 3 t, of 3 t cos 3 t and of 1 + 3 t.
+    wave, growing = math.sin(3) / 3, math.sin(3) + (math.cos(3) - 1) / 3
+    constant = 2.5 * n_atoms * float(_rates(n_features).trace())
+    return -(constant + waves * wave + n_atoms * n_features * growing)
+
+
+def _rates(n_features: int) -> Tensor:
+    """Return a fixed matrix with elements of either sign and size 1."""
+    return torch.cos(torch.arange(n_features**2, dtype=torch.float64) ** 2).reshape(n_features, n_features)
 
 
 def stiff(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
 from enflow.model.errors import ConfigError, SolverError, VocabularyError
 from enflow.model.flow.estimator_options import EstimatorOptions
-from enflow.model.flow.likelihood import Terms
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from tests.model.flow.fields import Linear
 from tests.model.flow.small_networks import small_flow
@@ -153,7 +152,7 @@ def test_the_likelihood_of_a_formula_s_molecule_is_exact() -> None:
     assert found.log_prob == pytest.approx(expected, abs=1e-5)
     assert found.parts["dequantizer"] == pytest.approx(-log_types, abs=1e-6)
     assert found.std_error == 0.0
-    state = flow.start_draw(flow.canonical_form(WATER), 0, 0, EstimatorOptions(), Terms(0.0, 0.0))
+    _, state = flow.start_draw(flow.canonical_form(WATER), 0, 0, EstimatorOptions())
     assert not state.probes.signs[..., 3:].any(), "features that stand still add no noise to an estimate"
 
 
