@@ -143,7 +143,7 @@ def main() -> None:
         title = "The default estimate (target error 2 nats) and the exact divergence: bundled weights, processor time"
         heads = ["atoms", "s", "error, nats", "draws", "exact: s", "error, nats", "draws"]
         measured = estimates(flow, flow.sample(sizes, seed=2, rtol=1e-4, atol=1e-4))
-        tell("likelihood_estimate", title, heads, measured, {"rows": measured})
+        write_results("likelihood_estimate", title, heads, measured, {"rows": measured})
     name = "likelihood_reference" if given else "likelihood"
     write_results(
         f"{name}_qm9" if arguments.qm9 else name,
