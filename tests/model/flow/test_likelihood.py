@@ -13,7 +13,6 @@ from enflow.model.checkpoint import import_en_flows
 from enflow.model.chem.molecule import Molecule
 from enflow.model.flow import dynamics
 from enflow.model.flow.estimate import Draw, combine
-from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.likelihood import (
     DrawState,
     Probes,
@@ -102,7 +101,7 @@ def test_estimates_along_one_path_are_unbiased_and_their_variance_is_right(per_n
 
 @pytest.mark.parametrize("mirrored", [-0.6, 0.0, 0.5], ids=["pairs help", "no pairs", "pairs harm"])
 def test_the_reported_interval_covers_the_truth_in_95_percent_of_repetitions(mirrored: float) -> None:
-    """400 likelihoods of 4 draws or pairs: estimated divergences, and normal noise of 1 nat in place of a dequantizer."""
+    """400 likelihoods of 4 draws or pairs: estimated divergences, and normal noise of 1 nat for the dequantizer."""
     size = 2 if mirrored else 1
     source, inside, pairs = np.random.default_rng(5), [], []
     rows = iter(np.concatenate([source.permutation(estimates(800, 1)) for _ in range(1600 * size // 800)]).tolist())
