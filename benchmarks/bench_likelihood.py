@@ -28,8 +28,8 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.en_flows import import_en_flows
 from enflow.model.flow.likelihood import DrawState, Terms, complete_draw, path_tolerance, quadrature_tolerance
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.batched_solver import InitialState, travel
-from enflow.model.flow.ode.dopri5 import arithmetic
+from enflow.model.flow.ode.batched_solver import InitialState, solve_batched
+from enflow.model.flow.ode.dopri5 import working_dtype
 from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.flow.velocity import Velocity
 
@@ -49,10 +49,10 @@ def quadrature(flow: MoleculeFlow, x: Tensor, h: Tensor) -> Way:
 
     def run(tolerance: float) -> Tensor:
         tight, within = path_tolerance(tolerance, exact=True), quadrature_tolerance(tolerance)
-        dtype = arithmetic(tight, x.dtype)
+        dtype = working_dtype(tight, x.dtype)
         starts = [InitialState(*row, 1.0, 0.0, tight, tight) for row in zip(x.to(dtype), h.to(dtype), strict=True)]
         found = torch.zeros(len(x), dtype=torch.float64)
-        for end in travel((flow if dtype == x.dtype else double).velocity, starts, record=True):
+        for end in solve_batched((flow if dtype == x.dtype else double).velocity, starts, record=True):
             state = DrawState(Terms(0.0, 0.0), None, within, pieces=end.path)
             state.finish_path(0.0, end.x, end.h, end.status)
             complete_draw(state, flow.velocity, x.dtype)
@@ -84,7 +84,7 @@ def augmented(velocity: Velocity, x: Tensor, h: Tensor) -> Way:
 def sampled(flow: MoleculeFlow, n_atoms: int, rows: int) -> tuple[Tensor, Tensor]:
     """Molecules of the model, in flow space."""
     molecules = flow.double().sample([n_atoms] * rows, seed=1, rtol=1e-4, atol=1e-4)
-    lifted = flow.lift(molecules, 1, range(rows))
+    lifted = flow.dequantize(molecules, 1, range(rows))
     return lifted.x, lifted.h
 
 

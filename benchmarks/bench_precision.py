@@ -72,7 +72,7 @@ def main() -> None:
     expected = []
     for molecule in molecules:
         form = flow.canonical_form(Molecule(*molecule))
-        lifted = flow.lift([form.molecule], 0, [form.key])
+        lifted = flow.dequantize([form.molecule], 0, [form.key])
         expected.append(augmented(double, lifted.x[0], lifted.h[0]))
     errors = {name: [round(a - b, 4) for a, b in zip(values, expected, strict=True)] for name, values in found.items()}
     rows = [

@@ -25,7 +25,7 @@ from benchmarks.measure import by_turns, ratio, write_results
 from enflow.model.checkpoint import load
 from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.batched_solver import InitialState, travel
+from enflow.model.flow.ode.batched_solver import InitialState, solve_batched
 from enflow.model.flow.states import Latent
 from enflow.model.flow.velocity import Velocity
 
@@ -53,7 +53,7 @@ def enflow(velocity: Velocity, points: list[Latent]) -> Way:
 
     def run(tolerance: float) -> list[Tensor]:
         starts = [InitialState(x, h, 0.0, 1.0, tolerance, tolerance) for x, h in points]
-        arrivals = {arrival.index: arrival.x for arrival in travel(velocity, starts)}
+        arrivals = {arrival.index: arrival.x for arrival in solve_batched(velocity, starts)}
         return [arrivals[index] for index in range(len(points))]
 
     return run

@@ -22,7 +22,7 @@ from enflow.model.config import EGNNConfig
 from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
 from enflow.model.flow.dynamics import build
 from enflow.model.flow.geometry import centre
-from enflow.model.flow.ode.size_buckets import by_size
+from enflow.model.flow.ode.size_buckets import bucketed
 from enflow.model.flow.velocity import Velocity
 
 ROWS = 50
@@ -164,9 +164,9 @@ def measure(ours: nn.Module, rounds: int) -> dict[str, dict[str, Any]]:
     peer = Original(ours)
     ways: dict[str, Velocity] = {
         "original": peer,
-        "enflow": by_size(ours),
+        "enflow": bucketed(ours),
         "enflow, one padded batch": ours,
-        "original, in size classes": by_size(peer),
+        "original, in size classes": bucketed(peer),
     }
     states = [batch(seed) for seed in range(2)]
     with torch.inference_mode():

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.ablation import CONFIG
 from benchmarks.measure import RESULTS, write_results
+from benchmarks.trial_variants import CONFIG
 from enflow.model.config import TOLERANCES
 from enflow.model.progress import progress
 from enflow.model.training.config import read_config

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from benchmarks import ablation, nll_moves, particles
+from benchmarks import nll_moves, particles, trials
 from benchmarks.measure import DOCS, RESULTS, write_section
 
 
@@ -16,9 +16,10 @@ def result(name: str) -> dict[str, Any]:
 def tables() -> dict[tuple[str, str], str]:
     """Return every generated table in Markdown, by its page and its place on the page."""
     systems = {path.stem.removeprefix("particles_"): result(path.stem) for path in RESULTS.glob("particles_*.json")}
-    trained = result("ablation")
+    trained = result("trials")["trials"]
     return {
-        ("training.md", "ablation"): ablation.section(trained["passes"], trained["variants"]),
+        ("training.md", "ablation"): trials.section(trained),
+        ("training.md", "trials"): trials.tables(trained),
         ("training.md", "nll moves"): nll_moves.section(result("nll_moves")["moves"]),
         **{("particles.md", place): table for place, table in particles.sections(systems).items()},
     }

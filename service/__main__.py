@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from enflow import __version__
-from enflow.model.__main__ import app, main
+from enflow.model.cli.app import app, main
 from enflow.model.errors import ConfigError
 from enflow.service.cli.likelihood import likelihood
 from enflow.service.cli.sample import sample

@@ -104,8 +104,8 @@ def from_status(status: int) -> Problem:
 
 def from_structure(error: EnflowError) -> Problem:
     """Return the problem of a structure that cannot be read or used, with its place."""
-    message = error.message if isinstance(error, StructureError) else str(error)
-    return Problem("invalid", str(error), [At(_place(error), message)])
+    place, message = (error.place, error.message) if isinstance(error, StructureError) else ("", str(error))
+    return Problem("invalid", str(error), [At(place, message)])
 
 
 def from_exception(error: Exception) -> Problem:
@@ -152,9 +152,3 @@ def _pointer(place: tuple[int | str, ...]) -> str:
 
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.IGNORECASE)
 _TYPES = frozenset({"int", "float", "str", "bool"})
-
-
-def _place(error: EnflowError) -> str:
-    places = {name: getattr(error, name, None) for name in ("index", "line", "column")}
-    names = {"index": "structure"}
-    return ", ".join(f"{names.get(name, name)} {value}" for name, value in places.items() if value is not None)

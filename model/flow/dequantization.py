@@ -1,8 +1,8 @@
-"""Dequantization: discrete atom types to continuous features and back, with a valid bound on the likelihood.
+"""Dequantization: a map from discrete atom types to continuous features and back, with a bound on the likelihood.
 
-For any q(h | types, x) whose support lies where `quantize` gives the types back,
+Let the support of q(h | types, x) lie in the region where `quantize` returns the types. Then
 log P(types | x) = log of the integral of p(h | x) over that region >= E_q[log p(h | x) - log q(h | types, x)]
-(Hoogeboom et al. 2021, argmax flows; Ho et al. 2019, variational dequantization). The bound is tight where q is the
+(Hoogeboom et al. 2021, argmax flows; Ho et al. 2019, variational dequantization). The bound is tight if q is the
 posterior p(h | types, x).
 """
 
@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid, one_hot, softplus
 
 from enflow.model.config import DequantizerConfig, EGNNConfig
 from enflow.model.errors import ConfigError
-from enflow.model.flow.composition_prior import CompositionPrior, arranged
+from enflow.model.flow.composition_prior import CompositionPrior, types_of
 from enflow.model.flow.distributions import LOG_2PI, FeatureGaussian
 from enflow.model.flow.geometry import pair_mask
 from enflow.model.flow.networks.egnn import EGNN
@@ -25,23 +25,23 @@ from enflow.model.flow.noise import normal, padded_normal
 
 
 class Dequantized(NamedTuple):
-    """Continuous features (padding zero) and the log-density, nats per molecule, that q gave them."""
+    """Continuous features with zero padding, and their log-density under q, nats per molecule."""
 
     h: Float[Tensor, "B N F"]
     log_q: Float[Tensor, " B"]
 
 
 class Dequantizer(nn.Module):
-    """What all kinds share: features are a deterministic function of types, positions and noise.
+    """The base class: features are a deterministic function of types, positions and noise.
 
     Args:
-        config: the kind and its numbers.
+        config: the kind and its options.
         atomic_numbers: the vocabulary, in the order of the types.
-        n_features: features per atom, F.
+        n_features: the number of features per atom, F.
     """
 
     random = True
-    """False where features are a function of types and positions alone."""
+    """False if features are a function of types and positions alone."""
 
     def __init__(self, config: DequantizerConfig, atomic_numbers: Sequence[int], n_features: int) -> None:
         super().__init__()
@@ -50,11 +50,11 @@ class Dequantizer(nn.Module):
         self.n_features = n_features
 
     def sample_noise(self, generators: Sequence[Generator], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:
-        """Noise for `dequantize`, from one generator per molecule; float64 on the CPU, padding zero."""
+        """Return noise for `dequantize` by one generator per molecule, float64 on the CPU, with zero padding."""
         return padded_normal(mask, self.n_features, generators)
 
     def mirrored(self, noise: Float[Tensor, "B N F"]) -> Float[Tensor, "B N F"]:
-        """Return the noise mirrored at its centre: as probable as before, and negatively correlated with it."""
+        """Return the noise mirrored at its centre: it has the same distribution, and cancels errors of the noise."""
         return -noise
 
     def dequantize(
@@ -64,18 +64,18 @@ class Dequantizer(nn.Module):
         mask: Bool[Tensor, "B N"],
         noise: Float[Tensor, "B N F"],
     ) -> Dequantized:
-        """Features drawn from q(h | types, x) and their log-density.
+        """Return features drawn from q(h | types, x) and their log-density.
 
         Args:
-            atom_types: indices into the vocabulary, also in the padding, where their value has no effect.
-            x: positions in angstrom; only their differences matter.
+            atom_types: indices into the vocabulary; any valid index in the padding, without effect.
+            x: positions, angstrom; their centre has no effect.
             mask: True for real atoms.
-            noise: as `sample_noise` draws it.
+            noise: the result of `sample_noise`.
         """
         raise NotImplementedError
 
     def quantize(self, h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> Int[Tensor, "B N"]:
-        """The types of features: the largest of the first channels; padding is 0."""
+        """Return the types of features, the largest of the type channels; 0 for padding."""
         return h[..., : self.n_types].argmax(-1) * mask
 
     def _one_hot(self, atom_types: Tensor, real: Tensor) -> Tensor:
@@ -83,11 +83,11 @@ class Dequantizer(nn.Module):
 
 
 class TruncatedGaussian(Dequantizer):
-    """q is a Gaussian around each type's corner, cut to the region where that type's channel is the largest.
+    """A Gaussian q around the corner of each type, truncated to the region where the channel of that type is largest.
 
     h = scale one-hot(k) + sigma eps given argmax h = k;
     log q = sum over atoms of log N(eps; 0, 1) - K log sigma - log Z, with the probability of the region
-    Z = E_u[Phi(scale / sigma + u)^(K - 1)], u ~ N(0, 1). Flow matching trains a flow on it as it is.
+    Z = E_u[Phi(scale / sigma + u)^(K - 1)], u ~ N(0, 1). It has no weights, so that flow matching can use it.
     """
 
     def __init__(self, config: DequantizerConfig, atomic_numbers: Sequence[int]) -> None:
@@ -95,7 +95,7 @@ class TruncatedGaussian(Dequantizer):
         self.log_region = _log_region(config.scale / config.sigma, self.n_types)
 
     def sample_noise(self, generators: Sequence[Generator], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:
-        """Truncated noise, by rejection: channel 0 is that of the atom's own type, the others follow cyclically."""
+        """Return truncated noise by rejection; channel 0 is the type of the atom, and the others follow cyclically."""
         noise = padded_normal(mask, self.n_features, generators)
         for row, real, source in zip(noise, mask.cpu(), generators, strict=True):
             while (outside := real & ~self._inside(row)).any():
@@ -123,7 +123,7 @@ class TruncatedGaussian(Dequantizer):
 
 
 class Uniform(Dequantizer):
-    """The baseline: q is uniform in a box of side `scale` around each type's corner.
+    """A uniform q in a box of side `scale` around the corner of each type: the baseline.
 
     h = scale (one-hot(k) + u - 1/2), u ~ U(0, 1)^K;  log q = -K log scale per atom.
     """
@@ -132,7 +132,7 @@ class Uniform(Dequantizer):
         super().__init__(config, atomic_numbers, len(atomic_numbers))
 
     def sample_noise(self, generators: Sequence[Generator], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:
-        """Uniform noise in (0, 1)."""
+        """Return uniform noise in (0, 1)."""
         noise = torch.zeros(*mask.shape, self.n_features, dtype=torch.float64)
         for row, real, source in zip(noise, mask.cpu(), generators, strict=True):
             row[real] = torch.rand(int(real.sum()), self.n_features, generator=source, dtype=torch.float64)
@@ -150,13 +150,13 @@ class Uniform(Dequantizer):
 
 
 class Learned(Dequantizer):
-    """q is a Gaussian whose mean and width an EGNN reads off the molecule, mapped into the region of the types.
+    """A Gaussian q whose mean and width an EGNN predicts from the molecule, mapped into the region of the types.
 
-    u = mean + exp(log_width) eps with (mean, log_width) = EGNN(types, x), then by kind
-    "argmax" (categorical, one channel per type): in units of sigma and moved by scale one-hot, the true type's
-    T = u_k stays and every other becomes T - softplus(T - u_j) < T;
+    u = mean + exp(log_width) eps with (mean, log_width) = EGNN(types, x). The kind decides the map of u to h:
+    "argmax" (categorical, one channel per type): in units of sigma, and after a shift by scale one-hot, the channel of
+    the true type T = u_k stays, and every other one becomes T - softplus(T - u_j) < T;
     "variational" (ordinal, one channel): atomic number + sigmoid(u);
-    "argmax_variational": both, as the original authors' released model has it with scale 0 and sigma 1.
+    "argmax_variational": both; the released model of E-NF has scale 0 and sigma 1.
     (Satorras et al. 2021, section 4; Hoogeboom et al. 2021.)
     """
 
@@ -174,7 +174,7 @@ class Learned(Dequantizer):
         self.register_buffer("atomic_numbers", torch.tensor(atomic_numbers), persistent=False)
 
     def posterior(self, atom_types: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-width of u, (B, N, F) each, padding zero."""
+        """Return mean and log-width of u, (B, N, F) each, with zero padding."""
         real = mask.unsqueeze(-1).to(x.dtype)
         outputs, _ = self.network(self._inputs(atom_types, real), x * real, pair_mask(mask).to(x.dtype))
         mean, log_width = (outputs * real).chunk(2, -1)
@@ -185,12 +185,12 @@ class Learned(Dequantizer):
         real = mask.unsqueeze(-1).to(x.dtype)
         noise = noise.to(x) * real
         mean, log_width = self.posterior(atom_types, x, mask)
-        h, ladj = self._into_region(self._inputs(atom_types, real), mean + log_width.exp() * noise)
+        h, ladj = self._to_region(self._inputs(atom_types, real), mean + log_width.exp() * noise)
         log_q = FeatureGaussian(self.n_features).log_prob(noise, mask)
         return Dequantized(h * real, log_q - ((log_width + ladj) * real).sum((-2, -1)))
 
     def quantize(self, h: Tensor, mask: Tensor) -> Tensor:
-        """The largest type channel; without one, the type whose atomic number is nearest to the ordinal's floor."""
+        """Return the largest type channel; for "variational" the type with the atomic number nearest to floor(h)."""
         if self.categorical:
             return super().quantize(h, mask)
         return (h.floor() - self.atomic_numbers).abs().argmin(-1) * mask
@@ -200,29 +200,29 @@ class Learned(Dequantizer):
         numbers = [self.atomic_numbers[atom_types].unsqueeze(-1) * real] if self.ordinal else []
         return torch.cat(types + numbers, -1)
 
-    def _into_region(self, inputs: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and the log-derivative of each by its own u."""
+    def _to_region(self, inputs: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and the log-derivative of each feature by its u."""
         split = self.n_types if self.categorical else 0
         types, numbers = inputs[..., :split], inputs[..., split:]
-        h_types, ladj_types = self._below(types, u[..., :split])
+        h_types, ladj_types = self._to_argmax_region(types, u[..., :split])
         ordinal = u[..., split:]
         h = torch.cat([h_types, numbers + torch.sigmoid(ordinal)], -1)
         return h, torch.cat([ladj_types, logsigmoid(ordinal) + logsigmoid(-ordinal)], -1)
 
-    def _below(self, types: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _to_argmax_region(self, types: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         sigma = self.config.sigma
         u = u + self.config.scale / sigma * types
-        top = (types * u).sum(-1, keepdim=True)
+        largest = (types * u).sum(-1, keepdim=True)
         others = 1.0 - types
-        h = types * u + others * (top - softplus(top - u))
-        return sigma * h, others * logsigmoid(top - u) + math.log(sigma)
+        h = types * u + others * (largest - softplus(largest - u))
+        return sigma * h, others * logsigmoid(largest - u) + math.log(sigma)
 
 
 class Given(Dequantizer):
-    """No dequantization: the types are given to the velocity as they are, and have a probability of their own.
+    """No dequantization: the types condition the velocity and have a prior P(types | N).
 
-    h = one-hot(k), which the flow leaves alone; in place of log q stands -log P(types | N), so that the likelihood
-    log p(N) + log P(types | N) + log p(x | types) is exact and no bound.
+    h = one-hot(k), which does not change along a path. `log_q` is -log P(types | N), so that the likelihood
+    log p(N) + log P(types | N) + log p(x | types) is exact.
     """
 
     random = False
@@ -232,17 +232,17 @@ class Given(Dequantizer):
         self.compositions = CompositionPrior(self.n_types, config.capacity)
 
     def sample_noise(self, generators: Sequence[Generator], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:  # noqa: ARG002
-        """None is needed: zeros."""
+        """Return zeros, since no noise is needed."""
         return torch.zeros(*mask.shape, self.n_features, dtype=torch.float64)
 
     def dequantize(self, atom_types: Tensor, x: Tensor, mask: Tensor, noise: Tensor) -> Dequantized:  # noqa: ARG002
-        """The one-hot types and -log P(types | N)."""
+        """Return the one-hot types and -log P(types | N)."""
         real = mask.unsqueeze(-1).to(x.dtype)
         return Dequantized(self._one_hot(atom_types, real), -self.compositions.log_prob(atom_types, mask).to(x))
 
-    def latent(self, counts: Sequence[int]) -> Float[Tensor, "N F"]:
-        """The features of a composition's atoms, float64."""
-        return one_hot(arranged(counts), self.n_types).double()
+    def features(self, counts: Sequence[int]) -> Float[Tensor, "N F"]:
+        """Return the features of the atoms of a composition, float64."""
+        return one_hot(types_of(counts), self.n_types).double()
 
 
 REGISTRY: dict[str, Callable[[DequantizerConfig, Sequence[int]], Dequantizer]] = {
@@ -259,18 +259,18 @@ LEARNED = tuple(kind for kind, cls in REGISTRY.items() if cls is Learned)
 
 
 def build(config: DequantizerConfig, atomic_numbers: Sequence[int]) -> Dequantizer:
-    """The dequantizer that a configuration describes.
+    """Return the dequantizer of a configuration.
 
     Raises:
-        ConfigError: if there is no such kind.
+        ConfigError: the kind is unknown.
     """
     if config.kind not in REGISTRY:
-        raise ConfigError(f"unknown dequantizer {config.kind!r}; expected one of {', '.join(sorted(REGISTRY))}")
+        raise ConfigError(f"dequantizer: found kind {config.kind!r}, expected one of {', '.join(sorted(REGISTRY))}")
     return REGISTRY[config.kind](config, atomic_numbers)
 
 
 def _log_region(ratio: float, n_types: int) -> float:
-    """log E_u[Phi(ratio + u)^(n_types - 1)] by the trapezoidal rule, which converges geometrically here."""
+    """Return log E_u[Phi(ratio + u)^(n_types - 1)] by the trapezoidal rule, which converges geometrically here."""
     u = torch.linspace(-12.0, 12.0, 4801, dtype=torch.float64)
     log_integrand = -0.5 * (u.square() + LOG_2PI) + (n_types - 1) * torch.special.log_ndtr(ratio + u)
     return float(torch.logsumexp(log_integrand, 0) + math.log(float(u[1] - u[0])))

@@ -1,4 +1,4 @@
-"""Distributions of a flow's latent space and of the size of a molecule; padding never counts."""
+"""The base distributions of a flow and the prior of the number of atoms; padding has no effect."""
 
 import math
 from collections.abc import Sequence
@@ -15,61 +15,61 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 
 class CenteredGaussian:
-    """Standard normal on the subspace of zero centre of mass, which has (N - 1) n_dims dimensions.
+    """The standard normal on the subspace of zero centre of mass, which has (N - 1) n_dims dimensions.
 
     log p(x) = -|x|^2 / 2 - (N - 1) n_dims / 2 log 2 pi  (Köhler, Klein, Noé 2020; Satorras et al. 2021, section 4).
 
     Args:
-        n_dims: dimensions of space.
+        n_dims: the number of dimensions of space.
     """
 
     def __init__(self, n_dims: int = 3) -> None:
         self.n_dims = n_dims
 
     def log_prob(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
-        """Log-density of centred positions whose padding is zero; nats per molecule."""
+        """Return the log-density of centred positions with zero padding, nats per molecule."""
         dimensions = self.n_dims * (mask.sum(-1) - 1).clamp_min(0).to(x)
         return -0.5 * (x.square().sum((-2, -1)) + LOG_2PI * dimensions)
 
     def sample(self, mask: Bool[Tensor, "B N"], generators: Sequence[Generator]) -> Float[Tensor, "B N D"]:
-        """Positions drawn with one generator per molecule; float64 on the CPU."""
+        """Return positions drawn with one generator per molecule, float64 on the CPU."""
         return centre(padded_normal(mask, self.n_dims, generators), mask.cpu())
 
 
 class FeatureGaussian:
-    """Standard normal of every feature of every real atom.
+    """The standard normal of every feature of every real atom.
 
     log p(h) = -|h|^2 / 2 - N n_features / 2 log 2 pi.
 
     Args:
-        n_features: invariant features per atom, F.
+        n_features: the number of features per atom, F.
     """
 
     def __init__(self, n_features: int) -> None:
         self.n_features = n_features
 
     def log_prob(self, h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
-        """Log-density of features whose padding is zero; nats per molecule."""
+        """Return the log-density of features with zero padding, nats per molecule."""
         return -0.5 * (h.square().sum((-2, -1)) + LOG_2PI * self.n_features * mask.sum(-1).to(h))
 
     def sample(self, mask: Bool[Tensor, "B N"], generators: Sequence[Generator]) -> Float[Tensor, "B N F"]:
-        """Features drawn with one generator per molecule; float64 on the CPU."""
+        """Return features drawn with one generator per molecule, float64 on the CPU."""
         return padded_normal(mask, self.n_features, generators)
 
 
-class Untouched:
-    """Of features that the flow leaves alone: given, not drawn, so that they have no density."""
+class FixedFeatures:
+    """The base of features that are given and do not change: they are not drawn and have no density."""
 
     def log_prob(self, h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:  # noqa: ARG002
-        """Zero."""
+        """Return zeros, one per molecule."""
         return h.new_zeros(len(h))
 
 
 class AtomCountPrior(nn.Module):
-    """p(N): how many atoms a molecule has, a table.
+    """The prior p(N) of the number of atoms, as a table.
 
     Args:
-        log_probs: (max_atoms + 1,) natural logarithms; entry 0, no atoms at all, is -inf.
+        log_probs: (max_atoms + 1,) natural logarithms; entry 0 is -inf.
     """
 
     log_probs: Tensor
@@ -80,10 +80,10 @@ class AtomCountPrior(nn.Module):
 
     @classmethod
     def from_counts(cls, counts: Sequence[int], pseudocount: float = 0.5) -> "AtomCountPrior":
-        """The table of a histogram: `counts[n]` molecules of n atoms, n from 0 to max_atoms.
+        """Return the prior of a histogram, where `counts[n]` is the number of molecules of n atoms, n = 0 to max_atoms.
 
-        p(n) is proportional to counts[n] + pseudocount for n >= 1. The half (Jeffreys) gives a size that the data
-        lacks, QM9's 28 for one, a finite NLL; it moves the others by less than 0.001 nats.
+        p(n) is proportional to counts[n] + pseudocount for n >= 1. The default of 1/2 (Jeffreys) gives a finite NLL to
+        sizes that the data lacks, such as 28 in QM9. It changes other sizes by less than 0.001 nats.
         """
         table = torch.as_tensor(counts, dtype=torch.float64) + pseudocount
         table[0] = 0.0
@@ -91,11 +91,11 @@ class AtomCountPrior(nn.Module):
 
     @property
     def max_atoms(self) -> int:
-        """The largest size in the table."""
+        """The largest number of atoms in the table."""
         return len(self.log_probs) - 1
 
     def log_prob(self, n_atoms: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """Log-probability of each size, nats.
+        """Return the log-probability of each number of atoms, nats.
 
         Raises:
             VocabularyError: a size outside 1 to max_atoms.
@@ -106,6 +106,6 @@ class AtomCountPrior(nn.Module):
         return self.log_probs[n_atoms]
 
     def sample(self, source: Generator) -> int:
-        """One size, drawn on the CPU in float64 so that neither device nor dtype changes it."""
+        """Return a number of atoms, drawn on the CPU in float64 so that device and dtype do not change it."""
         probabilities = self.log_probs.cpu().double().exp()
         return int(torch.multinomial(probabilities, 1, generator=source))

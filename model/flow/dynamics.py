@@ -1,4 +1,4 @@
-"""Dynamics: velocities of the flow, as functions (t, x, h, mask) -> (dx, dh), in one registry."""
+"""The dynamics: velocities (t, x, h, mask) -> (dx, dh) of several architectures, in one registry."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,38 +13,41 @@ from enflow.model.flow.geometry import centre, pair_mask, squared_distances
 from enflow.model.flow.networks.central_forces import KernelStrength, NetworkStrength
 from enflow.model.flow.networks.egnn import DISTANCE_EPS, EGNN, time_features
 from enflow.model.flow.networks.gnn import GNN
-from enflow.model.flow.networks.parity import given_parity
+from enflow.model.flow.networks.parity import condition_on_parity
 from enflow.model.flow.networks.vector_egnn import VectorEGNN
 
 REGISTRY: dict[str, Callable[[Any], nn.Module]] = {}
 
 
 def register(cls: Any) -> Any:
-    """Enter a dynamics class into the registry under its configuration's kind."""
+    """Add a dynamics class to the registry under the kind of its configuration."""
     REGISTRY[cls.config_class().kind] = cls
     return cls
 
 
 def build(config: Any) -> nn.Module:
-    """The dynamics that a configuration describes.
+    """Return the dynamics of a configuration.
 
     Raises:
-        ConfigError: if no dynamics of that kind is registered.
+        ConfigError: the kind is unknown.
     """
     if config.kind not in REGISTRY:
-        raise ConfigError(f"unknown dynamics {config.kind!r}; expected one of {', '.join(sorted(REGISTRY))}")
+        raise ConfigError(f"dynamics: found kind {config.kind!r}, expected one of {', '.join(sorted(REGISTRY))}")
     return REGISTRY[config.kind](config)
 
 
 def centre_velocity(t: Tensor, h: Tensor, centres: Tensor, sigma: float) -> Tensor:
-    """Velocity of features that flow from a standard normal to a Gaussian of width sigma around known centres.
+    """Return the velocity of features from a standard normal to a Gaussian of width sigma around known centres.
 
     With h_t = (1 - t) h_0 + t h_1, h_0 ~ N(0, 1), h_1 = c + sigma eps:
     E[h_1 - h_0 | h_t, c] = c + (t sigma^2 - (1 - t)) / ((1 - t)^2 + t^2 sigma^2) (h_t - t c).
-    It is linear in c, so for uncertain types c is its posterior mean.
+    The velocity is linear in c, so that for uncertain types c is the posterior mean.
 
     Args:
-        t: (B,); h, centres: (B, N, F).
+        t: times, (B,).
+        h: features, (B, N, F).
+        centres: the centres c, (B, N, F).
+        sigma: the width of the Gaussian.
     """
     t = t[:, None, None]
     gain = (t * sigma**2 - (1.0 - t)) / ((1.0 - t).square() + (t * sigma).square())
@@ -52,7 +55,7 @@ def centre_velocity(t: Tensor, h: Tensor, centres: Tensor, sigma: float) -> Tens
 
 
 class NetworkDynamics(nn.Module):
-    """Velocity by an equivariant network: dx = CoM-free(x_out - x_in), dh from the last node features."""
+    """A velocity by an equivariant network: dx = x_out - x_in without centre of mass, dh from the node features."""
 
     equivariant = True
 
@@ -60,32 +63,32 @@ class NetworkDynamics(nn.Module):
         super().__init__()
         self.config = config
         n_inputs = config.n_features + 1 + 2 * config.n_frequencies + int(config.size_input)
-        self.features_stand_still = config.output == "still"
-        n_outputs = 0 if self.features_stand_still else config.n_features
+        self.fixed_features = config.output == "still"
+        n_outputs = 0 if self.fixed_features else config.n_features
         self.network = network(config, n_inputs, n_outputs)  # type: ignore[arg-type]
         self.odd: Tensor
         odd = [kind in config.odd_types for kind in range(config.n_features)]
         self.register_buffer("odd", torch.tensor(odd, dtype=torch.bool), persistent=False)
-        self.pair_dtype: torch.dtype | None = None  # products in bfloat16 while training; None: as the positions
+        self.pair_dtype: torch.dtype | None = None  # bfloat16 in training; None = the dtype of the positions
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity (dx (B, N, D), dh (B, N, F)) at times t (B,), positions x, features h and mask (B, N)."""
+        """Return the velocity (dx (B, N, S), dh (B, N, F)) at times t (B,), positions x, features h and mask (B, N)."""
         real = mask.unsqueeze(-1).to(x.dtype)
         outputs, x_out = self.network(self._inputs(t, h, real), x, pair_mask(mask).to(x.dtype), self.pair_dtype)
-        return centre(x_out - x, mask), self._features_velocity(t, h, self._together(outputs, mask)) * real
+        return centre(x_out - x, mask), self._features_velocity(t, h, self._joint_outputs(outputs, mask)) * real
 
     def divergence(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> Tensor:
-        """The trace of the velocity's Jacobian, (B,)."""
+        """Return the trace of the Jacobian of the velocity, (B,)."""
         inputs = self._inputs(t, h, mask.unsqueeze(-1).to(x.dtype))
-        moving = h[..., :0] if self.features_stand_still else h
+        flowing = h[..., :0] if self.fixed_features else h
         return trace(
             self.network,
             inputs,
             x,
-            moving,
+            flowing,
             mask,
             lambda rows, h, outputs: self._features_velocity(t[rows], h, outputs),
-            self._together if self.config.odd_types else None,
+            self._joint_outputs if self.config.odd_types else None,
         )
 
     def _inputs(self, t: Tensor, h: Tensor, real: Tensor) -> Tensor:
@@ -94,9 +97,9 @@ class NetworkDynamics(nn.Module):
             context = torch.cat([context, real.sum((-2, -1)).unsqueeze(-1) / 20.0], -1)
         return torch.cat([h, context.unsqueeze(-2).expand(*h.shape[:-1], -1)], -1)
 
-    def _together(self, outputs: Tensor, mask: Tensor) -> Tensor:
-        """The outputs of all atoms of a molecule, as far as they say something of each other."""
-        return given_parity(outputs, mask, self.odd) if self.config.odd_types else outputs
+    def _joint_outputs(self, outputs: Tensor, mask: Tensor) -> Tensor:
+        """Return the outputs after the operation that couples the atoms of a molecule."""
+        return condition_on_parity(outputs, mask, self.odd) if self.config.odd_types else outputs
 
     def _features_velocity(self, t: Tensor, h: Tensor, outputs: Tensor) -> Tensor:
         if self.config.output == "velocity":
@@ -109,7 +112,7 @@ class NetworkDynamics(nn.Module):
 
 @register
 class EGNNDynamics(NetworkDynamics):
-    """The velocity of E-NF (Satorras et al. 2021), and what Enflow adds to it."""
+    """A velocity by the EGNN of E-NF (Satorras et al. 2021), with the options that Enflow adds."""
 
     config_class = EGNNConfig
 
@@ -118,20 +121,20 @@ class EGNNDynamics(NetworkDynamics):
         self.reverse = config.reverse
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """As `NetworkDynamics`; a network of the original authors knows the time from data to base."""
+        """Return the velocity; with `reverse` the network sees 1 - t, the time of the original code of E-NF."""
         if not self.reverse:
             return super().forward(t, x, h, mask)
         dx, dh = super().forward(1.0 - t, x, h, mask)
         return -dx, -dh
 
     def divergence(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> Tensor:
-        """The trace of the velocity's Jacobian, (B,)."""
+        """Return the trace of the Jacobian of the velocity, (B,)."""
         return -super().divergence(1.0 - t, x, h, mask) if self.reverse else super().divergence(t, x, h, mask)
 
 
 @register
 class VectorEGNNDynamics(NetworkDynamics):
-    """The velocity by an EGNN whose atoms carry vectors."""
+    """A velocity by an EGNN with vector features."""
 
     config_class = VectorEGNNConfig
 
@@ -141,7 +144,7 @@ class VectorEGNNDynamics(NetworkDynamics):
 
 @register
 class GNNDynamics(nn.Module):
-    """Velocity by a graph network that sees positions as features; equivariant under permutations alone."""
+    """A velocity by a graph network with positions as features; equivariant under permutations alone."""
 
     config_class = GNNConfig
     equivariant = False
@@ -153,7 +156,7 @@ class GNNDynamics(nn.Module):
         self.network = GNN(config, width + 1 + 2 * config.n_frequencies, width)
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity (dx, dh) of centred positions x (B, N, n_dims) and features h (B, N, F) at times t (B,)."""
+        """Return the velocity (dx, dh) of centred positions x (B, N, S) and features h (B, N, F) at times t (B,)."""
         context = time_features(t, self.config.n_frequencies).unsqueeze(-2).expand(*x.shape[:-1], -1)
         outputs = self.network(torch.cat([x, h, context], -1), pair_mask(mask).to(x.dtype))
         dx, dh = outputs[..., : x.shape[-1]], outputs[..., x.shape[-1] :]
@@ -161,9 +164,9 @@ class GNNDynamics(nn.Module):
 
 
 class CentralForces(nn.Module):
-    """dx_i = 1/n sum_j (x_i - x_j) phi(d_ij, t); features stand still.
+    """Central forces: dx_i = 1/n sum_j (x_i - x_j) phi(d_ij, t), dh = 0.
 
-    A force along the line between two particles has its divergence in closed form, in D dimensions
+    The divergence has a closed form, in D dimensions
     div v = 1/n sum over i, j != i of D phi(d_ij, t) + d_ij phi'(d_ij, t)  (Köhler, Klein, Noé 2020).
     """
 
@@ -174,23 +177,23 @@ class CentralForces(nn.Module):
         self.strength = strength
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity (dx, 0) at times t (B,) of positions x (B, N, D)."""
+        """Return the velocity (dx, 0) at times t (B,) of positions x (B, N, D)."""
         d = torch.sqrt(squared_distances(x) + DISTANCE_EPS)
-        weights = self.strength(d, t) * _shares(mask, x.dtype)
+        weights = self.strength(d, t) * _pair_weights(mask, x.dtype)
         dx = x * weights.sum(-1, keepdim=True) - weights @ x
         return centre(dx, mask), torch.zeros_like(h)
 
     def divergence(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG002
-        """The trace of the velocity's Jacobian, (B,)."""
+        """Return the trace of the Jacobian of the velocity, (B,)."""
         d2 = squared_distances(x)
         d = torch.sqrt(d2 + DISTANCE_EPS)
         strength, slope = self.strength.with_slope(d, t)
         terms = x.shape[-1] * strength + d2 / d * slope
-        return (terms * _shares(mask, x.dtype)).sum((-2, -1))
+        return (terms * _pair_weights(mask, x.dtype)).sum((-2, -1))
 
 
-def _shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """1/n for ordered pairs of two different real atoms, zero elsewhere: (B, N) -> (B, N, N)."""
+def _pair_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return 1/n for ordered pairs of two different real atoms and zero elsewhere, (B, N) -> (B, N, N)."""
     return pair_mask(mask).to(dtype) / mask.sum(-1).to(dtype).clamp_min(1.0)[..., None, None]
 
 

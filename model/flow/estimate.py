@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from enflow.model.flow.estimator_options import EstimatorOptions
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 
 PRIOR_SCALE, PRIOR_FREEDOM = 0.15, 1.0
 """The prior of the dequantizer's standard deviation: half a Student t distribution of this scale, nats per atom. The

@@ -1,15 +1,15 @@
-"""Geometry of padded clouds of atoms: centring, pair distances, masks."""
+"""The geometry of padded batches of atoms: centring, pair distances and pair masks."""
 
 import torch
 from torch import Tensor
 
 
 def centre(x: Tensor, mask: Tensor) -> Tensor:
-    """Project positions onto the subspace of zero centre of mass; padding rows become exactly zero.
+    """Return positions with zero centre of mass; padding becomes exactly zero.
 
     Args:
         x: positions (B, N, 3).
-        mask: (B, N) bool, True = real atom.
+        mask: (B, N) bool, True for real atoms.
     """
     m = mask.unsqueeze(-1).to(x.dtype)
     x = x * m
@@ -17,12 +17,12 @@ def centre(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """Squared distances of all ordered pairs: (B, N, 3) -> (B, N, N)."""
-    x = x.transpose(-1, -2).contiguous()  # a sum over three planes is several times as fast as one over triples
+    """Return the squared distances of all ordered pairs, (B, N, 3) -> (B, N, N)."""
+    x = x.transpose(-1, -2).contiguous()  # a sum over the first of three axes is several times as fast
     return (x.unsqueeze(-1) - x.unsqueeze(-2)).square().sum(-3)
 
 
 def pair_mask(mask: Tensor) -> Tensor:
-    """True for ordered pairs of two different real atoms: (B, N) -> (B, N, N)."""
+    """Return the mask of ordered pairs of two different real atoms, (B, N) -> (B, N, N)."""
     n = mask.shape[-1]
     return mask.unsqueeze(-1) & mask.unsqueeze(-2) & ~torch.eye(n, dtype=torch.bool, device=mask.device)

@@ -23,8 +23,8 @@ from enflow.model.flow.divergence import rademacher
 from enflow.model.flow.estimate import Draw
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.ode.dense_output import Interpolant, Trajectory
-from enflow.model.flow.ode.dopri5 import Status
 from enflow.model.flow.ode.quadrature import Quadrature
+from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.ode.stratified_rule import StratifiedRule
 from enflow.model.flow.velocity import Velocity, unpack
 
@@ -147,7 +147,7 @@ class DrawState:
         accepted = torch.ones(1, dtype=torch.bool, device=self.pieces[0].t0.device)
         trajectory = Trajectory([(accepted, piece) for piece in self.pieces])
         t = self.pieces[0].t0.new_tensor(times)
-        states = trajectory.of(torch.zeros(len(t), dtype=torch.int64, device=t.device), t)
+        states = trajectory.at(torch.zeros(len(t), dtype=torch.int64, device=t.device), t)
         signs = [None] * len(times) if self.probes is None else list(self.probes.signs[first : first + limit])
         return [Query(*row) for row in zip(times, states, signs, strict=True)]
 

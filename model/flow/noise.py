@@ -1,4 +1,4 @@
-"""Noise belongs to a molecule: one generator per (seed, index, purpose)."""
+"""The noise of a molecule, by one generator per (seed, index, purpose)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,14 +15,19 @@ def generator(seed: int, index: int | str, purpose: str) -> Generator:
 
 
 def normal(shape: tuple[int, ...], source: Generator) -> Tensor:
-    """Standard normal noise, float64 on the CPU, so that dtype and device do not change a molecule."""
+    """Return standard normal noise, float64 on the CPU, so that dtype and device do not change a molecule."""
     return torch.randn(shape, generator=source, dtype=torch.float64)
 
 
 def padded_normal(mask: Bool[Tensor, "B N"], width: int, generators: Sequence[Generator]) -> Float[Tensor, "B N W"]:
-    """Standard normal noise, row after row from a molecule's own generator, for its real atoms only.
+    """Return standard normal noise for the real atoms of each row; padding is zero.
 
-    Padding is zero and takes no draw: the noise of a molecule does not depend on its company.
+    The generator draws no numbers for padding, so that the noise of a molecule does not depend on its batch.
+
+    Args:
+        mask: True for real atoms.
+        width: the number of values per atom, W.
+        generators: one generator per row.
     """
     noise = torch.zeros(*mask.shape, width, dtype=torch.float64)
     for row, real, source in zip(noise, mask.cpu(), generators, strict=True):

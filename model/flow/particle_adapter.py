@@ -1,4 +1,4 @@
-"""A ParticleFlow as a flow of molecules of one element, so that what serves molecules serves particles too."""
+"""The adapter of a ParticleFlow to the interface of MoleculeFlow, as molecules of one element."""
 
 import math
 from collections.abc import Sequence
@@ -16,53 +16,56 @@ from enflow.model.flow.dequantization import Dequantized, Dequantizer
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_flow import ParticleFlow
-from enflow.model.flow.states import LiftedMolecules
+from enflow.model.flow.states import DequantizedMolecules
 
 SPACE = 3
-"""Dimensions of molecules; what a system has not is zero, as are its velocity and its part of a trace."""
+"""The number of dimensions of molecules. Further dimensions of a plane system hold zeros."""
 
 
 class ParticleFlowAdapter(MoleculeFlow):
-    """The same density: (seed, index) draws the same sample; a likelihood is exact, its terms of types and size zero.
+    """A particle flow as a molecule flow with the same density.
+
+    The pair (seed, index) fixes the same sample. The terms of types and size in a likelihood are zero.
 
     Args:
-        flow: of particles.
-        name, data: of the model, and of what it was trained on.
+        flow: the particle flow.
+        name: the name of the model.
+        data: the name of the training data.
     """
 
     def __init__(self, flow: ParticleFlow, name: str = "particles", data: str = "") -> None:
         n_particles, n_dims = flow.config.n_particles, flow.config.n_dims
         self.system = ParticleSystem(name, n_particles, n_dims, data)
-        known = self.system.vocabulary
-        super().__init__(FlowConfig(known.atomic_numbers, known.max_atoms, flow.config.dynamics))
-        self.vocabulary = known
-        self.dynamics = flow.dynamics if n_dims == SPACE else _Flat(flow.dynamics, n_dims)
-        self.dequantizer = _Alike(known.atomic_numbers)
+        vocabulary = self.system.vocabulary
+        super().__init__(FlowConfig(vocabulary.atomic_numbers, vocabulary.max_atoms, flow.config.dynamics))
+        self.vocabulary = vocabulary
+        self.dynamics = flow.dynamics if n_dims == SPACE else _PaddedDynamics(flow.dynamics, n_dims)
+        self.dequantizer = _SingleType(vocabulary.atomic_numbers)
         self.n_atoms = AtomCountPrior.from_counts([0] * n_particles + [1], pseudocount=0.0)
-        self.base_positions = _FlatGaussian(n_dims)
+        self.base_positions = _PaddedGaussian(n_dims)
         self.act_norm = ActNorm(0, n_dims)
         nn.init.constant_(self.act_norm.x_log_scale, math.log(flow.config.scale))
         like = next(flow.parameters())
         self.to(like.device, like.dtype).eval()
 
-    def lift(
+    def dequantize(
         self,
         molecules: Sequence[Molecule],
         seed: int,
         indices: Sequence[int | str],
         draw: int = 0,
         mirrored: bool = False,
-    ) -> LiftedMolecules:
-        """Particles to flow space; there is no noise.
+    ) -> DequantizedMolecules:
+        """Return particles in flow space; no noise is drawn.
 
         Raises:
-            VocabularyError: another number of particles, or another space.
+            VocabularyError: another number of particles or of dimensions.
         """
-        return super().lift([self.system.taken(each) for each in molecules], seed, indices, draw, mirrored)
+        return super().dequantize([self.system.taken(each) for each in molecules], seed, indices, draw, mirrored)
 
 
-class _Flat(nn.Module):
-    """A dynamics of fewer dimensions in space."""
+class _PaddedDynamics(nn.Module):
+    """A dynamics of fewer dimensions, padded with zeros to three."""
 
     def __init__(self, dynamics: nn.Module, n_dims: int) -> None:
         super().__init__()
@@ -73,16 +76,16 @@ class _Flat(nn.Module):
         return F.pad(dx, (0, SPACE - self.n_dims)), dh
 
 
-class _FlatGaussian(CenteredGaussian):
-    """A Gaussian of fewer dimensions in space."""
+class _PaddedGaussian(CenteredGaussian):
+    """A centred Gaussian of fewer dimensions, padded with zeros to three."""
 
     def sample(self, mask: Bool[Tensor, "B N"], generators: Sequence[Generator]) -> Float[Tensor, "B N 3"]:
         """See `CenteredGaussian.sample`."""
         return F.pad(super().sample(mask, generators), (0, SPACE - self.n_dims))
 
 
-class _Alike(Dequantizer):
-    """One type, without any feature."""
+class _SingleType(Dequantizer):
+    """A dequantizer of a single type, which has no features."""
 
     random = False
 

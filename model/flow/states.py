@@ -1,4 +1,4 @@
-"""What comes of molecules that are generated, one by one and all together."""
+"""Points of flow space and generated molecules, one by one and as a batch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,15 +9,22 @@ from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, Molecules
 from enflow.model.errors import SolverError
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 
-Wanted = int | str | None
-"""Of a molecule to generate: its size, its formula, or neither."""
+SizeOrFormula = int | str | None
+"""A condition on one molecule to generate: a number of atoms, a formula, or None for a size drawn from p(N)."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What came of one molecule; `molecule` is None where an atom flew beyond all bounds."""
+    """The result for one molecule.
+
+    Attributes:
+        index: the index of the molecule.
+        molecule: the molecule; None if a position is not finite or far outside the range of molecules.
+        status: the status of the solver.
+        nfe: evaluations of the velocity.
+    """
 
     index: int
     molecule: Molecule | None
@@ -25,51 +32,54 @@ class Sample:
     nfe: int
 
 
-def in_order(samples: Iterable[Sample]) -> Molecules:
-    """The molecules by index, 0 to their number.
+def molecules_in_order(samples: Iterable[Sample]) -> Molecules:
+    """Return the molecules in the order of their indices, which are 0, 1, 2, ...
 
     Raises:
-        SolverError: one of them is none.
+        SolverError: a sample has no molecule.
     """
     found = {}
     for one in samples:
         if one.molecule is None:
-            raise SolverError(f"an atom of molecule {one.index} flew beyond all bounds (solver: {one.status.name})")
+            raise SolverError(
+                f"molecule {one.index + 1}: found an atom beyond all bounds, expected finite positions "
+                f"(solver: {one.status.name})"
+            )
         found[one.index] = one.molecule
     return Molecules(found[index] for index in range(len(found)))
 
 
-def check(index: int, status: Status) -> None:
-    """Raise where a path did not reach its end.
+def check_success(index: int, status: Status) -> None:
+    """Check that the path of a molecule reached its end.
 
     Raises:
-        SolverError: it did not.
+        SolverError: the solver stopped before the end.
     """
     if status != Status.SUCCESS:
         raise SolverError(
-            f"molecule {index}: the solver stopped with {status.name}, expected SUCCESS; try other tolerances"
+            f"molecule {index + 1}: the solver stopped with {status.name}, expected SUCCESS; try other tolerances"
         )
 
 
 class Latent(NamedTuple):
-    """One molecule as a point: under the base, where `encode` takes it, or dequantized, where it begins."""
+    """One molecule as a point of flow space, without padding: a latent at t = 0, or dequantized at t = 1."""
 
     x: Float[Tensor, "N S"]
     h: Float[Tensor, "N F"]
 
 
-class LiftedMolecules(NamedTuple):
-    """Molecules with the log-densities of their way from data into flow space, nats."""
+class DequantizedMolecules(NamedTuple):
+    """A padded batch of molecules in flow space at t = 1, with the log-densities of the map from data, nats."""
 
     x: Float[Tensor, "B N S"]
     h: Float[Tensor, "B N F"]
     mask: Bool[Tensor, "B N"]
     log_q: Float[Tensor, " B"]
-    """Of the dequantized features."""
+    """log q of the dequantized features."""
     ladj: Float[Tensor, " B"]
-    """Of ActNorm, from data on."""
+    """log |det| of ActNorm, from data to flow space."""
 
     def rows(self) -> list[tuple[Latent, float, float]]:
-        """Each molecule without its padding, with its log_q and ladj."""
+        """Return (point without padding, log_q, ladj) of each molecule."""
         points = [Latent(x[real], h[real]) for x, h, real in zip(self.x, self.h, self.mask, strict=True)]
         return list(zip(points, self.log_q.tolist(), self.ladj.tolist(), strict=True))

@@ -27,7 +27,7 @@ def flow_of(trainer: Trainer, data: MoleculeDataset) -> MoleculeFlow:
     flow: MoleculeFlow = trainer.objective.flow(trainer.averaged_network())
     flow.n_atoms = atom_count_prior(flow.config, data)
     if isinstance(flow.dequantizer, Given):
-        flow.dequantizer.compositions.count(compositions(flow.config, data))
+        flow.dequantizer.compositions.fit(compositions(flow.config, data))
     return flow.eval()
 
 

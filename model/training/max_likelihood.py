@@ -54,7 +54,7 @@ class Noise(NamedTuple):
     probe: Float[Tensor, "B N D"] | None
 
 
-class Terms(NamedTuple):
+class LikelihoodTerms(NamedTuple):
     """Terms per molecule: the bound on -log p in nats, the integrals of |v|^2 and of |J^T e|^2 along the path."""
 
     nll: Float[Tensor, " B"]
@@ -72,7 +72,9 @@ def draw_noise(
     return Noise(dequantizer, PROBES[config.probe](generators, batch.mask, flow.dequantizer.n_features))
 
 
-def likelihood_terms(flow: MoleculeFlow, batch: MoleculeBatch, noise: Noise, config: LikelihoodConfig) -> Terms:
+def likelihood_terms(
+    flow: MoleculeFlow, batch: MoleculeBatch, noise: Noise, config: LikelihoodConfig
+) -> LikelihoodTerms:
     """Return the bound on the negative log-likelihood of each molecule and its regularisers; differentiable.
 
     -log p(x) <= -(log p(z) + integral of the divergence from data to base + ladj of ActNorm - log q + log p(N))
@@ -95,4 +97,4 @@ def likelihood_terms(flow: MoleculeFlow, batch: MoleculeBatch, noise: Noise, con
     tolerance = config.tolerance
     end = solve(flow.velocity, x, h, mask, 1.0, 0.0, probe, tolerance, tolerance, adjoint, config.regularised)
     log_prob = log_prob + end.ladj + flow.log_prob_base(end.x, end.h, mask)
-    return Terms(-log_prob, end.kinetic, end.frobenius)
+    return LikelihoodTerms(-log_prob, end.kinetic, end.frobenius)

@@ -115,7 +115,7 @@ class FlowMatching(MoleculeObjective):
         scaled from the corners of the dequantizer to one-hot types of length 1.
         """
         weights = dict(flow.dynamics.state_dict())
-        if self.sigma is None and not flow.features_stand_still:
+        if self.sigma is None and not flow.fixed_features:
             weights = {name: value for name, value in weights.items() if not name.startswith("network.readout.")}
             scale = torch.ones(weights[EMBEDDING].shape[1])
             scale[: len(self.config.vocabulary)] = flow.config.dequantizer.scale

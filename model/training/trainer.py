@@ -13,10 +13,12 @@ from enflow.model.checkpoint import load
 from enflow.model.config import EGNNConfig, FlowConfig, VectorEGNNConfig
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.training.compact import compacted, expanded
 from enflow.model.training.config import PAIR_DTYPES, ParticleTrainConfig, RunConfig, TrainConfig
 from enflow.model.training.objectives import DequantizerFit, FlowMatching, MaximumLikelihood, Objective
 from enflow.model.training.optimizer import Optimizer, rate_at, update_average
 from enflow.model.training.particle_objectives import ParticleFlowMatching, ParticleLikelihood
+from enflow.model.training.widen import widened
 
 
 class Trainer:
@@ -57,7 +59,7 @@ class Trainer:
             DataError: the file is not a training state of this configuration.
         """
         try:
-            state = torch.load(path, map_location=self.average[0].device, weights_only=True)
+            state = expanded(torch.load(path, map_location=self.average[0].device, weights_only=True))
             self.network.load_state_dict(state["network"])
         except Exception as error:
             raise DataError(f"{path} is not a training state of this configuration: {error}") from error
@@ -66,10 +68,15 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.passes, self.anneal = state["step"], state["passes"], state["anneal"]
 
-    def save(self, path: Path) -> None:
-        """Write the state in one atomic replacement of the file."""
+    def save(self, path: Path, *, compact: bool = False) -> None:
+        """Write the state in one atomic replacement of the file.
+
+        Args:
+            path: the file.
+            compact: write 8 bytes per parameter instead of 12 (see `enflow.model.training.compact`), for a repository.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(self.state(), path.with_suffix(".part"))
+        torch.save(compacted(self.state()) if compact else self.state(), path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
     @property
@@ -147,18 +154,22 @@ def objective_of(config: RunConfig, device: str) -> Objective:
 
 
 def starting_flow(config: TrainConfig) -> MoleculeFlow | None:
-    """Load the flow that a run starts from; None if it starts from random weights.
+    """Load the flow that a run starts from, widened where it is smaller; None if it starts from random weights.
 
     Raises:
         WeightsError: the weights cannot be read.
-        ConfigError: the weights are of another model.
+        ConfigError: the weights are of another model, which cannot be widened to the configuration's.
     """
     if config.start is None:
         return None
     flow = load(config.start)
-    if flow.config != _expected_start(config, flow.config):
-        raise ConfigError(f"start: {config.start} holds another model; expected that of the configuration's flow")
-    return flow
+    expected = _expected_start(config, flow.config)
+    if flow.config == expected:
+        return flow
+    try:
+        return widened(flow, expected)
+    except ConfigError as error:
+        raise ConfigError(f"start: {config.start} holds another model than the configuration's flow: {error}") from None
 
 
 def _expected_start(config: TrainConfig, found: FlowConfig) -> FlowConfig:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePath
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Receive
 
-from enflow.model.chem.io.formats import sniff
+from enflow.model.chem.io.formats import format_by_ending, sniff
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError, StructureError, VocabularyError
 from enflow.service.api.negotiation import input_format, unsupported
@@ -35,14 +34,6 @@ FILES: Mapping[str, FileFormat] = {XYZ: "xyz", SDF: "sdf", SMILES: "smiles3d"}
 FORMATS = [JSON, *FILES, MULTIPART]
 """The content types of structures."""
 
-_ENDINGS: Mapping[str, FileFormat] = {
-    ".xyz": "xyz",
-    ".extxyz": "xyz",
-    ".sdf": "sdf",
-    ".mol": "sdf",
-    ".sd": "sdf",
-    ".smi": "smiles3d",
-}
 _MAX_FIELDS = 20
 
 
@@ -212,9 +203,8 @@ async def _form_upload(part: UploadFile | str) -> Upload:
     """Return a part of a form as an upload; a part without a file name is text whose format is detected."""
     if isinstance(part, str):
         return Upload(None, part.encode())
-    ending = PurePath(part.filename or "").suffix.lower()
     declared = (part.content_type or "").split(";")[0].strip().lower()
-    return Upload(FILES.get(declared) or _ENDINGS.get(ending), await part.read())
+    return Upload(FILES.get(declared) or format_by_ending(part.filename or ""), await part.read())
 
 
 async def _parse_or_error(served: ServedModel, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:

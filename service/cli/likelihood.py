@@ -8,16 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from enflow.model.chem.io.formats import Format, read, write
+from enflow.model.chem.io.formats import Format, read
 from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import Device, Divergence, Json, print_result
 from enflow.model.errors import DataError, EnflowError, ModelError
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.offline import (
+    STANDARD_STREAM,
     OfflineModel,
     ToleranceOption,
     Weights,
     check_target,
+    file_text,
     parse_target,
     parse_tolerance,
 )
@@ -33,8 +35,6 @@ from enflow.service.settings import BUNDLED_WEIGHTS
 Record = tuple[str, Molecule | EnflowError]
 """The name of a file, and one of its structures or the error of it."""
 
-STDIN = Path("-")
-
 _PROPERTIES = ("file", "nll", "std_error", "percentile", "nfe", "solver_status")
 """The results that are written into structure files."""
 
@@ -44,11 +44,19 @@ def likelihood(
         list[Path], typer.Argument(help="XYZ, SDF or SMILES (.smi) files, of one molecule or many; - reads stdin.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="File for the scored molecules: .xyz, .sdf or .html; .json for the scores.")
+        Path | None,
+        typer.Option(help="File for the scored molecules: .xyz, .sdf or .html; .json for the scores; - prints XYZ."),
     ] = None,
-    divergence: Annotated[Divergence, typer.Option(help="exact, or hutchinson: an estimate, faster.")] = "exact",
-    probes: Annotated[int, typer.Option(min=1, help="Probes of Hutchinson's estimate.")] = 1,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of the dequantizer: more of them give a tighter bound.")] = 1,
+    target_error: Annotated[
+        float, typer.Option(min=0.1, max=100.0, help="Standard error in nats at which the estimate stops.")
+    ] = 2.0,
+    divergence: Annotated[Divergence, typer.Option(help="hutchinson: an estimate; exact: slower.")] = "hutchinson",
+    probes: Annotated[
+        int | None, typer.Option(min=1, help="Probes of Hutchinson's estimate at every node [default: 3].")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="Draws of the dequantizer [default: as many as the error needs].")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all noise.")] = 0,
     tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,
@@ -62,7 +70,13 @@ def likelihood(
     or a structure that cannot be scored gets a line with the reason, the others are scored, and the exit code is 1.
     """
     target = parse_target(out)
-    values = {"divergence": divergence, "probes": probes, "draws": draws, "tolerance": parse_tolerance(tolerance)}
+    values = {
+        "target_error": target_error,
+        "divergence": divergence,
+        "probes": probes,
+        "draws": draws,
+        "tolerance": parse_tolerance(tolerance),
+    }
     records = [record for path in files for record in read_records(path)]
     offline = OfflineModel(weights, device)
     options = LikelihoodOptions.model_validate(values, context=offline.limits)
@@ -75,14 +89,17 @@ def likelihood(
     facts = {"seed": seed, "model": response.model.model_dump(), "results": results}
     if target:
         target.write(_as_text(target.form, facts, answer))
-    print_result(_table(results), facts, as_json=as_json)
+    if target and target.is_stdout and not as_json:
+        typer.echo(_table(results), err=True)
+    else:
+        print_result(_table(results), facts, as_json=as_json)
     raise typer.Exit(int(any("error" in each for each in results)))
 
 
 def read_records(path: Path) -> list[Record]:
     """Return the structures of a file in order; a file that cannot be read is one error."""
     try:
-        content = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
+        content = sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
         return [(str(path), each) for each in read(content, name=path.name)]
     except OSError as error:
         return [(str(path), DataError(f"cannot read {path}: {error.strerror}"))]
@@ -139,9 +156,9 @@ def _as_text(form: Format, facts: Mapping[str, Any], answer: Answer) -> str:
     molecules = []
     for each in answer.molecules:
         result, molecule = facts["results"][each.document.index], each.molecule
-        properties = {name: result[name] for name in _PROPERTIES if name in result}
+        properties = {**molecule.properties, **{name: result[name] for name in _PROPERTIES if name in result}}
         molecules.append(Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, properties))
-    return write(molecules, [each.bonds for each in answer.molecules], form)
+    return file_text(molecules, [each.bonds for each in answer.molecules], form)
 
 
 def _table(results: Sequence[dict[str, Any]]) -> str:

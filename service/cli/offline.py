@@ -4,16 +4,19 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from enflow.model.card import find_weights
-from enflow.model.chem.io.formats import FORMATS, Format
+from enflow.model.chem.bonds import Bonds
+from enflow.model.chem.io.formats import FORMATS, Format, write
+from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import pick_device
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import ConfigError, DataError, SolverError
@@ -40,6 +43,12 @@ Weights = Annotated[
 ToleranceOption = Annotated[
     str, typer.Option(help="Tolerance of the solver: draft, standard, precise, or a number from 1e-7 to 0.1.")
 ]
+
+STANDARD_STREAM = Path("-")
+"""The name of standard input among the files to read, and of standard output as the file to write."""
+
+DECIMALS = 6
+"""Decimals of a coordinate in a file that a command writes: a millionth of an angstrom."""
 
 LARGE = 10**9
 """A limit that no command reaches: the user's own machine bounds the work."""
@@ -176,17 +185,25 @@ class OfflineClient:
 
 @dataclass(frozen=True)
 class Target:
-    """A file to write, and its format."""
+    """A file to write, or standard output, and the format."""
 
     path: Path
     form: Format
 
+    @property
+    def is_stdout(self) -> bool:
+        """True for standard output."""
+        return self.path == STANDARD_STREAM
+
     def write(self, text: str) -> None:
-        """Write the file.
+        """Write the file, or print the text.
 
         Raises:
             DataError: the file cannot be written.
         """
+        if self.is_stdout:
+            typer.echo(text, nl=False)
+            return
         try:
             self.path.write_text(text, encoding="utf-8")
         except OSError as error:
@@ -194,13 +211,15 @@ class Target:
 
 
 def parse_target(out: Path | None) -> Target | None:
-    """Return the file that --out names, checked before anything is computed; None = standard output.
+    """Return the file that --out names, checked before anything is computed; "-" is XYZ on standard output.
 
     Raises:
         ConfigError: the ending names no format, or the file cannot be written there.
     """
     if out is None:
         return None
+    if out == STANDARD_STREAM:
+        return Target(out, "xyz")
     ending = out.suffix.removeprefix(".").lower()
     if ending not in FORMATS:
         expected = ", ".join(f".{form}" for form in FORMATS)
@@ -218,6 +237,12 @@ def check_target(card: ModelCard, target: Target | None) -> None:
     """
     if card.system and target and target.form == "sdf":
         raise ConfigError(f"found the ending sdf, but {card.name} is of particles; expected .xyz, .json or .html")
+
+
+def file_text(molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Format) -> str:
+    """Return molecules as the text of a file, with coordinates of `DECIMALS` decimals."""
+    rounded = [replace(each, positions=np.round(each.positions, DECIMALS)) for each in molecules]
+    return write(rounded, bonds, form)
 
 
 def parse_tolerance(tolerance: str) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from enflow.model.chem.io.formats import Format, write
+from enflow.model.chem.io.formats import Format
 from enflow.model.cli.options import Device, Json, print_result
 from enflow.model.errors import ConfigError, SolverError
 from enflow.model.progress import ProgressCallback, progress
@@ -17,6 +17,7 @@ from enflow.service.cli.offline import (
     ToleranceOption,
     Weights,
     check_target,
+    file_text,
     parse_target,
     parse_tolerance,
 )
@@ -37,7 +38,9 @@ SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all noise [
 def sample(
     model: Annotated[Path | None, typer.Argument(metavar="[WEIGHTS]", help="The same as --weights.")] = None,
     n: Annotated[int, typer.Option("-n", "--n-molecules", min=1, help="Number of molecules.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="File to write: .xyz, .sdf, .json, or .html for a gallery.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write: .xyz, .sdf, .json, or .html for a gallery; - prints XYZ.")
+    ] = None,
     n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
     formula: Annotated[
         str | None, typer.Option(help="Formula of each, such as C7H10O2; the weights must take one.")
@@ -153,7 +156,7 @@ def _reporter(report: ProgressCallback, n_molecules: int) -> Emit:
 def _as_text(answer: Answer, form: Format) -> str:
     if form == "json":
         return answer.document.model_dump_json(exclude_unset=True) + "\n"
-    return write([each.molecule for each in answer.molecules], [each.bonds for each in answer.molecules], form)
+    return file_text([each.molecule for each in answer.molecules], [each.bonds for each in answer.molecules], form)
 
 
 def _summary(attempts: AttemptsOut) -> str:

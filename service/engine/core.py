@@ -8,15 +8,14 @@ trajectories. Rows join and leave the batch between two steps.
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from itertools import islice
-from types import MappingProxyType
+from itertools import chain, islice
 
 import torch
 
 from enflow.model.errors import ModelError
 from enflow.model.flow.likelihood import DrawState, evaluate_queries
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.dopri5 import SolverState, Status
+from enflow.model.flow.ode.solver_state import SolverState, Status
 from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cost_model import BatchBudget, CostTable
@@ -26,11 +25,9 @@ from enflow.service.engine.requests import MoleculeState, RequestState, RequestT
 from enflow.service.engine.runner import ModelRunner
 from enflow.service.engine.scheduler import Scheduler
 from enflow.service.engine.slots import InFlightStep, RowStart
-from enflow.service.protocol.events import Encoded, Event, Failed, Progress, Reason, Sampled, Scored
+from enflow.service.protocol.events import Encoded, Event, Failed, Progress, Reason, Sampled, SampleEvent
 from enflow.service.protocol.requests import EngineEncodeRequest, EngineRequest
 from enflow.service.protocol.status import SampleKey, Snapshot, Stats
-
-NO_ISOLATION: Mapping[SampleKey, int] = MappingProxyType({})
 
 
 class Engine:
@@ -60,21 +57,21 @@ class Engine:
         self.observer: EngineObserver = NoObserver()
 
     def add(
-        self, request: EngineRequest, answered: Collection[int] = (), isolation: Mapping[SampleKey, int] = NO_ISOLATION
+        self, request: EngineRequest, answered: Collection[int] = (), isolation: Mapping[SampleKey, int] | None = None
     ) -> None:
         """Add a request without the samples that are answered already.
 
         Args:
             request: the request.
             answered: the indices of the answered samples.
-            isolation: samples of different groups share no step.
+            isolation: the group of each sample; samples of different groups share no step. None = one group.
 
         Raises:
             ValueError: a request with this id was added before.
         """
         request_state = self._requests.add(request, answered)
         for molecule in list(request_state.molecules.values()):
-            molecule.isolation = isolation.get((request.id, molecule.index), 0)
+            molecule.isolation = (isolation or {}).get((request.id, molecule.index), 0)
             self._admit(request_state, molecule)
         self._requests.close_if_done(request_state)
 
@@ -154,11 +151,12 @@ class Engine:
         except (ModelError, ValueError) as error:
             self._fail(request_state, molecule, Reason.STRUCTURE, str(error))
             return
-        lane, scoring = request_state.lane, request_state.scoring
-        draws = self._adapter.first_draws(scoring) if scoring else 1
-        self._add_rows(request_state, molecule, BatchKey(lane, self._adapter.kind(request_state, lane), size), draws)
+        scoring = request_state.scoring
+        self._add_rows(request_state, molecule, size, self._adapter.first_draws(scoring) if scoring else 1)
 
-    def _add_rows(self, request_state: RequestState, molecule: MoleculeState, key: BatchKey, draws: int) -> None:
+    def _add_rows(self, request_state: RequestState, molecule: MoleculeState, size: int, draws: int) -> None:
+        lane = request_state.lane
+        key = BatchKey(lane, self._adapter.kind(request_state, lane), size)
         rows = new_rows(request_state, molecule, key, draws, self._budget.cost(key))
         molecule.rows += rows
         self._scheduler.add(request_state.request.id, rows, request_state.request.deadline)
@@ -258,8 +256,7 @@ class Engine:
         limit = max(1, self._budget.values(batch[0].batch_key) // len(batch))
         scores = [row.score for row in batch if row.score is not None]
         asked = [score.queries(limit) for score in scores]
-        queries = [query for each in asked for query in each]
-        values = iter(evaluate_queries(self._adapter.velocity, queries, self._adapter.dtype))
+        values = iter(evaluate_queries(self._adapter.velocity, list(chain(*asked)), self._adapter.dtype))
         for row, score, each in zip(batch, scores, asked, strict=True):
             score.answer(list(islice(values, len(each))))
             if not score.open and row.state != "finished":
@@ -273,8 +270,7 @@ class Engine:
         if any(each.state != "finished" for each in molecule.rows):
             return
         if more := self._adapter.further_draws(molecule, options):
-            kind = self._adapter.kind(row.request_state, "likelihood")
-            self._add_rows(row.request_state, molecule, BatchKey("likelihood", kind, row.batch_key.size), more)
+            self._add_rows(row.request_state, molecule, row.batch_key.size, more)
             return
         scored = self._adapter.scored(row.request_state.request, molecule, options)
         if not math.isfinite(scored.nll):
@@ -284,9 +280,7 @@ class Engine:
 
     # Finish
 
-    def _answer(
-        self, request_state: RequestState, molecule: MoleculeState, event: Sampled | Scored | Encoded | Failed
-    ) -> None:
+    def _answer(self, request_state: RequestState, molecule: MoleculeState, event: SampleEvent) -> None:
         for row in molecule.rows:
             self._runner.release(row)
             if row.state != "finished":

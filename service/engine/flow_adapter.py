@@ -11,10 +11,11 @@ from torch import Tensor
 from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.likelihood import DrawState, path_tolerance
+from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode import dopri5
+from enflow.model.flow.ode import dopri5, solver_state
 from enflow.model.flow.ode.dense_output import Interpolant
-from enflow.model.flow.ode.dopri5 import SolverState
+from enflow.model.flow.ode.solver_state import SolverState
 from enflow.model.flow.velocity import pack, unpack
 from enflow.service.engine.batch_key import Lane, StepKind
 from enflow.service.engine.requests import MoleculeState, RequestState, RowState
@@ -63,7 +64,7 @@ class FlowAdapter:
         else:
             assert not isinstance(request_state.request, EngineLikelihoodRequest), "it is scored"
             tolerance = min(request_state.request.rtol, request_state.request.atol)
-        return "path" if dopri5.arithmetic(tolerance, self.dtype) == self.dtype else "fine"
+        return "path" if dopri5.working_dtype(tolerance, self.dtype) == self.dtype else "fine"
 
     def n_atoms(self, request: EngineRequest, index: int) -> int:
         """Return the number of atoms of sample `index`.
@@ -95,8 +96,9 @@ class FlowAdapter:
             case EngineDecodeRequest():
                 x, h = (torch.from_numpy(np.asarray(part)) for part in request.latents[i])
             case EngineEncodeRequest():
-                lifted = self._flow.lift([self._molecule(request.molecules[i])], request.seed, [row.index], row.draw)
-                return RowStart(lifted.x[0], lifted.h[0], 1.0, 0.0, request.rtol, request.atol), None
+                molecules = [self._molecule(request.molecules[i])]
+                data = self._flow.dequantize(molecules, request.seed, [row.index], row.draw)
+                return RowStart(data.x[0], data.h[0], 1.0, 0.0, request.rtol, request.atol), None
         return RowStart(x, h, 0.0, 1.0, request.rtol, request.atol), None
 
     def _scoring(
@@ -105,20 +107,23 @@ class FlowAdapter:
         form = self._flow.canonical_form(self._molecule(structure))
         row.molecule.order = form.order
         rtol, atol = (path_tolerance(each, options.exact) for each in (options.rtol, options.atol))
-        point, draw = self._flow.start_draw(form, seed, row.draw, options)
+        point, draw = self._estimator(options).start_draw(form, seed, row.draw)
         return RowStart(point.x, point.h, 1.0, 0.0, rtol, atol), draw
+
+    def _estimator(self, options: EstimatorOptions) -> LikelihoodEstimator:
+        return LikelihoodEstimator(self._flow, options)
 
     def first_draws(self, options: EstimatorOptions) -> int:
         """Return the number of draws that a score begins with."""
-        return self._flow.first_draws(options)
+        return self._estimator(options).first_draws
 
     def further_draws(self, molecule: MoleculeState, options: EstimatorOptions) -> int:
         """Return the number of further draws that a molecule needs for its target error; 0 = it is finished."""
-        return self._flow.further_draws(molecule.draws, molecule.n_atoms, options)
+        return self._estimator(options).further_draws(molecule.draws, molecule.n_atoms)
 
     def scored(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Scored:
         """Return the likelihood of a molecule from all its draws."""
-        found = self._flow.combine(molecule.draws, molecule.n_atoms, options)
+        found = self._estimator(options).combine(molecule.draws, molecule.n_atoms)
         typical = min(molecule.draws, key=lambda draw: abs(draw.bound - found.parts["n_atoms"] + found.nll))
         atoms = np.empty(molecule.n_atoms)
         atoms[molecule.order] = typical.atoms
@@ -138,7 +143,7 @@ class FlowAdapter:
 
     def finished_rows(self, state: SolverState, positions: list[int]) -> list[FinishedRow]:
         """Return the results of the rows of a solver state at the given positions."""
-        rows = dopri5.select(state, torch.tensor(positions, device=self.device))
+        rows = solver_state.select(state, torch.tensor(positions, device=self.device))
         log_prob = self._flow.log_prob_base(rows.x, rows.h, rows.mask).tolist()
         x, h, counts = rows.x.cpu().double().numpy(), rows.h.cpu().double().numpy(), rows.mask.sum(1).tolist()
         numbers, coordinates, _ = self._decode(rows.x, rows.h, rows.mask)

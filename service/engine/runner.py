@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from enflow.model.flow.ode.dopri5 import SolverState
+from enflow.model.flow.ode.solver_state import SolverState
 from enflow.model.flow.velocity import Velocity
 from enflow.service.engine.batch_key import BatchKey, StepKind
 from enflow.service.engine.config import LANES, EngineConfig

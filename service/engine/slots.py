@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from enflow.model.flow.ode import dopri5
-from enflow.model.flow.ode.dopri5 import SolverState, Step
+from enflow.model.flow.ode import dopri5, solver_state
+from enflow.model.flow.ode.dopri5 import Step
+from enflow.model.flow.ode.solver_state import SolverState
 from enflow.model.flow.velocity import Velocity
 
 
@@ -77,7 +78,7 @@ class SlotPool:
     ) -> None:
         self._velocity = velocity
         self._static = static
-        self._state = dopri5.vacant(slots + 1, n_atoms, n_features, dtype, device)
+        self._state = solver_state.empty(slots + 1, n_atoms, n_features, dtype, device)
         self._n_atoms = [0] * (slots + 1)
         self._free = list(reversed(range(slots)))
         self._empty = slots
@@ -101,8 +102,8 @@ class SlotPool:
         """Attempt one step with the rows of these slots; the result has the rows in this order, then padding."""
         index = self._index(slots)
         width = self._state.x.shape[1] if self._static else max(self._n_atoms[slot] for slot in slots)
-        step = dopri5.step(self._velocity, dopri5.select(self._state, index, width), max_steps)
-        self._state = dopri5.place(self._state, index, step.state)
+        step = dopri5.step(self._velocity, solver_state.select(self._state, index, width), max_steps)
+        self._state = solver_state.insert(self._state, index, step.state)
         state = step.state
         packed = torch.stack([f.to(torch.float64) for f in (state.t, state.nfe, state.status, step.accepted)])
         if packed.device.type != "cuda":
@@ -115,7 +116,7 @@ class SlotPool:
 
     def read(self, slots: Sequence[int]) -> list[SolverState]:
         """Return the states of these rows on the host, each without padding."""
-        rows = SolverState(*(field.cpu() for field in dopri5.select(self._state, self._index(slots))))
+        rows = SolverState(*(field.cpu() for field in solver_state.select(self._state, self._index(slots))))
         return [
             SolverState(*(f[i : i + 1] if f.ndim == 1 else f[i : i + 1, : self._n_atoms[slot]] for f in rows))
             for i, slot in enumerate(slots)
@@ -130,7 +131,7 @@ class SlotPool:
         for slot, n in zip(slots, n_atoms, strict=True):
             self._n_atoms[slot] = n
         index = torch.tensor(slots + [self._empty] * (len(state.t) - len(slots)), device=state.t.device)
-        self._state = dopri5.place(self._state, index, state)
+        self._state = solver_state.insert(self._state, index, state)
         return slots
 
     def _index(self, slots: Sequence[int]) -> Tensor:

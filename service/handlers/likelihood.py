@@ -114,7 +114,7 @@ class LikelihoodHandler:
         molecule = self._structures[index]
         assert isinstance(molecule, Molecule), "only molecules are scored"
         report = await self._served.infer_bonds(molecule, self._context.usage)
-        result = ScoreResult(index, molecule, report, scored, self._context.seed, self._options)
+        result = ScoreResult(index, molecule, report, scored, self._context.seed, engine_options(self._options))
         rendered = self._served.render_score(result)
         self._scored.append(rendered)
         await self._record(index, rendered.document, "ok")

@@ -7,12 +7,18 @@ from dataclasses import dataclass, field
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
+from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.handlers.cancellation import first_error
 from enflow.service.handlers.context import HandlerContext, engine_request_id, require_results
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
-from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
+from enflow.service.protocol.requests import (
+    EngineLikelihoodRequest,
+    EngineSampleRequest,
+    EstimatorOptions,
+    Structure,
+)
 from enflow.service.rendering.encoders import Answer
 from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, sorted_by_index
 from enflow.service.schemas.requests import SampleRequest, rtol
@@ -146,11 +152,13 @@ class SamplingHandler:
 
     async def _score(self, index: int, molecule: Molecule) -> Scored | Failed:
         tolerance = rtol(self._request.tolerance)
+        # Particles have no types to dequantize and few dimensions: their density is exact and costs little.
+        divergence: Divergence = "exact" if self._served.card.system else "hutchinson"
         request = EngineLikelihoodRequest(
             id=engine_request_id(),
             molecules=(Structure(molecule.atomic_numbers, molecule.positions),),
             seed=self._context.seed,
-            options=EstimatorOptions(rtol=tolerance, atol=tolerance),
+            options=EstimatorOptions(divergence, rtol=tolerance, atol=tolerance),
             first_index=index,
             client=self._context.caller.name,
             deadline=self._context.caller.engine_deadline,

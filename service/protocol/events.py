@@ -122,4 +122,7 @@ class Done:
     nfe: int
 
 
-Event = Progress | Sampled | Scored | Encoded | Failed | Done
+SampleEvent = Sampled | Scored | Encoded | Failed
+"""The answer to one sample."""
+
+Event = Progress | SampleEvent | Done

@@ -14,7 +14,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.model_card import ModelCard
 from enflow.service.protocol.events import Failed, Frame, Sampled, Scored
-from enflow.service.schemas.requests import LikelihoodOptions
+from enflow.service.protocol.requests import EstimatorOptions
 from enflow.service.schemas.responses import (
     BondsOut,
     FrameOut,
@@ -90,7 +90,7 @@ class ScoreResult:
     report: BondReport
     scored: Scored
     seed: int
-    options: LikelihoodOptions
+    options: EstimatorOptions
 
     @property
     def properties(self) -> dict[str, object]:
@@ -103,8 +103,8 @@ class ScoreResult:
         return {
             "index": self.index,
             "divergence": self.options.divergence,
-            "probes": self.options.probes,
-            "draws": self.options.draws,
+            "probes": self.options.probes_per_node,
+            "draws": self.scored.draws,
             "nfe": self.scored.nfe,
             "solver_status": self.scored.status,
             "quadrature_error": self.scored.quadrature_error,
@@ -221,7 +221,13 @@ def sorted_by_index(molecules: Sequence[RenderedMolecule[D]]) -> list[RenderedMo
 
 def _with_properties(molecule: Molecule, report: BondReport, properties: Mapping[str, object]) -> Molecule:
     bonds = report.bonds
-    facts = {**properties, "bonds": bonds.method or "failed", "smiles": bonds.smiles, "stable": report.stable}
+    facts = {
+        **molecule.properties,
+        **properties,
+        "bonds": bonds.method or "failed",
+        "smiles": bonds.smiles,
+        "stable": report.stable,
+    }
     return Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, facts)
 
 

@@ -75,7 +75,7 @@ def _score_fields(system: ParticleSystem, scored: Scored, molecule: Molecule) ->
 
 
 def _with_energy(system: ParticleSystem, molecule: Molecule, properties: dict[str, object]) -> Molecule:
-    facts = {**properties, "energy": _energy(system, molecule)}
+    facts = {**molecule.properties, **properties, "energy": _energy(system, molecule)}
     return system.molecule(molecule.positions, molecule.name, facts)
 
 

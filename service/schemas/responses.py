@@ -214,8 +214,8 @@ class EstimateOut(Strict):
     """The estimator of a score, and what it took."""
 
     divergence: Literal["exact", "hutchinson"]
-    probes: int
-    draws: int
+    probes: int = Field(description="Hutchinson probes per node; 0 where the divergence is exact")
+    draws: int = Field(description="draws of the dequantizer")
     nfe: int
     solver_status: str
     quadrature_error: float

@@ -1,4 +1,4 @@
-"""Where an NLL stands: against the closed form of a normal distribution, however noisily it was scored."""
+"""Percentiles of an NLL against the closed form of a normal distribution, however noisily it was scored."""
 
 import json
 from pathlib import Path

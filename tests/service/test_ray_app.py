@@ -234,7 +234,7 @@ def test_the_application_is_the_same(cluster: Cluster, weights: Path) -> None:
     assert [found["model"]["name"], found["molecules"][0]["formula"]] == ["tiny-formula", "CH4O"]
     particles = cluster.http.post("/sample", json={"model": "dw4", "seed": 4}).json()["molecules"]
     flow = load_particles(weights.with_name("dw4"))
-    np.testing.assert_allclose(particles[0]["positions"], flow.draw(1, seed=4)[0].numpy(), atol=0.01)
+    np.testing.assert_allclose(particles[0]["positions"], flow.sample_positions(1, seed=4)[0].numpy(), atol=0.01)
     problem = cluster.http.post("/sample", json={"n_molecules": -1})
     assert (problem.status_code, problem.headers["content-type"]) == (422, "application/problem+json")
     assert "/likelihood" in cluster.http.get("/openapi.json").json()["paths"]

@@ -81,7 +81,7 @@ def test_every_variable_of_the_repository_is_a_setting_or_known_to_be_none() -> 
 
 def test_a_wrong_value_ends_the_command_in_one_line() -> None:
     environment = {**os.environ, "ENFLOW_CORS_ORIGINS": "https://chem.example"}
-    command = [sys.executable, "-m", "service", "serve"]
+    command = [sys.executable, "-m", "enflow.service", "serve"]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("enflow: ENFLOW_CORS_ORIGINS: ")

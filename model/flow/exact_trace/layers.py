@@ -1,4 +1,4 @@
-"""The layers of the equivariant networks, with what they do to tangents."""
+"""The layers of the equivariant networks together with the maps of their tangents."""
 
 from collections.abc import Callable
 
@@ -6,134 +6,145 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from enflow.model.flow.exact_trace.ops import Distances, Messages, between, displaced, drawn, silu_slope, through_norm
+from enflow.model.flow.exact_trace.ops import (
+    Distances,
+    Messages,
+    add_displacements,
+    contract_displacements,
+    layer_norm_jvp,
+    pair_sums,
+    silu_derivative,
+)
 from enflow.model.flow.networks.egnn import EGNNLayer, RadialBasis
-from enflow.model.flow.networks.inference_ops import product
-from enflow.model.flow.networks.vector_egnn import FARTHEST, LONGEST, VECTOR_EPS, VECTOR_GAIN, VectorEGNNLayer, bounded
+from enflow.model.flow.networks.inference_ops import linear_map
+from enflow.model.flow.networks.vector_egnn import (
+    MAX_MOVE,
+    MAX_VECTOR_LENGTH,
+    VECTOR_EPS,
+    VECTOR_GAIN,
+    VectorEGNNLayer,
+    bounded,
+)
 
 Tangents = tuple[Tensor, ...]
-Push = Callable[[Tangents], Tangents]
-"""Tangents of a layer's inputs, and last those of the positions that entered the network -> of its outputs alike."""
+Pushforward = Callable[[Tangents], Tangents]
+"""A map from tangents of the inputs of a layer to tangents of its outputs; the last one is of the input positions."""
 
 
 def egnn_layer(
     layer: EGNNLayer, state: Tangents, start: Distances, pairs: Tensor, basis: RadialBasis
-) -> tuple[Tangents, Push]:
-    """An EGNN's layer at (s, x): its outputs, and their derivative."""
+) -> tuple[Tangents, Pushforward]:
+    """Return the outputs of an EGNN layer at (s, x), and the map of tangents there."""
     s, x = state
-    here, weight, s_in, normed = (
-        Distances.of(x, basis),
-        layer.distance.weight,
-        layer.norm(s),
-        through_norm(layer.norm, s),
-    )
+    pairwise, weight = Distances.of(x, basis), layer.distance.weight
+    s_in, norm_jvp = layer.norm(s), layer_norm_jvp(layer.norm, s)
     before = layer.receive(s_in).unsqueeze(-2) + layer.send(s_in).unsqueeze(-3)
-    before = before + layer.distance(torch.cat([here.features, start.features], -1))
+    before = before + layer.distance(torch.cat([pairwise.features, start.features], -1))
     m = Messages(layer.message, layer.gate, before, pairs)
-    kernel = torch.cat([here.steepness(weight[:, : basis.dim]), start.steepness(weight[:, basis.dim :])], -2)
+    kernel = pairwise.feature_jacobian(weight[:, : basis.dim])
+    kernel = torch.cat([kernel, start.feature_jacobian(weight[:, basis.dim :])], -2)
 
     coordinate = layer.coordinate(m.values)
     phi = layer.coordinate_out(silu(coordinate)).squeeze(-1)
     slope = torch.ones_like(phi)
     if layer.tanh_range is not None:
         phi, slope = torch.tanh(phi) * layer.tanh_range, layer.tanh_range / torch.cosh(phi).square()
-    response = (silu_slope(coordinate) * layer.coordinate_out.weight[0]) @ layer.coordinate.weight
-    u = here.relative * (pairs / (here.d + 1.0)).unsqueeze(-1)
-    pushed, turned = (u * slope.unsqueeze(-1)).mT, phi[..., None, None] * here.turning(pairs)
+    response = (silu_derivative(coordinate) * layer.coordinate_out.weight[0]) @ layer.coordinate.weight
+    u = pairwise.relative * (pairs / (pairwise.d + 1.0)).unsqueeze(-1)
+    direction_kernel = (u * slope.unsqueeze(-1)).mT
+    position_kernel = phi[..., None, None] * pairwise.direction_jacobian(pairs)
     sums = m.values.sum(-2) / layer.message_scale
-    inside = layer.node_in(torch.cat([s_in, sums], -1))
-    inside_slope, ones = silu_slope(inside).unsqueeze(-2), torch.ones_like(pairs).unsqueeze(-1)
+    pre_activation = layer.node_in(torch.cat([s_in, sums], -1))
+    hidden_slope, ones = silu_derivative(pre_activation).unsqueeze(-2), torch.ones_like(pairs).unsqueeze(-1)
 
     def push(tangents: Tangents) -> Tangents:
         ds, dx, dx0 = tangents
-        ds_in = normed(ds)
-        receive, send = (product(ds_in, end.weight).unsqueeze(2) for end in (layer.receive, layer.send))
-        e = m.moved(displaced(between(receive, send, ones), torch.cat([dx, dx0], -1), kernel))
-        dx = dx + (pushed @ m.response(e, response)).mT + drawn(dx, turned)
-        dsums = m.summed(e, ones).squeeze(2) / layer.message_scale
-        hidden = product(torch.cat([ds_in, dsums], -1), layer.node_in.weight).mul_(inside_slope)
-        return ds + product(hidden, layer.node_out.weight), dx, dx0
+        ds_in = norm_jvp(ds)
+        receive, send = (linear_map(ds_in, end.weight).unsqueeze(2) for end in (layer.receive, layer.send))
+        e = m.activation_jvp(add_displacements(pair_sums(receive, send, ones), torch.cat([dx, dx0], -1), kernel))
+        dx = dx + (direction_kernel @ m.response(e, response)).mT + contract_displacements(dx, position_kernel)
+        dsums = m.weighted_sum_jvp(e, ones).squeeze(2) / layer.message_scale
+        hidden = linear_map(torch.cat([ds_in, dsums], -1), layer.node_in.weight).mul_(hidden_slope)
+        return ds + linear_map(hidden, layer.node_out.weight), dx, dx0
 
-    return (s + layer.node_out(silu(inside)), x + (u * phi.unsqueeze(-1)).sum(-2)), push
+    return (s + layer.node_out(silu(pre_activation)), x + (u * phi.unsqueeze(-1)).sum(-2)), push
 
 
 def vector_layer(
     layer: VectorEGNNLayer, state: Tangents, start: Distances, pairs: Tensor, basis: RadialBasis
-) -> tuple[Tangents, Push]:
-    """A layer of the network with vectors at (s, x, vectors): its outputs, and their derivative."""
+) -> tuple[Tangents, Pushforward]:
+    """Return the outputs of a vector EGNN layer at (s, x, vectors), and the map of tangents there."""
     s, x, vectors = state
-    here, weight, s_in, normed = (
-        Distances.of(x, basis),
-        layer.distance.weight,
-        layer.norm(s),
-        through_norm(layer.norm, s),
-    )
-    u = here.relative * (pairs / (here.d + 1.0)).unsqueeze(-1)
+    pairwise, weight = Distances.of(x, basis), layer.distance.weight
+    s_in, norm_jvp = layer.norm(s), layer_norm_jvp(layer.norm, s)
+    u = pairwise.relative * (pairs / (pairwise.d + 1.0)).unsqueeze(-1)
     received, sent = layer.receive_vectors(vectors), layer.send_vectors(vectors)
     before = layer.receive(s_in).unsqueeze(-2) + layer.send(s_in).unsqueeze(-3)
-    before = before + layer.distance(torch.cat([here.features, start.features], -1))
+    before = before + layer.distance(torch.cat([pairwise.features, start.features], -1))
     before = before + u @ received - (u @ sent).transpose(-2, -3)
     m = Messages(layer.message, layer.gate, before, pairs)
-    turning, gain = here.turning(pairs), VECTOR_GAIN / layer.message_scale
-    kernel = here.steepness(weight[:, : basis.dim]) + turning @ (received.unsqueeze(2) + sent.unsqueeze(1))
-    kernel = torch.cat([kernel, start.steepness(weight[:, basis.dim :])], -2)
-    turned = (turning.unsqueeze(-1) * layer.collect(m.values)[..., None, None, :]).flatten(-2)  # (B, N, N, D, D K)
+    jacobian, gain = pairwise.direction_jacobian(pairs), VECTOR_GAIN / layer.message_scale
+    kernel = pairwise.feature_jacobian(weight[:, : basis.dim])
+    kernel = kernel + jacobian @ (received.unsqueeze(2) + sent.unsqueeze(1))
+    kernel = torch.cat([kernel, start.feature_jacobian(weight[:, basis.dim :])], -2)
+    position_kernel = jacobian.unsqueeze(-1) * layer.collect(m.values)[..., None, None, :]
+    position_kernel = position_kernel.flatten(-2)  # (B, N, N, D, D K)
     shares = torch.cat([torch.ones_like(u[..., :1]), u], -1)
 
-    gathered = vectors + gain * layer.collect(u.mT @ m.values)
-    atoms = _Atoms(layer, s, s_in, gathered, m.values.sum(-2) / layer.message_scale)
+    collected = vectors + gain * layer.collect(u.mT @ m.values)
+    atoms = _AtomUpdate(layer, s, s_in, collected, m.values.sum(-2) / layer.message_scale)
 
     def push(tangents: Tangents) -> Tangents:
         ds, dx, dvectors, dx0 = tangents
-        ds_in = normed(ds)
+        ds_in = norm_jvp(ds)
         ends = (layer.receive, layer.receive_vectors), (layer.send, layer.send_vectors)
         receive, send = (
-            torch.cat([product(ds_in, scalar.weight).unsqueeze(2), product(dvectors, vector.weight)], 2)
+            torch.cat([linear_map(ds_in, scalar.weight).unsqueeze(2), linear_map(dvectors, vector.weight)], 2)
             for scalar, vector in ends
         )
-        e = m.moved(displaced(between(receive, send, shares), torch.cat([dx, dx0], -1), kernel))
-        sums = m.summed(e, shares)
-        collected = product(sums[:, :, 1:], layer.collect.weight)  # (B, N, D, Q, K)
-        collected += drawn(dx, turned).view(*dx.shape, -1).transpose(2, 3)
+        e = m.activation_jvp(add_displacements(pair_sums(receive, send, shares), torch.cat([dx, dx0], -1), kernel))
+        sums = m.weighted_sum_jvp(e, shares)
+        collected = linear_map(sums[:, :, 1:], layer.collect.weight)  # (B, N, D, Q, K)
+        collected += contract_displacements(dx, position_kernel).view(*dx.shape, -1).transpose(2, 3)
         ds, move, dvectors = atoms.push(ds, ds_in, dvectors + gain * collected, sums[:, :, 0] / layer.message_scale)
         return ds, dx + move, dvectors, dx0
 
     return (atoms.s, x + atoms.move, atoms.vectors), push
 
 
-class _Atoms:
-    """What the layer does on each atom, once the messages are summed."""
+class _AtomUpdate:
+    """The update of each atom after the sum over messages."""
 
-    def __init__(self, layer: VectorEGNNLayer, s: Tensor, s_in: Tensor, gathered: Tensor, sums: Tensor) -> None:
-        self._layer, self._gathered = layer, gathered
-        self._within = bounded(gathered, LONGEST)
-        self._lengths = torch.sqrt(self._within.square().sum(-2) + VECTOR_EPS)
-        inside = layer.node_in(torch.cat([s_in, sums, self._lengths], -1))
-        hidden = silu(inside)
-        self._slope, self._moves = silu_slope(inside).unsqueeze(-2), layer.move_scale * layer.moves(hidden)
-        self._move = self._within @ self._moves.unsqueeze(-1)
+    def __init__(self, layer: VectorEGNNLayer, s: Tensor, s_in: Tensor, collected: Tensor, sums: Tensor) -> None:
+        self._layer, self._collected = layer, collected
+        self._bounded = bounded(collected, MAX_VECTOR_LENGTH)
+        self._lengths = torch.sqrt(self._bounded.square().sum(-2) + VECTOR_EPS)
+        pre_activation = layer.node_in(torch.cat([s_in, sums, self._lengths], -1))
+        hidden = silu(pre_activation)
+        self._slope, self._moves = silu_derivative(pre_activation).unsqueeze(-2), layer.move_scale * layer.moves(hidden)
+        self._move = self._bounded @ self._moves.unsqueeze(-1)
         self._scales = 2.0 * torch.sigmoid(layer.scales(hidden))
         self.s = s + layer.node_out(hidden)
-        self.move = bounded(self._move, FARTHEST).squeeze(-1)
-        self.vectors = self._within * self._scales.unsqueeze(-2)
+        self.move = bounded(self._move, MAX_MOVE).squeeze(-1)
+        self.vectors = self._bounded * self._scales.unsqueeze(-2)
 
-    def push(self, ds: Tensor, ds_in: Tensor, gathered: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tangents of s, s_in, the gathered vectors and the summed messages -> of s, the move and the vectors."""
-        layer, here = self._layer, self._within.unsqueeze(-2)  # (B, N, D, 1, K)
-        within = _through_bound(self._gathered, gathered, LONGEST)
-        lengths = (here * within).sum(2) / self._lengths.unsqueeze(-2)
-        hidden = product(torch.cat([ds_in, sums, lengths], -1), layer.node_in.weight).mul_(self._slope)
-        moves = layer.move_scale * product(hidden, layer.moves.weight).unsqueeze(2)
-        move = (within @ self._moves[:, :, None, :, None]).squeeze(-1) + (here * moves).sum(-1)  # (B, N, D, Q)
-        move = _through_bound(self._move, move.unsqueeze(-1), FARTHEST).squeeze(-1)
-        scales = product(hidden, layer.scales.weight) * (self._scales * (1.0 - self._scales / 2.0)).unsqueeze(-2)
-        vectors = within * self._scales[:, :, None, None] + here * scales.unsqueeze(2)
-        return ds + product(hidden, layer.node_out.weight), move.mT, vectors
+    def push(self, ds: Tensor, ds_in: Tensor, collected: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tangents of s, the move and the vectors, given those of s, s_in, collected vectors and sums."""
+        layer, here = self._layer, self._bounded.unsqueeze(-2)  # (B, N, D, 1, K)
+        vectors_bounded = _bounded_jvp(self._collected, collected, MAX_VECTOR_LENGTH)
+        lengths = (here * vectors_bounded).sum(2) / self._lengths.unsqueeze(-2)
+        hidden = linear_map(torch.cat([ds_in, sums, lengths], -1), layer.node_in.weight).mul_(self._slope)
+        moves = layer.move_scale * linear_map(hidden, layer.moves.weight).unsqueeze(2)
+        move = (vectors_bounded @ self._moves[:, :, None, :, None]).squeeze(-1) + (here * moves).sum(-1)  # (B, N, D, Q)
+        move = _bounded_jvp(self._move, move.unsqueeze(-1), MAX_MOVE).squeeze(-1)
+        scales = linear_map(hidden, layer.scales.weight) * (self._scales * (1.0 - self._scales / 2.0)).unsqueeze(-2)
+        vectors = vectors_bounded * self._scales[:, :, None, None] + here * scales.unsqueeze(2)
+        return ds + linear_map(hidden, layer.node_out.weight), move.mT, vectors
 
 
-def _through_bound(vectors: Tensor, tangents: Tensor, longest: float) -> Tensor:
-    # Of `bounded`, vectors (B, N, D, K), tangents (B, N, D, Q, K).
+def _bounded_jvp(vectors: Tensor, tangents: Tensor, max_length: float) -> Tensor:
+    # The tangents of `bounded` at vectors (B, N, D, K), given tangents (B, N, D, Q, K).
     vectors = vectors.unsqueeze(-2)
-    share = torch.rsqrt(1.0 + vectors.square().sum(2, keepdim=True) / longest**2)
+    share = torch.rsqrt(1.0 + vectors.square().sum(2, keepdim=True) / max_length**2)
     along = (vectors * tangents).sum(2, keepdim=True)
-    return share * tangents - vectors * (share**3 / longest**2 * along)
+    return share * tangents - vectors * (share**3 / max_length**2 * along)

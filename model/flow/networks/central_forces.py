@@ -1,4 +1,4 @@
-"""The strength of central forces between particles, as a function of distance and time, with its slope."""
+"""The strength of central forces between particles and its derivative, as functions of distance and time."""
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ PairValues = Float[Tensor, "B N N"]
 
 
 class NetworkStrength(nn.Module):
-    """phi(d, t): a network of Gaussians of the distance and of the time (Köhler et al. 2019)."""
+    """The strength phi(d, t) by a network of distance and time (Köhler et al. 2019)."""
 
     def __init__(self, config: SimpleConfig) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class NetworkStrength(nn.Module):
         self.readout = nn.Linear(hidden, 1)
 
     def forward(self, d: PairValues, t: Float[Tensor, " B"]) -> PairValues:
-        """The strength at distances d and times t."""
+        """Return the strength at distances d and times t."""
         gaussians = torch.exp(-0.5 * ((d.unsqueeze(-1) - self.centres) / self.width).square())
         features = torch.cat([d.unsqueeze(-1) / (1.0 + d.unsqueeze(-1)), gaussians], -1)
         s = silu(self.of_distance(features) + self.of_time(time_features(t, self.n_frequencies))[:, None, None])
@@ -38,15 +38,15 @@ class NetworkStrength(nn.Module):
         return strength
 
     def with_slope(self, d: PairValues, t: Float[Tensor, " B"]) -> tuple[PairValues, PairValues]:
-        """The strength and its derivative by the distance."""
+        """Return the strength and its derivative by the distance."""
         strength, slope = jvp(lambda d: self(d, t), (d,), (torch.ones_like(d),))[:2]
         return strength, slope
 
 
 class KernelStrength(nn.Module):
-    """phi(d, t) = sum over k, l of w_kl R_k(d) S_l(t), kernels R and S that add up to one (Köhler, Klein, Noé 2020).
+    """The strength phi(d, t) = sum over k, l of w_kl R_k(d) S_l(t) by kernels R and S (Köhler, Klein, Noé 2020).
 
-    R_k(d) = softmax_k(-((d - mu_k) / gamma_k)^2), S alike; centres are fixed, widths and weights learned.
+    R_k(d) = softmax_k(-((d - mu_k) / gamma_k)^2), and S_l(t) likewise. Centres are fixed, widths and weights learned.
     """
 
     def __init__(self, config: KernelConfig) -> None:
@@ -61,13 +61,13 @@ class KernelStrength(nn.Module):
         self.weights = nn.Parameter(0.1 * torch.randn(config.n_radial, config.n_times) / config.n_radial)
 
     def forward(self, d: PairValues, t: Float[Tensor, " B"]) -> PairValues:
-        """The strength at distances d and times t."""
+        """Return the strength at distances d and times t."""
         kernels, _ = self._radial(d)
         strength: Tensor = (kernels * self._weights(t)).sum(-1)
         return strength
 
     def with_slope(self, d: PairValues, t: Float[Tensor, " B"]) -> tuple[PairValues, PairValues]:
-        """The strength and its derivative by the distance, in closed form."""
+        """Return the strength and its derivative by the distance, in closed form."""
         kernels, slopes = self._radial(d)
         weights = self._weights(t)
         return (kernels * weights).sum(-1), (slopes * weights).sum(-1)

@@ -1,4 +1,4 @@
-"""The E(n) equivariant graph network (Satorras, Hoogeboom, Welling 2021), dense and padded."""
+"""The E(n) equivariant graph network (Satorras, Hoogeboom, Welling 2021) on dense padded batches."""
 
 import math
 
@@ -7,19 +7,19 @@ from torch import Tensor, nn
 
 from enflow.model.config import EGNNConfig
 from enflow.model.flow.geometry import squared_distances
-from enflow.model.flow.networks.inference_ops import activated, increased, linear_in, scaled
+from enflow.model.flow.networks.inference_ops import add_inplace, apply_linear, multiply_inplace, silu_inplace
 
 DISTANCE_EPS = 1e-8
-"""Inside the root: sqrt has an infinite gradient at zero, which the diagonal would hit."""
+"""A constant inside the square root, whose gradient is infinite at the zeros of the diagonal."""
 
 RADIAL_LENGTH = 1.5
-"""Angstrom; radial bases are evenly spaced in 1 / (1 + d / RADIAL_LENGTH)."""
+"""The length scale of the radial basis, angstrom: centres are evenly spaced in 1 / (1 + d / RADIAL_LENGTH)."""
 
 
 class RadialBasis(nn.Module):
-    """Features of a distance: 0.1 d^2 and Gaussians evenly spaced in 1 / (1 + d / 1.5), or d^2 alone.
+    """The features of a distance: 0.1 d^2 and Gaussians evenly spaced in 1 / (1 + d / 1.5), or d^2 alone.
 
-    The inverse spacing is fine where bonds are (0.9 to 1.6 angstrom) and coarse far away.
+    The spacing is fine for bond lengths (0.9 to 1.6 angstrom) and coarse for long distances.
     """
 
     def __init__(self, n_radial: int) -> None:
@@ -30,12 +30,12 @@ class RadialBasis(nn.Module):
         self.register_buffer("centres", torch.linspace(0.0, 1.0, n_radial), persistent=False)
 
     def forward(self, d2: Tensor, d: Tensor, *others: Tensor) -> Tensor:
-        """(..., ) squared distance and distance -> (..., n_radial + 1), with `others` (..., R) beside them."""
+        """Return the features (..., n_radial + 1) of squared distances and distances (...,), then `others` (..., R)."""
         dtype = others[0].dtype if others else d2.dtype
         if not self.n_radial:
             return torch.cat([d2.unsqueeze(-1).to(dtype), *others], -1)
-        # exp(-z^2 / 2) as a power of two, which is computed four times as fast; what is below 1e-27 would be another
-        # ten times as slow.
+        # exp(-z^2 / 2) as a power of two is four times as fast. Values below 1e-27, which are ten times as slow, are
+        # clamped.
         scale = (self.n_radial - 1) * math.sqrt(0.5 / math.log(2.0))
         z = (scale * RADIAL_LENGTH / (RADIAL_LENGTH + d)).unsqueeze(-1) - scale * self.centres
         gaussians = torch.exp2((-z.square()).clamp(min=-90.0))
@@ -43,11 +43,11 @@ class RadialBasis(nn.Module):
 
 
 class EGNNLayer(nn.Module):
-    """One layer of message passing.
+    """A layer of message passing.
 
     m_ij = gate(m) * phi_e(s_i, s_j, d_ij, d0_ij);  x_i += sum_j (x_i - x_j) / (d_ij + 1) * phi_x(m_ij);
-    s_i += phi_h(s_i, sum_j m_ij).  phi_e's first linear map is split into a term per receiving atom, one per sending
-    atom and one per distance, so that no tensor of shape (pairs, 2 * node_dim) exists.
+    s_i += phi_h(s_i, sum_j m_ij).  The first linear map of phi_e is split into a term per receiving atom, one per
+    sending atom and one per distance, so that no tensor of shape (pairs, 2 * node_dim) exists.
     """
 
     def __init__(self, config: EGNNConfig, radial_dim: int) -> None:
@@ -70,34 +70,41 @@ class EGNNLayer(nn.Module):
     def forward(
         self, s: Tensor, x: Tensor, radial0: Tensor, pairs: Tensor, basis: RadialBasis
     ) -> tuple[Tensor, Tensor]:
-        """Node features (B, N, D), positions (B, N, 3), input radial features (B, N, N, R), pair weights (B, N, N).
+        """Return the updated node features and positions.
 
-        Messages have the dtype of `radial0`; positions, distances and node features keep theirs.
+        Args:
+            s: node features, (B, N, D).
+            x: positions, (B, N, 3).
+            radial0: radial features of the input distances, (B, N, N, R); messages have the dtype of this tensor.
+            pairs: pair weights, (B, N, N); 1 for real pairs.
+            basis: the radial basis.
         """
         pair_dtype = radial0.dtype
         d2 = squared_distances(x)
         d = torch.sqrt(d2 + DISTANCE_EPS)
         s_in = self.norm(s)
-        m = linear_in(self.receive, s_in).to(pair_dtype).unsqueeze(-2)
-        m = m + linear_in(self.send, s_in).to(pair_dtype).unsqueeze(-3)
-        m = increased(m, linear_in(self.distance, basis(d2, d, radial0)))  # (B, N, N, E)
-        m = activated(linear_in(self.message, activated(m)))
-        weight = pairs if self.gate is None else pairs * torch.sigmoid(linear_in(self.gate, m).squeeze(-1).to(x.dtype))
-        m = scaled(m, weight.unsqueeze(-1).to(pair_dtype))
+        m = apply_linear(self.receive, s_in).to(pair_dtype).unsqueeze(-2)
+        m = m + apply_linear(self.send, s_in).to(pair_dtype).unsqueeze(-3)
+        m = add_inplace(m, apply_linear(self.distance, basis(d2, d, radial0)))  # (B, N, N, E)
+        m = silu_inplace(apply_linear(self.message, silu_inplace(m)))
+        weight = (
+            pairs if self.gate is None else pairs * torch.sigmoid(apply_linear(self.gate, m).squeeze(-1).to(x.dtype))
+        )
+        m = multiply_inplace(m, weight.unsqueeze(-1).to(pair_dtype))
         phi = (
-            linear_in(self.coordinate_out, activated(linear_in(self.coordinate, m))).squeeze(-1).to(x.dtype)
+            apply_linear(self.coordinate_out, silu_inplace(apply_linear(self.coordinate, m))).squeeze(-1).to(x.dtype)
         )  # (B, N, N)
         if self.tanh_range is not None:
             phi = torch.tanh(phi) * self.tanh_range
         phi = phi * pairs / (d + 1.0)
         x = x + x * phi.sum(-1, keepdim=True) - phi @ x
         messages = m.sum(-2, dtype=x.dtype) / self.message_scale
-        s = s + linear_in(self.node_out, activated(linear_in(self.node_in, torch.cat([s_in, messages], -1))))
+        s = s + apply_linear(self.node_out, silu_inplace(apply_linear(self.node_in, torch.cat([s_in, messages], -1))))
         return s, x
 
 
 class EGNN(nn.Module):
-    """A stack of EGNN layers: invariant inputs (B, N, I) and positions -> node features (B, N, D) and new positions."""
+    """A stack of EGNN layers, from invariant inputs (B, N, I) and positions to outputs (B, N, O) and new positions."""
 
     def __init__(self, config: EGNNConfig, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
@@ -110,7 +117,7 @@ class EGNN(nn.Module):
     def forward(
         self, inputs: Tensor, x: Tensor, pairs: Tensor, pair_dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Invariant outputs (B, N, n_outputs) and updated positions (B, N, 3); pairs (B, N, N) weighs real pairs 1."""
+        """Return outputs (B, N, n_outputs) and new positions (B, N, 3); `pairs` (B, N, N) is 1 for real pairs."""
         d2 = squared_distances(x)
         radial0 = self.basis(d2, torch.sqrt(d2 + DISTANCE_EPS)).to(pair_dtype or x.dtype)
         s = self.embed(inputs)
@@ -120,6 +127,6 @@ class EGNN(nn.Module):
 
 
 def time_features(t: Tensor, n_frequencies: int) -> Tensor:
-    """The time and sine/cosine pairs of 2^k pi t: (B,) -> (B, 1 + 2 n_frequencies)."""
+    """Return the time and the sines and cosines of 2^k pi t, (B,) -> (B, 1 + 2 n_frequencies)."""
     angles = t.unsqueeze(-1) * (math.pi * 2.0 ** torch.arange(n_frequencies, dtype=t.dtype, device=t.device))
     return torch.cat([t.unsqueeze(-1), torch.sin(angles), torch.cos(angles)], -1)

@@ -1,4 +1,4 @@
-"""A graph network that takes coordinates as plain features: the baseline that knows no geometry."""
+"""A graph network with coordinates as plain features: the baseline without equivariance."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from enflow.model.config import GNNConfig
 
 
 class GNNLayer(nn.Module):
-    """s_i += phi_h(s_i, sum_j m_ij), m_ij = gate(m) * phi_e(s_i, s_j) (Satorras et al. 2021, appendix).
+    """A layer s_i += phi_h(s_i, sum_j m_ij), m_ij = gate(m) * phi_e(s_i, s_j) (Satorras et al. 2021, appendix).
 
     The first linear map of phi_e is split into a term per receiving and one per sending node.
     """
@@ -23,7 +23,7 @@ class GNNLayer(nn.Module):
         self.node_out = nn.Linear(width, width)
 
     def forward(self, s: Tensor, pairs: Tensor) -> Tensor:
-        """Node features (B, N, W), pair weights (B, N, N)."""
+        """Return the updated node features (B, N, W), given pair weights (B, N, N)."""
         m = silu(self.receive(s).unsqueeze(-2) + self.send(s).unsqueeze(-3))  # (B, N, N, W)
         m = silu(self.message(m))
         weight = pairs.unsqueeze(-1)
@@ -33,7 +33,7 @@ class GNNLayer(nn.Module):
 
 
 class GNN(nn.Module):
-    """A stack of such layers: inputs (B, N, I) -> outputs (B, N, n_outputs); pairs (B, N, N) weighs real pairs 1."""
+    """A stack of GNN layers, from inputs (B, N, I) to outputs (B, N, n_outputs)."""
 
     def __init__(self, config: GNNConfig, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
@@ -42,6 +42,7 @@ class GNN(nn.Module):
         self.readout = nn.Linear(config.node_dim, n_outputs)
 
     def forward(self, inputs: Tensor, pairs: Tensor) -> Tensor:
+        """Return the outputs; `pairs` (B, N, N) is 1 for real pairs."""
         s = self.embed(inputs)
         for layer in self.layers:
             s = layer(s, pairs)

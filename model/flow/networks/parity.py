@@ -1,13 +1,14 @@
-"""What each atom is likely to be, given that a molecule has an even number of electrons.
+"""The probabilities of the types of atoms, given that a molecule has an even number of electrons.
 
-A network that classifies atoms one by one finds it hard to make all of them fit together: of an odd number of odd atoms
-(H, N, F) no closed-shell molecule can be made, and that is a parity over all atoms. It can be had exactly. Where the
-classes of the others are independent, their number of odd ones is even with log odds
+A closed-shell molecule has an even number of odd atoms (H, N, F). A network that classifies atoms one by one learns
+this parity of all atoms badly, but it can be computed. If the types of the other atoms are independent, their number
+of odd atoms is even with log odds
 
     2 artanh prod_j tanh(l_j / 2),   l_j = log odds that atom j is even
 
-(the check node of low-density parity-check codes; Gallager 1962), and by Bayes' rule atom i is even with these odds
-times its own. Where all others are certain, the last atom follows; where two are not, nothing does.
+(the check node of low-density parity-check codes; Gallager 1962). By Bayes' rule these odds are multiplied by the odds
+of atom i itself. If all other atoms are certain, the parity of the last atom follows; with two uncertain atoms little
+changes.
 """
 
 import math
@@ -16,19 +17,19 @@ import torch
 from torch import Tensor
 
 SOFT = 0.02
-"""Log odds below which an atom counts as undecided, so that the sign of a product is a smooth function."""
+"""The log odds below which an atom counts as undecided, so that the sign of a product is a smooth function."""
 
 SURE = 20.0
-"""Log odds beyond which nothing more is told apart, in nats."""
+"""The log odds, nats, above which all values are treated as equal."""
 
 
-def given_parity(logits: Tensor, mask: Tensor, odd: Tensor) -> Tensor:
-    """Logits of the types of every atom, given that the odd atoms are even in number.
+def condition_on_parity(logits: Tensor, mask: Tensor, odd: Tensor) -> Tensor:
+    """Return the logits of the types of every atom, given that the number of odd atoms is even.
 
     Args:
-        logits: (B, N, F), of each atom for itself.
-        mask: (B, N), the real atoms.
-        odd: (F,), the odd types: some, not all.
+        logits: the logits of each atom without the condition, (B, N, F).
+        mask: True for real atoms, (B, N).
+        odd: True for the odd types, (F,); some of the types, not all.
     """
     own = _logsumexp(logits, ~odd) - _logsumexp(logits, odd)  # l_i
     size = torch.sqrt(own.square() + SOFT**2)
@@ -44,5 +45,5 @@ def _logsumexp(logits: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _log_tanh(x: Tensor) -> Tensor:
-    """-log tanh(x / 2), its own inverse, accurate for small and large x."""
+    """Return -log tanh(x / 2), which is its own inverse, accurately for small and large x."""
     return torch.log1p(2.0 / torch.expm1(x))

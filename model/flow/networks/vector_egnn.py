@@ -1,4 +1,4 @@
-"""An E(n) equivariant graph network whose atoms carry vectors: directions, where the EGNN's messages know distances."""
+"""An E(n) equivariant graph network with vector features, so that messages depend on directions."""
 
 import torch
 from torch import Tensor, nn
@@ -6,31 +6,31 @@ from torch import Tensor, nn
 from enflow.model.config import VectorEGNNConfig
 from enflow.model.flow.geometry import squared_distances
 from enflow.model.flow.networks.egnn import DISTANCE_EPS, RadialBasis
-from enflow.model.flow.networks.inference_ops import activated, increased, linear_in, scaled
+from enflow.model.flow.networks.inference_ops import add_inplace, apply_linear, multiply_inplace, silu_inplace
 
 VECTOR_EPS = 1e-4
-"""Inside the root of a vector's length, which has an infinite gradient at zero, where all vectors begin."""
+"""A constant inside the square root of a length, whose gradient is infinite at the initial vectors, which are zero."""
 
 VECTOR_GAIN = 3.0
-"""Vectors against messages: both are sums over the neighbours, but directions cancel."""
+"""The scale of vector sums relative to message sums: both sum over neighbours, but directions cancel."""
 
-LONGEST = 5.0
-"""Of a vector."""
+MAX_VECTOR_LENGTH = 5.0
+"""The bound on the length of a vector."""
 
-FARTHEST = 3.0
-"""Angstrom that a layer moves an atom at most. Without bounds one point of noise in some thousands, its atoms close
-together, sent them off: a layer's distances grow with the last one's moves, and its moves with the distances."""
+MAX_MOVE = 3.0
+"""The bound on the displacement of an atom in one layer, angstrom. Without bounds one latent in some
+thousands, with atoms close together, diverged: displacements grow with distances, and distances with displacements."""
 
 
 class VectorEGNNLayer(nn.Module):
-    """One layer of message passing with K vectors V_i on every atom, which turn with the molecule.
+    """A layer of message passing with K equivariant vectors V_i per atom.
 
     With u_ij = (x_i - x_j) / (d_ij + 1), m_ij = gate(m) phi_e(s_i, s_j, d_ij, d0_ij, V_i . u_ij, V_j . u_ij):
     V_i += sum_j W m_ij u_ij;  s_i += phi_h(s_i, sum_j m_ij, |V_i|);  x_i += c sum_k a_k(s_i) V_ik;  V_ik *= b_k(s_i);
-    vectors and moves are bounded, and c is the configuration's `move_scale`.
-    The EGNN (Satorras et al. 2021) with the vector channels of PaiNN (Schütt et al. 2021): a message sees angles, which
-    distances alone give only after several layers. The positions move along the vectors, so that one sum over the pairs
-    serves both.
+    vectors and displacements are bounded, and c is `move_scale` of the configuration.
+    This is the EGNN (Satorras et al. 2021) with the vector channels of PaiNN (Schütt et al. 2021). A message depends on
+    angles, which distances alone show only after several layers. Positions move along the vectors, so that one sum over
+    the pairs is enough.
     """
 
     def __init__(self, config: VectorEGNNConfig, radial_dim: int) -> None:
@@ -55,9 +55,15 @@ class VectorEGNNLayer(nn.Module):
     def forward(
         self, s: Tensor, x: Tensor, vectors: Tensor, radial0: Tensor, pairs: Tensor, basis: RadialBasis
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (B, N, S), positions (B, N, D), vectors (B, N, D, K); radial features, pair weights (B, N, N, ...).
+        """Return the updated node features, positions and vectors.
 
-        Products have the dtype of `radial0`; positions, distances and the sums that run through the layers keep theirs.
+        Args:
+            s: node features, (B, N, S).
+            x: positions, (B, N, D).
+            vectors: vectors, (B, N, D, K).
+            radial0: radial features of the input distances, (B, N, N, R); products have the dtype of this tensor.
+            pairs: pair weights, (B, N, N); 1 for real pairs.
+            basis: the radial basis.
         """
         dtype = radial0.dtype
         relative = x.unsqueeze(-2) - x.unsqueeze(-3)
@@ -67,34 +73,34 @@ class VectorEGNNLayer(nn.Module):
         s_in = self.norm(s).to(dtype)
         m = self._messages(s_in, vectors.to(dtype), u, basis(d2, d, radial0), pairs)
 
-        collected = linear_in(self.collect, u.transpose(-1, -2) @ m).to(x.dtype)  # (B, N, D, K)
-        vectors = bounded(vectors + collected * (VECTOR_GAIN / self.message_scale), LONGEST)
+        collected = apply_linear(self.collect, u.transpose(-1, -2) @ m).to(x.dtype)  # (B, N, D, K)
+        vectors = bounded(vectors + collected * (VECTOR_GAIN / self.message_scale), MAX_VECTOR_LENGTH)
         lengths = torch.sqrt(vectors.square().sum(-2) + VECTOR_EPS)
         messages = m.sum(-2, dtype=x.dtype) / self.message_scale
-        hidden = activated(linear_in(self.node_in, torch.cat([s_in, messages.to(dtype), lengths.to(dtype)], -1)))
-        s = s + linear_in(self.node_out, hidden).to(x.dtype)
-        move = vectors @ (self.move_scale * linear_in(self.moves, hidden).to(x.dtype)).unsqueeze(-1)
-        x = x + bounded(move, FARTHEST).squeeze(-1)
-        scales = 2.0 * torch.sigmoid(linear_in(self.scales, hidden).to(x.dtype))
+        hidden = silu_inplace(apply_linear(self.node_in, torch.cat([s_in, messages.to(dtype), lengths.to(dtype)], -1)))
+        s = s + apply_linear(self.node_out, hidden).to(x.dtype)
+        move = vectors @ (self.move_scale * apply_linear(self.moves, hidden).to(x.dtype)).unsqueeze(-1)
+        x = x + bounded(move, MAX_MOVE).squeeze(-1)
+        scales = 2.0 * torch.sigmoid(apply_linear(self.scales, hidden).to(x.dtype))
         return s, x, vectors * scales.unsqueeze(-2)
 
     def _messages(self, s: Tensor, vectors: Tensor, u: Tensor, radial: Tensor, pairs: Tensor) -> Tensor:
-        m = linear_in(self.receive, s).unsqueeze(-2) + linear_in(self.send, s).unsqueeze(-3)
-        m = increased(m, linear_in(self.distance, radial))
-        m = increased(m, u @ linear_in(self.receive_vectors, vectors))
-        m = increased(m, -(u @ linear_in(self.send_vectors, vectors)).transpose(-2, -3))  # u_ij = -u_ji
-        m = activated(linear_in(self.message, activated(m)))  # (B, N, N, E)
-        gate = torch.sigmoid(linear_in(self.gate, m).to(pairs.dtype))
-        return scaled(m, (pairs.unsqueeze(-1) * gate).to(m.dtype))
+        m = apply_linear(self.receive, s).unsqueeze(-2) + apply_linear(self.send, s).unsqueeze(-3)
+        m = add_inplace(m, apply_linear(self.distance, radial))
+        m = add_inplace(m, u @ apply_linear(self.receive_vectors, vectors))
+        m = add_inplace(m, -(u @ apply_linear(self.send_vectors, vectors)).transpose(-2, -3))  # u_ij = -u_ji
+        m = silu_inplace(apply_linear(self.message, silu_inplace(m)))  # (B, N, N, E)
+        gate = torch.sigmoid(apply_linear(self.gate, m).to(pairs.dtype))
+        return multiply_inplace(m, (pairs.unsqueeze(-1) * gate).to(m.dtype))
 
 
-def bounded(vectors: Tensor, longest: float) -> Tensor:
-    """Vectors (..., D, K) of the same directions, shorter than `longest`; short ones stay as they are."""
-    return vectors * torch.rsqrt(1.0 + vectors.square().sum(-2, keepdim=True) / longest**2)
+def bounded(vectors: Tensor, max_length: float) -> Tensor:
+    """Return vectors (..., D, K) of the same directions with lengths below `max_length`; short ones hardly change."""
+    return vectors * torch.rsqrt(1.0 + vectors.square().sum(-2, keepdim=True) / max_length**2)
 
 
 class VectorEGNN(nn.Module):
-    """A stack of layers: invariant inputs (B, N, I) and positions -> node features and new positions, as `EGNN`."""
+    """A stack of layers with vectors, with the interface of `EGNN`."""
 
     def __init__(self, config: VectorEGNNConfig, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
@@ -108,7 +114,7 @@ class VectorEGNN(nn.Module):
     def forward(
         self, inputs: Tensor, x: Tensor, pairs: Tensor, pair_dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Invariant outputs (B, N, n_outputs) and updated positions (B, N, D); pairs (B, N, N) weighs real pairs 1."""
+        """Return outputs (B, N, n_outputs) and new positions (B, N, D); `pairs` (B, N, N) is 1 for real pairs."""
         d2 = squared_distances(x)
         radial0 = self.basis(d2, torch.sqrt(d2 + DISTANCE_EPS)).to(pair_dtype or x.dtype)
         s, vectors = self.embed(inputs), x.new_zeros(*x.shape, self.n_vectors)

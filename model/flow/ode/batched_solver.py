@@ -1,7 +1,7 @@
-"""Many molecules through one stepper: they join when there is room and leave when they have arrived."""
+"""Continuous batching: rows enter one adaptive solver when there is room, and leave it when they have finished."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -10,17 +10,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from enflow.model.flow.ode.dense_output import Interpolant
-from enflow.model.flow.ode.dopri5 import MAX_STEPS, SolverState, Status, Step, init, join, select, step
-from enflow.model.flow.ode.size_buckets import by_size
+from enflow.model.flow.ode.dopri5 import MAX_STEPS, Step, init, step
+from enflow.model.flow.ode.size_buckets import bucketed
+from enflow.model.flow.ode.solver_state import SolverState, Status, concatenate, select
 from enflow.model.flow.velocity import Velocity
 
 PAIRS = {"cpu": 24000, "cuda": 1 << 18}
-"""Pairs of atoms in flight: a few size classes of what a core's cache likes (one class alone, of mixed sizes while some
-leave and others join, was padded to 1.38 times its own pairs), and what fills a GPU."""
+"""The largest number of pairs of atoms in a batch: several size buckets for a CPU core, and enough to fill a GPU. One
+bucket of mixed sizes alone, which rows enter and leave, was padded to 1.38 times its own pairs."""
 
 
 class InitialState(NamedTuple):
-    """Where a molecule sets out, and where to; flow space, no padding."""
+    """The initial value of one molecule in flow space, without padding, and the times and tolerances of its solve."""
 
     x: Float[Tensor, "N S"]
     h: Float[Tensor, "N F"]
@@ -32,7 +33,15 @@ class InitialState(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FinalState:
-    """Where a molecule has come; `index` counts the starts."""
+    """The final state of one molecule.
+
+    Attributes:
+        index: the index of its initial state.
+        x, h: positions and features, without padding.
+        nfe: evaluations of the velocity.
+        status: the status of the solver.
+        path: the accepted steps, one row each without padding, if they were recorded.
+    """
 
     index: int
     x: Float[Tensor, "N S"]
@@ -40,74 +49,98 @@ class FinalState:
     nfe: int
     status: Status
     path: list[Interpolant]
-    """Its accepted steps, one row each without padding, if they were recorded."""
 
     @property
     def mask(self) -> Bool[Tensor, "1 N"]:
-        """Of the molecule as a batch of one."""
+        """The mask of the molecule as a batch of one."""
         return torch.ones(1, len(self.x), dtype=torch.bool, device=self.x.device)
 
 
-def travel(
+def solve_batched(
     velocity: Velocity, starts: Sequence[InitialState], record: bool = False, max_steps: int = MAX_STEPS
 ) -> Iterator[FinalState]:
-    """Every start's arrival, in the order in which they arrive.
+    """Yield the final state of every molecule, in the order in which they finish.
 
-    The largest go first and neighbours are of like size, so that padding is small and memory stays flat for any number
-    of molecules. A molecule's arrival does not depend on its company.
+    The largest molecules enter first and neighbours have similar sizes. So padding is small, and the memory does not
+    grow with the number of molecules. The result of a molecule does not depend on the rest of the batch.
+
+    Args:
+        velocity: the dynamics.
+        starts: the initial states.
+        record: keep the accepted steps of every molecule.
+        max_steps: the largest number of attempted steps per molecule.
     """
-    velocity = by_size(velocity)
-    waiting = sorted(range(len(starts)), key=lambda index: len(starts[index].x))
-    aboard: list[int] = []
-    paths: dict[int, list[Interpolant]] = {}
-    state: SolverState | None = None
-    while waiting or aboard:
-        boarding = _boarding(starts, waiting, aboard)
-        if boarding:
-            fresh = _begin(velocity, [starts[index] for index in boarding])
-            state = join(state, fresh) if state is not None and aboard else fresh
-            aboard += boarding
-        assert state is not None, "someone is aboard"
-        attempt = step(velocity, state, max_steps)
+    velocity = bucketed(velocity)
+    batch = _Batch(starts, sorted(range(len(starts)), key=lambda index: len(starts[index].x)))
+    while batch.waiting or batch.active:
+        batch.admit(velocity)
+        assert batch.state is not None, "there is an active row"
+        attempt = step(velocity, batch.state, max_steps)
         if record:
-            _record(attempt, aboard, starts, paths)
-        status = attempt.state.status.tolist()
-        for row, index in enumerate(aboard):
+            batch.record(attempt)
+        yield from batch.retire(attempt.state)
+
+
+@dataclass(eq=False)
+class _Batch:
+    """The rows of a running solve.
+
+    Attributes:
+        starts: all initial states.
+        waiting: indices of the molecules that have not started; the last one is the next.
+        active: indices of the molecules in the rows of `state`.
+        paths: the accepted steps of active molecules.
+    """
+
+    starts: Sequence[InitialState]
+    waiting: list[int]
+    active: list[int] = field(default_factory=list)
+    paths: dict[int, list[Interpolant]] = field(default_factory=dict)
+    state: SolverState | None = None
+
+    def admit(self, velocity: Velocity) -> None:
+        """Start as many waiting molecules as there is room for."""
+        admitted = [self.waiting.pop() for _ in range(min(self._room(), len(self.waiting)))]
+        if not admitted:
+            return
+        fresh = _initial(velocity, [self.starts[index] for index in admitted])
+        self.state = concatenate(self.state, fresh) if self.state is not None and self.active else fresh
+        self.active += admitted
+
+    def record(self, attempt: Step) -> None:
+        """Keep the accepted steps."""
+        for row, accepted in enumerate(attempt.accepted.tolist()):
+            if accepted:
+                index = self.active[row]
+                self.paths.setdefault(index, []).append(attempt.interpolant.row(row, self._n_atoms(index)))
+
+    def retire(self, state: SolverState) -> Iterator[FinalState]:
+        """Yield the molecules that have stopped, then keep the rows of the others."""
+        status = state.status.tolist()
+        for row, index in enumerate(self.active):
             if status[row] != Status.RUNNING:
-                yield _arrival(index, attempt.state, row, len(starts[index].x), paths.pop(index, []))
-        staying = [row for row, code in enumerate(status) if code == Status.RUNNING]
-        aboard = [aboard[row] for row in staying]
-        size = max((len(starts[index].x) for index in aboard), default=0)
-        state = select(attempt.state, torch.tensor(staying, dtype=torch.int64, device=attempt.state.t.device), size)
+                n_atoms = self._n_atoms(index)
+                x, h = state.x[row, :n_atoms], state.h[row, :n_atoms]
+                yield FinalState(index, x, h, int(state.nfe[row]), Status(status[row]), self.paths.pop(index, []))
+        running = [row for row, code in enumerate(status) if code == Status.RUNNING]
+        self.active = [self.active[row] for row in running]
+        size = max(map(self._n_atoms, self.active), default=0)
+        self.state = select(state, torch.tensor(running, dtype=torch.int64, device=state.t.device), size)
+
+    def _room(self) -> int:
+        """Return the number of rows that may enter; 0 below a quarter of the capacity, since a start has a cost."""
+        largest = max(map(self._n_atoms, [*self.active, *self.waiting[-1:]]), default=1)
+        device = self.starts[0].x.device.type
+        room = max(1, PAIRS.get(device, PAIRS["cpu"]) // largest**2) - len(self.active)
+        return 0 if self.active and room <= len(self.active) // 3 else max(room, 0)
+
+    def _n_atoms(self, index: int) -> int:
+        return len(self.starts[index].x)
 
 
-def _boarding(starts: Sequence[InitialState], waiting: list[int], aboard: list[int]) -> list[int]:
-    """Take from the end of `waiting` what there is room for; wait for a quarter of the room, since boarding costs."""
-    largest = max([len(starts[index].x) for index in [*aboard, *waiting[-1:]]], default=1)
-    device = starts[0].x.device.type
-    room = max(1, PAIRS.get(device, PAIRS["cpu"]) // largest**2) - len(aboard)
-    if aboard and room <= len(aboard) // 3:
-        return []
-    return [waiting.pop() for _ in range(min(room, len(waiting)))]
-
-
-def _begin(velocity: Velocity, starts: Sequence[InitialState]) -> SolverState:
+def _initial(velocity: Velocity, starts: Sequence[InitialState]) -> SolverState:
     x = pad_sequence([start.x for start in starts], batch_first=True)
     h = pad_sequence([start.h for start in starts], batch_first=True)
     n_atoms = torch.tensor([len(start.x) for start in starts], device=x.device)
     mask = torch.arange(x.shape[1], device=x.device) < n_atoms[:, None]
     return init(velocity, x, h, mask, *x.new_tensor([start[2:] for start in starts]).unbind(1))
-
-
-def _record(
-    attempt: Step, aboard: list[int], starts: Sequence[InitialState], paths: dict[int, list[Interpolant]]
-) -> None:
-    for row, accepted in enumerate(attempt.accepted.tolist()):
-        if accepted:
-            index = aboard[row]
-            paths.setdefault(index, []).append(attempt.interpolant.row(row, len(starts[index].x)))
-
-
-def _arrival(index: int, state: SolverState, row: int, n_atoms: int, path: list[Interpolant]) -> FinalState:
-    x, h = state.x[row, :n_atoms], state.h[row, :n_atoms]
-    return FinalState(index, x, h, int(state.nfe[row]), Status(int(state.status[row])), path)

@@ -1,4 +1,4 @@
-"""Dense output: the state anywhere within the steps that an integrator took."""
+"""Dense output: the state at any time within the accepted steps of a solver."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class Interpolant(NamedTuple):
-    """The quartic through one step of every row.
+    """A quartic polynomial for one step of every row.
 
     With theta = (t - t0) / (t1 - t0) in [0, 1],
-    y = y0 + theta (d + (1 - theta) (a - d + theta (2 d - a - b + (1 - theta) bump))),
-    where d = y1 - y0, a = (t1 - t0) f(t0, y0) and b = (t1 - t0) f(t1, y1): Hermite's cubic, and a quartic term that
-    makes it fourth order (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.6).
+    y = y0 + theta (d + (1 - theta) (a - d + theta (2 d - a - b + (1 - theta) q))),
+    where d = y1 - y0, a = (t1 - t0) f(t0, y0) and b = (t1 - t0) f(t1, y1): the cubic Hermite polynomial and a quartic
+    term q that makes it fourth order (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.6).
     """
 
     t0: Float[Tensor, " B"]
@@ -25,47 +25,53 @@ class Interpolant(NamedTuple):
     """a: the derivative at t0 times the step."""
     slope1: Float[Tensor, "B N D"]
     """b: the derivative at t1 times the step."""
-    bump: Float[Tensor, "B N D"]
+    quartic: Float[Tensor, "B N D"]
+    """q: the quartic term."""
 
     def at(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B N D"]:
-        """The state at one time per row; times outside the step extrapolate."""
+        """Return the state at one time per row; a time outside the step extrapolates."""
         theta = ((t - self.t0) / (self.t1 - self.t0))[:, None, None]
         rise = self.y1 - self.y0
         skew = self.slope0 - rise
         cubic = rise - self.slope1 - skew
-        return self.y0 + theta * (rise + (1 - theta) * (skew + theta * (cubic + (1 - theta) * self.bump)))
+        return self.y0 + theta * (rise + (1 - theta) * (skew + theta * (cubic + (1 - theta) * self.quartic)))
 
     def row(self, row: int, n_atoms: int) -> "Interpolant":
-        """One row, without its padding."""
+        """Return one row without its padding, as a batch of one."""
         return Interpolant(*(f[row : row + 1] if f.ndim == 1 else f[row : row + 1, :n_atoms] for f in self))
 
 
 class Trajectory:
-    """The accepted steps of some rows, each with times and a number of steps of its own.
+    """The accepted steps of a batch of rows, which have their own times and numbers of steps.
 
     Args:
-        pieces: (accepted, interpolant) of attempt after attempt; those not accepted are passed over.
+        attempts: the pairs (accepted, interpolant) of the attempted steps, in order; rejected ones are left out.
     """
 
-    def __init__(self, pieces: Sequence[tuple[Bool[Tensor, " B"], Interpolant]]) -> None:
-        self.accepted = torch.stack([accepted for accepted, _ in pieces])  # (S, B)
-        self.pieces = Interpolant(*(torch.stack(fields) for fields in zip(*(p for _, p in pieces), strict=True)))
+    def __init__(self, attempts: Sequence[tuple[Bool[Tensor, " B"], Interpolant]]) -> None:
+        self.accepted = torch.stack([accepted for accepted, _ in attempts])  # (S, B)
+        self.steps = Interpolant(*(torch.stack(fields) for fields in zip(*(step for _, step in attempts), strict=True)))
 
     @property
     def n_rows(self) -> int:
-        """Number of rows, B."""
+        """The number of rows, B."""
         return self.accepted.shape[1]
 
-    def steps_of(self, row: int) -> list[float]:
-        """Where the accepted steps of a row end."""
-        ends: list[float] = self.pieces.t1[self.accepted[:, row], row].tolist()
+    def step_ends(self, row: int) -> list[float]:
+        """Return the times at which the accepted steps of a row end."""
+        ends: list[float] = self.steps.t1[self.accepted[:, row], row].tolist()
         return ends
 
-    def of(self, rows: Int[Tensor, " M"], t: Float[Tensor, " M"]) -> Float[Tensor, "M N D"]:
-        """The state of these rows, any of them any number of times, each at a time of its own."""
-        begin, end, accepted = self.pieces.t0[:, rows], self.pieces.t1[:, rows], self.accepted[:, rows]  # (S, M)
+    def at(self, rows: Int[Tensor, " M"], t: Float[Tensor, " M"]) -> Float[Tensor, "M N D"]:
+        """Return the state of row `rows[m]` at time `t[m]`.
+
+        Args:
+            rows: indices of rows; one may occur several times.
+            t: one time per index.
+        """
+        begin, end, accepted = self.steps.t0[:, rows], self.steps.t1[:, rows], self.accepted[:, rows]  # (S, M)
         reached = accepted & ((end - t) * (end - begin).sign() >= 0)
-        # The first piece that reaches t; by rounding t may lie past the last one.
+        # The first step that reaches t. By rounding, t may lie beyond the last step.
         last = len(accepted) - 1 - accepted.flip(0).int().argmax(0)
-        piece = torch.where(reached.any(0), reached.int().argmax(0), last)
-        return Interpolant(*(field[piece, rows] for field in self.pieces)).at(t)
+        chosen = torch.where(reached.any(0), reached.int().argmax(0), last)
+        return Interpolant(*(field[chosen, rows] for field in self.steps)).at(t)

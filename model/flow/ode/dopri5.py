@@ -1,27 +1,26 @@
-"""One adaptive Runge-Kutta step for many molecules at once, each with a time, a step size and a fate of its own.
+"""The adaptive Dormand-Prince 5(4) method for a batch of rows with their own times, step sizes and statuses.
 
-The pair is Dormand and Prince's 5(4) (J. Comput. Appl. Math. 6, 1980), the step control and the first step are those of
-Hairer, Norsett and Wanner (Solving Ordinary Differential Equations I, II.4). Nothing here waits for the device: the
-state of a row is data, also when it fails.
+The method is by Dormand and Prince (J. Comput. Appl. Math. 6, 1980). The step control and the first step are by
+Hairer, Norsett and Wanner (Solving Ordinary Differential Equations I, II.4). `init` and `step` do not wait for the
+device: the failure of a row is a value in the state, not an exception.
 """
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from enflow.model.flow.ode.dense_output import Interpolant
+from enflow.model.flow.ode.solver_state import SolverState, Status
 from enflow.model.flow.velocity import Velocity, pack, packed, unpack
 
 MAX_STEPS = 1000
-"""Attempts of one row; a trained molecule takes 10 to 200."""
+"""The largest number of attempted steps of a row; a trained model needs 10 to 200."""
 
-FINEST_SINGLE = 1e-7
-"""The smallest tolerance for which float32 will do: 24 molecules went there and back as well in it as in float64."""
+MIN_FLOAT32_TOLERANCE = 1e-7
+"""The smallest tolerance for float32: 24 molecules were encoded and decoded as accurately as in float64."""
 
 NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 STAGES = (
@@ -33,9 +32,9 @@ STAGES = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
-"""The last row is the fifth-order solution itself: its derivative opens the next step (FSAL)."""
+"""The last row is the fifth-order solution. Its derivative is the first stage of the next step (FSAL)."""
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-BUMP = (
+QUARTIC = (
     -12715105075 / 11282082432,
     0.0,
     87487479700 / 32700410799,
@@ -44,70 +43,30 @@ BUMP = (
     -1453857185 / 822651844,
     69997945 / 29380423,
 )
-"""Dense output: the quartic term of the interpolant."""
+"""The weights of the quartic term of the dense output."""
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 PROPORTIONAL, INTEGRAL = 0.17, 0.04
-"""Exponents of the PI controller: 1/5 - 3/4 of the integral part, and the integral part."""
-
-
-class Status(IntEnum):
-    """What became of a row."""
-
-    RUNNING = 0
-    SUCCESS = 1
-    MAX_STEPS = 2
-    MIN_STEP = 3
-    NON_FINITE = 4
-
-
-class SolverState(NamedTuple):
-    """Rows in flight; a value: every function here returns a new one.
-
-    Derivatives are those at t. Entries outside the mask are zero.
-    """
-
-    t: Float[Tensor, " B"]
-    t_end: Float[Tensor, " B"]
-    dt: Float[Tensor, " B"]
-    """The step to try next, negative where t_end lies below t."""
-    x: Float[Tensor, "B N S"]
-    h: Float[Tensor, "B N F"]
-    dx: Float[Tensor, "B N S"]
-    dh: Float[Tensor, "B N F"]
-    mask: Bool[Tensor, "B N"]
-    rtol: Float[Tensor, " B"]
-    atol: Float[Tensor, " B"]
-    nfe: Int[Tensor, " B"]
-    n_steps: Int[Tensor, " B"]
-    """Attempts, rejected ones included."""
-    status: Int[Tensor, " B"]
-    error: Float[Tensor, " B"]
-    """Error of the last accepted step, in units of the tolerance."""
-
-    @property
-    def running(self) -> Bool[Tensor, " B"]:
-        """Which rows are still on their way."""
-        return self.status == Status.RUNNING
+"""Exponents of the PI controller: 1/5 less 3/4 of the integral exponent, and the integral exponent."""
 
 
 class Step(NamedTuple):
-    """What one attempt did."""
+    """The result of one attempted step."""
 
     state: SolverState
     accepted: Bool[Tensor, " B"]
     interpolant: Interpolant
-    """The state within the step, of meaning where it was accepted."""
+    """The state within the step; valid for accepted rows."""
 
 
 def interpolate(step: Step, t: Float[Tensor, " B"]) -> tuple[Tensor, Tensor]:
-    """Positions and features (x, h) at a time within the step, one per row."""
+    """Return positions and features (x, h) at one time per row within the step."""
     return unpack(step.interpolant.at(t), step.state.x.shape[-1])
 
 
-def arithmetic(tolerance: float, dtype: torch.dtype) -> torch.dtype:
-    """What rows of that tolerance are stepped in, by a model whose weights have that dtype."""
-    return torch.float64 if tolerance < FINEST_SINGLE else dtype
+def working_dtype(tolerance: float, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which a row of this tolerance is solved, for weights of the given dtype."""
+    return torch.float64 if tolerance < MIN_FLOAT32_TOLERANCE else dtype
 
 
 def init(
@@ -120,9 +79,15 @@ def init(
     rtol: Float[Tensor, " B"] | float,
     atol: Float[Tensor, " B"] | float,
 ) -> SolverState:
-    """Rows at t0, ready to step towards t1, with a first step by Hairer's rule; costs two evaluations.
+    """Return the state at t0, with the first step size by Hairer's rule; two evaluations of the velocity.
 
-    A row that is not finite, or that has nowhere to go, is returned with its status and will not move.
+    A row with a value that is not finite has the status NON_FINITE, and a row with t0 = t1 has SUCCESS.
+
+    Args:
+        velocity: the dynamics.
+        x, h, mask: positions, features and mask at t0.
+        t0, t1: times of the start and of the end, per row or for all.
+        rtol, atol: relative and absolute tolerance, per row or for all.
     """
     t, t_end, rtol, atol = (_per_row(value, x) for value in (t0, t1, rtol, atol))
     y, n_dims = pack(x, h), x.shape[-1]
@@ -132,12 +97,12 @@ def init(
     span = t_end - t
     trial = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1).minimum(span.abs())
     signed = trial * span.sign()
-    f1 = packed(velocity, t + signed, y + _wide(signed) * f0, mask, n_dims)
+    f1 = packed(velocity, t + signed, y + _per_entry(signed) * f0, mask, n_dims)
     d2 = _norm(f1 - f0, scale, mask) / trial
     steepest = d1.maximum(d2)
     size = torch.where(steepest <= 1e-15, (trial * 1e-3).clamp(min=1e-6), (0.01 / steepest) ** (1 / 5))
     dt = torch.minimum(100 * trial, size).minimum(span.abs())
-    # A non-finite trial point says only that the trial was too long: begin with it and let the control shrink it.
+    # If the trial point is not finite, the trial step was too long: begin with it, and the control reduces it.
     dt = torch.where(dt.isfinite(), dt, trial) * span.sign()
     status = torch.where(span == 0, Status.SUCCESS, Status.RUNNING)
     status = torch.where(_finite(y, f0) & dt.isfinite(), status, Status.NON_FINITE)
@@ -148,11 +113,11 @@ def init(
 
 
 def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> Step:
-    """Every running row attempts one step: six evaluations, accepted or to be retried with a smaller dt.
+    """Attempt one step of every running row; six evaluations of the velocity.
 
-    Rows that are not running are evaluated in place and stay as they are. A row's step depends on its own atoms only;
-    its error is sqrt(mean((e / (atol + rtol |y|))^2)) over its real entries, where |y| is an atom's distance from the
-    centre for positions, so that step sizes, too, are invariant under rotation.
+    A rejected row keeps its state and gets a smaller dt. A row that has stopped is evaluated but does not change. The
+    step of a row depends on its own atoms alone. The error is sqrt(mean((e / (atol + rtol |y|))^2)) over the real
+    entries. For positions |y| is the distance from the centre, so that step sizes are invariant under rotation.
     """
     running = state.running
     remaining = state.t_end - state.t
@@ -165,18 +130,18 @@ def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> 
     accepted = running & finite & (error <= 1)
 
     t1 = torch.where(last, state.t_end, state.t + dt)
-    interpolant = Interpolant(state.t, t1, y0, y1, slopes[0], slopes[-1], _combine(BUMP, slopes))
-    f1 = slopes[-1] / _wide(torch.where(running, dt, 1.0))
+    interpolant = Interpolant(state.t, t1, y0, y1, slopes[0], slopes[-1], _combine(QUARTIC, slopes))
+    f1 = slopes[-1] / _per_entry(torch.where(running, dt, 1.0))
     new_dt = dt * _factor(error, state.error, accepted, finite)
     n_steps = state.n_steps + running
-    moved = SolverState(
+    stepped = SolverState(
         t=torch.where(accepted, t1, state.t),
         t_end=state.t_end,
         dt=torch.where(running, new_dt, state.dt),
-        x=torch.where(_wide(accepted), y1[..., :n_dims], state.x),
-        h=torch.where(_wide(accepted), y1[..., n_dims:], state.h),
-        dx=torch.where(_wide(accepted), f1[..., :n_dims], state.dx),
-        dh=torch.where(_wide(accepted), f1[..., n_dims:], state.dh),
+        x=torch.where(_per_entry(accepted), y1[..., :n_dims], state.x),
+        h=torch.where(_per_entry(accepted), y1[..., n_dims:], state.h),
+        dx=torch.where(_per_entry(accepted), f1[..., :n_dims], state.dx),
+        dh=torch.where(_per_entry(accepted), f1[..., n_dims:], state.dh),
         mask=state.mask,
         rtol=state.rtol,
         atol=state.atol,
@@ -185,7 +150,7 @@ def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> 
         status=torch.where(running, _status(state, new_dt, accepted, last, finite, n_steps >= max_steps), state.status),
         error=torch.where(accepted, error.clamp(min=1e-4), state.error),
     )
-    return Step(moved, accepted, interpolant)
+    return Step(stepped, accepted, interpolant)
 
 
 def solve_rows(
@@ -200,7 +165,13 @@ def solve_rows(
     max_steps: int = MAX_STEPS,
     observe: Callable[[Step], None] = lambda _: None,
 ) -> SolverState:
-    """Step these rows until the last of them has ended; `observe` sees every attempt."""
+    """Solve a batch of rows until the last one has stopped.
+
+    Args:
+        velocity, x, h, mask, t0, t1, rtol, atol: see `init`.
+        max_steps: the largest number of attempted steps per row.
+        observe: a function that is called with every attempted step.
+    """
     state = init(velocity, x, h, mask, t0, t1, rtol, atol)
     while state.running.any():
         attempt = step(velocity, state, max_steps)
@@ -209,42 +180,13 @@ def solve_rows(
     return state
 
 
-def vacant(slots: int, n_atoms: int, n_features: int, dtype: torch.dtype, device: torch.device) -> SolverState:
-    """Slots without a row: nothing in them runs, and `place` fills them."""
-    row = torch.zeros(slots, dtype=dtype, device=device)
-    x, h = row.new_zeros(slots, n_atoms, 3), row.new_zeros(slots, n_atoms, n_features)
-    count = torch.zeros(slots, dtype=torch.int64, device=device)
-    mask = torch.zeros(slots, n_atoms, dtype=torch.bool, device=device)
-    return SolverState(row, row, row, x, h, x, h, mask, row, row + 1, count, count, count + Status.SUCCESS, row + 1)
-
-
-def join(state: SolverState, other: SolverState) -> SolverState:
-    """The rows of both, padded to the larger molecule."""
-    n_atoms = max(state.x.shape[1], other.x.shape[1])
-    pairs = zip(state, other, strict=True)
-    return SolverState(*(torch.cat([_padded(a, n_atoms), _padded(b, n_atoms)]) for a, b in pairs))
-
-
-def select(state: SolverState, rows: Int[Tensor, " R"], n_atoms: int | None = None) -> SolverState:
-    """These rows only, each cut to its first `n_atoms` atoms where given (what is cut must be padding)."""
-    chosen = SolverState(*(field.index_select(0, rows) for field in state))
-    return chosen if n_atoms is None else SolverState(*(f if f.ndim == 1 else f[:, :n_atoms] for f in chosen))
-
-
-def place(state: SolverState, slots: Int[Tensor, " R"], other: SolverState) -> SolverState:
-    """The state with the rows of `other` in these slots; shapes stay."""
-    n_atoms = state.x.shape[1]
-    pairs = zip(state, other, strict=True)
-    return SolverState(*(a.index_copy(0, slots, _padded(b, n_atoms)) for a, b in pairs))
-
-
 def _stages(velocity: Velocity, state: SolverState, y0: Tensor, dt: Tensor) -> tuple[Tensor, list[Tensor]]:
-    # Slopes are derivatives times dt, so that every combination of them is one of increments.
-    slopes = [_wide(dt) * pack(state.dx, state.dh)]
+    # Slopes are derivatives times dt.
+    slopes = [_per_entry(dt) * pack(state.dx, state.dh)]
     y = y0
     for node, weights in zip(NODES[1:], STAGES[1:], strict=True):
         y = y0 + _combine(weights, slopes)
-        slopes.append(_wide(dt) * packed(velocity, state.t + node * dt, y, state.mask, state.x.shape[-1]))
+        slopes.append(_per_entry(dt) * packed(velocity, state.t + node * dt, y, state.mask, state.x.shape[-1]))
     return y, slopes
 
 
@@ -265,21 +207,21 @@ def _factor(error: Tensor, previous: Tensor, accepted: Tensor, finite: Tensor) -
 
 
 def _status(
-    state: SolverState, dt: Tensor, accepted: Tensor, last: Tensor, finite: Tensor, exhausted: Tensor
+    state: SolverState, dt: Tensor, accepted: Tensor, last: Tensor, finite: Tensor, out_of_steps: Tensor
 ) -> Tensor:
     shortest = 16 * torch.finfo(dt.dtype).eps * torch.maximum(state.t.abs(), state.t_end.abs())
     stuck = ~accepted & (dt.abs() < shortest)
-    status = torch.where(exhausted, Status.MAX_STEPS, Status.RUNNING)
+    status = torch.where(out_of_steps, Status.MAX_STEPS, Status.RUNNING)
     status = torch.where(stuck, torch.where(finite, Status.MIN_STEP, Status.NON_FINITE), status)
     return torch.where(accepted & last, Status.SUCCESS, status)
 
 
 def _scale(y0: Tensor, y1: Tensor, rtol: Tensor, atol: Tensor, n_dims: int) -> Tensor:
-    return _wide(atol) + _wide(rtol) * torch.maximum(_size(y0, n_dims), _size(y1, n_dims))
+    return _per_entry(atol) + _per_entry(rtol) * torch.maximum(_size(y0, n_dims), _size(y1, n_dims))
 
 
 def _size(y: Tensor, n_dims: int) -> Tensor:
-    # Of positions the length of the vector, not of its components: those change as a molecule is turned.
+    # The length of a position vector is invariant under rotation, the size of a component is not.
     x, h = unpack(y, n_dims)
     return pack(x.norm(dim=-1, keepdim=True).expand_as(x), h.abs())
 
@@ -293,16 +235,9 @@ def _finite(*fields: Tensor) -> Tensor:
     return torch.stack([field.isfinite().flatten(1).all(1) for field in fields]).all(0)
 
 
-def _wide(row: Tensor) -> Tensor:
+def _per_entry(row: Tensor) -> Tensor:
     return row[:, None, None]
 
 
 def _per_row(value: Tensor | float, x: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=x.dtype, device=x.device).expand(x.shape[0])
-
-
-def _padded(field: Tensor, n_atoms: int) -> Tensor:
-    if field.ndim == 1:
-        return field
-    missing = n_atoms - field.shape[1]
-    return F.pad(field, (0, 0, 0, missing) if field.ndim == 3 else (0, missing))

@@ -1,10 +1,10 @@
 """A fixed rule for integrals along a path, from t = 1 to 0, whose integrand is noisy: stratified random times.
 
 With t = 1 - s^2, the integral of g from t = 1 to 0 is - int_0^1 g(1 - s^2) 2 s ds. The interval is cut into strata.
-Each stratum has two independent pairs of times. The two times of a pair mirror each other at the centre of the
-stratum, at a uniform random distance: a part of the integrand that is linear within the stratum cancels. The rule is
-unbiased for any integrand. Its variance is estimated without bias from the difference between the two pairs of each
-stratum. An adaptive rule would see the noise as curvature.
+Each stratum has two independent pairs of times. The two times of a pair mirror each other at the centre of the stratum,
+at a uniform random distance: a part of the integrand that is linear within the stratum cancels. The rule is unbiased
+for any integrand. Its variance is estimated without bias from the difference between the two pairs of each stratum. An
+adaptive rule would see the noise as curvature.
 """
 
 from collections.abc import Sequence

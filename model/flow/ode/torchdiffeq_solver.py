@@ -1,8 +1,8 @@
-"""The solve of a whole trajectory with its log-density: for training by likelihood, and as the independent check.
+"""The solve of a trajectory together with its log-density, for training by likelihood and as an independent check.
 
 d/dt (y, ladj, kinetic, frobenius) = (v, div v, |v|^2, |J^T e|^2): the change of density of Chen et al. (2018) with the
-estimate of Grathwohl et al. (2019), and what Finlay et al. (2020) regularise. Only here lives torchdiffeq; it keeps one
-step size and one error norm for a whole batch.
+estimate of Grathwohl et al. (2019), and the regularisation terms of Finlay et al. (2020). This module alone imports
+torchdiffeq, which has one step size and one error norm for a whole batch.
 """
 
 from collections.abc import Iterable
@@ -13,21 +13,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchdiffeq import odeint, odeint_adjoint
 
-from enflow.model.flow.divergence import exact, pulled_back
+from enflow.model.flow.divergence import exact, velocity_and_vjp
 from enflow.model.flow.velocity import Velocity, pack, packed, unpack
 
 
 class Solution(NamedTuple):
-    """The state at t1 and what was gathered on the way from t0, per row."""
+    """The state at t1 and the integrals from t0 to t1, per row."""
 
     x: Float[Tensor, "B N S"]
     h: Float[Tensor, "B N F"]
     ladj: Float[Tensor, " B"]
-    """Integral of the divergence from t0 to t1: log |det d(x, h)(t1) / d(x, h)(t0)|, nats."""
+    """The integral of the divergence from t0 to t1: log |det d(x, h)(t1) / d(x, h)(t0)|, nats."""
     kinetic: Float[Tensor, " B"]
-    """Integral of |v|^2 over the time that passed."""
+    """The integral of |v|^2 over |t1 - t0|."""
     frobenius: Float[Tensor, " B"]
-    """Integral of |J^T e|^2, the estimate of the Jacobian's squared norm; 0 without a probe."""
+    """The integral of |J^T e|^2, an estimate of the squared norm of the Jacobian; 0 without a probe."""
     nfe: int
 
 
@@ -47,15 +47,16 @@ def solve(
     """Solve the augmented ODE by adaptive Dormand-Prince 5(4); differentiable.
 
     Args:
-        velocity, x, h, mask: the dynamics and the states at t0.
-        t0, t1: in either direction.
-        probe: Hutchinson's noise; None = the exact trace.
+        velocity: the dynamics.
+        x, h, mask: positions, features and mask at t0.
+        t0, t1: times of the start and of the end, in either order.
+        probe: the noise of Hutchinson's estimate; None = the exact trace.
         rtol, atol: tolerances of the whole batch.
-        adjoint: the velocity's parameters, whose gradients are then found by a solve backwards in constant memory;
-            None = through the solver's steps.
-        regularised: gather `kinetic` and `frobenius`, whose errors then shorten the steps; otherwise both are zero.
+        adjoint: the parameters of the velocity. Their gradients are found by the adjoint method, in constant memory.
+            None = gradients through the steps of the solver.
+        regularised: integrate `kinetic` and `frobenius` too, whose errors shorten the steps; otherwise both are zero.
     """
-    way = 1.0 if t1 >= t0 else -1.0
+    direction = 1.0 if t1 >= t0 else -1.0
     nfe, n_dims = 0, x.shape[-1]
 
     def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -66,26 +67,30 @@ def solve(
             value = packed(velocity, times, y, mask, n_dims)
             divergence, frobenius = exact(velocity, times, *unpack(y, n_dims), mask), torch.zeros_like(state[1])
         else:
-            value, pulled = pulled_back(velocity, times, *unpack(y, n_dims), mask, probe)
+            value, pulled = velocity_and_vjp(velocity, times, *unpack(y, n_dims), mask, probe)
             divergence, frobenius = (pulled * probe).sum((1, 2)), pulled.square().sum((1, 2))
-        return value, divergence, *([way * value.square().sum((1, 2)), way * frobenius] if regularised else [])
+        return (
+            value,
+            divergence,
+            *([direction * value.square().sum((1, 2)), direction * frobenius] if regularised else []),
+        )
 
-    nothing = x.new_zeros(len(x))
-    squares = (nothing, nothing) if regularised else ()
-    start, times = (pack(x, h), nothing, *squares), x.new_tensor([t0, t1])
+    zero = x.new_zeros(len(x))
+    squares = (zero, zero) if regularised else ()
+    start, times = (pack(x, h), zero, *squares), x.new_tensor([t0, t1])
     if adjoint is None:
         path = odeint(augmented, start, times, rtol=rtol, atol=atol)
     else:
         path = odeint_adjoint(augmented, start, times, rtol=rtol, atol=atol, adjoint_params=tuple(adjoint))
     y, ladj, *others = (field[-1] for field in path)
-    kinetic, frobenius = others or (nothing, nothing)
+    kinetic, frobenius = others or (zero, zero)
     return Solution(*unpack(y, n_dims), ladj, kinetic, frobenius, nfe)
 
 
-def march(
+def solve_heun(
     velocity: Velocity, x: Float[Tensor, "B N S"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"], steps: int
 ) -> tuple[Float[Tensor, "B N S"], Float[Tensor, "B N F"]]:
-    """The state at t = 1 from that at 0 by equal steps of Heun's method, with two evaluations each."""
+    """Return the state at t = 1 from the state at t = 0 by equal steps of Heun's method, two evaluations each."""
     n_dims = x.shape[-1]
 
     def field(t: Tensor, y: Tensor) -> Tensor:

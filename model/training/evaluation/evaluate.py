@@ -14,11 +14,17 @@ from enflow.model.errors import DataError
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.states import Sample
 from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.qm9 import MoleculeDataset, load_qm9
-from enflow.model.training.evaluation.metrics import Reference, likelihood_metrics, sample_metrics
+from enflow.model.training.evaluation.metrics import (
+    Composition,
+    Reference,
+    composition,
+    likelihood_metrics,
+    sample_metrics,
+)
 from enflow.model.training.evaluation.records import RecordFile, SampleRecord, ScoreRecord
 
 FLUORINE = 9
@@ -100,9 +106,11 @@ def evaluate(
     if config.samples:
         records = RecordFile(folder / "samples.jsonl", header, SampleRecord)
         _generate(flow, config, records, report)
-        training = training_smiles(load_qm9(data, "train", flow.config.vocabulary), flow, folder, report)
+        train = load_qm9(data, "train", flow.config.vocabulary)
+        training = training_smiles(train, flow, folder, report)
         picked = np.random.default_rng(0).permutation(len(test))[:REFERENCE_MOLECULES].tolist()
-        reference = Reference.of(training, molecules_of(test, flow.config.vocabulary, picked))
+        known = compositions(train, flow.config.vocabulary)
+        reference = Reference.of(training, molecules_of(test, flow.config.vocabulary, picked), known)
         metrics, result.plots = sample_metrics([records.records[index] for index in range(config.samples)], reference)
         result.metrics |= metrics
     if rows:
@@ -155,6 +163,12 @@ def molecules_of(data: MoleculeDataset, vocabulary: Sequence[int], rows: Sequenc
     begin, end = data.offsets[:-1], data.offsets[1:]
     picked = range(len(data)) if rows is None else rows
     return [Molecule(numbers[begin[i] : end[i]], data.positions[begin[i] : end[i]]) for i in picked]
+
+
+def compositions(data: MoleculeDataset, vocabulary: Sequence[int]) -> set[Composition]:
+    """Return the compositions that occur in a split."""
+    numbers = np.split(np.array(vocabulary)[data.atom_types], data.offsets[1:-1])
+    return {composition(of_molecule) for of_molecule in numbers}
 
 
 def training_smiles(data: MoleculeDataset, flow: MoleculeFlow, folder: Path, report: ProgressCallback) -> set[str]:

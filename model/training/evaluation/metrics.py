@@ -1,7 +1,8 @@
 """The metrics of an evaluation, from generated molecules and from scores of test molecules."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,14 @@ QUANTILES = 201
 
 Histograms = Mapping[str, NDArray[np.int64]]
 
+Composition = frozenset[tuple[int, int]]
+"""Pairs of an atomic number and the number of its atoms."""
+
+
+def composition(atomic_numbers: Sequence[int] | NDArray[np.int64]) -> Composition:
+    """Return the composition of a molecule from its atomic numbers (N,)."""
+    return frozenset(Counter(np.asarray(atomic_numbers).tolist()).items())
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -30,16 +39,21 @@ class Reference:
         training: SMILES of the training molecules by `table_smiles`.
         histograms: histograms of test molecules.
         strains: strain energies of test molecules, kcal/mol.
+        compositions: compositions of the training molecules.
     """
 
     training: set[str]
     histograms: Histograms
     strains: list[float]
+    compositions: Collection[Composition] = frozenset()
 
     @classmethod
-    def of(cls, training: set[str], molecules: Sequence[Molecule]) -> "Reference":
-        """Return the reference of training SMILES and test molecules."""
-        return cls(training, histograms(molecules), strains(molecules, [infer_bonds(m) for m in molecules]))
+    def of(
+        cls, training: set[str], molecules: Sequence[Molecule], compositions: Collection[Composition] = frozenset()
+    ) -> "Reference":
+        """Return the reference of training SMILES, training compositions and test molecules."""
+        energies = strains(molecules, [infer_bonds(m) for m in molecules])
+        return cls(training, histograms(molecules), energies, compositions)
 
 
 def strains(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> list[float]:
@@ -53,7 +67,9 @@ def sample_metrics(generated: Sequence[SampleRecord], reference: Reference) -> t
     Shares are from 0 to 1. Validity, uniqueness and novelty follow EDM (Hoogeboom et al. 2022): they refer to all
     samples and to the largest fragment; novelty refers to the unique ones. `en_flows` follows E-NF, which refers to the
     stable molecules only. `inferred_validity` and `inferred_whole` use the bonds of `infer_bonds`, as the service does.
-    `divergences` are Jensen-Shannon divergences in nats; `strain` is in kcal/mol by MMFF94.
+    `known_composition` is the share of samples whose composition occurs in the training data; `even_electrons` is the
+    share with an even number of electrons. `divergences` are Jensen-Shannon divergences in nats; `strain` is in
+    kcal/mol by MMFF94.
 
     Args:
         generated: all samples.
@@ -74,6 +90,7 @@ def sample_metrics(generated: Sequence[SampleRecord], reference: Reference) -> t
     stable = stability(molecules)
     bonds = [infer_bonds(molecule) for molecule in molecules]
     shares = _shares(molecules, bonds, n, reference.training)
+    shares |= _composition_shares(molecules, n, reference.compositions)
     counts, energies = histograms(molecules), strains(molecules, bonds)
     metrics = {
         "samples": n,
@@ -107,6 +124,14 @@ def _shares(molecules: list[Molecule], bonds: list[Bonds], n: int, training: set
         "inferred_validity": Share(sum(each.status == "ok" for each in bonds), n),
         "inferred_whole": Share(sum(each.whole for each in bonds), n),
     }
+
+
+def _composition_shares(molecules: list[Molecule], n: int, compositions: Collection[Composition]) -> dict[str, Share]:
+    even = Share(sum(int(m.atomic_numbers.sum()) % 2 == 0 for m in molecules), n)
+    if not compositions:
+        return {"even_electrons": even}
+    known = sum(composition(m.atomic_numbers) in compositions for m in molecules)
+    return {"known_composition": Share(known, n), "even_electrons": even}
 
 
 def _en_flows_shares(molecules: list[Molecule], training: set[str]) -> dict[str, Any]:

@@ -75,7 +75,10 @@ def reweighted(
 
 def distance_jsd(flow: ParticleFlow, data: Particles, n: int, seed: int, tolerance: float) -> float:
     """Return the Jensen-Shannon divergence, nats, between the pair distances of n samples and of the test samples."""
-    counts = [_distances(x.double()) for x in (flow.draw(n, seed, tolerance, tolerance), torch.from_numpy(data.test))]
+    counts = [
+        _distances(x.double())
+        for x in (flow.sample_positions(n, seed, tolerance, tolerance), torch.from_numpy(data.test))
+    ]
     return jensen_shannon(*counts)
 
 

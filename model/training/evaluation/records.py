@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from enflow.model.chem.molecule import Molecule
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 
 
 @dataclass(frozen=True)

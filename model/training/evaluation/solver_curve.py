@@ -13,8 +13,8 @@ from enflow.model.config import TOLERANCES
 from enflow.model.errors import StructureError
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.batched_solver import PAIRS
-from enflow.model.flow.ode.dopri5 import Status
-from enflow.model.flow.ode.torchdiffeq_solver import march
+from enflow.model.flow.ode.solver_state import Status
+from enflow.model.flow.ode.torchdiffeq_solver import solve_heun
 from enflow.model.flow.states import Sample
 from enflow.model.progress import ProgressCallback
 from enflow.model.training.evaluation.evaluate import record_samples
@@ -99,12 +99,12 @@ def _heun_batch(flow: MoleculeFlow, indices: Sequence[int], n_atoms: int, seed: 
     like = torch.empty(0, dtype=flow.dtype, device=flow.device)
     x, h = (torch.stack(parts).to(like) for parts in zip(*(flow.draw_latent(n_atoms, seed, i) for i in indices)))  # noqa: B905
     mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-    x, h = march(flow.velocity, x, h, mask, steps)
+    x, h = solve_heun(flow.velocity, x, h, mask, steps)
     found = []
     for row, index in enumerate(indices):
         one = slice(row, row + 1)
         try:
-            (molecule,) = flow.land(x[one], h[one], mask[one])
+            (molecule,) = flow.to_molecules(x[one], h[one], mask[one])
             found.append(Sample(index, molecule, Status.SUCCESS, 2 * steps))
         except StructureError:
             found.append(Sample(index, None, Status.NON_FINITE, 2 * steps))

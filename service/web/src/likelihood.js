@@ -2,7 +2,7 @@
 import { events } from "./api.js";
 
 /** The exact divergence needs about a hundred evaluations at every node: seconds per molecule on a CPU. The error of an estimate is far larger than the solver's error at `draft`. */
-export const ESTIMATE = { divergence: "hutchinson", probes: 4, tolerance: "draft" };
+export const ESTIMATE = { divergence: "hutchinson", tolerance: "draft" };
 export const EXACT = { divergence: "exact" };
 
 /** Yields [molecule, score] when each is finished; molecules that cannot be scored are left out. `told` is called with the progress. */

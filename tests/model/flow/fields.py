@@ -26,7 +26,7 @@ def turning(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tens
 
 
 def turned(x: Tensor, h: Tensor, t0: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
-    """Where `turning` takes (x, h) from t0 to t1."""
+    """Return the solution of `turning` at t1 that starts at (x, h) at t0."""
     t0, t1 = t0[:, None, None], t1[:, None, None]
     return x * torch.exp((torch.sin(3 * t0) - torch.sin(3 * t1)) / 3), h + (torch.cos(5 * t0) - torch.cos(5 * t1)) / 5
 

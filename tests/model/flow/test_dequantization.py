@@ -68,7 +68,7 @@ def log_density(kind: str, h: torch.Tensor) -> np.ndarray:
 
 
 def region_probability(kind: str, type_: int) -> float:
-    """What the toy density gives to the region into which `kind` puts this type."""
+    """Return the probability, under the toy density, of the region of this type."""
     mean = CENTRES["types"]
     if kind == "uniform":
         side, corner = CONFIGS[kind].scale, CONFIGS[kind].scale * np.eye(3)[type_]
@@ -233,7 +233,7 @@ def test_learned_q_knows_the_molecule_but_not_its_orientation(kind: str) -> None
 
 
 def test_an_unknown_kind_and_impossible_numbers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown dequantizer 'gumbel'; expected one of argmax"):
+    with pytest.raises(ConfigError, match="dequantizer: found kind 'gumbel', expected one of argmax"):
         build(DequantizerConfig("gumbel"), NUMBERS)
     with pytest.raises(ConfigError, match=r"sigma is 0\.0; expected more than 0"):
         DequantizerConfig(sigma=0.0)

@@ -41,7 +41,7 @@ def test_hutchinson_is_the_quadratic_form_of_its_probe() -> None:
     ).reshape(24, 24)
     found = divergence.hutchinson(mixing, t, x, h, mask, probe)
     torch.testing.assert_close(found[0], probe.flatten() @ jacobian @ probe.flatten(), rtol=1e-12, atol=1e-12)
-    value, pulled = divergence.pulled_back(mixing, t, x, h, mask, probe)
+    value, pulled = divergence.velocity_and_vjp(mixing, t, x, h, mask, probe)
     torch.testing.assert_close(pulled.flatten(), jacobian.T @ probe.flatten(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(value, torch.cat(mixing(t, x, h, mask), -1))
 

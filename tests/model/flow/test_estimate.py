@@ -7,7 +7,7 @@ import pytest
 
 from enflow.model.flow.estimate import Draw, combine, further_draws
 from enflow.model.flow.estimator_options import EstimatorOptions
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 
 
 def test_parts_are_means_over_draws_and_add_up_to_the_nll() -> None:

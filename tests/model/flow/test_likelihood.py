@@ -24,7 +24,7 @@ from enflow.model.flow.likelihood import (
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator
-from enflow.model.flow.ode.batched_solver import FinalState, InitialState, travel
+from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
 from enflow.model.flow.ode.torchdiffeq_solver import solve
 from enflow.model.flow.velocity import Velocity
 from tests.model.flow.fields import mixing, mixing_divergence, states
@@ -37,7 +37,7 @@ FLUOROMETHANE = Molecule(
 
 
 def path(velocity: Velocity, x: Tensor, h: Tensor, tolerance: float) -> FinalState:
-    (end,) = travel(velocity, [InitialState(x, h, 1.0, 0.0, tolerance, tolerance)], record=True)
+    (end,) = solve_batched(velocity, [InitialState(x, h, 1.0, 0.0, tolerance, tolerance)], record=True)
     return end
 
 

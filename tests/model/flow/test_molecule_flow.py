@@ -10,6 +10,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
 from enflow.model.errors import ConfigError, SolverError, VocabularyError
 from enflow.model.flow.estimator_options import EstimatorOptions
+from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from tests.model.flow.fields import Linear
 from tests.model.flow.small_networks import small_flow
@@ -38,11 +39,11 @@ def test_log_prob_is_that_of_the_gaussian_it_is() -> None:
     flow, seed = gaussian_flow(), 4
     found = flow.log_prob([HYDROGEN, WATER], seed=seed, divergence="exact", draws=1, rtol=1e-6, atol=1e-6)
     forms = [flow.canonical_form(molecule) for molecule in (HYDROGEN, WATER)]
-    lifted = flow.lift([form.molecule for form in forms], seed, [form.key for form in forms])
+    dequantized = flow.dequantize([form.molecule for form in forms], seed, [form.key for form in forms])
     for row, n in enumerate((2, 3)):
-        x, h = lifted.x[row, :n], lifted.h[row, :n]
+        x, h = dequantized.x[row, :n], dequantized.h[row, :n]
         density = log_normal(x, A, 3 * (n - 1)) + log_normal(h, B, 5 * n)
-        assert math.isclose(found[row].log_prob, density - float(lifted.log_q[row]) - math.log(29), abs_tol=1e-4)
+        assert math.isclose(found[row].log_prob, density - float(dequantized.log_q[row]) - math.log(29), abs_tol=1e-4)
         assert math.isclose(found[row].parts["divergence"], 3 * (n - 1) * A + 5 * n * B, abs_tol=1e-5)
         assert math.isclose(found[row].parts["n_atoms"], math.log(29))
 
@@ -52,10 +53,10 @@ def test_act_norm_changes_the_density_by_its_scale() -> None:
     flow.act_norm.x_log_scale.fill_(0.4)
     (found,) = flow.log_prob([WATER], divergence="exact", draws=1, rtol=1e-6, atol=1e-6)
     form = flow.canonical_form(WATER)
-    lifted = flow.lift([form.molecule], 0, [form.key])
+    dequantized = flow.dequantize([form.molecule], 0, [form.key])
     angstrom = torch.tensor(WATER.centred().positions)
-    density = log_normal(angstrom, A + 0.4, 6) + log_normal(lifted.h[0], B, 15)
-    assert math.isclose(found.log_prob, density - float(lifted.log_q[0]) - math.log(29), abs_tol=1e-4)
+    density = log_normal(angstrom, A + 0.4, 6) + log_normal(dequantized.h[0], B, 15)
+    assert math.isclose(found.log_prob, density - float(dequantized.log_q[0]) - math.log(29), abs_tol=1e-4)
 
 
 def test_importance_weights_tighten_the_bound_up_to_the_probability_itself() -> None:
@@ -105,15 +106,19 @@ def test_samples_of_a_gaussian_have_its_width() -> None:
     assert math.isclose(np.mean(np.square(spread)) * 8 / 7, math.exp(2 * A), rel_tol=0.1)  # 1260 dimensions: 4 %
 
 
+def test_a_single_number_is_one_molecule_of_that_size() -> None:
+    assert [molecule.n_atoms for molecule in gaussian_flow().sample(9)] == [9]
+
+
 def test_failures_are_named() -> None:
     flow = gaussian_flow()
     flow.dynamics.rates.fill_(17.0)
-    with pytest.raises(SolverError, match="molecule 0 flew beyond all bounds"):
+    with pytest.raises(SolverError, match="molecule 1: found an atom beyond all bounds, expected finite positions"):
         flow.sample([3])
     (lost,) = flow.samples([3])
     assert lost.molecule is None
     flow.dynamics.rates.fill_(torch.nan)
-    with pytest.raises(SolverError, match="NON_FINITE"):
+    with pytest.raises(SolverError, match="molecule 1: the solver stopped with NON_FINITE"):
         flow.encode([WATER])
     (failed,) = flow.log_prob([WATER])
     assert math.isnan(failed.log_prob)
@@ -138,7 +143,7 @@ def formula_flow() -> MoleculeFlow:
     config = EGNNConfig(node_dim=4, edge_dim=4, n_layers=1, output="still")
     flow = MoleculeFlow(FlowConfig(dynamics=config, dequantizer=DequantizerConfig("given")))
     flow.dynamics = Linear(A, 0.0)
-    flow.dequantizer.compositions.count(torch.tensor([[2, 0, 0, 1, 0]] * 3 + [[4, 1, 0, 0, 0]]))
+    flow.dequantizer.compositions.fit(torch.tensor([[2, 0, 0, 1, 0]] * 3 + [[4, 1, 0, 0, 0]]))
     return flow.double().requires_grad_(False).eval()
 
 
@@ -152,7 +157,7 @@ def test_the_likelihood_of_a_formula_s_molecule_is_exact() -> None:
     assert found.log_prob == pytest.approx(expected, abs=1e-5)
     assert found.parts["dequantizer"] == pytest.approx(-log_types, abs=1e-6)
     assert found.std_error == 0.0
-    _, state = flow.start_draw(flow.canonical_form(WATER), 0, 0, EstimatorOptions())
+    _, state = LikelihoodEstimator(flow, EstimatorOptions()).start_draw(flow.canonical_form(WATER), 0, 0)
     assert not state.probes.signs[..., 3:].any(), "features that stand still add no noise to an estimate"
 
 

@@ -149,7 +149,8 @@ def test_metrics_and_models_tell_about_the_engine(http: httpx.Client, weights: P
 
 def test_the_command_serves_and_stops_on_a_signal(weights: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "ENFLOW_DRAIN_S": "1", "ENFLOW_CHEMISTRY__PROCESSES": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--weights", str(weights), "--threads", "1"]
+    serve = ["serve", "--port", "0", "--weights", str(weights), "--threads", "1"]
+    command = [sys.executable, "-m", "enflow.service", *serve]
     log = tmp_path / "log"
     with log.open("w") as sink, subprocess.Popen(command, stderr=sink, env=environment) as process:
         port = _port(process, log)

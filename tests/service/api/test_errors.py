@@ -131,7 +131,7 @@ def test_an_xyz_that_claims_a_hundred_million_atoms_costs_nothing(api: Api) -> N
     assert response.status_code == 200
     error = response.json()["results"][0]["error"]
     assert error["status"] == 422
-    assert error["errors"][0]["at"] == "structure 0, line 1, column 1"
+    assert error["errors"][0]["at"] == "structure 1, line 1, column 1"
 
 
 def test_a_body_that_pauses_is_given_up(api: Api) -> None:

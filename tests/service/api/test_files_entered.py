@@ -16,7 +16,7 @@ from enflow.service.settings import Settings
 from tests.service.serving import one_worker, serving, tiny_weights
 
 SERVICE = Path(enflow.service.__file__).parent
-MAX_FILES = 25
+MAX_FILES = 27
 Running = tuple[httpx.Client, asyncio.AbstractEventLoop]
 BODIES = {
     "/sample": {"n_molecules": 2, "n_atoms": 5, "deadline_s": 300.0},

@@ -1,5 +1,7 @@
 """POST /likelihood, /interpolate, /variations: every form of an upload, and one entry for each structure."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -50,7 +52,7 @@ def test_one_bad_structure_never_spoils_the_others(api: Api) -> None:
     assert [each.index for each in found.results] == [0, 1, 2, 3, 4]
     bad = {each.index: each.error for each in found.results if isinstance(each, ScoreErrorOut)}
     assert set(bad) == {0, 2, 3}
-    assert bad[0].errors[0].at == "structure 0, line 4, column 3"
+    assert bad[0].errors[0].at == "structure 1, line 4, column 3"
     assert "Xe" in bad[2].detail
     (wanted,) = api.client.submitted
     assert isinstance(wanted, EngineLikelihoodRequest)
@@ -92,10 +94,11 @@ def test_a_form_with_files(api: Api) -> None:
         ("file", ("b.sdf", MOLFILE)),
         ("file", ("c", WATER)),
         ("file", ("d.bin", XENON, "chemical/x-xyz")),
+        ("file", ("e.smi.gz", gzip.compress(b"CO"))),
     ]
     options = {"divergence": "hutchinson", "probes": "4", "tolerance": "0.01", "deadline_s": "60"}
     answer = api.http.post("/likelihood", files=files, data=options)
-    assert [each.get("formula") for each in answer.json()["results"]] == ["CH4", "H2O", "H2O", None]
+    assert [each.get("formula") for each in answer.json()["results"]] == ["CH4", "H2O", "H2O", None, "CH4O"]
     (wanted,) = api.client.submitted
     assert isinstance(wanted, EngineLikelihoodRequest)
     assert wanted.options == EstimatorOptions("hutchinson", 4, None, 0.01, 0.01)

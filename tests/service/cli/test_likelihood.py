@@ -1,5 +1,6 @@
 """`enflow likelihood`: every structure of every file has a result, on the screen and in a file."""
 
+import gzip
 import io
 import json
 import sys
@@ -80,3 +81,32 @@ def test_a_hyphen_reads_standard_input(run_likelihood, monkeypatch: pytest.Monke
     code, out = run_likelihood("-", "--json")
     (result,) = json.loads(out)["results"]
     assert (code, result["file"], result["formula"]) == (0, "-", "H2O")
+
+
+def test_a_hyphen_as_the_file_prints_the_molecules_alone(run_likelihood) -> None:
+    code, out = run_likelihood("two.xyz", "--out", "-")
+    assert code == 1  # for the xenon
+    assert [each.formula for each in read(out, "xyz")] == ["CH4", "H2O"]
+
+
+def test_a_compressed_file_is_known_by_its_ending(run_likelihood) -> None:
+    """SMILES have no signs of their own."""
+    Path("one.smi.gz").write_bytes(gzip.compress(FILES["one.smi"].encode()))
+    code, out = run_likelihood("one.smi.gz", "--json")
+    (result,) = json.loads(out)["results"]
+    assert (code, result["formula"]) == (0, "CH4O")
+
+
+@pytest.mark.parametrize("ending", ["xyz", "sdf"])
+def test_data_items_of_a_file_stay_beside_the_scores(run_likelihood, ending: str) -> None:
+    Path("items.xyz").write_text(WATER.replace("water", "Properties=species:S:1:pos:R:3 dipole=1.85 lab=north"))
+    run_likelihood("items.xyz", "--out", f"scored.{ending}")
+    (molecule,) = read(Path(f"scored.{ending}").read_bytes())
+    found = {name: str(molecule.properties[name]) for name in ("dipole", "lab", "nll")}
+    assert found == {"dipole": "1.85", "lab": "north", "nll": "-0.5"}
+
+
+def test_coordinates_have_six_decimals(run_likelihood) -> None:
+    Path("long.xyz").write_text("1\n\nC 0.12345678 1.0 -2.00000049\n")
+    _, out = run_likelihood("long.xyz", "--out", "-")
+    assert out.splitlines()[2].split() == ["C", "0.123457", "1.0", "-2.0"]

@@ -29,7 +29,7 @@ def run_sample(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_the_json_is_the_response_of_the_service(run_sample, fake_model: FakeModel) -> None:
-    """As test_only_valid_tries_on_and_says_so of the service: 0 and 2 fail, 4 and 1 pass."""
+    """Samples 0 and 2 are rejected, 4 and 1 accepted, as in the test of the service."""
     code, out, _ = run_sample({1, 4, 6, 7}, "-n", "2", "--only", "valid", "--json")
     response = SampleResponse.model_validate_json(out)
     assert code == 0
@@ -43,6 +43,10 @@ def test_any_keeps_all_and_prints_xyz(run_sample) -> None:
     code, out, err = run_sample(set(), "-n", "3")
     assert (code, [each.n_atoms for each in read(out, "xyz")]) == (0, [5, 5, 5])
     assert "3 of 3 molecules kept, seed 1" in err
+
+
+def test_a_hyphen_as_the_file_prints_xyz_too(run_sample) -> None:
+    assert run_sample(set(), "-n", "2", "--out", "-") == run_sample(set(), "-n", "2")
 
 
 def test_it_stops_after_the_limit_of_attempts(run_sample) -> None:

@@ -121,7 +121,7 @@ def test_a_likelihood_is_the_closed_form() -> None:
     assert scored.parts["divergence"] == pytest.approx(rate * (3 * (n - 1) - 5 * n), abs=1e-3)
     flow = stubs.flow()
     form = flow.canonical_form(_molecule(METHANE))
-    lifted = flow.lift([form.molecule], 3, [form.key])
+    lifted = flow.dequantize([form.molecule], 3, [form.key])
     base = -float(flow.log_prob_base(lifted.x / GROWN, lifted.h * GROWN, lifted.mask))
     assert scored.parts["base"] == pytest.approx(base, abs=1e-3)
     assert scored.parts["dequantizer"] == pytest.approx(float(lifted.log_q), abs=1e-9)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 from enflow.service.engine.slots import RowStart, SlotPool
 from tests import stubs
 

@@ -6,7 +6,14 @@ import torch
 from torch import nn
 from torch.func import jvp, vmap
 
-from enflow.model.flow.networks.inference_ops import LARGE, activated, increased, linear_in, plain, scaled
+from enflow.model.flow.networks.inference_ops import (
+    LARGE,
+    add_inplace,
+    apply_linear,
+    is_inference,
+    multiply_inplace,
+    silu_inplace,
+)
 
 ROWS = LARGE // 16 + 5
 
@@ -25,24 +32,24 @@ def test_a_mapping_is_the_matrix_product(rows: int, bias: bool) -> None:
         expected = expected + layer.bias.detach().double().numpy()
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
-            np.testing.assert_allclose(linear_in(layer, x).detach().numpy(), expected, atol=1e-5)
+            np.testing.assert_allclose(apply_linear(layer, x).detach().numpy(), expected, atol=1e-5)
     with torch.inference_mode():
-        np.testing.assert_allclose(linear_in(layer, x.reshape(1, rows, 16)).numpy()[0], expected, atol=1e-5)
+        np.testing.assert_allclose(apply_linear(layer, x.reshape(1, rows, 16)).numpy()[0], expected, atol=1e-5)
 
 
 def test_a_mapping_takes_the_precision_of_its_inputs() -> None:
     layer, x = nn.Linear(16, 8), torch.randn(ROWS, 16)
     with torch.no_grad():
-        assert linear_in(layer, x.double()).dtype == torch.float64
-        assert linear_in(layer, x.bfloat16()).dtype == torch.bfloat16
+        assert apply_linear(layer, x.double()).dtype == torch.float64
+        assert apply_linear(layer, x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_values_are_overwritten_only_where_nobody_differentiates() -> None:
     values, factor = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 1, dtype=torch.float64)
     for operation, expected in (
-        (activated, silu(values.numpy())),
-        (lambda v: scaled(v, factor), values.numpy() * factor.numpy()),
-        (lambda v: increased(v, factor), values.numpy() + factor.numpy()),
+        (silu_inplace, silu(values.numpy())),
+        (lambda v: multiply_inplace(v, factor), values.numpy() * factor.numpy()),
+        (lambda v: add_inplace(v, factor), values.numpy() + factor.numpy()),
     ):
         kept, lost = values.clone(), values.clone()
         np.testing.assert_allclose(operation(kept).numpy(), expected, rtol=1e-12)
@@ -58,8 +65,8 @@ def test_derivatives_by_transforms_are_those_of_the_formula() -> None:
     x, directions = torch.randn(7, 3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
 
     def layered(x: torch.Tensor) -> torch.Tensor:
-        assert not plain()
-        return increased(scaled(activated(linear_in(layer, x)), x), x)
+        assert not is_inference()
+        return add_inplace(multiply_inplace(silu_inplace(apply_linear(layer, x)), x), x)
 
     with torch.no_grad():
         found = vmap(lambda d: jvp(layered, (x,), (d.expand_as(x),))[1])(directions)

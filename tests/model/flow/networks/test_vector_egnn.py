@@ -1,11 +1,11 @@
-"""What the vector network adds to the laws: nothing sends its atoms off."""
+"""Bounds of the vector network: no weights move an atom too far."""
 
 import math
 
 import torch
 
 from enflow.model.flow import dynamics
-from enflow.model.flow.networks.vector_egnn import FARTHEST, bounded
+from enflow.model.flow.networks.vector_egnn import MAX_MOVE, bounded
 from tests.model.flow.small_networks import VECTORS, shaken
 
 
@@ -26,4 +26,4 @@ def test_no_weights_move_an_atom_farther_than_every_layer_may():
         layer.moves.weight.data *= 1e4
     x = torch.randn(4, 7, 3, generator=torch.Generator().manual_seed(1)).double() * 0.1
     dx, _ = velocity(torch.full((4,), 0.1).double(), x, torch.zeros(4, 7, 5).double(), torch.ones(4, 7, dtype=bool))
-    assert 1.0 < dx.norm(dim=-1).max() < 2 * FARTHEST * VECTORS.n_layers, "an atom's move less that of the centre"
+    assert 1.0 < dx.norm(dim=-1).max() < 2 * MAX_MOVE * VECTORS.n_layers, "an atom's move less that of the centre"

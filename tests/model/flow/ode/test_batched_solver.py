@@ -3,9 +3,9 @@
 import torch
 
 from enflow.model.flow.ode import batched_solver, dopri5
-from enflow.model.flow.ode.batched_solver import InitialState, travel
+from enflow.model.flow.ode.batched_solver import InitialState, solve_batched
 from enflow.model.flow.ode.dense_output import Trajectory
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 from tests.model.flow.fields import states, stiff, turning
 
 
@@ -20,7 +20,7 @@ def test_everyone_arrives_as_if_alone(monkeypatch) -> None:
         pairs.append(x.shape[0] * x.shape[1] ** 2)
         return stiff(t, x, h, mask)
 
-    found = {arrival.index: arrival for arrival in travel(watched, starts, record=True)}
+    found = {arrival.index: arrival for arrival in solve_batched(watched, starts, record=True)}
     assert sorted(found) == list(range(len(sizes)))
     assert max(pairs) <= 81, "one molecule of nine atoms exceeds the room, nothing else may"
     for i, start in enumerate(starts):
@@ -35,10 +35,10 @@ def test_everyone_arrives_as_if_alone(monkeypatch) -> None:
 def test_a_recorded_path_begins_at_the_start_and_ends_at_the_arrival() -> None:
     x, h, _ = states([3, 5], 2)
     starts = [InitialState(x[0, :3], h[0, :3], 1.0, 0.0, 1e-3, 1e-3), InitialState(x[1], h[1], 0.0, 1.0, 1e-3, 1e-3)]
-    for arrival in travel(turning, starts, record=True):
+    for arrival in solve_batched(turning, starts, record=True):
         start = starts[arrival.index]
         path = Trajectory([(torch.ones(1, dtype=torch.bool), piece) for piece in arrival.path])
-        ends = path.of(torch.zeros(2, dtype=torch.int64), torch.tensor([start.t0, start.t1]).double())
+        ends = path.at(torch.zeros(2, dtype=torch.int64), torch.tensor([start.t0, start.t1]).double())
         torch.testing.assert_close(ends[0], torch.cat([start.x, start.h], -1))
         torch.testing.assert_close(ends[1], torch.cat([arrival.x, arrival.h], -1))
 
@@ -49,6 +49,6 @@ def test_failures_leave_with_their_status() -> None:
         InitialState(x[0] * torch.nan, h[0], 0.0, 1.0, 1e-3, 1e-3),
         InitialState(x[1], h[1], 0.0, 1.0, 1e-3, 1e-3),
     ]
-    found = {arrival.index: arrival.status for arrival in travel(stiff, starts, max_steps=2)}
+    found = {arrival.index: arrival.status for arrival in solve_batched(stiff, starts, max_steps=2)}
     assert found == {0: Status.NON_FINITE, 1: Status.MAX_STEPS}
-    assert list(travel(stiff, [])) == []
+    assert list(solve_batched(stiff, [])) == []

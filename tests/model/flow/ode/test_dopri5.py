@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from enflow.model.flow.ode import dopri5
+from enflow.model.flow.ode import dopri5, solver_state
 from enflow.model.flow.ode.dense_output import Trajectory
-from enflow.model.flow.ode.dopri5 import SolverState, Status
+from enflow.model.flow.ode.solver_state import SolverState, Status
 from tests.model.flow.fields import states, stiff, turned, turning
 
 
@@ -84,7 +84,7 @@ def test_a_row_is_the_same_alone_in_company_padded_and_joining_late() -> None:
     state = dopri5.init(stiff, x[1:], h[1:], mask[1:], 0.0, 1.0, 1e-5, 1e-5)
     for _ in range(3):
         state = dopri5.step(stiff, state).state
-    late = dopri5.join(state, dopri5.init(stiff, x[:1, :3], h[:1, :3], mask[:1, :3], 0.0, 1.0, 1e-5, 1e-5))
+    late = solver_state.concatenate(state, dopri5.init(stiff, x[:1, :3], h[:1, :3], mask[:1, :3], 0.0, 1.0, 1e-5, 1e-5))
     while late.running.any():
         late = dopri5.step(stiff, late).state
 
@@ -113,15 +113,15 @@ def test_turning_a_molecule_turns_its_steps_with_it() -> None:
 def test_places_and_selects_without_touching_other_rows() -> None:
     x, h, mask = states([4, 2], 2)
     fresh = dopri5.init(turning, x, h, mask, 0.0, 1.0, 1e-6, 1e-6)
-    pool = dopri5.vacant(4, 6, 2, torch.float64, torch.device("cpu"))
-    pool = dopri5.place(pool, torch.tensor([3, 1]), fresh)
+    pool = solver_state.empty(4, 6, 2, torch.float64, torch.device("cpu"))
+    pool = solver_state.insert(pool, torch.tensor([3, 1]), fresh)
     assert pool.running.tolist() == [False, True, False, True]
     stepped = dopri5.step(turning, pool).state
     for ours, theirs in zip(
-        dopri5.select(stepped, torch.tensor([3, 1]), 4), dopri5.step(turning, fresh).state, strict=True
+        solver_state.select(stepped, torch.tensor([3, 1]), 4), dopri5.step(turning, fresh).state, strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
-    vacant = dopri5.select(stepped, torch.tensor([0, 2]))
+    vacant = solver_state.select(stepped, torch.tensor([0, 2]))
     assert not vacant.x.any()
     assert vacant.nfe.tolist() == [0, 0]
 
@@ -135,13 +135,13 @@ def test_recorded_steps_give_the_path_everywhere() -> None:
     )
     rows = torch.tensor([0, 1, 1, 0, 1, 0])
     t = torch.tensor([0.0, 1.0, 0.25, 1.0, 0.6, 0.123]).double()
-    found = Trajectory(pieces).of(rows, t)
+    found = Trajectory(pieces).at(rows, t)
     exact = torch.cat(turned(x[rows], h[rows], t0[rows], t), -1) * mask[rows][..., None]
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6)
 
 
 def sick(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """As `turning`, but molecules of two atoms have no velocity after half of the time."""
+    """Return the velocity of `turning`, but NaN for molecules of two atoms after t = 0.5."""
     dx, dh = turning(t, x, h, mask)
     return dx, torch.where(((mask.sum(1) == 2) & (t > 0.5))[:, None, None], torch.nan, dh)
 

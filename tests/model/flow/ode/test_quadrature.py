@@ -1,4 +1,4 @@
-"""Gauss-Kronrod against integrals in closed form, and along a recorded path against one."""
+"""Gauss-Kronrod quadrature against integrals in closed form, also along a recorded path."""
 
 import math
 from collections.abc import Callable
@@ -31,13 +31,13 @@ def test_rules_are_exact_to_their_degree_and_no_further(weights: "list[float]", 
 
 
 @pytest.mark.parametrize(("t0", "t1"), [(1.0, 0.0), (0.0, 1.0)])
-def test_grows_to_its_closed_form_at_every_node(t0: float, t1: float) -> None:
+def test_the_cumulative_integral_is_right_at_every_node(t0: float, t1: float) -> None:
     one, _ = run(lambda t: 1 / (1.05 - t), t0, t1, 1e-3)
-    assert len(one.known) > 1
+    assert len(one.panels) > 1
     times = [t for t, _ in one.path]
     assert times == sorted(times, reverse=t0 > t1)
-    for t, grown in one.path:
-        assert math.isclose(grown, math.log((1.05 - t0) / (1.05 - t)), abs_tol=1e-3)
+    for t, value in one.path:
+        assert math.isclose(value, math.log((1.05 - t0) / (1.05 - t)), abs_tol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -47,31 +47,31 @@ def test_grows_to_its_closed_form_at_every_node(t0: float, t1: float) -> None:
         (lambda t: 1 / (1.05 - t), math.log(21)),
         (lambda t: math.cos(60 * t), math.sin(60) / 60),
     ],
-    ids=["exponential", "peak at the data", "waves"],
+    ids=["exponential", "peak at the data", "oscillation"],
 )
 def test_closed_integrals_in_both_directions_within_the_tolerance(
     integrand: Callable[[float], float], integral: float
 ) -> None:
     for tolerance in (1e-1, 1e-6):
-        forth, _ = run(integrand, 0.0, 1.0, tolerance)
-        back, _ = run(integrand, 1.0, 0.0, tolerance)
-        assert abs(forth.value - integral) <= tolerance
-        assert math.isclose(forth.value, -back.value, rel_tol=1e-9)
-        assert forth.error <= tolerance
+        forward, _ = run(integrand, 0.0, 1.0, tolerance)
+        backward, _ = run(integrand, 1.0, 0.0, tolerance)
+        assert abs(forward.value - integral) <= tolerance
+        assert math.isclose(forward.value, -backward.value, rel_tol=1e-9)
+        assert forward.error <= tolerance
 
 
 def test_more_nodes_only_where_they_are_needed() -> None:
     smooth, few = run(math.exp, 0.0, 1.0, 1e-6)
     kink, many = run(lambda t: abs(t - 0.3), 0.0, 1.0, 1e-4)
-    assert (few, len(smooth.known)) == (7, 1)
+    assert (few, len(smooth.panels)) == (7, 1)
     assert many > 7
     assert abs(kink.value - (0.3**2 + 0.7**2) / 2) < 1e-4
 
 
 def test_nodes_are_dense_where_the_steps_are() -> None:
-    # A spike that seven nodes over all would not see: the solver saw it, and made steps as short as it is wide.
-    away = [0.005 * 1.3**i for i in range(15)]
-    steps = [0.73 + a for a in away if a < 0.27] + [0.73 - a for a in away if a < 0.73]
+    # Seven nodes over the whole interval miss this spike. The steps of the path near it are as short as it is wide.
+    distances = [0.005 * 1.3**i for i in range(15)]
+    steps = [0.73 + a for a in distances if a < 0.27] + [0.73 - a for a in distances if a < 0.73]
 
     def spike(t: float) -> float:
         return math.exp(-(((t - 0.73) / 0.005) ** 2))
@@ -88,8 +88,8 @@ def test_nodes_are_dense_where_the_steps_are() -> None:
     assert math.isclose(guided.value, integral, abs_tol=1e-5)
 
 
-def test_stretches_are_cut_where_half_of_the_steps_are_made() -> None:
-    # A step function: the cut falls on its edge, where steps are dense, and no node is wasted around it.
+def test_panels_are_halved_at_the_middle_of_their_steps() -> None:
+    # The middle of the steps is the edge of a step function, so that both halves are exact.
     steps = [0.9, 0.73, 0.705, 0.7, 0.695, 0.68, 0.3]
 
     def edge(t: float) -> float:
@@ -102,14 +102,14 @@ def test_stretches_are_cut_where_half_of_the_steps_are_made() -> None:
     while plain.times:
         plain = plain.update([edge(t) for t in plain.times])
     assert math.isclose(guided.value, -0.3, abs_tol=1e-6)
-    assert len(guided.known) == 2
-    assert len(plain.known) > 10
+    assert len(guided.panels) == 2
+    assert len(plain.panels) > 10
 
 
-def test_what_cannot_be_integrated_says_so_and_ends() -> None:
+def test_an_integral_that_does_not_converge_ends_with_a_large_error() -> None:
     rough, _ = run(lambda t: math.sin(1e6 * t), 0.0, 1.0, 1e-9)
     assert rough.error > 1e-9
-    assert len(rough.known) >= MAX_PANELS
+    assert len(rough.panels) >= MAX_PANELS
     assert math.isnan(run(lambda t: t * math.nan, 0.0, 1.0, 1e-3)[0].value)
 
 
@@ -127,4 +127,4 @@ def test_along_a_path_each_row_has_its_own_integral() -> None:
     found = integrate(Trajectory(pieces), integrand, 1.0, 0.0, 1e-8)
     expected = [3 * (n - 1) * math.sin(3) / 3 for n in sizes]  # tr J = -3 (n - 1) cos(3 t)
     torch.testing.assert_close(found.value, torch.tensor(expected).double(), rtol=0, atol=1e-7)
-    assert all(nodes >= 21 for nodes in found.nodes.tolist())  # both paths are of many steps
+    assert all(nodes >= 21 for nodes in found.nodes.tolist())

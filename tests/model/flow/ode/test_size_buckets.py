@@ -7,7 +7,7 @@ from enflow.model.config import EGNNConfig
 from enflow.model.flow.divergence import exact
 from enflow.model.flow.dynamics import build
 from enflow.model.flow.geometry import centre
-from enflow.model.flow.ode.size_buckets import by_size, classes
+from enflow.model.flow.ode.size_buckets import bucketed, buckets
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_the_velocity_is_the_same_in_classes(state, pairs):
     torch.manual_seed(0)
     velocity = build(EGNNConfig(node_dim=16, edge_dim=8, n_layers=2)).double()
     with torch.no_grad():
-        whole, parts = velocity(*state), by_size(velocity, pairs)(*state)
+        whole, parts = velocity(*state), bucketed(velocity, pairs)(*state)
     for a, b in zip(whole, parts, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
@@ -37,13 +37,13 @@ def test_every_class_is_within_its_pairs_and_sees_little_padding(state):
         seen.append((len(t), mask.shape[1], int(mask.sum())))
         return torch.zeros_like(x), torch.zeros_like(h)
 
-    by_size(velocity, 700)(*state)
+    bucketed(velocity, 700)(*state)
     assert seen == [(4, 11, 22), (2, 18, 36), (1, 29, 29)]
 
 
 def test_a_batch_within_the_pairs_is_passed_on_whole(state):
     seen = []
-    by_size(lambda *state: seen.append(state) or state[1:3], 10**6)(*state)
+    bucketed(lambda *state: seen.append(state) or state[1:3], 10**6)(*state)
     assert seen[0] is not None
     assert all(a is b for a, b in zip(seen[0], state, strict=True))
 
@@ -51,13 +51,13 @@ def test_a_batch_within_the_pairs_is_passed_on_whole(state):
 def test_gradients_pass_through_the_classes(state):
     t, x, h, mask = state
     x = x.clone().requires_grad_()
-    dx, _ = by_size(lambda _, x, h, __: (x**2, h), 700)(t, x, h, mask)
+    dx, _ = bucketed(lambda _, x, h, __: (x**2, h), 700)(t, x, h, mask)
     dx.sum().backward()
     assert torch.equal(x.grad, 2 * x.detach())
 
 
 def test_the_divergence_passes_through_the_classes(state):
-    velocity = by_size(lambda t, x, h, mask: (centre(x * t[:, None, None], mask), 2 * h), 700)
+    velocity = bucketed(lambda t, x, h, mask: (centre(x * t[:, None, None], mask), 2 * h), 700)
     t, mask = state[0], state[3]
     n = mask.sum(-1)
     assert torch.allclose(exact(velocity, *state), 3 * (n - 1) * t + 5 * 2 * n)
@@ -65,5 +65,5 @@ def test_the_divergence_passes_through_the_classes(state):
 
 def test_each_row_is_in_exactly_one_class():
     sizes = [5, 9, 3, 29, 18, 18, 18, 4]
-    rows = [row for part, _ in classes(sizes, 500) for row in part]
+    rows = [row for part, _ in buckets(sizes, 500) for row in part]
     assert sorted(rows) == list(range(8))

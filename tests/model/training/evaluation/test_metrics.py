@@ -59,6 +59,21 @@ def test_shares_of_molecules_whose_fate_is_known():
     json.dumps(found, allow_nan=False)
 
 
+def test_compositions_and_electrons_are_counted():
+    methyl = Molecule([1, 6, 1, 1], METHANE.positions[[1, 0, 2, 3]])  # CH3, nine electrons
+    entries = [
+        generated(0, METHANE, 5, 9),  # known; ten electrons
+        generated(1, WATER, 3, 9),  # unknown; ten electrons
+        generated(2, methyl, 4, 9),  # known; an odd number
+        generated(3, None, 5, 9, "MAX_STEPS"),  # counts as neither
+    ]
+    known = {frozenset({(6, 1), (1, 4)}), frozenset({(6, 1), (1, 3)})}
+    found, _ = sample_metrics(entries, Reference.of(set(), [METHANE, WATER], known))
+    assert (found["known_composition"], found["even_electrons"]) == (2 / 4, 2 / 4)
+    assert set(found["intervals_95"]) >= {"known_composition", "even_electrons"}
+    assert "known_composition" not in sample_metrics(entries, Reference.of(set(), [METHANE, WATER]))[0]
+
+
 def test_no_molecule_at_all_says_what_the_solver_said():
     with pytest.raises(SolverError, match=r"all 2 samples failed with MAX_STEPS"):
         sample_metrics([generated(i, None, 5, 9, "MAX_STEPS") for i in range(2)], Reference.of(set(), [WATER]))

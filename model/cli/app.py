@@ -32,15 +32,18 @@ app.add_typer(particles_app, name="particles")
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """The exception of wrong arguments; typer does not export it, only this subclass."""
 
+USAGE_ERROR = 2
+"""The exit code of wrong arguments, as in other programs."""
+
 
 def main() -> None:
-    """Run the command line; bad input prints one line on standard error and exits with 1."""
+    """Run the command line; bad input prints one line on standard error and exits with 1, a wrong call with 2."""
     try:
         code = app(prog_name="enflow", standalone_mode=False)
     except EnflowError as error:
         code = _print_error(str(error))
     except UsageError as error:
-        code = _print_error(error.format_message())  # type: ignore[attr-defined]
+        code = _print_error(error.format_message(), USAGE_ERROR)  # type: ignore[attr-defined]
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
@@ -49,10 +52,10 @@ def main() -> None:
     sys.exit(code)
 
 
-def _print_error(message: str) -> int:
+def _print_error(message: str, code: int = 1) -> int:
     is_help = message.startswith("Usage:")  # the text for a call without a command
     typer.echo(message if is_help else f"enflow: {' '.join(message.split())}", err=not is_help)
-    return int(not is_help)
+    return 0 if is_help else code
 
 
 @data_app.command()

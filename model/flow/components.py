@@ -1,0 +1,158 @@
+"""The components of a flow over molecules: base distributions, velocity, ActNorm and dequantizer."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from enflow.model.batch import MoleculeBatch, collate, split
+from enflow.model.chem.elements import QM9, Vocabulary
+from enflow.model.chem.formula import parse_formula
+from enflow.model.chem.molecule import Molecule
+from enflow.model.config import FlowConfig
+from enflow.model.errors import ConfigError
+from enflow.model.flow import dequantization, dynamics
+from enflow.model.flow.act_norm import ActNorm
+from enflow.model.flow.canonical_form import CanonicalForm, canonical_form
+from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, FixedFeatures
+from enflow.model.flow.noise import generator
+from enflow.model.flow.states import DequantizedMolecules, Latent
+
+
+class FlowComponents(nn.Module):
+    """The components of a flow and the maps that need no solver.
+
+    Args:
+        config: the architecture. The weights are those of an untrained model, and p(N) is uniform.
+    """
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        n_features = config.dynamics.n_features
+        self.vocabulary = _vocabulary(config)
+        self.dynamics = dynamics.build(config.dynamics)
+        self.act_norm = ActNorm(n_features) if config.act_norm else None
+        self.dequantizer = dequantization.build(config.dequantizer, config.vocabulary)
+        self.n_atoms = AtomCountPrior.from_counts([0] + [1] * config.max_atoms)
+        self.base_positions = CenteredGaussian()
+        self.base_features = FixedFeatures() if self.fixed_features else FeatureGaussian(n_features)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.n_atoms.log_probs.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.dynamics.parameters()).dtype
+
+    @property
+    def fixed_features(self) -> bool:
+        """True if the types are given, so that the features do not change along a path."""
+        return isinstance(self.dequantizer, dequantization.Given)
+
+    def velocity(
+        self, t: Float[Tensor, " B"], x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
+    ) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N F"]]:
+        """Return (dx, dh) / dt in flow space.
+
+        Args:
+            t: times; t = 0 is the base, t = 1 is data.
+            x, h, mask: centred positions, features and mask.
+        """
+        dx, dh = self.dynamics(t, x, h, mask)
+        return dx, dh
+
+    @property
+    def divergence(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+        """The divergence of the velocity as a function (t, x, h, mask) -> (B,); None if the dynamics has none."""
+        return getattr(self.dynamics, "divergence", None)
+
+    def draw_n_atoms(self, seed: int, index: int) -> int:
+        """Return the number of atoms of molecule (seed, index), drawn from p(N)."""
+        return self.n_atoms.sample(generator(seed, index, "n_atoms"))
+
+    def draw_latent(self, n_atoms: int, seed: int, index: int, formula: str | None = None) -> Latent:
+        """Return the latent of molecule (seed, index), float64 on the CPU; dtype, device and batch do not change it.
+
+        Args:
+            n_atoms: the number of atoms, N.
+            seed, index: the seed of the request and the index of the molecule in it.
+            formula: the elements, for a model whose types are given; None = drawn from P(types | N).
+
+        Raises:
+            ConfigError: a formula for a model that draws the elements itself.
+        """
+        mask, source = torch.ones(1, n_atoms, dtype=torch.bool), [generator(seed, index, "latent")]
+        x = self.base_positions.sample(mask, source)[0]
+        if isinstance(self.dequantizer, dequantization.Given):
+            drawn = self.dequantizer.compositions.sample(n_atoms, generator(seed, index, "composition"))
+            return Latent(x, self.dequantizer.features(parse_formula(formula, self.vocabulary) if formula else drawn))
+        if formula is not None:
+            raise ConfigError(f"found formula {formula}, but this model draws the elements itself")
+        assert isinstance(self.base_features, FeatureGaussian), "features are drawn where they are not given"
+        return Latent(x, self.base_features.sample(mask, source)[0])
+
+    @torch.no_grad()
+    def dequantize(
+        self,
+        molecules: Sequence[Molecule],
+        seed: int,
+        indices: Sequence[int | str],
+        draw: int = 0,
+        mirrored: bool = False,
+    ) -> DequantizedMolecules:
+        """Return molecules in flow space: dequantized with the noise of (seed, index, draw), then through ActNorm.
+
+        Args:
+            molecules: the molecules, angstrom.
+            seed: the seed of the noise.
+            indices: an index or a canonical key per molecule.
+            draw: the number of the draw.
+            mirrored: mirror the noise at its centre.
+
+        Raises:
+            VocabularyError: an element or a size that the model does not know.
+        """
+        batch = collate(molecules, self.vocabulary, self.dtype, self.device)
+        x, mask = batch.positions, batch.mask
+        sources = [generator(seed, index, f"dequantize:{draw}") for index in indices]
+        noise = self.dequantizer.sample_noise(sources, mask)
+        noise = (self.dequantizer.mirrored(noise) if mirrored else noise).to(x)
+        h, log_q = self.dequantizer.dequantize(batch.atom_types, x, mask, noise)
+        if self.act_norm is None:
+            return DequantizedMolecules(x, h, mask, log_q, torch.zeros_like(log_q))
+        x, h = self.act_norm(x, h, mask)
+        return DequantizedMolecules(x, h, mask, log_q, self.act_norm.ladj(mask))
+
+    @torch.no_grad()
+    def to_molecules(
+        self, x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
+    ) -> list[Molecule]:
+        """Return the molecules of points of flow space at t = 1, angstrom.
+
+        Raises:
+            StructureError: a position is not finite, or far outside the range of molecules.
+        """
+        if self.act_norm is not None:
+            x, h = self.act_norm.inverse(x, h, mask)
+        return split(MoleculeBatch(x, self.dequantizer.quantize(h, mask), mask), self.vocabulary)
+
+    def log_prob_base(
+        self, x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, " B"]:
+        """Return log p_z(x) + log p_z(h) of points at t = 0, nats per molecule."""
+        return self.base_positions.log_prob(x, mask) + self.base_features.log_prob(h, mask)
+
+    def canonical_form(self, molecule: Molecule) -> CanonicalForm:
+        """Return the canonical form of a structure that is scored; oriented too if the velocity is equivariant."""
+        return canonical_form(molecule, orient=bool(getattr(self.dynamics, "equivariant", False)))
+
+
+def _vocabulary(config: FlowConfig) -> Vocabulary:
+    if (config.vocabulary, config.max_atoms) == (QM9.atomic_numbers, QM9.max_atoms):
+        return QM9
+    return Vocabulary("the model's vocabulary", config.vocabulary, config.max_atoms)

@@ -1,0 +1,91 @@
+"""The state of an adaptive solver whose rows have their own time, step size and status, and operations on its rows."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Status(IntEnum):
+    """The status of a row: still running, or the reason why it stopped."""
+
+    RUNNING = 0
+    SUCCESS = 1
+    MAX_STEPS = 2
+    MIN_STEP = 3
+    NON_FINITE = 4
+
+
+class SolverState(NamedTuple):
+    """The state of a batch of rows. Functions return a new state and change none.
+
+    The derivatives are those at time t. Entries outside the mask are zero.
+    """
+
+    t: Float[Tensor, " B"]
+    t_end: Float[Tensor, " B"]
+    dt: Float[Tensor, " B"]
+    """The step to try next; negative if t_end is below t."""
+    x: Float[Tensor, "B N S"]
+    h: Float[Tensor, "B N F"]
+    dx: Float[Tensor, "B N S"]
+    dh: Float[Tensor, "B N F"]
+    mask: Bool[Tensor, "B N"]
+    rtol: Float[Tensor, " B"]
+    atol: Float[Tensor, " B"]
+    nfe: Int[Tensor, " B"]
+    n_steps: Int[Tensor, " B"]
+    """The number of attempted steps, rejected ones included."""
+    status: Int[Tensor, " B"]
+    error: Float[Tensor, " B"]
+    """The error of the last accepted step, in units of the tolerance."""
+
+    @property
+    def running(self) -> Bool[Tensor, " B"]:
+        """A mask of the rows that have not stopped."""
+        return self.status == Status.RUNNING
+
+
+def empty(slots: int, n_atoms: int, n_features: int, dtype: torch.dtype, device: torch.device) -> SolverState:
+    """Return a state of slots without rows: none of them runs, and `insert` fills them."""
+    row = torch.zeros(slots, dtype=dtype, device=device)
+    x, h = row.new_zeros(slots, n_atoms, 3), row.new_zeros(slots, n_atoms, n_features)
+    count = torch.zeros(slots, dtype=torch.int64, device=device)
+    mask = torch.zeros(slots, n_atoms, dtype=torch.bool, device=device)
+    return SolverState(row, row, row, x, h, x, h, mask, row, row + 1, count, count, count + Status.SUCCESS, row + 1)
+
+
+def concatenate(state: SolverState, other: SolverState) -> SolverState:
+    """Return the rows of both states, padded to the larger number of atoms."""
+    n_atoms = max(state.x.shape[1], other.x.shape[1])
+    pairs = zip(state, other, strict=True)
+    return SolverState(*(torch.cat([_padded(a, n_atoms), _padded(b, n_atoms)]) for a, b in pairs))
+
+
+def select(state: SolverState, rows: Int[Tensor, " R"], n_atoms: int | None = None) -> SolverState:
+    """Return the given rows of a state.
+
+    Args:
+        state: the state.
+        rows: indices of rows.
+        n_atoms: the number of atoms to cut the rows to, from which on all must be padding; None = no cut.
+    """
+    chosen = SolverState(*(field.index_select(0, rows) for field in state))
+    return chosen if n_atoms is None else SolverState(*(f if f.ndim == 1 else f[:, :n_atoms] for f in chosen))
+
+
+def insert(state: SolverState, slots: Int[Tensor, " R"], other: SolverState) -> SolverState:
+    """Return the state with the rows of another state in the given slots; shapes do not change."""
+    n_atoms = state.x.shape[1]
+    pairs = zip(state, other, strict=True)
+    return SolverState(*(a.index_copy(0, slots, _padded(b, n_atoms)) for a, b in pairs))
+
+
+def _padded(field: Tensor, n_atoms: int) -> Tensor:
+    if field.ndim == 1:
+        return field
+    missing = n_atoms - field.shape[1]
+    return F.pad(field, (0, 0, 0, missing) if field.ndim == 3 else (0, missing))
