@@ -67,6 +67,11 @@ class EstimatorOptions:
         return self.draws or (EXACT_DRAWS if self.exact else FIRST_DRAWS)
 
     @property
+    def paired(self) -> bool:
+        """True where draws come in mirrored pairs, which takes an even number and at least two pairs for an error."""
+        return self.first_draws >= 4 and self.first_draws % 2 == 0
+
+    @property
     def max_draws(self) -> int:
         """The largest number of draws."""
         return self.draws or (EXACT_DRAWS if self.exact else MAX_DRAWS)

@@ -50,7 +50,7 @@ Rule = Quadrature | StratifiedRule
 
 
 class Probes(NamedTuple):
-    """The noise of one estimated divergence: a probe for each of M nodes and a random offset for each two of them."""
+    """The noise of one estimated divergence: a probe for each of M nodes and a random offset for every two of them."""
 
     signs: Float[Tensor, "M N D"]
     offsets: Float[Tensor, " K"]
@@ -84,12 +84,14 @@ class Query(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The log-densities of a draw before its path, nats."""
+    """What is known of a draw before its path: log-densities, nats, and its pair."""
 
     log_q: float
     """log q of the dequantized features."""
     ladj: float
     """log |det| of ActNorm, from data on."""
+    pair: int | None = None
+    """The number of the mirrored pair that the draw belongs to; None = it is independent of all others."""
 
 
 @dataclass(eq=False)
@@ -120,7 +122,9 @@ class DrawState:
         """Take the end of the path: the point under the base and its log-density; queries are next."""
         squares = 0.5 * (x.double().square().sum(-1) + h.double().square().sum(-1))
         atoms = (squares - (log_prob_base + squares.sum()) / len(squares)).tolist()  # equal shares of the constant
-        self.end = Draw(log_prob_base, self.terms.ladj, self.terms.log_q, status=status, atoms=atoms)
+        self.end = Draw(
+            log_prob_base, self.terms.ladj, self.terms.log_q, status=status, atoms=atoms, pair=self.terms.pair
+        )
         if status != Status.SUCCESS:
             return
         steps = [float(piece.t1[0]) for piece in self.pieces]

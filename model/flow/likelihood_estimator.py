@@ -89,16 +89,20 @@ class LikelihoodEstimator:
         Args:
             form: the structure.
             seed: the seed of all noise, together with the structure.
-            draw: the number of the draw.
+            draw: the number of the draw; draws 2 k and 2 k + 1 are a mirrored pair where the options allow it.
         """
-        ((point, log_q, ladj),) = self._flow.dequantize([form.molecule], seed, [form.key], draw).rows()
+        paired = self._options.paired and self._flow.dequantizer.random
+        number, mirrored = (draw // 2, bool(draw % 2)) if paired else (draw, False)
+        ((point, log_q, ladj),) = self._flow.dequantize([form.molecule], seed, [form.key], number, mirrored).rows()
         probes, options = None, self._options
         if not options.exact:
             source, n_atoms = generator(seed, form.key, f"probe:{draw}"), form.molecule.n_atoms
             probes = draw_probes(source, n_atoms, point.h.shape[-1], options.probes_per_node)
             if self._flow.fixed_features:
                 probes.signs[..., 3:] = 0.0  # the trace over fixed features is 0, and so is its estimate
-        return point, DrawState(Terms(log_q, ladj), probes, quadrature_tolerance(options.rtol))
+        return point, DrawState(
+            Terms(log_q, ladj, number if paired else None), probes, quadrature_tolerance(options.rtol)
+        )
 
     def draws(
         self, forms: Sequence[CanonicalForm], seed: int, wanted: Sequence[tuple[int, int]]
