@@ -15,7 +15,7 @@ from enflow.model.flow.likelihood import (
     Terms,
     complete_draw,
     draw_probes,
-    path_tolerance,
+    path_tolerances,
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator
@@ -116,8 +116,7 @@ class LikelihoodEstimator:
         """
         started = [self.start_draw(forms[place], seed, draw) for place, draw in wanted]
         points, states = [point for point, _ in started], [state for _, state in started]
-        rtol, atol = (path_tolerance(each, self._options.exact) for each in (self._options.rtol, self._options.atol))
-        for end in self._flow.solve(points, 1.0, 0.0, rtol, atol, record=True):
+        for end in self._flow.solve(points, 1.0, 0.0, *path_tolerances(self._options), record=True):
             state = states[end.index]
             self._complete(state, end)
             yield wanted[end.index][0], state.result(end.nfe)
