@@ -103,7 +103,7 @@ def differences(
 
     It takes one evaluation, a third of the time of a product, and no derivative. The signs e are symmetric, so that
     terms of even order in epsilon e have mean zero. An error of v(y) that does not depend on e has mean zero too. The
-    third order remains: 0.07 nats in the integral for a molecule of 18 atoms (bundled weights; trace integral -486).
+    third order remains: about 0.07 nats in the integral for one molecule of 18 atoms (bundled weights).
 
     Args:
         velocity, t, x, h, mask, probe: see `hutchinson`.
