@@ -62,7 +62,9 @@ def served(engine: Engine, molecules: list[Structure], tolerance: float) -> list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    sizes: list[int] = parser.parse_args().sizes
+    parser.add_argument("--quick", action="store_true", help="the smallest molecule only")
+    arguments = parser.parse_args()
+    sizes: list[int] = arguments.sizes[:1] if arguments.quick else arguments.sizes
     torch.set_num_threads(1)
     flow = load(BUNDLED_WEIGHTS).requires_grad_(False)
     engine, molecules, double = Engine(flow), held_out(sizes), flow.in_double()

@@ -109,7 +109,12 @@ class FlowComponents(nn.Module):
 
     @torch.no_grad()
     def dequantize(
-        self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int | str], draw: int = 0
+        self,
+        molecules: Sequence[Molecule],
+        seed: int,
+        indices: Sequence[int | str],
+        draw: int = 0,
+        mirrored: bool = False,
     ) -> DequantizedMolecules:
         """Return molecules in flow space: dequantized with the noise of (seed, index, draw), then through ActNorm.
 
@@ -118,6 +123,7 @@ class FlowComponents(nn.Module):
             seed: the seed of the noise.
             indices: an index or a canonical key per molecule.
             draw: the number of the draw.
+            mirrored: mirror the noise at its centre.
 
         Raises:
             VocabularyError: an element or a size that the model does not know.
@@ -125,7 +131,8 @@ class FlowComponents(nn.Module):
         batch = collate(molecules, self.vocabulary, self.dtype, self.device)
         x, mask = batch.positions, batch.mask
         sources = [generator(seed, index, f"dequantize:{draw}") for index in indices]
-        noise = self.dequantizer.sample_noise(sources, mask).to(x)
+        noise = self.dequantizer.sample_noise(sources, mask)
+        noise = (self.dequantizer.mirrored(noise) if mirrored else noise).to(x)
         h, log_q = self.dequantizer.dequantize(batch.atom_types, x, mask, noise)
         if self.act_norm is None:
             return DequantizedMolecules(x, h, mask, log_q, torch.zeros_like(log_q))

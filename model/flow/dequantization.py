@@ -53,6 +53,10 @@ class Dequantizer(nn.Module):
         """Return noise for `dequantize` by one generator per molecule, float64 on the CPU, with zero padding."""
         return padded_normal(mask, self.n_features, generators)
 
+    def mirrored(self, noise: Float[Tensor, "B N F"]) -> Float[Tensor, "B N F"]:
+        """Return the noise mirrored at its centre: it has the same distribution, and cancels errors of the noise."""
+        return -noise
+
     def dequantize(
         self,
         atom_types: Int[Tensor, "B N"],
@@ -92,13 +96,21 @@ class TruncatedGaussian(Dequantizer):
 
     def sample_noise(self, generators: Sequence[Generator], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:
         """Return truncated noise by rejection; channel 0 is the type of the atom, and the others follow cyclically."""
-        margin = torch.zeros(self.n_types, dtype=torch.float64)
-        margin[0] = self.config.scale / self.config.sigma
         noise = padded_normal(mask, self.n_features, generators)
         for row, real, source in zip(noise, mask.cpu(), generators, strict=True):
-            while (outside := real & ((row + margin).argmax(-1) != 0)).any():
+            while (outside := real & ~self._inside(row)).any():
                 row[outside] = normal((int(outside.sum()), self.n_features), source)
         return noise
+
+    def mirrored(self, noise: Float[Tensor, "B N F"]) -> Float[Tensor, "B N F"]:
+        """See `Dequantizer.mirrored`; an atom whose mirrored noise lies outside its region keeps its noise."""
+        return torch.where(self._inside(-noise)[..., None], -noise, noise)
+
+    def _inside(self, noise: Float[Tensor, "*B F"]) -> Bool[Tensor, "*B"]:
+        """Return True for the atoms whose own type has the largest channel."""
+        margin = torch.zeros(self.n_types, dtype=noise.dtype, device=noise.device)
+        margin[0] = self.config.scale / self.config.sigma
+        return (noise + margin).argmax(-1) == 0
 
     def dequantize(self, atom_types: Tensor, x: Tensor, mask: Tensor, noise: Tensor) -> Dequantized:
         """See `Dequantizer.dequantize`."""
@@ -125,6 +137,10 @@ class Uniform(Dequantizer):
         for row, real, source in zip(noise, mask.cpu(), generators, strict=True):
             row[real] = torch.rand(int(real.sum()), self.n_features, generator=source, dtype=torch.float64)
         return noise
+
+    def mirrored(self, noise: Float[Tensor, "B N F"]) -> Float[Tensor, "B N F"]:
+        """See `Dequantizer.mirrored`."""
+        return 1.0 - noise
 
     def dequantize(self, atom_types: Tensor, x: Tensor, mask: Tensor, noise: Tensor) -> Dequantized:
         """See `Dequantizer.dequantize`."""

@@ -21,6 +21,10 @@ PAIRS = 1 << 16
 costs twice as much with 16, since a product has an overhead of 60 ms, and with 800, which exceed the caches (8 layers
 of 32 edge features)."""
 
+STEP, FINEST_SCALE = 0.01, 0.03
+"""The step of a difference relative to the width of the density at time t, sqrt((1 - t)^2 + FINEST_SCALE^2). Steps
+between 0.005 and 0.02 serve: the error of a difference grows as its square, the noise of rounding as its inverse."""
+
 
 def exact(
     velocity: Velocity,
@@ -84,6 +88,31 @@ def hutchinson(
         probe: the noise e over positions and features, D = S + F, zero outside the mask.
     """
     return (velocity_and_vjp(velocity, t, x, h, mask, probe)[1] * probe).sum((1, 2))
+
+
+def differences(
+    velocity: Velocity,
+    t: Float[Tensor, " B"],
+    x: Float[Tensor, "B N S"],
+    h: Float[Tensor, "B N F"],
+    mask: Bool[Tensor, "B N"],
+    probe: Float[Tensor, "B N D"],
+    known: Float[Tensor, "B N D"],
+) -> Float[Tensor, " B"]:
+    """Return e^T (v(y + epsilon e) - v(y)) / epsilon, Hutchinson's estimate with a difference for the product J e.
+
+    It takes one evaluation, a third of the time of a product, and no derivative. The signs e are symmetric, so that
+    terms of even order in epsilon e have mean zero. An error of v(y) that does not depend on e has mean zero too. The
+    third order remains: about 0.07 nats in the integral for one molecule of 18 atoms (bundled weights).
+
+    Args:
+        velocity, t, x, h, mask, probe: see `hutchinson`.
+        known: v(y) or an approximation.
+    """
+    epsilon = (STEP * ((1.0 - t).square() + FINEST_SCALE**2).sqrt())[:, None, None]
+    y = pack(x, h)
+    change = packed(velocity, t, y + epsilon * probe, mask, x.shape[-1]) - known
+    return (change * probe / epsilon).sum((1, 2))
 
 
 def velocity_and_vjp(

@@ -15,7 +15,7 @@ from enflow.model.flow.likelihood import (
     Terms,
     complete_draw,
     draw_probes,
-    path_tolerance,
+    path_tolerances,
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator
@@ -89,16 +89,20 @@ class LikelihoodEstimator:
         Args:
             form: the structure.
             seed: the seed of all noise, together with the structure.
-            draw: the number of the draw.
+            draw: the number of the draw; draws 2 k and 2 k + 1 are a mirrored pair where the options allow it.
         """
-        ((point, log_q, ladj),) = self._flow.dequantize([form.molecule], seed, [form.key], draw).rows()
+        paired = self._options.paired and self._flow.dequantizer.random
+        number, mirrored = (draw // 2, bool(draw % 2)) if paired else (draw, False)
+        ((point, log_q, ladj),) = self._flow.dequantize([form.molecule], seed, [form.key], number, mirrored).rows()
         probes, options = None, self._options
         if not options.exact:
             source, n_atoms = generator(seed, form.key, f"probe:{draw}"), form.molecule.n_atoms
             probes = draw_probes(source, n_atoms, point.h.shape[-1], options.probes_per_node)
             if self._flow.fixed_features:
                 probes.signs[..., 3:] = 0.0  # the trace over fixed features is 0, and so is its estimate
-        return point, DrawState(Terms(log_q, ladj), probes, quadrature_tolerance(options.rtol))
+        return point, DrawState(
+            Terms(log_q, ladj, number if paired else None), probes, quadrature_tolerance(options.rtol)
+        )
 
     def draws(
         self, forms: Sequence[CanonicalForm], seed: int, wanted: Sequence[tuple[int, int]]
@@ -112,8 +116,7 @@ class LikelihoodEstimator:
         """
         started = [self.start_draw(forms[place], seed, draw) for place, draw in wanted]
         points, states = [point for point, _ in started], [state for _, state in started]
-        rtol, atol = (path_tolerance(each, self._options.exact) for each in (self._options.rtol, self._options.atol))
-        for end in self._flow.solve(points, 1.0, 0.0, rtol, atol, record=True):
+        for end in self._flow.solve(points, 1.0, 0.0, *path_tolerances(self._options), record=True):
             state = states[end.index]
             self._complete(state, end)
             yield wanted[end.index][0], state.result(end.nfe)

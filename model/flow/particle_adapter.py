@@ -49,14 +49,19 @@ class ParticleFlowAdapter(MoleculeFlow):
         self.to(like.device, like.dtype).eval()
 
     def dequantize(
-        self, molecules: Sequence[Molecule], seed: int, indices: Sequence[int | str], draw: int = 0
+        self,
+        molecules: Sequence[Molecule],
+        seed: int,
+        indices: Sequence[int | str],
+        draw: int = 0,
+        mirrored: bool = False,
     ) -> DequantizedMolecules:
         """Return particles in flow space; no noise is drawn.
 
         Raises:
             VocabularyError: another number of particles or of dimensions.
         """
-        return super().dequantize([self.system.taken(each) for each in molecules], seed, indices, draw)
+        return super().dequantize([self.system.taken(each) for each in molecules], seed, indices, draw, mirrored)
 
 
 class _PaddedDynamics(nn.Module):

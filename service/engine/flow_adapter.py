@@ -10,7 +10,7 @@ from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.flow.estimator_options import EstimatorOptions
-from enflow.model.flow.likelihood import DrawState, path_tolerance
+from enflow.model.flow.likelihood import DrawState, path_tolerances
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode import dopri5, solver_state
@@ -60,8 +60,7 @@ class FlowAdapter:
     def kind(self, request_state: RequestState) -> StepKind:
         """Return "fine" if the tolerance asks for more than the precision of the model, else "path"."""
         if request_state.scoring is not None:
-            options = request_state.scoring
-            tolerance = path_tolerance(min(options.rtol, options.atol), options.exact)
+            tolerance = min(path_tolerances(request_state.scoring))
         else:
             assert not isinstance(request_state.request, EngineLikelihoodRequest), "it is scored"
             tolerance = min(request_state.request.rtol, request_state.request.atol)
@@ -112,9 +111,8 @@ class FlowAdapter:
     ) -> tuple[RowStart, DrawState]:
         form = self._flow.canonical_form(self._molecule(structure))
         row.molecule.order = form.order
-        rtol, atol = (path_tolerance(each, options.exact) for each in (options.rtol, options.atol))
         point, draw = self._estimator(options).start_draw(form, seed, row.draw)
-        return RowStart(point.x, point.h, 1.0, 0.0, rtol, atol), draw
+        return RowStart(point.x, point.h, 1.0, 0.0, *path_tolerances(options)), draw
 
     def _estimator(self, options: EstimatorOptions) -> LikelihoodEstimator:
         return LikelihoodEstimator(self._flow, options)

@@ -36,6 +36,17 @@ class Interpolant(NamedTuple):
         cubic = rise - self.slope1 - skew
         return self.y0 + theta * (rise + (1 - theta) * (skew + theta * (cubic + (1 - theta) * self.quartic)))
 
+    def slope(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B N D"]:
+        """Return the derivative of the state by t at one time per row."""
+        theta = ((t - self.t0) / (self.t1 - self.t0))[:, None, None]
+        rise = self.y1 - self.y0
+        skew = self.slope0 - rise
+        inner = rise - self.slope1 - skew + (1 - theta) * self.quartic
+        middle = skew + theta * inner
+        outer = rise + (1 - theta) * middle
+        change = (1 - theta) * (inner - theta * self.quartic) - middle
+        return (outer + theta * change) / (self.t1 - self.t0)[:, None, None]
+
     def row(self, row: int, n_atoms: int) -> "Interpolant":
         """Return one row without its padding, as a batch of one."""
         return Interpolant(*(f[row : row + 1] if f.ndim == 1 else f[row : row + 1, :n_atoms] for f in self))
@@ -63,7 +74,11 @@ class Trajectory:
         return ends
 
     def at(self, rows: Int[Tensor, " M"], t: Float[Tensor, " M"]) -> Float[Tensor, "M N D"]:
-        """Return the state of row `rows[m]` at time `t[m]`.
+        """Return the state of row `rows[m]` at time `t[m]`; see `steps_at`."""
+        return self.steps_at(rows, t).at(t)
+
+    def steps_at(self, rows: Int[Tensor, " M"], t: Float[Tensor, " M"]) -> Interpolant:
+        """Return the step of row `rows[m]` that contains time `t[m]`.
 
         Args:
             rows: indices of rows; one may occur several times.
@@ -74,4 +89,4 @@ class Trajectory:
         # The first step that reaches t. By rounding, t may lie beyond the last step.
         last = len(accepted) - 1 - accepted.flip(0).int().argmax(0)
         chosen = torch.where(reached.any(0), reached.int().argmax(0), last)
-        return Interpolant(*(field[chosen, rows] for field in self.steps)).at(t)
+        return Interpolant(*(field[chosen, rows] for field in self.steps))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import ks_2samp, norm
 
 from enflow.model.config import DequantizerConfig
 from enflow.model.errors import ConfigError
@@ -167,6 +167,20 @@ def test_learned_q_is_the_density_of_its_draws() -> None:
     top, gap = np.meshgrid(np.linspace(-1.0, 1.5, 1500), np.exp(np.linspace(-9, 1, 1500)), indexing="ij")
     inner = np.trapezoid(density(np.stack([top - gap, top], -1)), gap[0], axis=1)
     assert np.trapezoid(inner, top[:, 0]) == pytest.approx(1.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", CONTINUOUS)
+def test_mirrored_noise_has_the_law_of_noise_and_stays_in_the_region(kind: str) -> None:
+    dequantizer, mask = make(kind), torch.ones(4000, 1, dtype=torch.bool)
+    noise = dequantizer.sample_noise([generator(4, 0, "dequantize")] * 4000, mask)
+    mirrored = dequantizer.mirrored(noise)
+    assert torch.allclose(dequantizer.mirrored(mirrored), noise)
+    for channel in range(noise.shape[-1]):
+        assert ks_2samp(noise[..., channel].flatten(), mirrored[..., channel].flatten()).pvalue > 1e-3
+    types = torch.arange(4000)[:, None] % len(NUMBERS)
+    with torch.no_grad():
+        h, _ = dequantizer.dequantize(types, torch.zeros(4000, 1, 3, dtype=torch.float64), mask, mirrored)
+    assert torch.equal(dequantizer.quantize(h, mask), types)
 
 
 @pytest.mark.parametrize("kind", CONTINUOUS)

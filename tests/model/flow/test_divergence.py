@@ -46,6 +46,23 @@ def test_hutchinson_is_the_quadratic_form_of_its_probe() -> None:
     torch.testing.assert_close(value, torch.cat(mixing(t, x, h, mask), -1))
 
 
+def waves(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """dx = 0, dh = sin(A h): tr J = sum over i of A_ii cos((A h)_i)."""
+    return torch.zeros_like(x), torch.sin(h @ MATRIX.T)
+
+
+@pytest.mark.parametrize(("t", "within"), [(0.5, 1e-3), (1.0, 1e-5)])
+def test_the_mean_of_differences_over_all_signs_is_the_trace_for_any_known_velocity(t: float, within: float) -> None:
+    h, known = (torch.randn(8, generator=generator(seed, 0, "h"), dtype=torch.float64) for seed in (0, 1))
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 5)[:, None]
+    probe = torch.cat([torch.zeros(32, 1, 3), signs], -1)
+    x, h, known = torch.zeros(32, 1, 3).double(), h[:5].expand(32, 1, 5), known.expand(32, 1, 8)
+    mask = torch.ones(32, 1, dtype=torch.bool)
+    found = divergence.differences(waves, torch.full((32,), t).double(), x, h, mask, probe, known)
+    expected = float((MATRIX.diagonal() * torch.cos(MATRIX @ h[0, 0])).sum())
+    assert float(found.mean()) == pytest.approx(expected, abs=within)
+
+
 def test_probes_have_the_second_moment_that_makes_the_estimate_unbiased() -> None:
     mask = torch.tensor([[True, True, False]])
     for draw in (divergence.rademacher, divergence.gaussian):

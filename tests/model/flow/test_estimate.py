@@ -34,6 +34,23 @@ def test_a_failed_path_has_no_value() -> None:
     assert failed.status == Status.MAX_STEPS
 
 
+def test_the_error_comes_from_the_means_of_mirrored_pairs() -> None:
+    """Within a pair the draws differ by 100 nats, and no two pairs differ: only the first would be a large error."""
+    opposite = [Draw(sign * 50.0, 0.0, 0.0, pair=pair) for pair in range(8) for sign in (1, -1)]
+    assert combine(opposite, 5, 0.0, exact=False).std_error < 0.3
+    alike = [Draw(sign * 50.0, 0.0, 0.0, pair=pair) for pair, sign in enumerate([1, -1] * 4) for _ in range(2)]
+    assert 10.0 < combine(alike, 5, 0.0, exact=False).std_error < 30.0
+
+
+def test_pairs_are_asked_for_whole() -> None:
+    options = EstimatorOptions(target_error=0.9)
+    draws = [Draw(value, 0.0, 0.0, variance=9.0, pair=number // 2) for number, value in enumerate([1, -1, 2, 1, 0, 1])]
+    assert options.paired
+    assert further_draws(draws, 5, options) % 2 == 0
+    assert [EstimatorOptions(draws=count).paired for count in (1, 2, 3, 4, 5, 6)] == [False] * 3 + [True, False, True]
+    assert not EstimatorOptions("exact").paired
+
+
 @pytest.mark.parametrize(
     ("n_atoms", "spread", "lowest"), [(5, 1.0, 0.92), (9, 1.5, 0.92), (18, 2.5, 0.92), (18, 6.0, 0.86)]
 )
@@ -45,8 +62,13 @@ def test_the_error_covers_the_mean_of_simulated_draws_that_stop_at_the_target(
         draws: list[Draw] = []
         more = options.first_draws
         while more:
-            noise = source.normal(0.0, math.hypot(spread, 2.7), more)
-            draws += [Draw(value, 0.0, 0.0, variance=2.7**2) for value in noise]
+            # A pair's mean has 0.2 of the variance of a draw; with the bundled weights it was 0 to 0.25.
+            half, difference = spread * np.sqrt([[0.2], [0.8]]) * source.normal(size=(2, more // 2))
+            noise = np.stack([half + difference, half - difference], 1).reshape(-1) + source.normal(0.0, 2.7, more)
+            first = len(draws)
+            draws += [
+                Draw(value, 0.0, 0.0, variance=2.7**2, pair=(first + i) // 2) for i, value in enumerate(noise.tolist())
+            ]
             more = further_draws(draws, n_atoms, options)
         found = combine(draws, n_atoms, 0.0, exact=False)
         inside += abs(found.log_prob) < 1.96 * found.std_error

@@ -99,17 +99,26 @@ def test_estimates_along_one_path_are_unbiased_and_their_variance_is_right(per_n
     assert 0.8 * values.var(ddof=1) < variances.mean() < 1.25 * values.var(ddof=1)
 
 
-def test_the_reported_interval_covers_the_truth_in_95_percent_of_repetitions() -> None:
-    """400 likelihoods of 4 draws: estimated divergences, and normal noise of 1 nat in place of a dequantizer."""
-    source, found = np.random.default_rng(5), []
-    rows = iter(np.concatenate([source.permutation(estimates(800, 1)) for _ in range(2)]).tolist())
+@pytest.mark.parametrize("mirrored", [-0.6, 0.0, 0.5], ids=["pairs help", "no pairs", "pairs harm"])
+def test_the_reported_interval_covers_the_truth_in_95_percent_of_repetitions(mirrored: float) -> None:
+    """400 likelihoods of 4 draws or pairs: estimated divergences, and normal noise of 1 nat for the dequantizer."""
+    size = 2 if mirrored else 1
+    source, inside, pairs = np.random.default_rng(5), [], []
+    rows = iter(np.concatenate([source.permutation(estimates(800, 1)) for _ in range(1600 * size // 800)]).tolist())
     for _ in range(400):
-        draws = [Draw(source.normal(), divergence, 0.0, variance) for divergence, variance in islice(rows, 4)]
+        draws = []
+        for unit in range(4):
+            noise = source.multivariate_normal([0.0, 0.0], [[1.0, mirrored], [mirrored, 1.0]])[:size]
+            draws += [
+                Draw(value, divergence, 0.0, variance, pair=unit if mirrored else None)
+                for value, (divergence, variance) in zip(noise, islice(rows, size), strict=True)
+            ]
         likelihood = combine(draws, 5, 0.0, exact=False)
-        found.append((likelihood.log_prob - mixing_divergence(5, 4), likelihood.std_error))
-    errors, reported = np.array(found).T
-    # The prior of the dequantizer's variance is wide: with four draws the error is a little too large.
-    assert 0.92 <= np.mean(np.abs(errors) < 1.96 * reported) <= 0.98
+        inside.append(abs(likelihood.log_prob - mixing_divergence(5, 4)) < 1.96 * likelihood.std_error)
+        pairs.append((likelihood.log_prob - mixing_divergence(5, 4), likelihood.std_error))
+    errors, reported = np.array(pairs).T
+    # The prior of the dequantizer's variance is wide: with four units the error is a little too large.
+    assert 0.92 <= np.mean(inside) <= 0.98
     assert 0.8 < (reported**2).mean() / errors.var() < 1.5
 
 
