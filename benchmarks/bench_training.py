@@ -145,7 +145,7 @@ class Enflow:
     def update(self, rows: np.ndarray) -> float:
         drawn = self.trainer.draw(self.data, rows, self.trainer.step)
         losses = self.trainer.update(self.network, drawn, len(rows))
-        return losses["loss_x"] + losses["loss_h"]
+        return float(losses["loss_x"] + losses["loss_h"])
 
 
 def shares(enflow: Enflow, rows: np.ndarray, steps: int) -> dict[str, float]:

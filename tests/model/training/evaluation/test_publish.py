@@ -10,6 +10,7 @@ from enflow.model.checkpoint import save
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.evaluation.evaluate import EvaluationResult
+from enflow.model.training.evaluation.html_report import page
 from enflow.model.training.evaluation.publish import publish, publish_card
 from enflow.model.training.evaluation.records import ScoreRecord
 
@@ -82,3 +83,17 @@ def test_the_card_keeps_its_other_metrics(weights):
     publish_card(folder, SCORES)
     assert read_card(folder).metrics == {"training_passes": 7} | SAMPLES.metrics | SCORES.metrics
     assert json.loads((folder / "percentiles.json").read_text())["nll"] == {"5": [-2.0]}
+
+
+def test_the_page_shows_functional_groups_and_types_of_bonds_beside_the_data():
+    plots = {
+        "functional_groups": [["alkene", 0.5, 0.25]],
+        "bond_types": [["C-C", 10, 20, 1.5, 1.51, 0.02, 0.03, 0.004]],
+        "rings": {"samples": [1, 2], "data": [2, 1]},
+    }
+    found = page("name", {"plots": plots, "metrics": {"rdkit_validity": 0.9, "data": {"rdkit_validity": 0.95}}})
+    assert "<tr><td>alkene</td><td>50.0</td><td>25.0</td></tr>" in found
+    assert "<td>C-C</td><td>10</td><td>20</td><td>1.500 ± 0.020</td><td>1.510 ± 0.030</td><td>0.0040</td>" in found
+    assert "<td>data rdkit_validity</td><td>0.95</td>" in found
+    assert "Rings per molecule" in found
+    assert "Angles by type" not in found
