@@ -119,8 +119,8 @@ class JobRunner:
     async def _step_safely(self) -> None:
         try:
             await self._step()
-        except StoreError as error:
-            log.error("jobs", reason=str(error), cause=str(error.__cause__))
+        except Exception as error:  # noqa: BLE001 - most often the store does not answer; the jobs go on when it does
+            log.error("jobs", error=type(error).__name__, reason=str(error), cause=str(error.__cause__))
             self._drop(list(self._active))
             await asyncio.sleep(RETRY_S)
 

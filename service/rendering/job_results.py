@@ -102,8 +102,8 @@ async def _json(batches: AsyncIterator[list[str]], head: ResultsHead) -> AsyncIt
     name, failed, separator = "results" if head.of_scores else "molecules", [], ""
     yield f'{json.dumps(head.fields)[:-1]}, "{name}": ['.encode()
     async for batch in batches:
-        kept = batch if head.of_scores else [line for line in batch if not is_failure(json.loads(line))]
-        failed += [] if head.of_scores else [line for line in batch if is_failure(json.loads(line))]
+        kept = batch if head.of_scores else [line for line in batch if not _is_failure(line)]
+        failed += [] if head.of_scores else [line for line in batch if _is_failure(line)]
         if kept:
             yield (separator + ",\n".join(kept)).encode()
             separator = ",\n"
@@ -139,9 +139,9 @@ async def _written(molecules: Sequence[Line], form: WrittenForm, chemistry: RDKi
 
 
 def _molecules(lines: Sequence[str]) -> list[Line]:
-    return [line for line in map(json.loads, lines) if not is_failure(line)]
+    return [json.loads(line) for line in lines if not _is_failure(line)]
 
 
-def is_failure(line: Line) -> bool:
-    """Return True for a molecule that could not be generated."""
-    return "kind" not in line and "reason" in line
+def _is_failure(line: str) -> bool:
+    """Return True for a molecule that could not be generated: its second field is the reason and not the kind."""
+    return line.partition(",")[2].startswith('"reason"')

@@ -52,6 +52,9 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
 
 @pytest.fixture
-def api(_running: Api) -> Api:
+def api(_running: Api) -> Iterator[Api]:
     _running.client.__init__()  # type: ignore[misc]
-    return _running
+    yield _running
+    while jobs := _running.http.get("/jobs").json()["jobs"]:  # the first DELETE cancels, the second removes
+        for job in jobs:
+            _running.http.delete(f"/jobs/{job['id']}")
