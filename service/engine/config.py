@@ -8,6 +8,7 @@ import torch
 
 from enflow.model.flow.ode.dopri5 import MAX_STEPS
 from enflow.service.engine.batch_key import Lane
+from enflow.service.engine.cost_model import INITIAL_CREDIT
 
 LANES: dict[Lane, float] = {"sample": 1.0, "likelihood": 1.0}
 """The lanes and their weights: each lane has half of the device while both have rows."""
@@ -22,10 +23,6 @@ molecule and stay in the cache; 32 molecules cost a third more each (measured). 
 CPU_SLOTS, GPU_SLOTS = 64, 1024
 """At least the rows of a full step in the smallest size classes."""
 
-INITIAL_CREDIT = 40.0
-"""Steps of a molecule of middle size that a new request may take before older requests continue: enough for two
-molecules at any tolerance, or for a dozen small ones."""
-
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -37,7 +34,7 @@ class EngineConfig:
         sizes: the size classes in atoms, ascending.
         max_steps: attempted solver steps after which a row fails.
         lag: steps that stay in flight while the results of an older step are read.
-        initial_credit: steps of a molecule of middle size that a new request may take before older ones continue;
+        initial_credit: steps of a molecule of middle size that a small request may take before older ones continue;
             0 = no credit.
     """
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from enflow.model.flow.estimate import Draw
 from enflow.model.flow.likelihood import DrawState
 from enflow.service.engine.batch_key import BatchKey, Lane
+from enflow.service.engine.cost_model import SMALL_REQUEST, request_cost
 from enflow.service.engine.scheduler import Row
 from enflow.service.engine.stats import StatsCounter
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Frame, Sampled, Scored
@@ -58,6 +60,11 @@ class RequestState:
     def lane(self) -> Lane:
         """The lane of the first step of every sample."""
         return "sample" if isinstance(self.request, EngineSampleRequest | EngineDecodeRequest) else "likelihood"
+
+    @cached_property
+    def small(self) -> bool:
+        """True where the request goes before large ones."""
+        return request_cost(self.request) <= SMALL_REQUEST
 
     @property
     def scoring(self) -> EstimatorOptions | None:

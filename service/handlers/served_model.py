@@ -96,7 +96,7 @@ class ServedModel:
                     raise _refusal(full) from None
                 await asyncio.sleep(min(full.retry_after, 1.0))
             except Unavailable as error:
-                raise Problem("unavailable", str(error), headers=retry_after(5)) from None
+                raise Problem("unavailable", str(error), headers=retry_after(error.retry_after)) from None
 
     @property
     def model(self) -> ModelOut:

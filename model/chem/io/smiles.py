@@ -56,5 +56,7 @@ def _embedded(line: Line, most: int) -> Molecule:
 
 def _embedding() -> rdDistGeom.EmbedParameters:
     parameters = rdDistGeom.ETKDGv2()
-    parameters.maxIterations, parameters.randomSeed, parameters.timeout = 50, SEED, EMBED_S
+    parameters.maxIterations = 50  # type: ignore[assignment]
+    parameters.randomSeed = SEED  # type: ignore[assignment]
+    parameters.timeout = EMBED_S  # type: ignore[assignment]
     return parameters
