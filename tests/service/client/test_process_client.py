@@ -171,9 +171,9 @@ def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
     async def talk(client: Any) -> None:
         client = getattr(client, "_client", client)
         admission, client._admission = client._admission, type(client._admission)(seconds=1e-6, client_share=1.0)
-        await client.submit(sample("first"))
+        await client.submit(sample("first", (20,) * 20))
         with pytest.raises(Overloaded) as caught:
-            await client.submit(sample("second"))
+            await client.submit(sample("second", (20,) * 20))
         assert caught.value.retry_after >= 1.0
         await events_of(client, "first")
         assert isinstance((await answer(client, sample("third")))[-1], Done)
