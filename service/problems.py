@@ -15,6 +15,10 @@ MOST_ERRORS = 20
 """The most errors that one problem lists; a body may hold a million wrong items."""
 
 
+RETRY_S = 5
+"""Seconds of Retry-After where nothing better is known: an engine is replaced in about this time."""
+
+
 @dataclass(frozen=True)
 class ProblemType:
     """A kind of problem: the name in its `type`, the HTTP status and the title."""
@@ -62,6 +66,10 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
     detail: str
     errors: Sequence[At] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind.status in (429, 503):  # the caller is always told when to come back
+            self.headers = {**retry_after(RETRY_S), **self.headers}
 
     def __str__(self) -> str:
         return f"{self.name}: {self.detail}"

@@ -1,34 +1,15 @@
-"""Admission control: the queue is bounded by the cost of the requests, not by their number."""
+"""Admission control: the queue is bounded by the cost of the requests, and a refused client gets a promise."""
 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from enflow.service.protocol.requests import (
-    EngineLikelihoodRequest,
-    EngineRequest,
-    EngineSampleRequest,
-    EstimatorOptions,
-)
+from enflow.service.engine.cost_model import SMALL_REQUEST, sample_costs
+from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import Overloaded
-
-EVALUATIONS, TOLERANCE = 44, 1e-3
-"""Evaluations for one molecule at this tolerance (measured: 43). A solver of order 5 needs tol^(-1/5) of them."""
-
-DOUBLE_BELOW, DOUBLE_COST = 1e-7, 3.0
-"""The tolerance below which rows are computed in float64, and the cost of an evaluation there."""
-
-NODES = 37
-"""Values of the divergence for one likelihood at this tolerance (measured: 21 to 56); twice as many at 1e-5."""
-
-PROBED_NODES = 32
-"""Nodes of an estimated divergence; every node has a new probe."""
-
-TYPICAL_ATOMS = 18
-"""Atoms of a molecule whose size is not known yet."""
 
 RATE = 1e5
 """Pairs of atoms times evaluations that one core computes per second, until the engine reports its own rate."""
@@ -38,28 +19,78 @@ RESERVE = 0.1
 request of any size is also admitted beside smaller requests of its client that hold less than this part."""
 
 
-def sample_costs(request: EngineRequest) -> list[float]:
-    """Return the estimated cost of each sample of a request, in pairs of atoms times evaluations of the velocity."""
-    match request:
-        case EngineSampleRequest():
-            return [(n or TYPICAL_ATOMS) ** 2 * _path_evaluations(request.rtol) for n in request.n_atoms]
-        case EngineLikelihoodRequest():
-            sizes = [len(molecule.atomic_numbers) for molecule in request.molecules]
-            return [n**2 * _likelihood_evaluations(request.options, n) for n in sizes]
-        case _:
-            return [TYPICAL_ATOMS**2 * _path_evaluations(request.rtol)] * len(request)
+SMALL_S, SMALL_RESERVE = 1.5, 0.5
+"""Seconds of computing that small requests may hold in the queue, and the part that is added for clients who hold
+nothing. Small requests go before all others and take at least half of the device: they wait no more than 5 s."""
+
+MAX_WAIT_S = 3600.0
+"""Seconds up to which room is promised, the largest value of Retry-After."""
+
+KEPT = 0.25
+"""The part by which the queue may exceed its limit for requests that were promised room."""
+
+PATIENCE_S = 5.0
+"""Seconds after its time for which a promise is kept."""
+
+Scope = Literal["client", "service", "small"]
+
+QUEUES: Mapping[Scope, str] = {
+    "client": "this client's share of the queue",
+    "service": "the service's queue",
+    "small": "the service's queue for small requests",
+}
+
+Works = Counter[str]
+"""The remaining cost by client."""
 
 
-def _path_evaluations(rtol: float) -> float:
-    return float(EVALUATIONS * (TOLERANCE / rtol) ** 0.2) * (DOUBLE_COST if rtol < DOUBLE_BELOW else 1.0)
+@dataclass(frozen=True)
+class Promise:
+    """Room for a cost at a time.
+
+    Attributes:
+        request_id: the request that was refused; a caller who waits tries the same one again.
+        client: the client that was refused.
+        scope: the limit that refused it.
+        cost: the cost that was refused.
+        due: the time of day from which on there is room.
+    """
+
+    request_id: str
+    client: str
+    scope: str
+    cost: float
+    due: float
 
 
-def _likelihood_evaluations(options: EstimatorOptions, n_atoms: int) -> float:
-    # The exact trace has 8 directions per atom at 0.7 evaluations each; a probe costs 3 evaluations.
-    nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
-    values = 5.6 * n_atoms * nodes if options.exact else 3 * PROBED_NODES * options.probes_per_node
-    path = _path_evaluations(options.rtol / 3000)  # the trajectory of a likelihood has a tighter tolerance
-    return float(options.first_draws * (path + values))
+@dataclass
+class Promises:
+    """The promises that are not redeemed yet. Without them all that were refused together would come back together."""
+
+    _open: list[Promise] = field(default_factory=list)
+
+    def add(self, promise: Promise) -> None:
+        """Make a promise, or keep an earlier one of the same request."""
+        if all(each.request_id != promise.request_id for each in self._open):
+            self._open.append(promise)
+
+    def withdraw(self, request_id: str) -> None:
+        """Remove the promise of a request that is admitted."""
+        self._open = [each for each in self._open if each.request_id != request_id]
+
+    def redeem(self, client: str, cost: float, now: float) -> bool:
+        """Return True, once for each promise, if room for this cost was promised to the client by now."""
+        self._open = [each for each in self._open if now <= each.due + PATIENCE_S]
+        for each in self._open:
+            if (each.client, each.cost) == (client, cost) and each.due <= now:
+                self._open.remove(each)
+                return True
+        return False
+
+    def cost(self, scope: str, request: EngineRequest, *, of_its_client: bool = False) -> float:
+        """Return the cost that a limit promised to other requests, of all clients or of the client of a request."""
+        others = (each for each in self._open if each.scope == scope and each.request_id != request.id)
+        return sum(each.cost for each in others if not of_its_client or each.client == request.client)
 
 
 @dataclass
@@ -68,6 +99,10 @@ class _Reservation:
     cost: float
     per_sample: float
     deadline: float
+    full: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.full = self.cost
 
     def remaining(self, rate: float, now: float) -> float:
         """Return the cost that will still be computed: at most that of the time until the deadline."""
@@ -79,7 +114,8 @@ class AdmissionController:
     """The queue's limits for all clients together and for one client.
 
     A client holds at most its share of the queue, however large its requests are: the scheduler gives every request an
-    equal part of the device, so the rest of a large request delays nobody more than its share does.
+    equal part of the device, so the rest of a large request delays nobody more than its share does. Small requests have
+    a short queue of their own. A client that is refused gets a promise: it is admitted when it comes back in time.
 
     Attributes:
         seconds: the computing time that the queue may hold.
@@ -93,6 +129,7 @@ class AdmissionController:
     rate: float = RATE
     clock: Callable[[], float] = time.time
     _reservations: dict[str, _Reservation] = field(default_factory=dict)
+    _promises: Promises = field(default_factory=Promises)
 
     @property
     def limit(self) -> float:
@@ -107,7 +144,7 @@ class AdmissionController:
     @property
     def queued(self) -> float:
         """The cost of all waiting and running samples."""
-        return self._by_client().total()
+        return self._by_client(self._reservations.values()).total()
 
     @property
     def queued_seconds(self) -> float:
@@ -115,23 +152,23 @@ class AdmissionController:
         return self.queued / self.rate
 
     def admit(self, request: EngineRequest) -> None:
-        """Reserve room for a request. A request larger than its client's share is admitted where that is nearly free.
+        """Reserve room for a request, or promise it.
+
+        A request larger than its client's share is admitted where its client holds little.
 
         Raises:
             Overloaded: there is no room, for this client or for all, with the seconds until there is.
         """
-        costs = sample_costs(request)
-        full = sum(costs)
-        amount = min(full, self.client_limit - RESERVE * self.limit) if full > self.client_limit else full
-        works = self._by_client()
-        own, held = works[request.client], self._held(works.values())
-        limit = self.limit if own else self.limit * (1 + RESERVE)
-        if own + amount > self.client_limit:
-            raise self._refusal("client", own, full, own + amount - self.client_limit, works)
-        if held + amount > limit:
-            raise self._refusal("service", held, full, self._level(works.values(), limit - amount), works)
+        costs, now = sample_costs(request), self.clock()
+        amount = sum(costs)
+        works = self._by_client(self._reservations.values())
+        if not self._is_promised(request.client, amount, works, now):
+            checks = (self._check_small,) if amount <= SMALL_REQUEST else (self._check_client, self._check_service)
+            for check in checks:
+                check(request, amount, works)
+        self._promises.withdraw(request.id)
         deadline = math.inf if request.deadline is None else request.deadline
-        self._reservations[request.id] = _Reservation(request.client, full, full / max(1, len(costs)), deadline)
+        self._reservations[request.id] = _Reservation(request.client, amount, amount / max(1, len(costs)), deadline)
 
     def sample_finished(self, request_id: str) -> None:
         """Give back the room of one sample."""
@@ -142,36 +179,63 @@ class AdmissionController:
         """Give back the room of a request that has ended."""
         self._reservations.pop(request_id, None)
 
-    def _by_client(self) -> "Counter[str]":
-        works: Counter[str] = Counter()
-        now = self.clock()
-        for reservation in self._reservations.values():
+    def _by_client(self, reservations: Iterable[_Reservation]) -> Works:
+        works, now = Works(), self.clock()
+        for reservation in reservations:
             works[reservation.client] += reservation.remaining(self.rate, now)  # type: ignore[assignment]
         return works
 
-    def _held(self, works: Collection[float], served: float = 0.0) -> float:
-        """Return the part of the queue that clients hold after each of them has been served for some cost."""
-        return sum(min(self.client_limit, max(0.0, work - served)) for work in works)
+    def _is_promised(self, client: str, amount: float, works: Works, now: float) -> bool:
+        # The rate may have been lower than expected: a queue that is much too long is not made longer.
+        return self._promises.redeem(client, amount, now) and self._held(works) <= (1 + KEPT) * self.limit
 
-    def _level(self, works: Collection[float], room: float) -> float:
+    def _check_client(self, request: EngineRequest, amount: float, works: Works) -> None:
+        counted = min(amount, self.client_limit - RESERVE * self.limit) if amount > self.client_limit else amount
+        promised = sum(self._promises.cost(scope, request, of_its_client=True) for scope in ("client", "service"))
+        client = request.client
+        excess = works[client] + promised + counted - self.client_limit
+        if excess > 0:
+            wait = self._seconds_of(excess, Works({**works, client: max(excess, works[client])}))
+            raise self._refusal("client", request, amount, works[client], wait)
+
+    def _check_service(self, request: EngineRequest, amount: float, works: Works) -> None:
+        held, counted = self._held(works), min(amount, self.client_limit)
+        promised = self._promises.cost("service", request)
+        # The reserve is for clients that hold nothing, whatever was promised to others.
+        limit = self.limit - promised if works[request.client] else self.limit * (1 + RESERVE)
+        if held + counted > limit:
+            wait = self._seconds_of(self._level(works, self.limit - counted), works) + promised / self.rate
+            raise self._refusal("service", request, amount, held, wait)
+
+    def _check_small(self, request: EngineRequest, amount: float, works: Works) -> None:
+        small = self._by_client(each for each in self._reservations.values() if each.full <= SMALL_REQUEST).total()
+        most, promised = max(SMALL_S * self.rate, SMALL_REQUEST), self._promises.cost("small", request)
+        if small + amount > (most - promised if works[request.client] else most * (1 + SMALL_RESERVE)):
+            raise self._refusal("small", request, amount, small, (small + promised + amount - most) / self.rate)
+
+    def _seconds_of(self, level: float, works: Works) -> float:
+        """Return the seconds until each client has been served for a cost, or is finished: they share the device."""
+        return sum(min(work, level) for work in works.values()) / self.rate
+
+    def _held(self, works: Works, served: float = 0.0) -> float:
+        """Return the part of the queue that clients hold after each of them has been served for some cost."""
+        return sum(min(self.client_limit, max(0.0, work - served)) for work in works.values())
+
+    def _level(self, works: Works, room: float) -> float:
         """Return the cost for which each client must be served until all together hold at most `room`."""
-        low, high = 0.0, max(works, default=0.0)
+        low, high = 0.0, max(works.values(), default=0.0)
         for _ in range(40):
             middle = (low + high) / 2
             low, high = (middle, high) if self._held(works, middle) > room else (low, middle)
         return high
 
-    def _refusal(
-        self, scope: Literal["client", "service"], held: float, amount: float, level: float, works: "Counter[str]"
-    ) -> Overloaded:
-        # Clients share the device: by the time that one of them was served for `level`, so were the others.
-        wait = max(1.0, sum(min(work, level) for work in works.values()) / self.rate)
-        queue, limit = "the service's queue", self.limit
-        if scope == "client":
-            queue, limit = "this client's share of the queue", self.client_limit
+    def _refusal(self, scope: Scope, request: EngineRequest, amount: float, held: float, wait: float) -> Overloaded:
+        wait = max(1.0, wait)
+        if wait <= MAX_WAIT_S:
+            self._promises.add(Promise(request.id, request.client, scope, amount, self.clock() + wait))
         holds, needs = _seconds(held / self.rate), _seconds(amount / self.rate)
-        expected = f"expected at most {_seconds(limit / self.rate)} together"
-        return Overloaded(scope, wait, f"{queue} holds {holds} of computing and this request needs {needs}, {expected}")
+        detail = f"{QUEUES[scope]} holds {holds} of computing and this request needs {needs}"
+        return Overloaded("client" if scope == "client" else "service", wait, f"{detail}; repeat it in {wait:.0f} s")
 
 
 def _seconds(seconds: float) -> str:

@@ -82,7 +82,7 @@ class ProcessClient:
         if self._draining:
             raise Unavailable("the engine is about to stop and accepts no new requests")
         if self._breaker.is_open:
-            raise Unavailable(self._breaker.reason)
+            raise Unavailable(self._breaker.reason, max(1.0, self._breaker.retry_at - time.monotonic()))
         self._tracker.add(request, answered)
         try:
             self._admission.admit(request)

@@ -8,6 +8,7 @@ import torch
 
 from enflow.model.flow.ode.dopri5 import MAX_STEPS
 from enflow.service.engine.batch_key import Lane
+from enflow.service.engine.cost_model import INITIAL_CREDIT
 
 LANES: dict[Lane, float] = {"sample": 1.0, "likelihood": 1.0, "background": 0.05}
 """The lanes and their weights: samples and likelihoods have half of the device each while both have rows. The rows of
@@ -23,10 +24,6 @@ molecule and stay in the cache; 32 molecules cost a third more each (measured). 
 CPU_SLOTS, GPU_SLOTS = 64, 1024
 """At least the rows of a full step in the smallest size classes."""
 
-INITIAL_CREDIT = 40.0
-"""Steps of a molecule of middle size that a new request may take before older requests continue: enough for two
-molecules at any tolerance, or for a dozen small ones."""
-
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -38,7 +35,7 @@ class EngineConfig:
         sizes: the size classes in atoms, ascending.
         max_steps: attempted solver steps after which a row fails.
         lag: steps that stay in flight while the results of an older step are read.
-        initial_credit: steps of a molecule of middle size that a new request may take before older ones continue;
+        initial_credit: steps of a molecule of middle size that a small request may take before older ones continue;
             0 = no credit.
     """
 

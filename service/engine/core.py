@@ -158,7 +158,7 @@ class Engine:
         key = BatchKey(lane, self._adapter.kind(request_state), size)
         rows = new_rows(request_state, molecule, key, draws, self._budget.cost(key))
         molecule.rows += rows
-        self._scheduler.add(request_state.request.id, rows, request_state.request.deadline)
+        self._scheduler.add(request_state.request.id, rows, request_state.request.deadline, small=request_state.small)
 
     # Run
 

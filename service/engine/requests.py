@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from enflow.model.flow.estimate import Draw
 from enflow.model.flow.likelihood import DrawState
 from enflow.service.engine.batch_key import BatchKey, Lane
+from enflow.service.engine.cost_model import SMALL_REQUEST, sample_costs
 from enflow.service.engine.scheduler import Row
 from enflow.service.engine.stats import StatsCounter
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Frame, Sampled, Scored
@@ -62,6 +64,11 @@ class RequestState:
             return "background"
         forward = EngineSampleRequest | EngineDecodeRequest | EngineVariationRequest
         return "sample" if isinstance(self.request, forward) else "likelihood"
+
+    @cached_property
+    def small(self) -> bool:
+        """True where the request goes before large ones."""
+        return sum(sample_costs(self.request)) <= SMALL_REQUEST
 
     @property
     def scoring(self) -> EstimatorOptions | None:

@@ -6,10 +6,11 @@ equal weights. Every lane and every request has a start tag: the service it has 
 smallest start tag goes first. A lane or a request that had no rows starts again at the current virtual time, so that
 idle time earns nothing.
 
-Two additions favour short requests:
-- A new request starts a fixed credit before the virtual time (the warp of borrowed-virtual-time scheduling: Duda and
-  Cheriton, SOSP 1999). A short request is finished within this credit; a long one cannot use more than it.
-- While a short request uses its credit, the steps of its lane are short, because the request waits for each of them.
+Three additions favour small requests:
+- A small request starts a fixed credit before the virtual time (the warp of borrowed-virtual-time scheduling: Duda and
+  Cheriton, SOSP 1999), and is finished within it. With a credit for large ones, many of them would go before it.
+- While a short one uses it, the steps of its lane are short, because the request waits for each of them.
+- The last slots of a batch key are for small requests.
 """
 
 import heapq
@@ -21,13 +22,14 @@ from typing import Any, Generic, Literal, TypeVar
 
 from enflow.service.protocol.status import RowKey
 
-Key = Hashable
-
 AGING = 0.5
 """The part of the mean service of a lane's requests by which its virtual time advances at least.
 
-With 0.5 an old request keeps a quarter of the device under an endless stream of short new requests. With 1 a new
-request would gain nothing over an old request that was alone."""
+With 0.5 an old request keeps a quarter of the device under an endless stream of small new ones. With 1 a new request
+would gain nothing over an old one that was alone."""
+
+RESERVED_SLOTS = 1 / 8
+"""The part of the slots that is left for small requests."""
 
 SHORT_REQUEST = 1 / 4
 """A request is short if its rows fill at most this part of a short step."""
@@ -51,7 +53,7 @@ class Row:
     request_id: str
     index: int
     lane: str
-    batch_key: Key
+    batch_key: Hashable
     cost: float
     draw: int = 0
     isolation: int = 0
@@ -63,7 +65,7 @@ class Row:
         return self.request_id, self.index, self.draw
 
     @property
-    def step_key(self) -> Key:
+    def step_key(self) -> Hashable:
         """Rows with equal keys may share a step."""
         return self.batch_key, self.isolation
 
@@ -78,13 +80,15 @@ class _RequestQueue(Generic[R]):
     Attributes:
         arrival: the number of the request in the order of arrival; it decides between equal start tags.
         start_tag: the virtual time at which the next service starts.
-        credit_end: the start tag at which the credit of a new request is used up.
+        credit_end: the start tag at which the credit of a small request is used up.
+        small: the request has so little work that it goes first.
     """
 
     arrival: int
     start_tag: float = -math.inf
     credit_end: float = -math.inf
-    rows: dict[Key, dict[RowKey, R]] = field(default_factory=dict)
+    small: bool = False
+    rows: dict[Hashable, dict[RowKey, R]] = field(default_factory=dict)
 
     @property
     def priority(self) -> tuple[float, int]:
@@ -119,6 +123,7 @@ class _LaneQueue(Generic[R]):
 @dataclass(frozen=True)
 class _Entry(Generic[R]):
     deadline: float | None
+    small: bool = False
     rows: dict[RowKey, R] = field(default_factory=dict)
     queues: dict[str, _RequestQueue[R]] = field(default_factory=dict)
 
@@ -130,7 +135,7 @@ class Scheduler(Generic[R]):
         weights: the lanes and their shares of the device while all lanes have rows.
         max_rows: the largest number of rows in a step, by batch key; at least 1.
         slots: the rows of one lane and batch key that may hold a state on the device; at least `max_rows`.
-        initial_credit: the service, in units of cost, that a new request may receive before older ones continue.
+        initial_credit: the service, in units of cost, that a small request may receive before older ones continue.
         short_step_rows: the rows of a step while a new and short request waits; None = `max_rows`.
     """
 
@@ -145,18 +150,19 @@ class Scheduler(Generic[R]):
         self._lanes: dict[str, _LaneQueue[R]] = {name: _LaneQueue(weight) for name, weight in weights.items()}
         self._max_rows, self._short_step_rows = max_rows, short_step_rows or max_rows
         self._slots, self._initial_credit = slots, initial_credit
+        self._reserved = int(RESERVED_SLOTS * slots) if initial_credit else 0
         self._entries: dict[str, _Entry[R]] = {}
-        self._running: dict[tuple[str, Key], int] = {}
+        self._running: dict[tuple[str, Hashable], int] = {}
         self._arrivals = 0
         self._virtual_time = 0.0
 
-    def add(self, request_id: str, rows: Iterable[R], deadline: float | None = None) -> None:
-        """Add waiting rows of a request; a request may gain rows later.
+    def add(self, request_id: str, rows: Iterable[R], deadline: float | None = None, *, small: bool = False) -> None:
+        """Add waiting rows of a request; a request may gain rows later. A small request goes first.
 
         Raises:
             ValueError: a row with the same key was added before.
         """
-        entry = self._entries.setdefault(request_id, _Entry(deadline))
+        entry = self._entries.setdefault(request_id, _Entry(deadline, small))
         for row in rows:
             if row.key in entry.rows:
                 raise ValueError(f"found row {row.key} twice, expected each row once")
@@ -184,7 +190,7 @@ class Scheduler(Generic[R]):
             self._set_running(row)
         return rows
 
-    def move(self, row: R, lane: str, batch_key: Key, cost: float) -> None:
+    def move(self, row: R, lane: str, batch_key: Hashable, cost: float) -> None:
         """Move a row to another batch key, where it waits for its next step."""
         self._dequeue(row)
         row.lane, row.batch_key, row.cost = lane, batch_key, cost
@@ -219,21 +225,16 @@ class Scheduler(Generic[R]):
         """The number of rows that have not taken a step yet."""
         return sum(len(entry.rows) for entry in self._entries.values()) - self.running
 
-    @property
-    def n_requests(self) -> int:
-        """The number of requests with rows."""
-        return len(self._entries)
-
     def _choose(self, lane: _LaneQueue[R], first: R) -> list[R]:
         key, queues = first.step_key, list(lane.requests.values())
         max_rows, short_step_rows = self._max_rows(first.batch_key), self._short_step_rows(first.batch_key)
         limit = SHORT_REQUEST * short_step_rows
         short = [queue for queue in queues if queue.is_new_and_short(limit)] if len(queues) > 1 else []
-        free = _FreeSlots(self._slots - self._running.get((first.lane, first.batch_key), 0))
+        free = _FreeSlots(self._slots - self._running.get((first.lane, first.batch_key), 0), self._reserved)
         rows = _fair_share(queues, key, short_step_rows if short else max_rows, free)
         # All rows of short requests take part, also beyond the rows of a short step.
         others = (row for queue in short for row in queue.rows.get(key, {}).values() if row not in rows)
-        return rows + [row for row in islice(others, max(0, max_rows - len(rows))) if free.take(row)]
+        return rows + [row for row in islice(others, max(0, max_rows - len(rows))) if free.take(row, small=True)]
 
     def _set_running(self, row: R) -> None:
         if row.state == "waiting":
@@ -250,8 +251,9 @@ class Scheduler(Generic[R]):
 
     def _queue(self, row: R, lane: _LaneQueue[R]) -> _RequestQueue[R]:
         self._arrivals += 1
-        queue = self._entries[row.request_id].queues.setdefault(row.lane, _RequestQueue(self._arrivals))
-        earliest = lane.virtual_time - self._initial_credit
+        entry = self._entries[row.request_id]
+        queue = entry.queues.setdefault(row.lane, _RequestQueue(self._arrivals, small=entry.small))
+        earliest = lane.virtual_time - (self._initial_credit if entry.small else 0.0)
         if queue.start_tag < earliest:
             queue.start_tag, queue.credit_end = earliest, lane.virtual_time
         return queue
@@ -270,27 +272,29 @@ class Scheduler(Generic[R]):
 
 @dataclass
 class _FreeSlots:
-    """The number of free slots on the device."""
+    """The number of free slots on the device, and of those among them that are for small requests only."""
 
     count: int
+    reserved: int
 
-    def take(self, row: Row) -> bool:
+    def take(self, row: Row, *, small: bool) -> bool:
         """Return True if the row is running, or else if there is a slot for it, which it takes."""
         if row.state == "running":
             return True
-        self.count -= 1
-        return self.count >= 0
+        free = self.count > (0 if small else self.reserved)
+        self.count -= free
+        return free
 
 
-def _fair_share(queues: Iterable[_RequestQueue[R]], key: Key, max_rows: int, free: _FreeSlots) -> list[R]:
+def _fair_share(queues: Iterable[_RequestQueue[R]], key: Hashable, max_rows: int, free: _FreeSlots) -> list[R]:
     """Take rows one by one from the request with the smallest start tag, which then advances by the row's cost."""
-    heap = [(*queue.priority, iter(queue.rows[key].values())) for queue in queues if key in queue.rows]
+    heap = [(*queue.priority, queue.small, iter(queue.rows[key].values())) for queue in queues if key in queue.rows]
     heapq.heapify(heap)
     taken: list[R] = []
     while heap and len(taken) < max(1, max_rows):
-        start_tag, arrival, rows = heapq.heappop(heap)
-        row = next((row for row in rows if free.take(row)), None)
+        start_tag, arrival, small, rows = heapq.heappop(heap)
+        row = next((row for row in rows if free.take(row, small=small)), None)
         if row is not None:
             taken.append(row)
-            heapq.heappush(heap, (start_tag + row.cost, arrival, rows))
+            heapq.heappush(heap, (start_tag + row.cost, arrival, small, rows))
     return taken

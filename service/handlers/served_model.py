@@ -11,8 +11,8 @@ from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.errors import EnflowError, ModelError, StructureError, VocabularyError
 from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat, RDKitPool, Upload
-from enflow.service.client.admission import sample_costs
 from enflow.service.client.base import EngineClient
+from enflow.service.engine.cost_model import sample_costs
 from enflow.service.handlers.context import Emit, Usage
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
 from enflow.service.model_card import ModelCard
@@ -100,7 +100,7 @@ class ServedModel:
                     raise _refusal(full) from None
                 await asyncio.sleep(min(full.retry_after, 1.0))
             except Unavailable as error:
-                raise Problem("unavailable", str(error), headers=retry_after(5)) from None
+                raise Problem("unavailable", str(error), headers=retry_after(error.retry_after)) from None
 
     def seconds_for(self, request: EngineRequest) -> float:
         """Return the estimated time of a request on an idle engine; 0 where the speed of the engine is not known."""

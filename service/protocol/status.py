@@ -113,4 +113,11 @@ class Overloaded(EnflowError):  # noqa: N818 - callers handle a state
 
 
 class Unavailable(EnflowError):  # noqa: N818 - as above
-    """The engine accepts no requests now: it drains, or it crashed too often."""
+    """The engine accepts no requests now: it drains, or it crashed too often; retry after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.retry_after)

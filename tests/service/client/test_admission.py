@@ -6,21 +6,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from enflow.service.client.admission import AdmissionController, sample_costs
+from enflow.service.client.admission import AdmissionController
+from enflow.service.engine.cost_model import sample_costs
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
 from enflow.service.protocol.status import Overloaded
 
 
 def sample(name: str, n: int, client: str = "") -> EngineSampleRequest:
-    return EngineSampleRequest(id=name, seed=0, n_atoms=(10,) * n, client=client)
+    """A request whose single molecule is not small."""
+    return EngineSampleRequest(id=name, seed=0, n_atoms=(28,) * n, rtol=1e-7, client=client)
 
 
 UNIT = sum(sample_costs(sample("", 1)))
 
 
 def test_work_grows_with_molecules_and_with_the_square_of_their_atoms() -> None:
-    assert sum(sample_costs(sample("", 7))) == 7 * UNIT
-    assert sample_costs(EngineSampleRequest(id="", seed=0, n_atoms=(20,))) == [4 * UNIT]
+    assert sample_costs(sample("", 7)) == [UNIT] * 7
+    assert sample_costs(replace(sample("", 1), n_atoms=(14,))) == [UNIT / 4]
 
 
 def test_an_exact_likelihood_is_dearer_than_a_probe_and_draws_multiply() -> None:
@@ -40,7 +42,6 @@ def test_a_full_queue_tells_when_there_will_be_room() -> None:
     with pytest.raises(Overloaded, match="the service's queue") as caught:
         controller.admit(sample("c", 4, client="b"))
     assert (caught.value.scope, caught.value.retry_after) == ("service", pytest.approx(2.0))  # one of each
-    controller.admit(sample("d", 2, client="b"))
 
 
 def test_a_client_has_a_share() -> None:
@@ -58,7 +59,7 @@ def test_what_ends_makes_room() -> None:
     controller.release("a")
     controller.release("a")
     controller.admit(sample("b", 10))
-    assert controller.queued == 10 * UNIT
+    assert controller.queued == pytest.approx(10 * UNIT)
 
 
 def limited(seconds: float = 10.0) -> AdmissionController:
@@ -117,8 +118,58 @@ def test_the_time_to_come_back_is_that_of_clients_who_share_the_device() -> None
     assert (caught.value.scope, caught.value.retry_after) == ("client", pytest.approx(4.0))
 
 
+def small(name: str, client: str) -> EngineSampleRequest:
+    return EngineSampleRequest(id=name, seed=0, n_atoms=(18,), client=client)
+
+
+def test_small_requests_have_a_short_queue_of_their_own() -> None:
+    second = 10 * sum(sample_costs(small("", "")))  # ten small requests in one second
+    controller = AdmissionController(600.0, 0.5, rate=second, clock=lambda: 100.0)
+    controller.admit(sample("large", 100_000, client="a"))  # beside it, too
+    for i in range(15):  # they wait 1.5 s, or 3 s beside likelihoods
+        controller.admit(small(f"{i}", client="a"))
+    with pytest.raises(Overloaded, match="small requests") as caught:
+        controller.admit(small("one more", client="a"))
+    assert (caught.value.scope, caught.value.retry_after) == ("service", 1.0)
+    controller.admit(small("newcomer", client="b"))
+
+
+def test_a_client_that_comes_back_when_it_was_told_to_is_admitted_although_others_came_before_it() -> None:
+    now = 0.0
+    controller = AdmissionController(10.0, 1.0, rate=UNIT, clock=lambda: now)
+    for client in ("a", "b"):
+        controller.admit(sample(client, 5, client=client))
+    told: dict[float, str] = {}
+    for name in "cdef":
+        with pytest.raises(Overloaded) as caught:
+            controller.admit(sample(name, 2, client="a" if name in "ce" else "b"))
+        told[caught.value.retry_after] = name
+    assert list(told) == sorted(told)  # each has a time of its own
+    assert list(told) == pytest.approx([2.0, 4.0, 6.0, 8.0])
+    for finished, (due, name) in enumerate(told.items()):
+        now = due
+        owner = "ab"[finished % 2]
+        for _ in range(2):
+            controller.sample_finished(owner)
+        with pytest.raises(Overloaded):
+            controller.admit(sample("in between", 3, client=owner))
+        controller.admit(sample(f"{name} again", 2, client="a" if name in "ce" else "b"))
+
+
+def test_a_request_that_waits_holds_one_promise_and_gets_in_as_soon_as_there_is_room() -> None:
+    controller = AdmissionController(10.0, 1.0, rate=UNIT, clock=lambda: 0.0)
+    controller.admit(sample("a", 10))
+    for _ in range(5):
+        with pytest.raises(Overloaded) as caught:
+            controller.admit(sample("waits", 4))
+        assert caught.value.retry_after == pytest.approx(4.0)
+    controller.release("a")
+    controller.admit(sample("waits", 4))
+    controller.admit(sample("b", 6))
+
+
 def test_a_refusal_names_short_times() -> None:
     controller = AdmissionController(0.5, 1.0, rate=UNIT)
     controller.admit(sample("a", 1))
-    with pytest.raises(Overloaded, match=r"holds 1 s of computing and this request needs 0\.09 s"):
-        controller.admit(EngineSampleRequest(id="b", seed=0, n_atoms=(3,)))
+    with pytest.raises(Overloaded, match=r"holds 1 s of computing and this request needs 0\.8 s"):
+        controller.admit(replace(sample("b", 1), n_atoms=(25,)))

@@ -174,7 +174,7 @@ def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
         try:
             await client.submit(sample("first", (20,) * 200))  # long, and aborted below
             with pytest.raises(Overloaded) as caught:
-                await client.submit(sample("second"))
+                await client.submit(sample("second", (20,) * 20))
             assert caught.value.retry_after >= 1.0
             await client.abort("first")
             assert isinstance((await answer(client, sample("third")))[-1], Done)

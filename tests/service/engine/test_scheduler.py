@@ -49,7 +49,7 @@ def test_a_large_work_never_blocks_a_small_one() -> None:
     queue.add("large", rows("large", 1000))
     for _ in range(50):
         queue.schedule()
-    queue.add("small", rows("small", 1))
+    queue.add("small", rows("small", 1), small=True)
     assert "small" in {row.request_id for row in queue.schedule()}
 
 
@@ -108,7 +108,7 @@ def test_the_initial_credit_lets_a_small_request_finish_first(before: int, lead:
     queue = Scheduler(LANES, lambda _: 1, 64, initial_credit=6.0)
     queue.add("large", rows("large", 500))
     served(queue, before)
-    queue.add("small", rows("small", 1))
+    queue.add("small", rows("small", 1), small=True)
     assert served(queue, lead) == {"small": lead}
     served(queue, 4)
     assert abs(served(queue, 20)["small"] - 10) <= 1
@@ -120,7 +120,7 @@ def test_small_works_without_end_do_not_starve_a_large_one() -> None:
     served(queue, 100)
     large = 0
     for i in range(100):
-        queue.add(f"small {i}", rows(f"small {i}", 1))
+        queue.add(f"small {i}", rows(f"small {i}", 1), small=True)
         large += served(queue, 3)["large"]
         abort(queue, f"small {i}")
     assert large > 60
@@ -130,13 +130,31 @@ def test_steps_are_brief_while_a_small_new_work_is_about() -> None:
     queue = Scheduler(LANES, lambda _: 8, 64, initial_credit=6.0, short_step_rows=lambda _: 2)
     queue.add("large", rows("large", 500))
     assert {len(queue.schedule()) for _ in range(20)} == {8}  # one request alone has no short steps
-    queue.add("small", rows("small", 1))
+    queue.add("small", rows("small", 1), small=True)
     steps = [queue.schedule() for _ in range(6)]
     assert [len(step) for step in steps] == [2] * 6
     assert all("small" in {row.request_id for row in step} for step in steps)
     queue.add("another large one", rows("another large one", 50))
     assert len(queue.schedule()) == 8  # the small request has used its credit, and a large one has no short steps
     assert "small" in {row.request_id for row in queue.schedule()}
+
+
+def test_a_small_request_does_not_wait_for_the_slots_of_large_ones() -> None:
+    queue = Scheduler(LANES, lambda _: 16, slots=16, initial_credit=6.0)
+    queue.add("large", rows("large", 500))
+    for _ in range(3):
+        assert len(queue.schedule()) == 14
+    queue.add("small", rows("small", 2), small=True)
+    assert served(queue, 1)["small"] == 2
+
+
+def test_many_new_large_requests_do_not_go_before_a_small_one() -> None:
+    queue = Scheduler(LANES, lambda _: 1, 64, initial_credit=6.0)
+    for i in range(20):
+        queue.add(f"large {i}", rows(f"large {i}", 50))
+        served(queue, 1)
+    queue.add("small", rows("small", 1), small=True)
+    assert served(queue, 8)["small"] >= 5
 
 
 def test_rows_on_their_way_go_before_rows_that_wait() -> None:
@@ -173,7 +191,7 @@ def test_finish_tells_the_last_row_of_a_work() -> None:
     queue.add("a", rows("a", 2))
     first, second = queue.schedule()
     assert [queue.finish(first), queue.finish(second)] == [False, True]
-    assert queue.n_requests == queue.running == queue.waiting == 0
+    assert len(queue._entries) == queue.running == queue.waiting == 0
 
 
 def test_finish_takes_waiting_and_running_rows() -> None:
@@ -270,7 +288,7 @@ class Traffic(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         states = Counter(row.state for row in self.here.values())
         assert (self.queue.running, self.queue.waiting) == (states["running"], states["waiting"])
-        assert self.queue.n_requests == len({key[0] for key in self.here})
+        assert len(self.queue._entries) == len({key[0] for key in self.here})
         slots = Counter((row.lane, row.batch_key) for row in self.here.values() if row.state == "running")
         assert all(held <= self.SLOTS for held in slots.values())
 
