@@ -24,10 +24,11 @@ from enflow.model.card import (
     replace_file,
     write_card,
 )
-from enflow.model.config import FlowConfig, ParticleConfig
+from enflow.model.config import FlowConfig, FragmentConfig, ParticleConfig
 from enflow.model.en_flows import import_en_flows
 from enflow.model.errors import ConfigError, WeightsError
 from enflow.model.flow.compiled_velocity import compile_velocity, load_compiled
+from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_adapter import ParticleFlowAdapter
 from enflow.model.flow.particle_flow import ParticleFlow
@@ -39,6 +40,7 @@ __all__ = [
     "import_en_flows",
     "load",
     "load_any",
+    "load_fragments",
     "load_particles",
     "read_card",
     "save",
@@ -49,7 +51,7 @@ __all__ = [
 DTYPES: Mapping[DtypeName, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
 
-def save(flow: MoleculeFlow | ParticleFlow, directory: str | os.PathLike[str], card: Card) -> Card:
+def save(flow: MoleculeFlow | ParticleFlow | FragmentFlow, directory: str | os.PathLike[str], card: Card) -> Card:
     """Write the weights and the card of a flow.
 
     Each file replaces its predecessor at once. The card comes last: an interruption between the two leaves a pair that
@@ -107,6 +109,17 @@ def load_particles(
     return _load_tensors(ParticleFlow(card.config), place, card, device, dtype)
 
 
+def load_fragments(
+    weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> FragmentFlow:
+    """Load a model of the atoms around a fragment; arguments and errors are those of `load`."""
+    place = find_weights(weights)
+    card = read_card(place)
+    if not isinstance(card.config, FlowConfig) or not isinstance(card.config.dynamics, FragmentConfig):
+        raise WeightsError(f"{place} holds no model of the atoms around a fragment; try load")
+    return _load_tensors(FragmentFlow(card.config), place, card, device, dtype)
+
+
 def load_any(
     weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> MoleculeFlow:
@@ -142,7 +155,7 @@ def compile_weights(weights: str | os.PathLike[str]) -> Path:
     return compile_velocity(flow.dynamics, flow.example(), read_card(weights).weights_sha256)
 
 
-Flow = TypeVar("Flow", MoleculeFlow, ParticleFlow)
+Flow = TypeVar("Flow", MoleculeFlow, ParticleFlow, FragmentFlow)
 
 
 def _load_tensors(

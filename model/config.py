@@ -16,6 +16,7 @@ __all__ = [
     "DynamicsConfig",
     "EGNNConfig",
     "FlowConfig",
+    "FragmentConfig",
     "GNNConfig",
     "KernelConfig",
     "ParticleConfig",
@@ -108,22 +109,42 @@ class EGNNConfig(AtomNetworkConfig):
 
 @config_errors
 @dataclass(frozen=True, config=STRICT)
-class VectorEGNNConfig(AtomNetworkConfig):
-    """Configuration of an E(n) equivariant graph network with vectors on its atoms (see `networks.vector_egnn`).
+class VectorNetworkConfig(AtomNetworkConfig):
+    """The options of an E(n) equivariant graph network with vectors on its atoms (see `networks.vector_egnn`).
 
     Attributes:
-        kind: name of the dynamics in the registry.
         n_vectors: vectors per atom, K.
         move_scale: factor on the moves of each layer. Muon's steps have one length for every matrix; a small factor
             makes the steps of the matrices that place atoms fine.
     """
 
-    kind: Literal["vector_egnn"] = "vector_egnn"
     node_dim: PositiveInt = 192
     edge_dim: PositiveInt = 48
     n_radial: NonNegativeInt = 24
     n_vectors: PositiveInt = 16
     move_scale: float = 1.0
+
+
+@config_errors
+@dataclass(frozen=True, config=STRICT)
+class VectorEGNNConfig(VectorNetworkConfig):
+    """Configuration of the velocity of all atoms by a network with vectors."""
+
+    kind: Literal["vector_egnn"] = "vector_egnn"
+
+
+@config_errors
+@dataclass(frozen=True, config=STRICT)
+class FragmentConfig(VectorNetworkConfig):
+    """Configuration of the velocity of the atoms around a fragment; their last feature is a flag, 1 = given."""
+
+    kind: Literal["fragment"] = "fragment"
+    n_features: Annotated[int, Field(ge=2)] = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output != "centre" or self.n_features - 1 in self.odd_types:
+            raise ValueError(f'found output "{self.output}"; expected "centre", and no flag among the odd types')
 
 
 @config_errors
@@ -199,6 +220,7 @@ def _kind(config: Any) -> Any:
 DynamicsConfig = Annotated[
     Annotated[EGNNConfig, Tag("egnn")]
     | Annotated[VectorEGNNConfig, Tag("vector_egnn")]
+    | Annotated[FragmentConfig, Tag("fragment")]
     | Annotated[GNNConfig, Tag("gnn")]
     | Annotated[SimpleConfig, Tag("simple")]
     | Annotated[KernelConfig, Tag("kernel")],

@@ -1,6 +1,7 @@
-"""The components of a flow over molecules: base distributions, velocity, ActNorm and dequantizer."""
+"""The components of a flow over molecules: base distributions, velocity with its solver, ActNorm and dequantizer."""
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,11 +20,13 @@ from enflow.model.flow.compiled_velocity import Arguments, CompiledVelocity
 from enflow.model.flow.coupling import transport
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, FixedFeatures
 from enflow.model.flow.noise import generator
+from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
+from enflow.model.flow.ode.dopri5 import working_dtype
 from enflow.model.flow.states import DequantizedMolecules, Latent
 
 
 class FlowComponents(nn.Module):
-    """The components of a flow and the maps that need no solver.
+    """The components of a flow, the solver of its velocity, and the maps that need no solver.
 
     Args:
         config: the architecture. The weights are those of an untrained model, and p(N) is uniform.
@@ -81,6 +84,28 @@ class FlowComponents(nn.Module):
         drawn = [self.draw_latent(self.config.max_atoms, seed=0, index=index) for index in range(2)]
         x, h = (torch.stack(parts).to(self.device, self.dtype) for parts in zip(*drawn, strict=True))
         return x.new_tensor([0.25, 0.5]), x, h, torch.ones_like(x[..., 0], dtype=torch.bool)
+
+    def in_double(self) -> "FlowComponents":
+        """Return a copy in float64, for tolerances below the precision of float32."""
+        return copy.deepcopy(self).double()
+
+    def solve(
+        self, points: Sequence[Latent], t0: float, t1: float, rtol: float, atol: float, record: bool = False
+    ) -> Iterator[FinalState]:
+        """Return an iterator over the final states of points, in the order in which they finish.
+
+        Args:
+            points: the points of flow space at t0.
+            t0, t1: times of the start and of the end.
+            rtol, atol: relative and absolute tolerance, per molecule.
+            record: keep the accepted steps.
+        """
+        # The decorator switches gradients off during each evaluation alone: a `with` in a generator would leak to its
+        # caller.
+        like = torch.empty(0, dtype=working_dtype(min(rtol, atol), self.dtype), device=self.device)
+        starts = [InitialState(x.to(like), h.to(like), t0, t1, rtol, atol) for x, h in points]
+        flow = self if like.dtype == self.dtype else self.in_double()
+        return solve_batched(torch.no_grad()(flow.velocity), starts, record)
 
     def draw_n_atoms(self, seed: int, index: int) -> int:
         """Return the number of atoms of molecule (seed, index), drawn from p(N)."""

@@ -6,14 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from enflow.model.config import EGNNConfig, GNNConfig, KernelConfig, SimpleConfig, VectorEGNNConfig
+from enflow.model.config import (
+    EGNNConfig,
+    FragmentConfig,
+    GNNConfig,
+    KernelConfig,
+    SimpleConfig,
+    VectorEGNNConfig,
+    VectorNetworkConfig,
+)
 from enflow.model.errors import ConfigError
 from enflow.model.flow.exact_trace.trace import trace
 from enflow.model.flow.geometry import centre, pair_mask, squared_distances
 from enflow.model.flow.networks.central_forces import KernelStrength, NetworkStrength
 from enflow.model.flow.networks.egnn import DISTANCE_EPS, EGNN, time_features
 from enflow.model.flow.networks.gnn import GNN
-from enflow.model.flow.networks.parity import condition_on_parity
+from enflow.model.flow.networks.parity import SURE, condition_on_parity
 from enflow.model.flow.networks.vector_egnn import VectorEGNN
 
 REGISTRY: dict[str, Callable[[Any], nn.Module]] = {}
@@ -54,22 +62,55 @@ def centre_velocity(t: Tensor, h: Tensor, centres: Tensor, sigma: float) -> Tens
     return centres + gain * (h - t * centres)
 
 
-class NetworkDynamics(nn.Module):
-    """A velocity by an equivariant network: dx = x_out - x_in without centre of mass, dh from the node features."""
+class AtomDynamics(nn.Module):
+    """The inputs and outputs of an equivariant network as a velocity.
+
+    Args:
+        config: the options of the network.
+        network: its class.
+        n_types: features that the network moves; the first of a state.
+    """
 
     equivariant = True
 
-    def __init__(self, config: EGNNConfig | VectorEGNNConfig, network: type[EGNN] | type[VectorEGNN]) -> None:
+    def __init__(
+        self, config: EGNNConfig | VectorNetworkConfig, network: type[EGNN] | type[VectorEGNN], n_types: int
+    ) -> None:
         super().__init__()
         self.config = config
         n_inputs = config.n_features + 1 + 2 * config.n_frequencies + int(config.size_input)
         self.fixed_features = config.output == "still"
-        n_outputs = 0 if self.fixed_features else config.n_features
+        n_outputs = 0 if self.fixed_features else n_types
         self.network = network(config, n_inputs, n_outputs)  # type: ignore[arg-type]
         self.odd: Tensor
-        odd = [kind in config.odd_types for kind in range(config.n_features)]
+        odd = [kind in config.odd_types for kind in range(n_types)]
         self.register_buffer("odd", torch.tensor(odd, dtype=torch.bool), persistent=False)
         self.pair_dtype: torch.dtype | None = None  # bfloat16 in training; None = the dtype of the positions
+
+    def _inputs(self, t: Tensor, h: Tensor, real: Tensor) -> Tensor:
+        context = time_features(t, self.config.n_frequencies)
+        if self.config.size_input:
+            context = torch.cat([context, real.sum((-2, -1)).unsqueeze(-1) / 20.0], -1)
+        return torch.cat([h, context.unsqueeze(-2).expand(*h.shape[:-1], -1)], -1)
+
+    def _joint_outputs(self, outputs: Tensor, mask: Tensor) -> Tensor:
+        """Return the outputs after the operation that couples the atoms of a molecule."""
+        return condition_on_parity(outputs, mask, self.odd) if self.config.odd_types else outputs
+
+    def _features_velocity(self, t: Tensor, h: Tensor, outputs: Tensor) -> Tensor:
+        if self.config.output == "velocity":
+            return outputs
+        if self.config.output == "still":
+            return torch.zeros_like(h)
+        centres = self.config.feature_scale * torch.softmax(outputs, -1)
+        return centre_velocity(t, h, centres, self.config.feature_sigma)
+
+
+class NetworkDynamics(AtomDynamics):
+    """A velocity by an equivariant network: dx = x_out - x_in without centre of mass, dh from the node features."""
+
+    def __init__(self, config: EGNNConfig | VectorEGNNConfig, network: type[EGNN] | type[VectorEGNN]) -> None:
+        super().__init__(config, network, config.n_features)
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the velocity (dx (B, N, S), dh (B, N, F)) at times t (B,), positions x, features h and mask (B, N)."""
@@ -90,24 +131,6 @@ class NetworkDynamics(nn.Module):
             lambda rows, h, outputs: self._features_velocity(t[rows], h, outputs),
             self._joint_outputs if self.config.odd_types else None,
         )
-
-    def _inputs(self, t: Tensor, h: Tensor, real: Tensor) -> Tensor:
-        context = time_features(t, self.config.n_frequencies)
-        if self.config.size_input:
-            context = torch.cat([context, real.sum((-2, -1)).unsqueeze(-1) / 20.0], -1)
-        return torch.cat([h, context.unsqueeze(-2).expand(*h.shape[:-1], -1)], -1)
-
-    def _joint_outputs(self, outputs: Tensor, mask: Tensor) -> Tensor:
-        """Return the outputs after the operation that couples the atoms of a molecule."""
-        return condition_on_parity(outputs, mask, self.odd) if self.config.odd_types else outputs
-
-    def _features_velocity(self, t: Tensor, h: Tensor, outputs: Tensor) -> Tensor:
-        if self.config.output == "velocity":
-            return outputs
-        if self.config.output == "still":
-            return torch.zeros_like(h)
-        centres = self.config.feature_scale * torch.softmax(outputs, -1)
-        return centre_velocity(t, h, centres, self.config.feature_sigma)
 
 
 @register
@@ -140,6 +163,32 @@ class VectorEGNNDynamics(NetworkDynamics):
 
     def __init__(self, config: VectorEGNNConfig) -> None:
         super().__init__(config, VectorEGNN)
+
+
+@register
+class FragmentDynamics(AtomDynamics):
+    """A velocity of the atoms around a fragment, whose atoms have the flag f = 1 as their last feature.
+
+    Relative to the fragment dx = (1 - f) (x_out - x_in), dh = (1 - f) v_h, df = 0. The centre of mass of all atoms is
+    kept, as in every dynamics: so the fragment moves as one body. Because the network ignores translations, the
+    divergence is that of the other atoms relative to the fragment.
+    """
+
+    config_class = FragmentConfig
+
+    def __init__(self, config: FragmentConfig) -> None:
+        super().__init__(config, VectorEGNN, config.n_features - 1)
+
+    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the velocity (dx (B, N, S), dh (B, N, F)) at times t (B,), positions x, features h and mask (B, N)."""
+        real = mask.unsqueeze(-1).to(x.dtype)
+        types, flag = h[..., :-1], h[..., -1:]
+        free = (1.0 - flag) * real
+        outputs, x_out = self.network(self._inputs(t, h, real), x, pair_mask(mask).to(x.dtype), self.pair_dtype)
+        known = SURE / self.config.feature_scale * types
+        outputs = self._joint_outputs(torch.lerp(outputs, known, flag), mask)
+        dh = self._features_velocity(t, types, outputs) * free
+        return centre((x_out - x) * free, mask), torch.cat([dh, torch.zeros_like(flag)], -1)
 
 
 @register

@@ -1,6 +1,5 @@
 """MoleculeFlow: a normalizing flow over molecules, to sample from and to score with."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral
@@ -9,14 +8,12 @@ import torch
 
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule
-from enflow.model.config import STRENGTH, TOLERANCES
+from enflow.model.config import STRENGTH, TOLERANCES, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
-from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
-from enflow.model.flow.ode.dopri5 import working_dtype
 from enflow.model.flow.states import Latent, Sample, SizeOrFormula, check_success, molecules_in_order
 
 DEQUANTIZE_BATCH = 64
@@ -38,9 +35,10 @@ class MoleculeFlow(FlowComponents):
         config: the architecture. The weights are those of an untrained model, and p(N) is uniform.
     """
 
-    def in_double(self) -> "MoleculeFlow":
-        """Return a copy in float64, for tolerances below the precision of float32."""
-        return copy.deepcopy(self).double()
+    def __init__(self, config: FlowConfig) -> None:
+        if isinstance(config.dynamics, FragmentConfig):
+            raise ConfigError('found dynamics "fragment", expected a dynamics of all atoms; FragmentFlow takes it')
+        super().__init__(config)
 
     def sample(
         self,
@@ -223,24 +221,6 @@ class MoleculeFlow(FlowComponents):
         """
         names = range(len(molecules)) if indices is None else indices
         return LikelihoodEstimator(self, options).estimates(molecules, seed, names)
-
-    def solve(
-        self, points: Sequence[Latent], t0: float, t1: float, rtol: float, atol: float, record: bool = False
-    ) -> Iterator[FinalState]:
-        """Return an iterator over the final states of points, in the order in which they finish.
-
-        Args:
-            points: the points of flow space at t0.
-            t0, t1: times of the start and of the end.
-            rtol, atol: relative and absolute tolerance, per molecule.
-            record: keep the accepted steps.
-        """
-        # The decorator switches gradients off during each evaluation alone: a `with` in a generator would leak to its
-        # caller.
-        like = torch.empty(0, dtype=working_dtype(min(rtol, atol), self.dtype), device=self.device)
-        starts = [InitialState(x.to(like), h.to(like), t0, t1, rtol, atol) for x, h in points]
-        flow = self if like.dtype == self.dtype else self.in_double()
-        return solve_batched(torch.no_grad()(flow.velocity), starts, record)
 
     def _points(self, molecules: Sequence[Molecule], seed: int) -> list[Latent]:
         # In batches, since a learned dequantizer holds features of all pairs of atoms of its batch.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from enflow.model.batch import MoleculeBatch
-from enflow.model.config import EGNNConfig, FlowConfig, VectorEGNNConfig
+from enflow.model.config import EGNNConfig, FlowConfig, VectorNetworkConfig
 from enflow.model.flow.dequantization import Learned
 from enflow.model.flow.distributions import AtomCountPrior
 from enflow.model.flow.dynamics import build
@@ -101,7 +101,7 @@ class FlowMatching(MoleculeObjective):
         molecule afterwards.
         """
         dynamics = self.config.dynamics
-        if isinstance(dynamics, EGNNConfig | VectorEGNNConfig):
+        if isinstance(dynamics, EGNNConfig | VectorNetworkConfig):
             dynamics = replace(dynamics, odd_types=())
         return build(dynamics).to(self.device)
 

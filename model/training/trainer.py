@@ -1,7 +1,7 @@
 """The trainer of every objective: network, optimizer and moving average, stepped together, saved and restored."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from enflow.model.checkpoint import load
-from enflow.model.config import EGNNConfig, FlowConfig, VectorEGNNConfig
+from enflow.model.config import EGNNConfig, FlowConfig, FragmentConfig, VectorEGNNConfig, VectorNetworkConfig
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.compact import compacted, expanded
 from enflow.model.training.config import PAIR_DTYPES, ParticleTrainConfig, RunConfig, TrainConfig
+from enflow.model.training.fragment_objective import FragmentMatching
 from enflow.model.training.objectives import DequantizerFit, FlowMatching, MaximumLikelihood, Objective
 from enflow.model.training.optimizer import Optimizer, rate_at, update_average
 from enflow.model.training.particle_objectives import ParticleFlowMatching, ParticleLikelihood
@@ -169,6 +170,8 @@ def objective_of(config: RunConfig, device: str) -> Objective:
         return DequantizerFit(config.flow, config.likelihood, device)
     if config.objective == "likelihood":
         return MaximumLikelihood(config.flow, config.likelihood, device)
+    if isinstance(config.flow.dynamics, FragmentConfig):
+        return FragmentMatching(config.flow, config.matching, device)
     return FlowMatching(config.flow, config.matching, device)
 
 
@@ -194,6 +197,10 @@ def starting_flow(config: TrainConfig) -> MoleculeFlow | None:
 def _expected_start(config: TrainConfig, found: FlowConfig) -> FlowConfig:
     """Return the model that `start` must hold: the configuration's, up to the parts that are not copied."""
     expected = config.flow
+    if isinstance(expected.dynamics, FragmentConfig) and isinstance(found.dynamics, VectorEGNNConfig):
+        options = {each.name: getattr(expected.dynamics, each.name) for each in fields(VectorNetworkConfig)}
+        types = {"n_features": expected.dynamics.n_features - 1, "odd_types": found.dynamics.odd_types}
+        return replace(expected, dynamics=VectorEGNNConfig(**{**options, **types}))
     if config.objective == "dequantizer":
         return replace(expected, dequantizer=found.dequantizer)
     if expected.dequantizer.kind == "given" and isinstance(expected.dynamics, EGNNConfig | VectorEGNNConfig):

@@ -84,9 +84,13 @@ class FakeClient:
 
     def _results(self, request: EngineRequest) -> list[Event]:
         match request:
-            case EngineSampleRequest() | EngineVariationRequest():
-                indices = range(request.first_index, request.first_index + len(request))
+            case EngineSampleRequest():
+                indices = range(request.first_index, request.first_index + len(request.n_atoms))
                 return [Sampled(request.id, i, *self.molecule(i), 60, "success") for i in indices]
+            case EngineVariationRequest():
+                indices = range(request.first_index, request.first_index + request.count)
+                found = [_of_size(self.molecule(i), request.parent) for i in indices]
+                return [Sampled(request.id, i, *each, 60, "success") for i, each in zip(indices, found, strict=True)]
             case EngineLikelihoodRequest():
                 indices = range(request.first_index, request.first_index + len(request.molecules))
                 return [self._scored(request.id, i) for i in indices]
@@ -113,6 +117,11 @@ class FakeClient:
 
     def health(self) -> Health:
         return Health(True, self.ready, "ok" if self.ready else "the device answers nonsense", 0.1)
+
+
+def _of_size(structure: Structure, parent: Structure) -> Structure:
+    """Return a structure if it has the size of its parent, else the parent."""
+    return structure if len(structure.positions) == len(parent.positions) else parent
 
 
 def _encoded(structure: Structure) -> LatentArrays:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from enflow.model.config import VectorEGNNConfig
+from enflow.model.config import VectorNetworkConfig
 from enflow.model.flow.geometry import squared_distances
 from enflow.model.flow.networks.egnn import DISTANCE_EPS, RadialBasis
 from enflow.model.flow.networks.inference_ops import add_inplace, apply_linear, multiply_inplace, silu_inplace
@@ -33,7 +33,7 @@ class VectorEGNNLayer(nn.Module):
     the pairs is enough.
     """
 
-    def __init__(self, config: VectorEGNNConfig, radial_dim: int) -> None:
+    def __init__(self, config: VectorNetworkConfig, radial_dim: int) -> None:
         super().__init__()
         node, edge, vectors = config.node_dim, config.edge_dim, config.n_vectors
         self.norm = nn.LayerNorm(node)
@@ -102,7 +102,7 @@ def bounded(vectors: Tensor, max_length: float) -> Tensor:
 class VectorEGNN(nn.Module):
     """A stack of layers with vectors, with the interface of `EGNN`."""
 
-    def __init__(self, config: VectorEGNNConfig, n_inputs: int, n_outputs: int) -> None:
+    def __init__(self, config: VectorNetworkConfig, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
         self.n_vectors = config.n_vectors
         self.embed = nn.Linear(n_inputs, config.node_dim)

@@ -10,6 +10,7 @@ from enflow.model.config import (
     DynamicsConfig,
     EGNNConfig,
     FlowConfig,
+    FragmentConfig,
     GNNConfig,
     KernelConfig,
     VectorEGNNConfig,
@@ -24,6 +25,7 @@ ORIGINAL = EGNNConfig(
 )  # fmt: skip
 PARTICLES = replace(OURS, n_features=0, output="velocity")
 VECTORS = VectorEGNNConfig(node_dim=12, edge_dim=6, n_vectors=3, n_layers=2, n_radial=4, n_frequencies=2)
+FRAGMENT = FragmentConfig(node_dim=12, edge_dim=6, n_vectors=3, n_layers=2, n_radial=4, n_frequencies=2)
 GRAPH = GNNConfig(node_dim=12, n_layers=2)
 CONFIGS: dict[str, list[DynamicsConfig]] = {
     "egnn": [
@@ -39,6 +41,7 @@ CONFIGS: dict[str, list[DynamicsConfig]] = {
         replace(VECTORS, output="still"),
         replace(VECTORS, n_features=0, output="velocity"),
     ],
+    "fragment": [FRAGMENT, replace(FRAGMENT, odd_types=(0, 2, 4))],
     "gnn": [GRAPH, replace(GRAPH, gate=False), replace(GRAPH, n_features=5)],
     "kernel": [KernelConfig(n_radial=12, n_times=4)],
 }

@@ -27,6 +27,11 @@ def name(value: Any) -> str:
     return value.__name__ if callable(value) else value.kind
 
 
+def of_molecules(config: Any) -> bool:
+    """True for the configurations that a MoleculeFlow takes."""
+    return config.n_features in (5, 6) and config.kind != "fragment"
+
+
 @pytest.mark.parametrize("law", [*laws.EVERY, *laws.EQUIVARIANT], ids=name)
 @pytest.mark.parametrize("config", configs(), ids=name)
 def test_dynamics(config: Any, law: Law) -> None:
@@ -47,7 +52,9 @@ def test_dynamics_in_the_plane(config: Any, law: Law) -> None:
 
 
 @pytest.mark.parametrize("law", [*laws.FLOW, *laws.EQUIVARIANT_FLOW], ids=name)
-@pytest.mark.parametrize("config", [config for config in configs() if config.n_features in (5, 6)], ids=name)
+@pytest.mark.parametrize(
+    "config", [config for config in configs() if config.n_features in (5, 6) and config.kind != "fragment"], ids=name
+)
 def test_flow(config: Any, law: Law) -> None:
     flow = small_flow(config)
     if law in laws.EQUIVARIANT_FLOW and not flow.dynamics.equivariant:

@@ -1,0 +1,131 @@
+"""FragmentFlow: the laws of a flow for the atoms around a fragment, and a density that is known in closed form."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from enflow.model.chem.molecule import Molecule
+from enflow.model.config import DequantizerConfig, FlowConfig
+from enflow.model.errors import ConfigError, StructureError
+from enflow.model.flow.fragment_flow import Completion, FragmentFlow
+from enflow.model.flow.geometry import centre
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from tests.laws import rotation
+from tests.model.flow.fields import states
+from tests.model.flow.small_networks import FRAGMENT, OURS, shaken
+
+METHANOL = Molecule(
+    [6, 8, 1, 1, 1, 1],
+    [[-0.05, 0.66, 0], [-0.05, -0.76, 0], [-1.09, 0.98, 0], [0.44, 1.07, 0.89], [0.44, 1.07, -0.89], [0.88, -1.06, 0]],
+)
+COMPLETION = Completion(METHANOL, (1, 0))
+RATES = 0.3, -0.2
+
+
+class Growth(nn.Module):
+    """The other atoms move away from the mean of the fragment: dx = a x, dh = b h."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates = nn.Parameter(torch.tensor(RATES, dtype=torch.float64))
+
+    def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        flag, free = h[..., -1:], (1.0 - h[..., -1:]) * mask[..., None]
+        middle = (x * flag).sum(1, keepdim=True) / flag.sum(1, keepdim=True)
+        dh = torch.cat([self.rates[1] * h[..., :-1] * free, torch.zeros_like(flag)], -1)
+        return centre(self.rates[0] * (x - middle) * free, mask), dh
+
+
+def fragment_flow(known: bool = False) -> FragmentFlow:
+    wide = DequantizerConfig("truncated", scale=0.6, sigma=0.6)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = FragmentFlow(FlowConfig(dynamics=FRAGMENT, dequantizer=wide if known else DequantizerConfig()))
+    shaken(flow)
+    if known:
+        flow.dynamics = Growth()
+    return flow.requires_grad_(False)
+
+
+def test_the_fragment_moves_as_one_body_and_the_others_relative_to_it() -> None:
+    flow = fragment_flow()
+    x, h, mask = states([5, 4], 6)
+    h[..., -1] = torch.tensor([1.0, 1, 1, 0, 0])
+    dx, dh = flow.velocity(torch.tensor([0.3, 0.7]).double(), x, h * mask[..., None], mask)
+    assert (dx[:, :3] - dx[:, :1]).abs().max() < 1e-12
+    assert (dx[0, 3:] - dx[0, :1]).norm(dim=-1).min() > 1e-3
+    assert not dh[:, :3].any()
+    assert not dh[..., -1].any()
+    assert dh[0, 3:, :5].abs().min() > 0
+
+
+def test_samples_begin_with_the_fragment_as_it_was_given() -> None:
+    fragment = Molecule([8, 6, 1], [[3.0, 1.0, -2.0], [4.2, 1.1, -2.3], [4.9, 0.2, -2.0]])
+    flow = fragment_flow()
+    first, second, again = flow.sample(fragment, [6, 4, 6], seed=2)
+    for one, n_atoms in ((first, 6), (second, 4)):
+        assert one.n_atoms == n_atoms
+        assert np.array_equal(one.atomic_numbers[:3], fragment.atomic_numbers)
+        assert np.array_equal(one.positions[:3], fragment.positions)
+    assert not np.allclose(first.positions[3:], again.positions[3:], atol=0.1)
+    (alone,) = flow.sample(fragment, [6], seed=2)
+    np.testing.assert_allclose(alone.positions, first.positions, atol=1e-9)
+
+
+def test_samples_turn_with_their_fragment() -> None:
+    """The other atoms have the law of the fragment's orientation: turned noise around it gives the turned molecule."""
+    flow, turn = fragment_flow(), rotation(3, reflect=True)
+    latent = flow.draw_completion(Molecule([8, 6], [[0, 0, 0], [1.2, 0, 0.3]]), 5, 0, 0)
+    straight, turned = flow.decode([latent, latent._replace(x=latent.x @ turn)], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(turned.positions, straight.positions @ turn.numpy(), atol=1e-5)
+
+
+def test_decode_is_the_inverse_of_encode() -> None:
+    flow = fragment_flow()
+    (latent,) = flow.encode([COMPLETION], seed=3, rtol=1e-8, atol=1e-8)
+    (found,) = flow.decode([latent], rtol=1e-8, atol=1e-8)
+    expected = COMPLETION.ordered.centred()
+    assert expected.atomic_numbers.tolist() == [8, 6, 1, 1, 1, 1] == found.atomic_numbers.tolist()
+    np.testing.assert_allclose(found.positions, expected.positions, atol=1e-5)
+    assert (latent.x - torch.tensor(expected.positions)).abs().max() > 0.1
+
+
+def test_the_density_is_that_of_the_gaussian_it_is() -> None:
+    """Relative to the fragment x(1) = exp(a) z and h(1) = exp(b) z for the four other atoms."""
+    flow = fragment_flow(known=True)
+    (found,) = flow.log_prob([COMPLETION], seed=4, divergence="exact", draws=1, rtol=1e-6, atol=1e-6)
+    point, log_q = flow.dequantize_completion(COMPLETION, 4, 0)
+    x, h = point.x[2:] - point.x[:2].mean(0), point.h[2:, :-1]
+    expected = sum(
+        -0.5 * float(part.square().sum()) * math.exp(-2 * rate) - part.numel() * (0.5 * math.log(2 * math.pi) + rate)
+        for part, rate in zip((x, h), RATES, strict=True)
+    )
+    assert found.log_prob == pytest.approx(expected - log_q, abs=1e-4)
+    assert found.parts["divergence"] == pytest.approx(12 * RATES[0] + 20 * RATES[1], abs=1e-5)
+    probed = flow.log_prob([COMPLETION], seed=4, draws=1, probes=20)[0]
+    assert probed.log_prob == pytest.approx(found.log_prob, abs=2.0)
+
+
+def test_a_molecule_scores_the_same_however_it_lies() -> None:
+    flow, turn = fragment_flow(), rotation(4, reflect=True).numpy()
+    turned = Molecule(METHANOL.atomic_numbers, METHANOL.positions @ turn + [3.0, -1.0, 2.0])
+    pair = [flow.log_prob([Completion(one, (1, 0))], draws=2, divergence="exact")[0] for one in (METHANOL, turned)]
+    assert pair[0].log_prob == pytest.approx(pair[1].log_prob, abs=1e-5)
+
+
+@pytest.mark.parametrize("given", [(), (0, 0), (6,), (0, 1, 2, 3, 4, 5)])
+def test_given_atoms_that_leave_nothing_or_are_none(given: tuple[int, ...]) -> None:
+    with pytest.raises(StructureError, match="found the given atoms"):
+        Completion(METHANOL, given)
+
+
+def test_a_size_that_leaves_no_atom_and_another_dynamics_are_refused() -> None:
+    with pytest.raises(StructureError, match="found 6 atoms in all, expected more than the 6 given ones"):
+        fragment_flow().sample(METHANOL, [6])
+    with pytest.raises(ConfigError, match=r'found dynamics .egnn., expected "fragment"'):
+        FragmentFlow(FlowConfig(dynamics=OURS))
+    with pytest.raises(ConfigError, match=r'found dynamics "fragment"'):
+        MoleculeFlow(FlowConfig(dynamics=FRAGMENT))
