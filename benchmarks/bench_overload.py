@@ -18,10 +18,10 @@ from enflow.model.config import TOLERANCES
 from enflow.service.client.admission import AdmissionController
 from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.config import LANES, EngineConfig
-from enflow.service.engine.cost_model import SMALL_REQUEST, STAGES, BatchBudget, CostTable, sample_costs
+from enflow.service.engine.cost_model import SMALL_REQUEST, STAGES, BatchBudget, CostTable
 from enflow.service.engine.scheduler import Row, Scheduler
 from enflow.service.problems import retry_after
-from enflow.service.protocol.requests import EngineSampleRequest
+from enflow.service.protocol.requests import EngineSampleRequest, sample_costs
 from enflow.service.protocol.status import Overloaded
 
 CONFIG = EngineConfig()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from enflow.service.engine.cost_model import SMALL_REQUEST, sample_costs
-from enflow.service.protocol.requests import EngineRequest
+from enflow.service.engine.cost_model import SMALL_REQUEST
+from enflow.service.protocol.requests import EngineRequest, sample_costs
 from enflow.service.protocol.status import Overloaded
 
 RATE = 1e5
@@ -19,7 +19,7 @@ RESERVE = 0.1
 request of any size is also admitted beside smaller requests of its client that hold less than this part."""
 
 
-SMALL_S, SMALL_RESERVE = 1.5, 0.5
+SMALL_S, SMALL_RESERVE = 3.0, 0.5
 """Seconds of computing that small requests may hold in the queue, and the part that is added for clients who hold
 nothing. Small requests go before all others and take at least half of the device: they wait no more than 5 s."""
 

@@ -36,7 +36,7 @@ from enflow.service.engine.process import (
 )
 from enflow.service.protocol.events import Done, Event, Failed, Reason
 from enflow.service.protocol.requests import EngineRequest
-from enflow.service.protocol.status import Health, Overloaded, SampleKey, Snapshot, Stats, Unavailable
+from enflow.service.protocol.status import COUNTERS, Health, Overloaded, SampleKey, Snapshot, Stats, Unavailable
 from enflow.service.settings import Settings
 from enflow.service.telemetry import log
 
@@ -60,7 +60,7 @@ class ProcessClient:
         self._admission = AdmissionController(self._config.queue_s, self._config.client_share)
         self._worker: WorkerHandle | None = None
         self._supervision: asyncio.Task[None] | None = None
-        self._worker_stats, self._earlier_stats = Stats(), Stats()
+        self._stats, self._earlier_stats = Stats(), Stats()
         self._breaker = CircuitBreaker(self._config.max_crashes, self._config.breaker_s)
         self._restarts = 0
         self._draining = False
@@ -115,7 +115,7 @@ class ProcessClient:
     def stats(self) -> Stats:
         """Return the state, and the counters over all workers."""
         return replace(
-            self._worker_stats.with_counters_of(self._earlier_stats),
+            self._stats,
             requests=len(self._tracker.unfinished),
             queue_units=self._admission.queued,
             queue_limit=self._admission.limit,
@@ -172,14 +172,16 @@ class ProcessClient:
                 for event in events:
                     self._deliver(event)
             case Heartbeat(stats, check_age, rate):
-                self._worker_stats, self._admission.rate = stats, rate
+                self._stats, self._admission.rate = _sum(stats, self._earlier_stats), rate
                 worker.last_check = worker.last_report - check_age
             case RowsSaved(rows):
                 self._tracker.save_rows(rows)
             case StepBegins(rows):
                 worker.rows = rows
-            case StepFailed() | Notice():
-                _log(report)
+            case StepFailed(rows, trace):
+                log.error("step failed", samples=sorted({key[:2] for key in rows}), traceback=trace)
+            case Notice(text):
+                log.info(text)
             case Crashed(error, trace):
                 worker.error, worker.trace = error, trace
 
@@ -240,8 +242,8 @@ class ProcessClient:
         worker, self._worker = self._worker, None
         if worker:
             worker.close()
-            self._earlier_stats = self._earlier_stats.with_counters_of(self._worker_stats)
-            self._worker_stats = Stats(device=self._worker_stats.device)
+            self._earlier_stats = self._stats
+            self._stats = _sum(Stats(device=self._stats.device), self._stats)
         return worker
 
     async def _supervise(self) -> None:
@@ -273,12 +275,8 @@ class ProcessClient:
         return self._tracker.fail(request_id, reason, detail)
 
 
-def _log(report: StepFailed | Notice) -> None:
-    match report:
-        case StepFailed(rows, trace):
-            log.error("step failed", samples=sorted({key[:2] for key in rows}), traceback=trace)
-        case Notice(text):
-            log.info(text)
+def _sum(stats: Stats, earlier: Stats) -> Stats:
+    return replace(stats, **{name: getattr(stats, name) + getattr(earlier, name) for name in COUNTERS})
 
 
 def engine_client(settings: Settings, config: ClientConfig | None = None, weights: Path | None = None) -> ProcessClient:

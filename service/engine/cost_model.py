@@ -1,4 +1,4 @@
-"""The number of rows that a step may hold, the seconds that it takes, and the cost of a request. No torch here."""
+"""The number of rows that a step may hold, and the seconds that it takes. No torch here."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,22 +6,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from enflow.service.engine.batch_key import BatchKey
-from enflow.service.protocol.requests import (
-    EngineLikelihoodRequest,
-    EngineRequest,
-    EngineSampleRequest,
-    EstimatorOptions,
-)
+from enflow.service.protocol.requests import DOUBLE_COST, EXACT_COST, PROBE_COST, TYPICAL_ATOMS
 
 STAGES = 6
 """Evaluations of the velocity in one attempted step of the solver."""
-
-DOUBLE_COST = 3.0
-"""Evaluations in float32 that take as long as one in float64."""
-
-EXACT_COST, PROBE_COST = 0.7, 1.0
-"""Evaluations of the velocity that take as long as one direction of the exact trace, and as one Hutchinson probe.
-Measured: 78 evaluations for 141 directions. A probe is one evaluation."""
 
 QUADRATURE_NODES = 7
 """Nodes of one Gauss-Kronrod stretch of the likelihood's quadrature (`model.flow.ode.quadrature`)."""
@@ -32,21 +20,6 @@ GROW_AFTER = 200
 SHORT_STEP_OVERHEAD = 1 / 4
 """The largest part of a short step that may be spent on launching it."""
 
-
-EVALUATIONS, TOLERANCE = 44, 1e-3
-"""Evaluations for one molecule at this tolerance (measured: 43). A solver of order 5 needs tol^(-1/5) of them."""
-
-DOUBLE_BELOW = 1e-7
-"""The tolerance below which rows are computed in float64."""
-
-NODES = 37
-"""Values of the divergence for one likelihood at this tolerance (measured: 21 to 56); twice as many at 1e-5."""
-
-PROBED_NODES = 32
-"""Nodes of an estimated divergence; every node has a new probe."""
-
-TYPICAL_ATOMS = 18
-"""Atoms of a molecule whose size is not known yet."""
 
 INITIAL_CREDIT = 60.0
 """Steps of a molecule of middle size that a small request may take before older requests continue: enough for one
@@ -169,30 +142,6 @@ class BatchBudget:
             "exact": EXACT_COST * (3 + self.n_features) * key.size,
         }
         return evaluations[key.kind]
-
-
-def sample_costs(request: EngineRequest) -> list[float]:
-    """Return the estimated cost of each sample of a request, in pairs of atoms times evaluations of the velocity."""
-    match request:
-        case EngineSampleRequest():
-            return [(n or TYPICAL_ATOMS) ** 2 * _path_evaluations(request.rtol) for n in request.n_atoms]
-        case EngineLikelihoodRequest():
-            sizes = [len(molecule.atomic_numbers) for molecule in request.molecules]
-            return [n**2 * _likelihood_evaluations(request.options, n) for n in sizes]
-        case _:
-            return [TYPICAL_ATOMS**2 * _path_evaluations(request.rtol)] * len(request)
-
-
-def _path_evaluations(rtol: float) -> float:
-    return float(EVALUATIONS * (TOLERANCE / rtol) ** 0.2) * (DOUBLE_COST if rtol < DOUBLE_BELOW else 1.0)
-
-
-def _likelihood_evaluations(options: EstimatorOptions, n_atoms: int) -> float:
-    # The exact trace has 8 directions per atom at 0.7 evaluations each; a probe is one evaluation.
-    nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
-    values = 5.6 * n_atoms * nodes if options.exact else PROBE_COST * PROBED_NODES * options.probes_per_node
-    path = _path_evaluations(options.rtol / 300)  # the path of a likelihood has a tighter tolerance
-    return float(options.first_draws * (path + values))
 
 
 def _seconds(evaluate: Callable[[int, int], None], rows: int, size: int) -> float:

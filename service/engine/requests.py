@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from enflow.model.flow.estimate import Draw
 from enflow.model.flow.likelihood import DrawState
 from enflow.service.engine.batch_key import BatchKey, Lane
-from enflow.service.engine.cost_model import SMALL_REQUEST, sample_costs
+from enflow.service.engine.cost_model import SMALL_REQUEST
 from enflow.service.engine.scheduler import Row
 from enflow.service.engine.stats import StatsCounter
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Frame, Sampled, Scored
@@ -22,6 +22,7 @@ from enflow.service.protocol.requests import (
     EngineSampleRequest,
     EngineVariationRequest,
     EstimatorOptions,
+    sample_costs,
 )
 from enflow.service.protocol.status import SavedRow
 

@@ -12,13 +12,12 @@ from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.errors import EnflowError, ModelError, StructureError, VocabularyError
 from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat, RDKitPool, Upload
 from enflow.service.client.base import EngineClient
-from enflow.service.engine.cost_model import sample_costs
 from enflow.service.handlers.context import Emit, Usage
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
 from enflow.service.model_card import ModelCard
 from enflow.service.problems import Problem, retry_after
 from enflow.service.protocol.events import Done, Event, Frame, Progress
-from enflow.service.protocol.requests import EngineRequest
+from enflow.service.protocol.requests import EngineRequest, sample_costs
 from enflow.service.protocol.status import Overloaded, Unavailable
 from enflow.service.rendering.molecules import (
     RenderedMolecule,

@@ -1,7 +1,7 @@
 """The state of an engine, for its clients."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -77,10 +77,6 @@ class Stats:
     finished: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     restarts: int = 0
-
-    def with_counters_of(self, earlier: "Stats") -> "Stats":
-        """Return this state with the counters of an earlier worker added; every worker begins them at zero."""
-        return replace(self, **{name: getattr(self, name) + getattr(earlier, name) for name in COUNTERS})
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 
 from enflow.service.client.admission import AdmissionController
-from enflow.service.engine.cost_model import sample_costs
-from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
+from enflow.service.protocol.requests import (
+    EngineLikelihoodRequest,
+    EngineSampleRequest,
+    EstimatorOptions,
+    Structure,
+    sample_costs,
+)
 from enflow.service.protocol.status import Overloaded
 
 

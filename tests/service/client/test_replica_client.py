@@ -127,7 +127,7 @@ def test_a_killed_replica_loses_nothing_doubles_nothing_changes_nothing(monkeypa
         return results, client.pool.kills
 
     results, kills = run_client(talk, pause=0.002, pairs=600)
-    assert kills >= 5  # of 120 answers
+    assert kills >= 3  # some fall on a replica that is not back yet
     for request, events in zip(requests, results, strict=True):
         assert_complete(request, [event for event in events if not isinstance(event, Progress)])
 
