@@ -161,7 +161,7 @@ class ProcessClient:
 
     # Reports of the worker
 
-    def _on_report(self, worker: WorkerHandle, report: WorkerReport) -> None:
+    def _on_report(self, worker: WorkerHandle, report: WorkerReport) -> None:  # noqa: C901 - one case for each report
         if worker is not self._worker:
             return
         worker.last_report = time.monotonic()
