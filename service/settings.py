@@ -145,8 +145,8 @@ class Settings(BaseSettings):
         stall_s: seconds in which a client must read a part of its response.
         log_level: level of the JSON logs: debug, info, warning or error.
         jobs_url: the database of the jobs, as sqlite:////path/jobs.sqlite or postgresql://user@host/database, whose
-            password stands in the file that PGPASSFILE names; None = the file enflow/jobs.sqlite in the user's folder
-            for state, such as ~/.local/state.
+            password stands in the file that PGPASSFILE names; None = the file enflow/jobs-PORT.sqlite in the user's
+            folder for state, such as ~/.local/state.
     """
 
     model_config = SettingsConfigDict(
@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     @property
     def jobs_database(self) -> str:
         """The URL of the database of the jobs."""
-        return self.jobs_url or f"sqlite:///{user_state_path('enflow') / 'jobs.sqlite'}"
+        return self.jobs_url or f"sqlite:///{user_state_path('enflow') / f'jobs-{self.port}.sqlite'}"
 
     @property
     def formula_folder(self) -> Path | None:

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 from asgi_correlation_id import CorrelationIdMiddleware
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 
 from enflow import __version__
 from enflow.model.errors import ConfigError, EnflowError
@@ -185,10 +187,18 @@ def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry)
     return layers
 
 
+def _methods(request: Request) -> list[str]:
+    """Return the methods of all routes with the path of a request; a router names those of the first route alone."""
+    routes = (each for each in request.app.routes if each.matches(request.scope)[0] != Match.NONE)
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
+
+
 async def _respond(request: Request, error: Exception) -> Response:
     match error:
         case HTTPException():
             problem = from_status(error.status_code)
+            if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+                error.headers = {"Allow": ", ".join(_methods(request))}
         case RequestValidationError():
             problem = from_errors([{**each, "loc": each["loc"][1:]} for each in error.errors()])
         case _:

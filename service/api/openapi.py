@@ -120,6 +120,10 @@ def complete(
         [(each, "validation") for each in requests], ref_template="#/components/schemas/{model}"
     )
     document["components"]["schemas"] |= schemas[1]["$defs"]
+    document["components"]["schemas"]["JobRequest"]["properties"] = {
+        kind: {"anyOf": [_without_counts(schemas[1]["$defs"][each.__name__]), {"type": "null"}]}
+        for kind, each in zip(("sample", "likelihood", "interpolate", "variations"), requests, strict=False)
+    }
     sample = document["components"]["schemas"]["SampleRequest"]
     sample["examples"] = [each for each in sample["examples"] if _can_run(each, cards)]
     for operation in (each for path in document["paths"].values() for each in path.values()):
@@ -144,6 +148,20 @@ def _without_default(parameter: Mapping[str, Any]) -> dict[str, Any]:
     kinds = [each for each in parameter["schema"].get("anyOf", ()) if each != {"type": "null"}]
     schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {}
     return {**parameter, "schema": schema}
+
+
+def _without_counts(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a request as the body of a job, which may ask for more molecules and structures."""
+
+    def copied(node: Any) -> Any:
+        if isinstance(node, list):
+            return [copied(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        counts = node.get("x-limit") in ("max_molecules", "max_records")
+        return {key: copied(value) for key, value in node.items() if not (counts and key == "x-limit")}
+
+    return {**copied(schema), "title": f"Job{schema['title']}"}
 
 
 def _reference(schema: type[BaseModel]) -> dict[str, str]:

@@ -37,7 +37,7 @@ from enflow.model.training.flow_matching import CoupledPairs
 from enflow.model.training.optimizer import rate_at
 from enflow.model.training.trainer import Trainer, compiled
 
-NEEDED = {"torch", "numpy", "scipy", "pydantic", "safetensors", "torchdiffeq"}
+NEEDED = {"torch", "numpy", "scipy", "pydantic", "safetensors", "torchdiffeq", "filelock"}  # torch brings the last
 
 BLOCKER = """
 import sys

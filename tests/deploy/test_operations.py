@@ -19,13 +19,14 @@ def test_the_page_is_the_one_that_the_code_generates() -> None:
 
 
 def test_the_table_lists_every_variable_that_is_read(defaults: dict[str, str]) -> None:
-    groups = {"ENFLOW_LIMITS", "ENFLOW_CHEMISTRY"}
+    groups = {"ENFLOW_LIMITS", "ENFLOW_CHEMISTRY", "ENFLOW_JOBS"}
     assert set(names()) - groups == defaults.keys()
 
 
 def test_the_service_starts_with_the_defaults_of_the_table(
     defaults: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("ENFLOW_JOBS_URL")
     for name, default in defaults.items():
         if value := re.fullmatch(r"`(.+)`", default):
             monkeypatch.setenv(name, value[1])

@@ -232,7 +232,7 @@ def test_an_unknown_kind_of_dynamics_names_the_known_ones(weights: Path) -> None
     edit_card(weights, lambda card: card["config"]["dynamics"].update(kind="newton"))
     with pytest.raises(
         ConfigError,
-        match=r"config\.dynamics\.kind is 'newton'; expected one of 'egnn', 'vector_egnn', 'gnn', 'simple', 'kernel'",
+        match=r"config\.dynamics\.kind is 'newton'; expected one of 'egnn', 'vector_egnn', 'fragment', 'gnn'",
     ):
         load(weights)
 

@@ -1,5 +1,6 @@
 """A service and a browser for tests, screenshots and measurements of the page."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -60,7 +61,9 @@ def serving(log: Path, weights: Path | None = None) -> Iterator[str]:
     """
     command = [sys.executable, "-m", "enflow.service", "serve", "--port", "0", "--device", "cpu", "--threads", "1"]
     command += ["--weights", str(weights)] if weights else []
-    with log.open("w") as sink, subprocess.Popen(command, cwd=REPOSITORY, stdout=sink, stderr=sink) as process:
+    jobs = {"ENFLOW_JOBS_URL": f"sqlite:///{log.with_suffix('.sqlite')}"}  # two services would share their jobs
+    process_options = {"cwd": REPOSITORY, "env": os.environ | jobs}
+    with log.open("w") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, **process_options) as process:
         try:
             yield _address_when_ready(process, log)
         finally:

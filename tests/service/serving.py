@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import json
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -80,6 +82,16 @@ def serving(
     client: EngineClient, settings: Settings, further: Mapping[Path, EngineClient] | None = None
 ) -> Iterator[tuple[httpx.Client, Server]]:
     """Serve an application while the context lasts; `client` and `further` as `create_app` takes them."""
+    with contextlib.ExitStack() as stack:
+        if settings.jobs_url == os.environ.get("ENFLOW_JOBS_URL"):  # two services on one database share their jobs
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            settings = settings.model_copy(update={"jobs_url": f"sqlite:///{folder}/jobs.sqlite"})
+        yield from _served(client, settings, further)
+
+
+def _served(
+    client: EngineClient, settings: Settings, further: Mapping[Path, EngineClient] | None
+) -> Iterator[tuple[httpx.Client, Server]]:
     server = Server(create_app(settings, client, further), settings.model_copy(update={"port": 0}))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -30,8 +30,9 @@ from enflow.model.training.evaluation.records import RecordFile, SampleRecord, S
 
 FLUORINE = 9
 
-REPEATED_MOLECULES, REPEATED_DRAWS = 48, 4
-"""Numbers of test molecules and of draws of the repeated scores, which estimate the error of a single draw."""
+REPEATED_MOLECULES, REPEATED_DRAWS = 48, 3
+"""Numbers of test molecules and of draws of the repeated scores, which estimate the error of a single draw. The number
+of draws is odd, since an even number comes in mirrored pairs, whose error is not that of single draws."""
 
 REFERENCE_MOLECULES = 2000
 """Number of test molecules with which the samples are compared."""

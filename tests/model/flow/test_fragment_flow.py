@@ -15,7 +15,7 @@ from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from tests.laws import rotation
 from tests.model.flow.fields import states
-from tests.model.flow.small_networks import FRAGMENT, OURS, shaken
+from tests.model.flow.small_networks import FRAGMENT, OURS, perturbed
 
 METHANOL = Molecule(
     [6, 8, 1, 1, 1, 1],
@@ -44,7 +44,7 @@ def fragment_flow(known: bool = False) -> FragmentFlow:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         flow = FragmentFlow(FlowConfig(dynamics=FRAGMENT, dequantizer=wide if known else DequantizerConfig()))
-    shaken(flow)
+    perturbed(flow)
     if known:
         flow.dynamics = Growth()
     return flow.requires_grad_(False)

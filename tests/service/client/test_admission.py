@@ -131,7 +131,7 @@ def test_small_requests_have_a_short_queue_of_their_own() -> None:
     second = 10 * sum(sample_costs(small("", "")))  # ten small requests in one second
     controller = AdmissionController(600.0, 0.5, rate=second, clock=lambda: 100.0)
     controller.admit(sample("large", 100_000, client="a"))  # beside it, too
-    for i in range(15):  # they wait 1.5 s, or 3 s beside likelihoods
+    for i in range(30):  # they wait 3 s, or 6 s beside likelihoods
         controller.admit(small(f"{i}", client="a"))
     with pytest.raises(Overloaded, match="small requests") as caught:
         controller.admit(small("one more", client="a"))

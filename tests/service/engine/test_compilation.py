@@ -12,6 +12,7 @@ from enflow.model import checkpoint
 from enflow.model.flow import compiled_velocity
 from enflow.model.flow.compiled_velocity import CACHE, find_compiler
 from enflow.service.client import process_client
+from enflow.service.client.config import EngineSpec
 from enflow.service.engine.compilation import BackgroundCompilation
 from enflow.service.engine.core import Engine
 from enflow.service.engine.loading import from_weights
@@ -104,5 +105,7 @@ def test_the_worker_sends_the_report_to_the_log_of_the_service(monkeypatch: pyte
         loop._report(time.monotonic() + seconds)
     (report,) = [call.args[0] for call in pipe.send.call_args_list if isinstance(call.args[0], Notice)]
     monkeypatch.setattr(process_client, "log", log)
-    process_client._log(report)
+    client = process_client.ProcessClient(EngineSpec("tests.stubs:engine"))
+    client._worker = Mock()
+    client._on_report(client._worker, report)
     log.info.assert_called_once_with("the velocity is compiled")

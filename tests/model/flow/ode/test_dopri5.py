@@ -147,7 +147,7 @@ def test_recorded_steps_give_the_path_everywhere() -> None:
     exact = torch.cat(oscillating_solution(x[rows], h[rows], t0[rows], t), -1) * mask[rows][..., None]
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6)
     slopes = Trajectory(pieces).steps_at(rows, t).slope(t)
-    velocity = torch.cat(turning(t, x[rows], h[rows], mask[rows]), -1)  # -cos(3 t) x with x at t0
+    velocity = torch.cat(oscillating(t, x[rows], h[rows], mask[rows]), -1)  # -cos(3 t) x with x at t0
     decay = torch.exp((torch.sin(3 * t0[rows]) - torch.sin(3 * t)) / 3)[:, None, None]
     velocity[..., :3] *= decay
     torch.testing.assert_close(slopes, velocity, rtol=1e-4, atol=1e-4)
