@@ -11,14 +11,22 @@ from enflow.service.api.openapi import JOB_RESULTS, PROBLEMS, json_body
 from enflow.service.api.uploads import read_json
 from enflow.service.handlers.jobs import JobsHandler
 from enflow.service.handlers.model_registry import ModelRegistry
+from enflow.service.problems import Problem, retry_after
 from enflow.service.rendering.encoders import FILE_NAMES, negotiate
 from enflow.service.schemas.jobs import JobOut, JobRequest, JobResultsOut, JobsOut
 from enflow.service.settings import RequestLimits
 
 
 async def jobs_handler(request: Request) -> JobsHandler:
-    """Return the handler of the jobs of the application."""
-    handler: JobsHandler = request.app.state.jobs
+    """Return the handler of the jobs of the application.
+
+    Raises:
+        Problem: the database of the jobs could not be opened at the start.
+    """
+    handler: JobsHandler | None = request.app.state.jobs
+    if handler is None:
+        detail = "this service has no jobs: their database could not be opened at the start, and the log says why"
+        raise Problem("unavailable", detail, headers=retry_after(600))
     return handler
 
 
