@@ -43,7 +43,7 @@ async def add(request: Request, response: Response, handler: Jobs) -> JobOut:
     limits: RequestLimits = request.app.state.job_limits
     body = await read_json(request, JobRequest, limits)
     job = await handler.add(body, request.state.client)
-    response.headers["Location"] = f"/jobs/{job.id}"
+    response.headers["Location"] = f"{request.scope.get('root_path', '')}/jobs/{job.id}"
     return job
 
 
@@ -87,7 +87,8 @@ async def results(
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media[0] + text}
     if found.more:
         length = f"&count={count}" if count else ""
-        headers["Link"] = f'</jobs/{job_id}/results?first={found.next}{length}>; rel="next"'
+        prefix = request.scope.get("root_path", "")  # the client resolves the link against its own address
+        headers["Link"] = f'<{prefix}/jobs/{job_id}/results?first={found.next}{length}>; rel="next"'
     if media[0] in FILE_NAMES:
         headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media[0]]}"'
     return StreamingResponse(await _begun(found.body), headers=headers)
