@@ -98,7 +98,11 @@ def load_compiled(dynamics: nn.Module, example: Arguments, weights_sha256: str) 
         example: arguments at which the code has to agree with the dynamics.
         weights_sha256: the hash of the weights.
     """
-    for path in cache_folder().glob(f"{_name(weights_sha256)}-*.so"):
+    try:
+        folder = cache_folder()
+    except CompileError:
+        return None
+    for path in folder.glob(f"{_name(weights_sha256)}-*.so"):
         try:
             found = CompiledVelocity(dynamics, path, example[2].shape[-1])
             if _agree(found, dynamics, example):
@@ -142,9 +146,17 @@ def find_compiler() -> str | None:
 
 
 def cache_folder() -> Path:
-    """Return the folder of compiled velocities: $ENFLOW_CACHE, or the folder enflow among the user's caches."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE) or Path(caches) / "enflow")
+    """Return the folder of compiled velocities: $ENFLOW_CACHE, or the folder enflow among the user's caches.
+
+    Raises:
+        CompileError: neither is known, since the user has no home.
+    """
+    if given := os.environ.get(CACHE):
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "enflow"
+    except RuntimeError:
+        raise CompileError(f"found no home folder of the user, expected one or a folder in {CACHE}") from None
 
 
 def _compile(dynamics: nn.Module, example: Arguments, place: Path) -> Path:

@@ -37,11 +37,11 @@ from enflow.service.handlers.jobs import JobsHandler
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.served_particles import ServedParticles
-from enflow.service.jobs.store import JobStore
+from enflow.service.jobs.store import JobStore, StoreError
 from enflow.service.model_card import ModelCard, read_model_card
 from enflow.service.problems import MEDIA_TYPE, Problem, from_errors, from_exception, from_status
 from enflow.service.settings import RequestLimits, Settings
-from enflow.service.telemetry import EngineMetrics, Telemetry, log_health
+from enflow.service.telemetry import EngineMetrics, Telemetry, log, log_health
 
 
 def create_app(
@@ -112,8 +112,14 @@ def _lifespan(
 
 @asynccontextmanager
 async def _jobs(app: FastAPI, settings: Settings, registry: ModelRegistry) -> AsyncIterator[None]:
-    """Open the store of jobs, and compute its jobs while the engines run."""
-    store = await asyncio.to_thread(JobStore, settings.jobs_database)
+    """Open the store of jobs, and compute its jobs while the engines run; without a store there are no jobs."""
+    app.state.jobs = None
+    try:
+        store = await asyncio.to_thread(JobStore, settings.jobs_database)
+    except StoreError as error:
+        log.error("no jobs", reason=str(error))
+        yield
+        return
     runner = JobRunner(store, registry, settings.jobs, asyncio.Semaphore(settings.chemistry.processes))
     private = settings.api_keys_file is not None
     app.state.jobs = JobsHandler(store, runner, registry, settings.jobs, private=private)

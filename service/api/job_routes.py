@@ -11,14 +11,22 @@ from enflow.service.api.openapi import JOB_RESULTS, PROBLEMS, json_body
 from enflow.service.api.uploads import read_json
 from enflow.service.handlers.jobs import JobsHandler
 from enflow.service.handlers.model_registry import ModelRegistry
+from enflow.service.problems import Problem, retry_after
 from enflow.service.rendering.encoders import FILE_NAMES, negotiate
 from enflow.service.schemas.jobs import JobOut, JobRequest, JobResultsOut, JobsOut
 from enflow.service.settings import RequestLimits
 
 
 async def jobs_handler(request: Request) -> JobsHandler:
-    """Return the handler of the jobs of the application."""
-    handler: JobsHandler = request.app.state.jobs
+    """Return the handler of the jobs of the application.
+
+    Raises:
+        Problem: the database of the jobs could not be opened at the start.
+    """
+    handler: JobsHandler | None = request.app.state.jobs
+    if handler is None:
+        detail = "this service has no jobs: their database could not be opened at the start, and the log says why"
+        raise Problem("unavailable", detail, headers=retry_after(600))
     return handler
 
 
@@ -35,7 +43,7 @@ async def add(request: Request, response: Response, handler: Jobs) -> JobOut:
     limits: RequestLimits = request.app.state.job_limits
     body = await read_json(request, JobRequest, limits)
     job = await handler.add(body, request.state.client)
-    response.headers["Location"] = f"/jobs/{job.id}"
+    response.headers["Location"] = f"{request.scope.get('root_path', '')}/jobs/{job.id}"
     return job
 
 
@@ -79,7 +87,8 @@ async def results(
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media[0] + text}
     if found.more:
         length = f"&count={count}" if count else ""
-        headers["Link"] = f'</jobs/{job_id}/results?first={found.next}{length}>; rel="next"'
+        prefix = request.scope.get("root_path", "")  # the client resolves the link against its own address
+        headers["Link"] = f'<{prefix}/jobs/{job_id}/results?first={found.next}{length}>; rel="next"'
     if media[0] in FILE_NAMES:
         headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media[0]]}"'
     return StreamingResponse(await _begun(found.body), headers=headers)

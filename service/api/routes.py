@@ -131,7 +131,7 @@ async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccep
     async def run(emit: Emit) -> Answer:
         return await SamplingHandler(served, options, HandlerContext(seed, caller, emit)).run()
 
-    with _estimate(served, options) as headers:
+    with _estimate(request, served, options) as headers:
         response = await _respond(request, accept, served, caller, run)
         response.headers.update(headers)
         return response
@@ -227,13 +227,14 @@ async def _from_structures(
 
 
 @contextmanager
-def _estimate(served: ServedModel, request: SampleRequest) -> Iterator[Mapping[str, str]]:
+def _estimate(request: Request, served: ServedModel, options: SampleRequest) -> Iterator[Mapping[str, str]]:
     """Give the headers of a request that takes long: the estimated seconds, and the place of jobs.
 
     A problem gets them too: a request that reaches its deadline would have been a job.
     """
-    seconds = served.client.stats().queue_seconds + len(request.sizes) * sampling_seconds(served, request)
-    headers = {ESTIMATE: f"{seconds:.0f}", "Link": '</jobs>; rel="alternate"'} if seconds > LONG_S else {}
+    seconds = served.client.stats().queue_seconds + len(options.sizes) * sampling_seconds(served, options)
+    link = f'<{request.scope.get("root_path", "")}/jobs>; rel="alternate"'
+    headers = {ESTIMATE: f"{seconds:.0f}", "Link": link} if seconds > LONG_S else {}
     try:
         yield headers
     except Problem as problem:

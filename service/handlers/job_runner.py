@@ -34,6 +34,10 @@ DAY_S = 86_400.0
 TRANSIENT = frozenset({"unavailable", "busy-client", "deadline"})
 """Problems that end by themselves."""
 
+MAX_STOPS = 10
+"""Answers for a part in which the engine failed on some molecules and computed others, until these failures count: a
+molecule that fails every time would hold up its job, and all others behind it."""
+
 STOPPED = frozenset({str(Reason.ENGINE), str(Reason.CANCELLED), str(Reason.DEADLINE)})
 """Reasons of a failure that is none of the molecule: its part is computed again."""
 
@@ -200,10 +204,12 @@ class JobRunner:
 
     async def _answer(self, job: ActiveJob, part: range) -> Answer:
         """Return the answer for a part, tried again while the engine cannot compute it."""
+        stops = 0
         while True:
             try:
                 answer = await job.work.run(part, job.record.seed, job.record.id)
-                if not _was_stopped(answer):
+                stops += bool(answer.molecules)
+                if not _was_stopped(answer) or stops >= MAX_STOPS:
                     return answer
             except Problem as problem:
                 if problem.name not in TRANSIENT:

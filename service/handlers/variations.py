@@ -47,7 +47,9 @@ class VariationsHandler(SamplingHandler):
     ) -> None:
         (self._parent,) = parents_of(structures, 1)
         sizes = [len(self._parent.atomic_numbers)] * options.n_molecules
-        super().__init__(served, SampleRequest(n_atoms=sizes, only=options.only), context, part)
+        super().__init__(
+            served, SampleRequest(n_atoms=sizes, only=options.only, tolerance=options.tolerance), context, part
+        )
         self._options = options
         self._bonds: Bonds
 

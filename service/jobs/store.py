@@ -86,7 +86,8 @@ class JobStore:
         url: a URL of SQLAlchemy, such as sqlite:////var/lib/enflow/jobs.sqlite or postgresql://user@host/enflow.
 
     Raises:
-        ConfigError: the URL is none, its database cannot be opened, or the driver is not installed.
+        ConfigError: the URL is none, its server does not answer, or the driver is not installed.
+        StoreError: the file of an SQLite database cannot be opened.
     """
 
     def __init__(self, url: str) -> None:
@@ -219,14 +220,18 @@ class JobStore:
 
 
 def _open(url: str) -> Engine:
+    sqlite = False
     try:
         parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        if sqlite and parsed.database:
+            file = Path(parsed.database).expanduser()  # RuntimeError: the user has no home
+            file.parent.mkdir(parents=True, exist_ok=True)
+            parsed = parsed.set(database=str(file))
         engine = create_engine(parsed, pool_pre_ping=True)
-        if engine.dialect.name == "sqlite":
+        if sqlite:
             event.listen(engine, "connect", _configure_sqlite)
         METADATA.create_all(engine)
     except ModuleNotFoundError as error:
@@ -234,10 +239,11 @@ def _open(url: str) -> Engine:
     except (ArgumentError, NoSuchModuleError):
         expected = "sqlite:////path/jobs.sqlite or postgresql://user@host/database"
         raise ConfigError(f"ENFLOW_JOBS_URL: found no URL of a database, expected {expected}") from None
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError, RuntimeError) as error:
         reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
         shown = make_url(url).render_as_string(hide_password=True)
-        raise ConfigError(f"ENFLOW_JOBS_URL: the database {shown} cannot be opened: {reason}") from None
+        kind = StoreError if sqlite else ConfigError
+        raise kind(f"ENFLOW_JOBS_URL: the database {shown} cannot be opened: {reason}") from None
     return engine
 
 

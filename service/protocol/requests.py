@@ -177,8 +177,13 @@ def sample_costs(request: EngineRequest) -> list[float]:
         case EngineLikelihoodRequest():
             sizes = [len(molecule.atomic_numbers) for molecule in request.molecules]
             return [n**2 * _likelihood_evaluations(request.options, n) for n in sizes]
-        case _:
-            return [TYPICAL_ATOMS**2 * _path_evaluations(request.rtol)] * len(request)
+        case EngineEncodeRequest():
+            sizes = [len(molecule.atomic_numbers) for molecule in request.molecules]
+        case EngineDecodeRequest():
+            sizes = [len(latent.x) for latent in request.latents]
+        case EngineVariationRequest():
+            sizes = [len(request.parent.atomic_numbers)] * request.count
+    return [n**2 * _path_evaluations(request.rtol) for n in sizes]
 
 
 def _path_evaluations(rtol: float) -> float:

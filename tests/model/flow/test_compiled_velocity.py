@@ -132,6 +132,22 @@ def test_without_a_compiler_the_command_says_so_and_the_network_computes(
     assert len(checkpoint.load(place / "weights").sample([3], seed=0)) == 1
 
 
+def test_a_user_without_a_home_has_no_compiled_code(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(CACHE, str(place / "empty"))
+    assert compiled_velocity.cache_folder() == place / "empty"
+    monkeypatch.delenv(CACHE)
+    assert checkpoint.load(place / "weights").compiled is None
+    with pytest.raises(
+        CompileError, match="found no home folder of the user, expected one or a folder in ENFLOW_CACHE"
+    ):
+        compiled_velocity.cache_folder()
+
+
 def test_the_command_prints_the_path_of_the_code(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

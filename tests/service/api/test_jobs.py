@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from enflow.service.protocol.requests import EngineSampleRequest, Structure
+from enflow.service.handlers.job_runner import MAX_STOPS
+from enflow.service.protocol.events import Event, Failed, Reason
+from enflow.service.protocol.requests import EngineRequest, EngineSampleRequest, Structure
 from enflow.service.protocol.status import Unavailable
 from enflow.service.schemas.examples import METHANE as METHANE_XYZ
 from enflow.service.settings import JobSettings, Settings
@@ -190,6 +192,32 @@ def test_a_molecule_that_fails_is_an_answer_and_a_defect_ends_its_job_only(api: 
     assert (failed["state"], failed["done"]) == ("failed", 0)
     assert "the service failed on this request" in failed["detail"]
     assert ended(api.http, good)["state"] == "done"
+
+
+def test_a_molecule_on_which_the_engine_fails_every_time_holds_up_no_job(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enflow.service.handlers.job_runner.RETRY_S", 0.0)
+    found = api.client._results
+
+    def results_of(request: EngineRequest) -> list[Event]:
+        return [Failed(each.id, 7, Reason.ENGINE) if each.index == 7 else each for each in found(request)]
+
+    monkeypatch.setattr(api.client, "_results", results_of)
+    bad = posted(api.http, {"sample": {"n_molecules": 10, "n_atoms": 5}})
+    done = ended(api.http, bad)
+    assert (done["state"], done["done"], done["failed"]) == ("done", 10, 1)
+    assert [(each["index"], each["reason"]) for each in results(api.http, bad)["failed"]] == [(7, "engine")]
+    assert len(api.client.submitted) == MAX_STOPS
+
+
+def test_the_service_starts_without_a_database_and_says_so(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path).model_copy(update={"jobs_url": "sqlite:////dev/null/jobs.sqlite"})
+    with serving(FakeClient(), settings) as (http, _):
+        answer = http.post("/jobs", json={"sample": {}})
+        assert answer.status_code == http.get("/jobs").status_code == 503
+        assert "database could not be opened" in answer.json()["detail"]
+        assert http.post("/sample", json={"n_atoms": 5}).status_code == 200
 
 
 def settings_for(folder: Path, **given: Any) -> Settings:

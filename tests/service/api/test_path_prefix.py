@@ -69,6 +69,12 @@ def test_the_description_names_the_prefix(below: httpx.Client) -> None:
     assert answer.json()["molecules"][0]["formula"] == "CH4"
 
 
+def test_a_new_job_is_below_the_prefix(below: httpx.Client) -> None:
+    answer = below.post(f"{PREFIX}/jobs", json={"sample": {"n_atoms": 5}})
+    assert answer.headers["Location"] == f"{PREFIX}/jobs/{answer.json()['id']}"
+    assert below.get(answer.headers["Location"]).json()["n_molecules"] == 1
+
+
 def test_the_prefix_opens_nothing(below: httpx.Client) -> None:
     keyless = {"X-API-Key": "none"}
     for path in (f"{PREFIX}/metrics", f"{PREFIX}/sample"):

@@ -230,6 +230,12 @@ def test_variations_of_one(api: Api, name: str) -> None:
     assert (request.strength, request.count, request.seed, request.rtol) == (0.25, 3, 2, 1e-3)
 
 
+def test_variations_name_the_tolerance_that_they_were_computed_with(api: Api) -> None:
+    headers = {"Content-Type": "chemical/x-xyz", "Accept": "chemical/x-xyz"}
+    answer = api.http.post("/variations?n_molecules=1&tolerance=0.0001", content=METHANE, headers=headers)
+    assert "tolerance=0.0001" in answer.text
+
+
 @pytest.mark.parametrize(
     ("keep", "indices", "rejected"),
     [

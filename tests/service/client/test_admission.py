@@ -8,9 +8,13 @@ import pytest
 
 from enflow.service.client.admission import AdmissionController
 from enflow.service.protocol.requests import (
+    EngineDecodeRequest,
+    EngineEncodeRequest,
     EngineLikelihoodRequest,
     EngineSampleRequest,
+    EngineVariationRequest,
     EstimatorOptions,
+    LatentArrays,
     Structure,
     sample_costs,
 )
@@ -28,6 +32,13 @@ UNIT = sum(sample_costs(sample("", 1)))
 def test_work_grows_with_molecules_and_with_the_square_of_their_atoms() -> None:
     assert sample_costs(sample("", 7)) == [UNIT] * 7
     assert sample_costs(replace(sample("", 1), n_atoms=(14,))) == [UNIT / 4]
+    parent = Structure(np.full(14, 6), np.zeros((14, 3)))
+    latent = LatentArrays(np.zeros((14, 3)), np.zeros((14, 5)))
+    assert (
+        sample_costs(EngineVariationRequest(id="", parent=parent, count=3, strength=0.5, rtol=1e-7)) == [UNIT / 4] * 3
+    )
+    assert sample_costs(EngineDecodeRequest(id="", latents=(latent,), rtol=1e-7)) == [UNIT / 4]
+    assert sample_costs(EngineEncodeRequest(id="", molecules=(parent,), rtol=1e-7)) == [UNIT / 4]
 
 
 def test_an_exact_likelihood_is_dearer_than_a_probe_and_draws_multiply() -> None:

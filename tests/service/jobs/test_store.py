@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from enflow.model.errors import ConfigError
 from enflow.service.jobs.records import JobPart, JobRecord
-from enflow.service.jobs.store import JobStore
+from enflow.service.jobs.store import JobStore, StoreError
 from tests.service.jobs.databases import url as url  # noqa: PLC0414 - a fixture
 
 
@@ -100,12 +101,22 @@ def test_one_store_of_a_database_leads_until_it_closes(store: JobStore, url: str
     other.close()
 
 
+def test_a_file_that_cannot_be_opened_is_no_wrong_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service goes on without jobs: a container may have no folder that it can write."""
+    with pytest.raises(StoreError, match=r"^ENFLOW_JOBS_URL: .*/dev/null/jobs\.sqlite cannot be opened"):
+        JobStore("sqlite:////dev/null/jobs.sqlite")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user without a home
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="cannot be opened: Could not determine home directory"):
+        JobStore("sqlite:///~/.local/state/enflow/jobs.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
         ("nonsense", "found no URL of a database"),
         ("mongodb://localhost/x", "found no URL of a database"),
-        ("sqlite:////dev/null/jobs.sqlite", "cannot be opened"),
         ("postgresql://user:secret@127.0.0.1:1/none?connect_timeout=2", "cannot be opened"),
     ],
 )
