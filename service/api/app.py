@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Route
 
 from enflow import __version__
 from enflow.model.errors import ConfigError, EnflowError
@@ -42,6 +42,8 @@ from enflow.service.model_card import ModelCard, read_model_card
 from enflow.service.problems import MEDIA_TYPE, Problem, from_errors, from_exception, from_status
 from enflow.service.settings import RequestLimits, Settings
 from enflow.service.telemetry import EngineMetrics, Telemetry, log, log_health
+
+ROUTERS = (routes.compute, job_routes.jobs, routes.status, static_pages.pages)
 
 
 def create_app(
@@ -76,7 +78,7 @@ def create_app(
         middleware=_middleware(settings, limits, telemetry),
         exception_handlers=dict.fromkeys((Problem, HTTPException, EnflowError, RequestValidationError), _respond),
     )
-    for router in (routes.compute, job_routes.jobs, routes.status, static_pages.pages):
+    for router in ROUTERS:
         app.include_router(router)
     app.routes.extend(static_pages.mounts())
     keys_needed = settings.api_keys_file is not None
@@ -193,10 +195,10 @@ def _middleware(settings: Settings, limits: RequestLimits, telemetry: Telemetry)
     return layers
 
 
-def _methods(request: Request) -> list[str]:
-    """Return the methods of all routes with the path of a request; a router names those of the first route alone."""
-    routes = (each for each in request.app.routes if each.matches(request.scope)[0] != Match.NONE)
-    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
+def _methods(path: str) -> list[str]:
+    """Return the methods of all routes with a path; Starlette names those of the first route alone."""
+    routes = (route for router in ROUTERS for route in router.routes if isinstance(route, Route))
+    return sorted(set().union(*(route.methods or () for route in routes if route.path_regex.match(path))))
 
 
 async def _respond(request: Request, error: Exception) -> Response:
@@ -204,7 +206,9 @@ async def _respond(request: Request, error: Exception) -> Response:
         case HTTPException():
             problem = from_status(error.status_code)
             if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-                error.headers = {"Allow": ", ".join(_methods(request))}
+                error.headers = {
+                    "Allow": ", ".join(_methods(request.scope["path"].removeprefix(request.scope["root_path"])))
+                }
         case RequestValidationError():
             problem = from_errors([{**each, "loc": each["loc"][1:]} for each in error.errors()])
         case _:

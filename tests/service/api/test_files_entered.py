@@ -37,7 +37,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.mark.parametrize("path", BODIES)
 def test_a_request_enters_few_files(running: Running, path: str) -> None:
     http, _ = running
-    without_request = functions_called(running, lambda: time.sleep(2.5))
+    without_request = functions_called(running, lambda: time.sleep(6.0))
     with_request = functions_called(running, lambda: http.post(path, json=BODIES[path]).raise_for_status())
     files = {file for file, _ in with_request - without_request}
     assert len(files) <= MAX_FILES, "\n".join(sorted(files))

@@ -53,6 +53,8 @@ def assert_complete(request: EngineSampleRequest, events: list[Event]) -> None:
     """Every molecule once, the one that a single engine makes, under the caller's own name, and Done at the end."""
     expected = {event.index: event for event in run(stubs.engine(), request) if isinstance(event, Sampled)}
     found = [event for event in events if isinstance(event, Sampled)]
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert not failed
     assert Counter(event.index for event in found) == dict.fromkeys(expected, 1)
     assert {event.id for event in events} == {request.id}
     assert [type(event) for event in events].count(Done) == 1
