@@ -1,5 +1,6 @@
 """Engines in threads of the test process, and a pool of two of them without a cluster."""
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -16,6 +17,7 @@ from enflow.service.engine.core import Engine
 from enflow.service.engine.process import serve
 from enflow.service.protocol.events import Done, Event, Progress
 from enflow.service.protocol.requests import EngineRequest
+from enflow.service.protocol.status import Overloaded
 
 
 class ThreadRunner:
@@ -80,7 +82,12 @@ class LocalReplicaPool:
         try:
             if self.poison and self.poison in getattr(request, "n_atoms", ()):
                 raise ReplicaLost("poisoned")
-            await engine.submit(attempt, answered)
+            while True:  # as `ray_app` does it
+                try:
+                    await engine.submit(attempt, answered)
+                    break
+                except Overloaded as overloaded:
+                    await asyncio.sleep(min(overloaded.retry_after, 1.0))
             async for event in engine.events(attempt.id):
                 if name in self.lost:
                     raise ReplicaLost(f"{name} was killed")
