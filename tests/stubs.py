@@ -3,6 +3,7 @@
 import gc
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -34,6 +35,8 @@ class Growth(nn.Module):
         poison: molecules with this number of atoms make an evaluation raise.
         memory: rows x atoms^2 above which the memory is exhausted.
         fatal: molecules with this number of atoms end the process.
+        killed: molecules with this number of atoms kill it, as the kernel does where memory is short.
+        hungry: molecules with this number of atoms ask for more memory than any machine has.
         hang: a file; an evaluation does not return while it exists.
     """
 
@@ -45,11 +48,14 @@ class Growth(nn.Module):
         memory: float = math.inf,
         hang: str = "",
         fatal: int = 0,
+        killed: int = 0,
+        hungry: int = 0,
     ) -> None:
         super().__init__()
         self.rate = nn.Parameter(torch.tensor(RATE), requires_grad=False)
         self.pause, self.non_finite, self.poison = pause, non_finite, poison
         self.memory, self.hang, self.fatal = memory, hang, fatal
+        self.killed, self.hungry = killed, hungry
         self.largest = 0
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +64,10 @@ class Growth(nn.Module):
         time.sleep(self.pause)
         if self.fatal and (mask.sum(1) == self.fatal).any() and (t > 0.2).any():
             os._exit(7)
+        if self.killed and (mask.sum(1) == self.killed).any() and (t > 0.2).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.hungry and (mask.sum(1) == self.hungry).any():
+            torch.empty(1 << 48)
         pairs = mask.shape[0] * mask.shape[1] ** 2
         if pairs > self.memory:
             raise torch.OutOfMemoryError(f"{pairs} pairs")

@@ -343,13 +343,16 @@ def test_weights_that_are_replaced_under_a_running_service_are_refused(tmp_path:
     assert "changed under the running service" in reason
 
 
-def test_a_molecule_that_ends_the_process_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("how", "end"), [("fatal", "the worker ended with exit code 7"), ("killed", "the worker was ended by SIGKILL")]
+)
+def test_a_molecule_that_ends_the_process_fails_alone(how: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("enflow.service.client.worker_handle.EXIT_S", 60.0)  # the exit code is compared below
     request = sample("mixed", (5, 8, 13, 6, 11))
     beside = sample("beside", (5, 6))
 
     async def talk() -> tuple[list[Event], ...]:
-        client = Forked(EngineSpec("tests.stubs:engine", {"fatal": 13, "pause": 0.002}), ClientConfig(hang_s=60.0))
+        client = Forked(EngineSpec("tests.stubs:engine", {how: 13, "pause": 0.002}), ClientConfig(hang_s=60.0))
         await client.start()
         events = await asyncio.gather(answer(client, request), answer(client, beside))
         after = await answer(client, sample("after", (5, 6)))
@@ -361,14 +364,31 @@ def test_a_molecule_that_ends_the_process_fails_alone(monkeypatch: pytest.Monkey
         mixed, others, after = asyncio.run(asyncio.wait_for(talk(), 400))
     failed = [event for event in mixed if isinstance(event, Failed)]
     assert [(event.index, event.reason) for event in failed] == [(2, Reason.CRASH)]
-    assert "exit code 7" in failed[0].detail
+    assert end in failed[0].detail
     wanted = {event.index: event for event in run(stubs.engine(), request) if isinstance(event, Sampled)}
     assert_complete([event for event in mixed if event not in failed], {i: wanted[i] for i in (0, 1, 3, 4)})
     assert_complete(others, expected(beside))
     assert isinstance(after[-1], Done)
     ends = [line for line in lines if line["event"] == "worker ended"]
-    assert all(line["reason"] == "the worker ended with exit code 7" for line in ends)
+    assert all(line["reason"] == end for line in ends)
     assert all(("mixed", 2) in line["samples"] for line in ends)
+
+
+def test_a_molecule_that_exhausts_the_memory_fails_alone() -> None:
+    request = sample("mixed", (5, 8, 13, 6, 11))
+
+    async def talk() -> list[Event]:
+        client = InProcessClient(EngineSpec("tests.stubs:engine", {"hungry": 13}), CONFIG)
+        await client.start()
+        events = await answer(client, request)
+        await client.close()
+        return events
+
+    events = asyncio.run(asyncio.wait_for(talk(), 120))
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [event.index for event in failed] == [2]
+    wanted = {event.index: event for event in run(stubs.engine(), request) if isinstance(event, Sampled)}
+    assert_complete([event for event in events if event not in failed], {i: wanted[i] for i in (0, 1, 3, 4)})
 
 
 def test_a_failed_step_is_logged_with_its_request_and_traceback() -> None:
