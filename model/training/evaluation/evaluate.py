@@ -30,7 +30,7 @@ from enflow.model.training.evaluation.records import RecordFile, SampleRecord, S
 
 FLUORINE = 9
 
-REPEATED_MOLECULES, REPEATED_DRAWS = 48, 3
+REPEATED_MOLECULES, REPEATED_DRAWS = 48, 7
 """Numbers of test molecules and of draws of the repeated scores, which estimate the error of a single draw. The number
 of draws is odd, since an even number comes in mirrored pairs, whose error is not that of single draws."""
 
