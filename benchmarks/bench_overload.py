@@ -32,7 +32,7 @@ STEPS = {"draft": 5, "standard": 8, "precise": 19}
 """Attempted steps of a molecule."""
 
 SECONDS = 240.0
-LOADS = ((0.7, 20), (1.5, 20), (2.5, 20), (2.5, 1))
+LOADS = ((0.7, 20), (1.5, 20), (2.5, 20), (2.5, 1), (4.0, 20))
 """Arrivals over capacity, and the number of clients."""
 
 REQUIRED_S = 5.0

@@ -149,9 +149,7 @@ def evaluate(
     tolerance: Annotated[
         float | None, typer.Option(min=1e-7, help="Tolerance of the solver [default: that of the card].")
     ] = None,
-    divergence: Annotated[
-        Divergence, typer.Option(help="hutchinson (an unbiased estimate) or exact (slow).")
-    ] = "hutchinson",
+    divergence: Annotated[Divergence, typer.Option(help="hutchinson (an estimate) or exact (slow).")] = "hutchinson",
     probes: Annotated[int, typer.Option(min=1, help="Number of probes of the estimate per molecule.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="Number of draws of the dequantizer per molecule.")] = 1,
     posebusters: Annotated[int, typer.Option(min=0, help="Number of samples for PoseBusters, an extra.")] = 0,

@@ -73,23 +73,6 @@ def exact(
     return entries.sum(0)
 
 
-def hutchinson(
-    velocity: Velocity,
-    t: Float[Tensor, " B"],
-    x: Float[Tensor, "B N S"],
-    h: Float[Tensor, "B N F"],
-    mask: Bool[Tensor, "B N"],
-    probe: Float[Tensor, "B N D"],
-) -> Float[Tensor, " B"]:
-    """Return the estimate e^T J e of the trace, unbiased if E[e e^T] = 1 (Hutchinson, Commun. Stat. 18, 1989).
-
-    Args:
-        velocity, t, x, h, mask: see `exact`.
-        probe: the noise e over positions and features, D = S + F, zero outside the mask.
-    """
-    return (velocity_and_vjp(velocity, t, x, h, mask, probe)[1] * probe).sum((1, 2))
-
-
 def differences(
     velocity: Velocity,
     t: Float[Tensor, " B"],
@@ -99,14 +82,17 @@ def differences(
     probe: Float[Tensor, "B N D"],
     known: Float[Tensor, "B N D"],
 ) -> Float[Tensor, " B"]:
-    """Return e^T (v(y + epsilon e) - v(y)) / epsilon, Hutchinson's estimate with a difference for the product J e.
+    """Return e^T (v(y + epsilon e) - v(y)) / epsilon, an estimate of the trace (Hutchinson, Commun. Stat. 18, 1989).
+
+    e^T J e has the mean tr J if E[e e^T] = 1; the difference stands for the product J e.
 
     It takes one evaluation, a third of the time of a product, and no derivative. The signs e are symmetric, so that
     terms of even order in epsilon e have mean zero. An error of v(y) that does not depend on e has mean zero too. The
-    third order remains: about 0.07 nats in the integral for one molecule of 18 atoms (bundled weights).
+    third order remains as a bias (docs/science.md).
 
     Args:
-        velocity, t, x, h, mask, probe: see `hutchinson`.
+        velocity, t, x, h, mask: see `exact`.
+        probe: the signs e over positions and features, D = S + F, zero outside the mask.
         known: v(y) or an approximation.
     """
     epsilon = (STEP * ((1.0 - t).square() + FINEST_SCALE**2).sqrt())[:, None, None]

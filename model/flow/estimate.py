@@ -17,8 +17,7 @@ bundled QM9 weights have 1 to 1.5 nats for 9 atoms and 2 to 6 for 18 to 25."""
 
 MIRRORED = 0.45
 """The standard deviation of the mean of a mirrored pair of draws, relative to that of one draw; independent draws have
-0.71. The bundled QM9 weights had 0 to 0.5 for two molecules of 9 atoms and two of 18, and 0.6 and 0.4 for another of
-18 and one of 25."""
+0.71. It differs between molecules; a typical value for the bundled QM9 weights."""
 
 GRID = np.geomspace(1e-2, 1e2, 160)
 """Standard deviations, nats, over which the posterior is summed."""
@@ -61,7 +60,7 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Likelihood:
-    """An unbiased estimate of a lower bound on a molecule's log-likelihood, nats; NaN where a path failed.
+    """An estimate of a lower bound on a molecule's log-likelihood, nats; NaN where a path failed.
 
     log p >= E_q[log p(x, h) - log q(h | types, x)] + log p(N), by the mean over draws h of the dequantizer.
 

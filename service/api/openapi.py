@@ -120,10 +120,10 @@ def complete(
         [(each, "validation") for each in requests], ref_template="#/components/schemas/{model}"
     )
     document["components"]["schemas"] |= schemas[1]["$defs"]
-    document["components"]["schemas"]["JobRequest"]["properties"] = {
-        kind: {"anyOf": [_without_counts(schemas[1]["$defs"][each.__name__]), {"type": "null"}]}
-        for kind, each in zip(("sample", "likelihood", "interpolate", "variations"), requests, strict=False)
-    }
+    bodies = document["components"]["schemas"]["JobRequest"]["properties"]
+    for body in bodies.values():
+        reference = body["anyOf"][0]["$ref"]
+        body["anyOf"][0] = _without_counts(schemas[1]["$defs"][reference.rpartition("/")[2]])
     sample = document["components"]["schemas"]["SampleRequest"]
     sample["examples"] = [each for each in sample["examples"] if _can_run(each, cards)]
     for operation in (each for path in document["paths"].values() for each in path.values()):

@@ -21,7 +21,7 @@ request of any size is also admitted beside smaller requests of its client that 
 
 SMALL_S, SMALL_RESERVE = 3.0, 0.5
 """Seconds of computing that small requests may hold in the queue, and the part that is added for clients who hold
-nothing. Small requests go before all others and take at least half of the device: they wait no more than 5 s."""
+nothing. Small requests go before all others and take at least half of the device, so they wait 6 s at most."""
 
 MAX_WAIT_S = 3600.0
 """Seconds up to which room is promised, the largest value of Retry-After."""

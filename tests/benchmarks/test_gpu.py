@@ -28,7 +28,7 @@ from benchmarks.gpu.training import Steps, Training, coupled_by_workers, load_st
 from enflow.model import checkpoint
 from enflow.model.config import FlowConfig, VectorEGNNConfig
 from enflow.model.errors import DataError
-from enflow.model.flow.divergence import hutchinson
+from enflow.model.flow.divergence import velocity_and_vjp
 from enflow.model.flow.ode import dopri5
 from enflow.model.training.config import TrainConfig
 from enflow.model.training.data.qm9 import SETTING, batches, load_qm9
@@ -258,4 +258,8 @@ def test_no_step_of_solver_or_training_reads_a_value_on_the_host(monkeypatch):
     with torch.no_grad():
         state = dopri5.init(network, x, h, mask, 0.0, 1.0, 1e-3, 1e-3)
         assert dopri5.step(network, state).state.x.device.type == "meta"
-    assert hutchinson(network, t, x, h, mask, torch.cat([x, h], -1)).shape == (4,)
+    assert velocity_and_vjp(network, t, x, h, mask, torch.cat([x, h], -1))[1].shape == (
+        4,
+        *x.shape[1:-1],
+        3 + h.shape[-1],
+    )

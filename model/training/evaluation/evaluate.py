@@ -47,7 +47,7 @@ class EvaluationConfig:
         molecules: number of test molecules to score.
         seed: seed of the samples, of the choice of test molecules, of the dequantization and of the probes.
         tolerance: rtol and atol of the solver.
-        divergence: "exact", or "hutchinson", which is unbiased over many molecules and some fifty times cheaper.
+        divergence: "exact", or "hutchinson", a much cheaper estimate whose noise averages out over many molecules.
         probes: number of probes of Hutchinson's estimate per molecule.
         draws: number of draws of the dequantizer per molecule; several draws with the exact divergence give the
             importance-weighted bound.
