@@ -89,8 +89,9 @@ class SlotPool:
         n_atoms = torch.tensor([len(start.x) for start in starts] + [0] * (len(x) - len(starts)), device=x.device)
         mask = torch.arange(x.shape[1], device=x.device) < n_atoms[:, None]
         padding = [(0.0, 0.0, 1.0, 1.0)] * (len(x) - len(starts))
-        scalars = x.new_tensor([start[2:] for start in starts] + padding).unbind(1)
-        return self._assign(dopri5.init(self._velocity, x, h, mask, *scalars), [len(start.x) for start in starts])
+        t0, t1, rtol, atol = x.new_tensor([start[2:] for start in starts] + padding).unbind(1)
+        state = dopri5.init(self._velocity, x, h, mask, (t0, t1), (rtol, atol))
+        return self._assign(state, [len(start.x) for start in starts])
 
     def resume(self, saved: SolverState) -> int:
         """Give a slot to a row that `read` returned."""
