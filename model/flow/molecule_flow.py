@@ -7,14 +7,23 @@ from numbers import Integral
 import torch
 
 from enflow.model.chem.formula import parse_formula
-from enflow.model.chem.molecule import Molecule
+from enflow.model.chem.molecule import Molecule, Molecules
 from enflow.model.config import STRENGTH, TOLERANCES, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
-from enflow.model.flow.states import Latent, Sample, SizeOrFormula, check_success, molecules_in_order
+from enflow.model.flow.states import (
+    EncodedLatent,
+    Latent,
+    OnMismatch,
+    Sample,
+    SizeOrFormula,
+    check_success,
+    compared,
+    molecules_in_order,
+)
 
 DEQUANTIZE_BATCH = 64
 """The number of molecules that are dequantized together."""
@@ -149,22 +158,38 @@ class MoleculeFlow(FlowComponents):
         latents = {}
         for end in self.solve(self._points(molecules, seed), 1.0, 0.0, rtol, atol):
             check_success(end.index, end.status)
-            latents[end.index] = Latent(end.x, end.h)
+            latents[end.index] = EncodedLatent(end.x, end.h, molecules[end.index])
         return [latents[index] for index in range(len(molecules))]
 
     def decode(
-        self, latents: Sequence[Latent], rtol: float = ENCODE_TOLERANCE, atol: float = ENCODE_TOLERANCE
+        self,
+        latents: Sequence[Latent],
+        rtol: float = ENCODE_TOLERANCE,
+        atol: float = ENCODE_TOLERANCE,
+        *,
+        on_mismatch: OnMismatch = "warn",
     ) -> list[Molecule]:
         """Return the molecules of latents, with the properties "status" and "nfe".
+
+        A latent of `encode` knows its molecule, and the result has the property "parent_distance": the largest
+        displacement of an atom, angstrom. Between two modes of the density the map stretches an error of the solver by
+        up to 1e9, so that such a molecule comes back as another one.
 
         Args:
             latents: points under the base, as `encode` returns them.
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
+            on_mismatch: "warn" or "raise" if a molecule comes back displaced by more than 0.001 angstrom or with other
+                elements; "ignore" to compare only.
 
         Raises:
-            SolverError: the solver left the range of molecules.
+            SolverError: the solver left the range of molecules; a molecule does not come back, and "raise" was asked.
+            ConfigError: `on_mismatch` is unknown.
         """
-        return molecules_in_order(self._decoded(latents, rtol, atol))
+        decoded = molecules_in_order(self._decoded(latents, rtol, atol))
+        return Molecules(
+            compared(index, molecule, latent.parent, on_mismatch) if isinstance(latent, EncodedLatent) else molecule
+            for index, (molecule, latent) in enumerate(zip(decoded, latents, strict=True))
+        )
 
     def log_prob(
         self,

@@ -174,6 +174,9 @@ class InterpolateOptions(RequestOptions):
         default=8, description="number of molecules, both ends included"
     )
     tolerance: Tolerance = "precise"
+    on_mismatch: Literal["warn", "fail"] = Field(
+        default="warn", description="if a structure does not come back from its own latent: say so in warnings, or fail"
+    )
 
 
 class VariationsOptions(RequestOptions):

@@ -198,6 +198,7 @@ class WalkResponse(Strict):
     molecules: list[MoleculeOut]
     failed: list[FailedOut]
     usage: UsageOut
+    warnings: list[str] = Field(default=[], description="/interpolate: structures that do not come back")
 
 
 class ErrorItemOut(Strict):

@@ -92,6 +92,7 @@ class DoneEvent(Strict):
     failed: Sequence[FailedOut] = ()
     attempts: AttemptsOut | None = None
     usage: UsageOut
+    warnings: Sequence[str] = ()
 
     @classmethod
     def after(cls, response: SampleResponse | WalkResponse | LikelihoodResponse) -> Self:

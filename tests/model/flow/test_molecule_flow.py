@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from enflow.model.checkpoint import load
+from enflow.model.chem.io.smiles import read_smiles
+from enflow.model.chem.io.text import ReadLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
-from enflow.model.errors import ConfigError, SolverError, VocabularyError
+from enflow.model.errors import ConfigError, InverseWarning, SolverError, VocabularyError
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -176,3 +179,19 @@ def test_a_formula_is_refused_by_a_model_that_draws_the_elements() -> None:
         gaussian_flow().sample("CH4")
     with pytest.raises(ConfigError, match="together, or none"):
         FlowConfig(dynamics=EGNNConfig(output="still"))
+
+
+def test_a_molecule_that_does_not_come_back_is_reported() -> None:
+    """Tetrahydrofuran of RDKit lies between two modes: decoding multiplies an error by more than 1e8."""
+    flow = load("qm9")
+    (furan,) = read_smiles("C1CCOC1", ReadLimits())
+    assert isinstance(furan, Molecule)
+    latents = flow.encode([WATER, furan], rtol=1e-5, atol=1e-5)
+    with pytest.warns(InverseWarning, match=r"^molecule 2: found a distance of 0\.[0-9]+ angstrom"):
+        water, other = flow.decode(latents, rtol=1e-5, atol=1e-5)
+    assert water.properties["parent_distance"] < 1e-3
+    assert other.properties["parent_distance"] > 1e-2
+    with pytest.raises(SolverError, match=r"molecule 1: found a distance"):
+        flow.decode(latents[1:], rtol=1e-5, atol=1e-5, on_mismatch="raise")
+    (quiet,) = flow.decode(latents[1:], rtol=1e-5, atol=1e-5, on_mismatch="ignore")
+    assert quiet.properties["parent_distance"] == other.properties["parent_distance"]
