@@ -194,4 +194,4 @@ def test_a_molecule_that_does_not_come_back_is_reported() -> None:
     with pytest.raises(SolverError, match=r"molecule 1: found a distance"):
         flow.decode(latents[1:], rtol=1e-5, atol=1e-5, on_mismatch="raise")
     (quiet,) = flow.decode(latents[1:], rtol=1e-5, atol=1e-5, on_mismatch="ignore")
-    assert quiet.properties["parent_distance"] == other.properties["parent_distance"]
+    assert quiet.properties["parent_distance"] == pytest.approx(other.properties["parent_distance"], rel=0.01)

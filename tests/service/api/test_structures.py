@@ -203,7 +203,10 @@ def test_a_walk_whose_structures_do_not_come_back_warns_or_fails(api: Api) -> No
     api.client.error = 1e9  # 0.1 angstrom even at the smallest tolerance
     headers = {"Content-Type": "chemical/x-xyz"}
     found = WalkResponse.model_validate_json(api.http.post("/interpolate", content=2 * WATER, headers=headers).content)
-    assert [each[:40] for each in found.warnings] == [f"structure {i}: found a distance of 0." for i in (1, 2)]
+    assert [each.partition(" of 0.")[0] for each in found.warnings] == [
+        "structure 1: found a distance",
+        "structure 2: found a distance",
+    ]
     stream = api.http.post("/interpolate", content=2 * WATER, headers={**headers, "Accept": "application/x-ndjson"})
     assert json.loads(stream.text.splitlines()[-1])["warnings"] == found.warnings
     refused = api.http.post("/interpolate?on_mismatch=fail", content=2 * WATER, headers=headers)
