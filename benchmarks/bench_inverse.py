@@ -6,11 +6,12 @@ Needs the reference data: the folder of the environment variable ENFLOW_SHARED, 
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 
 from benchmarks.bench_bonds import SHARED, held_out
-from benchmarks.measure import write_results
+from benchmarks.measure import DOCS, write_results, write_section
 from enflow.model.checkpoint import load
 from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.io.smiles import read_smiles
@@ -49,6 +50,19 @@ def returned(flow: MoleculeFlow, molecules: list[Molecule], tolerance: float) ->
     }
 
 
+def section(kinds: dict[str, Any]) -> str:
+    """Return the table in Markdown."""
+    names = {"test": "test molecules", "samples": "samples of the model", "RDKit": "test molecules, geometry of RDKit"}
+    heads = ["molecules", "tolerance", f"within {MAX_RETURN_ERROR:g} angstrom", "same elements", "median", "largest"]
+    lines = [f"| {' | '.join([*heads, 'evaluations'])} |", "|---" * 7 + "|"]
+    for kind, by_tolerance in kinds.items():
+        for tolerance, one in by_tolerance.items():
+            shares = f"{one['within']} of {one['molecules']} | {one['same_atoms']}"
+            distances = f"{one['median']:.1g} | {one['largest']:.2g}"
+            lines.append(f"| {names[kind]} | {tolerance} | {shares} | {distances} | {one['nfe']} |")
+    return "\n".join(lines)
+
+
 def main(quick: bool) -> None:
     flow = load(BUNDLED_WEIGHTS)
     facts = {
@@ -63,6 +77,7 @@ def main(quick: bool) -> None:
     names = ["molecules", f"within {MAX_RETURN_ERROR:g}", "same atoms", "median error", "largest", "evaluations"]
     columns = ["kind", "tolerance", *names]
     write_results("inverse", "decode(encode(x)), distances of an atom in angstrom", columns, rows, {"kinds": facts})
+    write_section(DOCS / "science.md", "inverse", section(facts))
 
 
 if __name__ == "__main__":
