@@ -11,8 +11,8 @@ from enflow.model.errors import EnflowError, StructureError
 from enflow.service.handlers.context import (
     HandlerContext,
     engine_request_id,
+    failure_problem,
     first_error,
-    problem_name,
     require_results,
 )
 from enflow.service.handlers.latent_geometry import aligned, match, rmsd, spherical
@@ -120,7 +120,7 @@ class LatentWalkHandler:
                         latents[event.index] = event.latent
                     case Failed():
                         detail = f"structure {event.index + 1} cannot be encoded: {event.reason}"
-                        raise Problem(problem_name(event.reason), detail)
+                        raise failure_problem(event.reason, detail)
                     case Done():
                         self._served.record(self._context.usage, event)
         return [latents[i] for i in range(len(parents))]
