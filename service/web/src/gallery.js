@@ -1,5 +1,5 @@
 // A grid of cards with its own sorting, filtering, selection and downloads.
-import { announce, button, download, h } from "./dom.js";
+import { announce, button, download, fold, h } from "./dom.js";
 import { Card } from "./card.js";
 import { ORDERS, asFiles, asSdf, asXyz, nameOf, passes } from "./molecule.js";
 import { zip } from "./zip.js";
@@ -22,6 +22,13 @@ const SHOWS = [
   ["invalid", "not valid"],
 ];
 
+const MEANINGS = [
+  ["stable", "good", "every atom has its usual valence, by RDKit and by the table of bond lengths that papers use"],
+  ["valid", "fair", "by RDKit, but not by that table"],
+  ["not valid", "bad", "RDKit finds no bonds that fit the atoms"],
+  ["NLL", "", "in nats ± its error: lower is more likely under the model; the bar shows its rank among QM9 molecules of the same size, where most generated molecules are high"],
+];
+
 const EVERYTHING = { show: "all", from: null, to: null, below: null };
 
 const choice = (label, options, onchange) => {
@@ -30,15 +37,16 @@ const choice = (label, options, onchange) => {
 };
 
 export class Gallery {
-  /** actions: {open, watch} for cards; `changed` is called when sorting or filter changes. */
-  constructor(actions, changed = () => {}) {
+  /** actions: {open, watch} for cards; `changed` is called when sorting or filter changes; sort: the usual order. */
+  constructor(actions, { changed = () => {}, sort = "index" } = {}) {
     this.actions = { ...actions, choose: () => this.count(), save: (molecule, kind) => this.save([molecule], kind) };
     this.cards = new Map();
-    this.sort = "index";
+    this.usual = this.sort = sort;
     this.filter = EVERYTHING;
     this.changed = changed;
     this.list = h("ul", { class: "grid", "aria-label": "Results" });
-    this.element = h("div", { class: "gallery", hidden: true }, this.bar(), this.list);
+    this.element = h("div", { class: "gallery", hidden: true }, this.meanings(), this.bar(), this.list);
+    this.sorts.select.value = sort;
   }
 
   bar() {
@@ -53,7 +61,17 @@ export class Gallery {
     this.all = button("Select all", () => this.chooseAll(), { class: "small" });
     this.counter = h("span", { class: "quiet grow" });
     const saves = ["sdf", "xyz", "zip"].map((kind) => button(kind.toUpperCase(), () => this.saveChosen(kind), { class: kind === "sdf" ? "small molecular" : "small", "aria-label": `Download as ${kind.toUpperCase()}` }));
-    return h("div", { class: "bar" }, this.sorts.label, this.shows.label, ranges, this.all, this.counter, h("span", { class: "row" }, h("span", { class: "quiet" }, "Download"), saves));
+    const bar = h("div", { class: "bar" }, this.sorts.label, this.shows.label, ranges, this.all, this.counter, h("span", { class: "row" }, h("span", { class: "quiet" }, "Download"), saves));
+    return fold("Sort, filter, download", bar);
+  }
+
+  /** The legend of the cards. */
+  meanings() {
+    const entry = (word, meaning) => h("div", {}, h("dt", {}, word), h("dd", {}, meaning));
+    const list = h("dl", { class: "meanings" }, MEANINGS.map(([word, kind, meaning]) => entry(kind ? h("span", { class: `chip ${kind}` }, word) : h("b", {}, word), meaning)));
+    const legend = fold("What do the labels mean?", list);
+    legend.classList.add("molecular");
+    return legend;
   }
 
   /** An input for a bound of the filter; empty = no bound. */
@@ -65,15 +83,15 @@ export class Gallery {
 
   /** Sorting and filter as parameters of an address, without default values. */
   get state() {
-    const given = Object.entries({ ...this.filter, sort: this.sort }).filter(([name, value]) => value !== { ...EVERYTHING, sort: "index" }[name]);
+    const given = Object.entries({ ...this.filter, sort: this.sort }).filter(([name, value]) => value !== { ...EVERYTHING, sort: this.usual }[name]);
     return Object.fromEntries(given);
   }
 
   /** Sets sorting and filter from the parameters of an address. */
   restore(parameters) {
     const bound = (name) => (Number.isFinite(parseFloat(parameters.get(name))) ? parseFloat(parameters.get(name)) : null);
-    const known = (options, name) => options.find(([value]) => value === parameters.get(name))?.[0] ?? options[0][0];
-    this.arrange(known(SORTS, "sort"), { show: known(SHOWS, "show"), from: bound("from"), to: bound("to"), below: bound("below") });
+    const known = (options, name, usual) => options.find(([value]) => value === parameters.get(name))?.[0] ?? usual;
+    this.arrange(known(SORTS, "sort", this.usual), { show: known(SHOWS, "show", EVERYTHING.show), from: bound("from"), to: bound("to"), below: bound("below") });
   }
 
   /** The kind of the cards: molecules or particles. */
