@@ -3,12 +3,19 @@ import { button, byId, copy, download, h, number } from "./dom.js";
 import { Problem, image } from "./api.js";
 import { Measure } from "./measure.js";
 import { View } from "./view.js";
-import { asSdf, asXyz, energyText, geometryNll, headline, isParticles, nameOf, nllText, sentence, verdict } from "./molecule.js";
+import { asSdf, asXyz, nameOf } from "./files.js";
+import { energyText, geometryNll, headline, isParticles, nllText, sentence, verdict } from "./molecule.js";
+import { PROPERTIES, textOf, valueOf } from "./properties.js";
 import { partsChart, percentileChart } from "./chart.js";
 import { structureOf } from "./structure.js";
 import { theme } from "./elements.js";
 
 const row = (name, value) => (value || value === 0 ? [h("dt", {}, name), h("dd", {}, value)] : []);
+
+const NEW = new Map([
+  [true, "QM9 has no molecule with these bonds"],
+  [false, "QM9 has a molecule with these bonds"],
+]);
 
 /** All properties of a molecule in the answer, as a definition list. */
 function table(molecule) {
@@ -27,6 +34,8 @@ function table(molecule) {
     row("NLL", nll ? `${nll} nats` : molecule.nll_error),
     row("NLL p(geometry | formula)", nll && molecule.given && `${number(geometryNll(molecule))} nats`),
     row("NLL, joint model", molecule.joint && `${nllText(molecule.joint)} nats`),
+    PROPERTIES.filter(({ key }) => valueOf(molecule, key) !== null).map((column) => row(h("abbr", { title: column.meaning }, column.label), textOf(molecule, column))),
+    row("New", molecule.properties && NEW.get(molecule.properties.novel)),
     row("Bonds", bonds && [bonds.method ?? bonds.status, bonds.reason].filter(Boolean).join(": ")),
     row("Solver", molecule.nfe && `${molecule.nfe} evaluations`),
     row("Seed, index", Number.isFinite(molecule.seed) && `${molecule.seed}, ${molecule.index}`),

@@ -1,23 +1,25 @@
 // Generate: request molecules, show each when it is received, filter and download them.
-import { announce, byId, copy, number } from "./dom.js";
+import { announce, byId, copy, h, number } from "./dom.js";
 import { events } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { Gallery } from "./gallery.js";
 import { Job } from "./job.js";
 import { ESTIMATE, EXACT, scores, shareAt } from "./likelihood.js";
 import { asCurl, asPython } from "./snippet.js";
+import { PROPERTIES } from "./properties.js";
 import { limits } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
 
 const FRAMES = 24; // enough to replay a card smoothly: the page interpolates between them
 const LIVE_LIMIT = 32; // with more molecules, pictures are shown only when they are finished
 const FIRST = { n_molecules: 6, seed: 7 }; // the gallery of a visitor who has asked for nothing yet
-const FIELDS = ["count", "formula", "seed", "tolerance", "only", "nll"];
+const FIELDS = ["count", "formula", "seed", "tolerance", "only", "nll", "where", "least", "most"];
 
 export class Generate {
   /** ways: {open(molecule), watch(molecule)} */
   constructor(ways) {
     this.form = byId("generate-form");
+    this.form.elements.where.append(...PROPERTIES.map(({ key, label, meaning }) => h("option", { value: key, title: meaning }, label)));
     this.job = new Job("generate");
     this.gallery = new Gallery(ways, { changed: () => this.remember(), sort: "valid" });
     byId("generate-results").append(this.gallery.element);
@@ -57,7 +59,15 @@ export class Generate {
     const asked = { n_molecules: Number(count.value), seed: seed.value === "" ? null : Number(seed.value), tolerance: tolerance.value };
     if (particles) return { ...asked, model: name };
     const size = formula.value ? { formula: formula.value } : sizeOf(atoms.value);
-    return { ...asked, ...(name && { model: name }), ...size, only: only.value };
+    return { ...asked, ...(name && { model: name }), ...size, only: only.value, properties: true, ...this.selection };
+  }
+
+  /** The conditions of the form on molecules, beside their validity. */
+  get selection() {
+    const { where, least, most, unique } = this.form.elements;
+    const bounds = [least, most].map(({ value }) => (value === "" ? null : Number(value)));
+    const bounded = where.value && bounds.some((bound) => bound !== null);
+    return { ...(bounded && { where: { [where.value]: bounds } }), ...(unique.checked && { unique: true }) };
   }
 
   /** Copies the parameters of a link into the form, and runs the request if they contain a seed. */
@@ -68,6 +78,7 @@ export class Generate {
     const { formula = "", n_atoms } = sizeOf(parameters.get("atoms") ?? ""); // links of older versions have the formula there
     if (formula) elements.formula.value = formula;
     else if (parameters.has("atoms")) elements.atoms.value = textOf({ n_atoms }) ?? "";
+    elements.unique.checked = parameters.get("unique") === "true";
     this.chooser.choose(parameters.get("model"));
     this.gallery.restore(parameters);
     if (parameters.has("seed")) this.run();
@@ -76,10 +87,12 @@ export class Generate {
   /** Writes the request into the address, so that the address reproduces it. */
   remember() {
     if (!this.shown) return;
-    const { n_molecules, seed, tolerance, only, model, formula, n_atoms } = this.shown;
+    const { n_molecules, seed, tolerance, only, model, formula, n_atoms, unique, where } = this.shown;
+    const [[property, [least, most]]] = Object.entries(where ?? { "": [null, null] });
+    const conditions = { ...(property && { where: property }), ...(least !== null && { least }), ...(most !== null && { most }), ...(unique && { unique }) };
     const atoms = textOf({ n_atoms });
-    const what = { ...(model && { model }), ...(formula && { formula }), ...(atoms && { atoms }), ...(this.picky && { only }) };
-    const state = { count: n_molecules, seed, tolerance, ...what, ...this.gallery.state };
+    const what = { ...(model && { model }), ...(formula && { formula }), ...(atoms && { atoms }), ...(only && only !== "any" && { only }) };
+    const state = { count: n_molecules, seed, tolerance, ...what, ...conditions, ...this.gallery.state };
     if (this.nll !== "estimate") state.nll = this.nll;
     this.link = `#generate?${new URLSearchParams(state)}`;
     if (!byId("generate").hidden) history.replaceState(null, "", this.link);
@@ -109,7 +122,7 @@ export class Generate {
   }
 
   get picky() {
-    return (this.asked.only ?? "any") !== "any";
+    return (this.asked.only ?? "any") !== "any" || Boolean(this.asked.where || this.asked.unique);
   }
 
   /** The options of the likelihood request, or null: the model is in them unless it is the first. The density of particles is exact. */
