@@ -129,7 +129,8 @@ def complete(
     for operation in (each for path in document["paths"].values() for each in path.values()):
         # Not with the route: FastAPI removes every null from a description, and an example may need one.
         success = next(answer for status, answer in operation["responses"].items() if status.startswith("2"))
-        success["content"][JSON]["example"] = examples.RESPONSES[operation["operationId"]]
+        if JSON in success["content"]:
+            success["content"][JSON]["example"] = examples.RESPONSES[operation["operationId"]]
         operation["parameters"] = [_without_default(each) for each in operation.get("parameters", [])]
         if not keys_needed and "security" in operation:
             operation["security"].append({})

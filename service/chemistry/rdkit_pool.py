@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal, TypeVar
 
@@ -27,6 +28,7 @@ from enflow.model.chem.analysis.descriptors import MoleculeDescriptors
 from enflow.model.chem.analysis.descriptors import describe as describe_molecule
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.bonds import Bonds, infer_bonds
+from enflow.model.chem.depiction import depict
 from enflow.model.chem.io.formats import read, write
 from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
@@ -182,6 +184,17 @@ class RDKitPool:
         except FAILURES as error:
             detail = f"writing this file was stopped: {self._reason(error, 'read_s')}; ask for fewer molecules"
             raise Problem("unavailable", detail, headers=retry_after(5)) from None
+
+    async def depict(self, smiles: str, *, dark: bool) -> str:
+        """Draw the skeletal formula of a SMILES as SVG.
+
+        Raises:
+            Problem: RDKit cannot read the SMILES, or the time or the memory of the call was exceeded.
+        """
+        try:
+            return await self._call(self._settings.bonds_s, partial(depict, dark=dark), smiles)
+        except FAILURES as error:
+            raise Problem("invalid", f"drawing this SMILES was stopped: {self._reason(error, 'bonds_s')}") from None
 
     def close(self) -> None:
         """Kill the workers."""

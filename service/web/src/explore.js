@@ -8,7 +8,8 @@ import { Slot } from "./slot.js";
 import { View } from "./view.js";
 import { facing } from "./orientation.js";
 import { facts } from "./card.js";
-import { ORDERS, sentence } from "./molecule.js";
+import { sentence } from "./molecule.js";
+import { orderOf } from "./selection.js";
 import { structureOf } from "./structure.js";
 
 export class Explore {
@@ -44,7 +45,7 @@ export class Explore {
     const outcome = await this.job.run((signal) => this.work(path, body, total, signal));
     if (outcome === "replaced") return;
     this.gallery.prune();
-    const molecules = this.gallery.molecules.sort(ORDERS.index);
+    const molecules = this.gallery.molecules.sort(orderOf("index"));
     if (outcome === "cancelled") this.job.say(`Cancelled: ${molecules.length} of ${total} molecules were finished.`);
     if (outcome === "done" && molecules.length) whole(molecules);
   }
