@@ -2,16 +2,20 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 from enflow.model.chem.io.xyz import write_xyz
 from enflow.model.chem.molecule import Molecule
-from enflow.service.http_client.connection import Connection
+from enflow.model.progress import ProgressCallback
+from enflow.service.http_client.connection import Connection, Event
 from enflow.service.http_client.job import Job
 from enflow.service.http_client.params import InterpolateParams, LikelihoodParams, SampleParams, VariationsParams
 from enflow.service.http_client.results import GeneratedMolecules, Json, Score, molecule, score
 
 HERE = "http://127.0.0.1:8000"
+
+Endpoint = Literal["sample", "interpolate", "variations"]
+"""The endpoints that generate molecules."""
 
 
 class Client:
@@ -55,13 +59,14 @@ class Client:
         """Close the connections."""
         self._connection.close()
 
-    def sample(self, **params: Unpack[SampleParams]) -> GeneratedMolecules:
+    def sample(self, *, progress: ProgressCallback | None = None, **params: Unpack[SampleParams]) -> GeneratedMolecules:
         """Return molecules, with NLL, SMILES and the like as their properties.
 
         Args:
+            progress: is called with the task, the molecules done and all molecules.
             params: the fields of `POST /sample`, such as n_molecules, n_atoms, seed, only or with_nll.
         """
-        return self._generated("/sample", params)
+        return self.generate("sample", params, progress)
 
     def samples(self, **params: Unpack[SampleParams]) -> Iterator[Molecule]:
         """Yield molecules in the order in which they finish; see `sample`. A caller that stops cancels the rest."""
@@ -76,10 +81,8 @@ class Client:
             molecules: one molecule or many, angstrom.
             params: the fields of `POST /likelihood`, such as target_error, in nats.
         """
-        found = [molecules] if isinstance(molecules, Molecule) else list(molecules)
-        events = self._connection.events("/likelihood", {"structures": structures(found), **params})
-        scores = {event["score"]["index"]: score(event["score"]) for event in events if event["event"] == "score"}
-        return [scores[index] for index in range(len(found))]
+        found = [molecules] if isinstance(molecules, Molecule) else molecules
+        return self.score({"structures": structures(found), **params})
 
     def variations(self, parent: Molecule, **params: Unpack[VariationsParams]) -> GeneratedMolecules:
         """Return molecules near a molecule.
@@ -88,7 +91,7 @@ class Client:
             parent: the molecule to vary, angstrom.
             params: the fields of `POST /variations`, such as n_molecules, strength or keep.
         """
-        return self._generated("/variations", {"structures": structures([parent]), **params})
+        return self.generate("variations", {"structures": structures([parent]), **params})
 
     def interpolate(self, first: Molecule, last: Molecule, **params: Unpack[InterpolateParams]) -> GeneratedMolecules:
         """Return molecules on the way from one molecule to another with the same number of atoms.
@@ -97,7 +100,21 @@ class Client:
             first, last: the ends, angstrom.
             params: the fields of `POST /interpolate`, such as steps.
         """
-        return self._generated("/interpolate", {"structures": structures([first, last]), **params})
+        return self.generate("interpolate", {"structures": structures([first, last]), **params})
+
+    def generate(
+        self, endpoint: Endpoint, body: Mapping[str, Any], progress: ProgressCallback | None = None
+    ) -> GeneratedMolecules:
+        """Return the molecules of a request that is given as its JSON body; see `sample`."""
+        *events, answer = self._computed(f"/{endpoint}", body, progress)
+        found = {int(event["molecule"]["index"]): event["molecule"] for event in events if "molecule" in event}
+        return GeneratedMolecules([found[index] for index in answer.get("order") or sorted(found)], answer)
+
+    def score(self, body: Mapping[str, Any], progress: ProgressCallback | None = None) -> list[Score]:
+        """Return the scores of a request that is given as its JSON body; see `log_prob`."""
+        events = self._computed("/likelihood", body, progress)
+        found = {event["score"]["index"]: score(event["score"]) for event in events if "score" in event}
+        return [found[index] for index in sorted(found)]
 
     def submit(self, **body: Mapping[str, Any]) -> Job:
         """Start a job, and return it.
@@ -129,10 +146,17 @@ class Client:
         found: Json = self._connection.json("GET", "/limits")
         return found
 
-    def _generated(self, path: str, body: Mapping[str, Any]) -> GeneratedMolecules:
-        events = list(self._connection.events(path, body))
-        documents = [event["molecule"] for event in events if event["event"] == "molecule"]
-        return GeneratedMolecules(sorted(documents, key=lambda each: int(each["index"])), events[-1])
+    def _computed(self, path: str, body: Mapping[str, Any], progress: ProgressCallback | None) -> list[Event]:
+        """Return the events of a computation that have results, and the last event."""
+        found: list[Event] = []
+        total = 0
+        for event in self._connection.events(path, body):
+            if event["event"] in ("molecule", "score", "done"):
+                found.append(event)
+            total = event.get("n_molecules", total)
+            if progress:
+                progress("computing", min(len(found), total), total)
+        return found
 
 
 def structures(molecules: Sequence[Molecule]) -> list[dict[str, str]]:

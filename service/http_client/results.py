@@ -84,5 +84,7 @@ def _facts(document: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
     for name, value in document.items():
         if name == "bonds":
             yield name, value["method"] if value["status"] == "ok" else "failed"
+        elif name == "properties" and value:
+            yield from value.items()
         elif name not in FORMS and not isinstance(value, list | dict):
             yield name, value
