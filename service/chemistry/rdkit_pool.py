@@ -11,7 +11,6 @@ import asyncio
 import multiprocessing
 import resource
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -24,6 +23,8 @@ from typing import Any, Literal, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from enflow.model.chem.analysis.descriptors import MoleculeDescriptors
+from enflow.model.chem.analysis.descriptors import describe as describe_molecule
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.io.formats import read, write
@@ -31,6 +32,7 @@ from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
+from enflow.service.chemistry.fair_semaphore import FairSemaphore
 from enflow.service.problems import Problem, retry_after
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
@@ -49,6 +51,9 @@ load RDKit again."""
 
 START_S = 120.0
 """Seconds that a worker may take to load RDKit, from a cold disk and on a busy core."""
+
+DESCRIBE_S = 30.0
+"""Seconds that the descriptors of a molecule may take: a worker loads the fragments of the SA score at the first."""
 
 FileFormat = Literal["xyz", "sdf", "smiles3d"]
 WrittenForm = Literal["sdf", "sdf-v3000", "html"]
@@ -71,12 +76,14 @@ class BondReport:
         stable_atoms: the number of atoms that have their valence by the table of bond lengths.
         n_atoms: the number of atoms.
         mol_block: the molfile; None where RDKit was not asked, or its process failed.
+        descriptors: the descriptors; None where they were not asked for, or no bonds were found.
     """
 
     bonds: Bonds
     stable_atoms: int
     n_atoms: int
     mol_block: str | None = None
+    descriptors: MoleculeDescriptors | None = None
 
     @property
     def unstable_atoms(self) -> int:
@@ -92,45 +99,6 @@ class BondReport:
     def atom_stability(self) -> float:
         """The share of the atoms that have their valence."""
         return self.stable_atoms / self.n_atoms
-
-
-class FairSemaphore:
-    """A semaphore whose free places go to the waiting clients in turn, and within a client in the order of arrival.
-
-    Args:
-        places: the number of places.
-    """
-
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-
-    async def acquire(self, client: str) -> None:
-        """Take a place, or wait for one."""
-        if self._free:
-            self._free -= 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the place was given in the same moment
-                self.release()
-            raise
-
-    def release(self) -> None:
-        """Give a place to the next client, or keep it free."""
-        while self._waiting:
-            client = next(iter(self._waiting))
-            turns = self._waiting.pop(client)
-            turn = turns.popleft()
-            if turns:
-                self._waiting[client] = turns  # behind the other clients
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
 
 
 class RDKitPool:
@@ -185,11 +153,17 @@ class RDKitPool:
         finally:
             asyncio.get_running_loop().call_later(release_after, self._reading.release)
 
-    async def bond_report(self, molecule: Molecule) -> BondReport:
-        """Infer the bonds of a molecule, count its stable atoms and write its molfile, in one call of a worker."""
+    async def bond_report(self, molecule: Molecule, *, describe: bool = False) -> BondReport:
+        """Infer the bonds of a molecule, count its stable atoms and write its molfile, in one call of a worker.
+
+        Args:
+            molecule: the molecule.
+            describe: compute its descriptors too.
+        """
         started = time.perf_counter()
+        seconds = self._settings.bonds_s + describe * DESCRIBE_S
         try:
-            report = await self._call(self._settings.bonds_s, _bond_report, molecule)
+            report = await self._call(seconds, _described_report if describe else _bond_report, molecule)
         except FAILURES as error:
             failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
             report = BondReport(failed, _stable_atoms(molecule), molecule.n_atoms)
@@ -274,6 +248,11 @@ def _stable_atoms(molecule: Molecule) -> int:
 def _bond_report(molecule: Molecule) -> BondReport:
     bonds = infer_bonds(molecule)
     return BondReport(bonds, _stable_atoms(molecule), molecule.n_atoms, mol_block(molecule, bonds))
+
+
+def _described_report(molecule: Molecule) -> BondReport:
+    report = _bond_report(molecule)
+    return replace(report, descriptors=describe_molecule(molecule, report.bonds))
 
 
 def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:

@@ -12,6 +12,7 @@ from enflow.model.chem.io.formats import Format
 from enflow.model.cli.options import Device, Json, print_result
 from enflow.model.errors import ConfigError, SolverError
 from enflow.model.progress import ProgressCallback, progress
+from enflow.service.cli.bounds import parse_where
 from enflow.service.cli.offline import (
     Handle,
     OfflineModel,
@@ -50,6 +51,15 @@ def sample(
     first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
     only: Annotated[Only, typer.Option(help="Generate until n molecules are valid, or stable.")] = "any",
     with_nll: Annotated[bool, typer.Option("--with-nll", help="Score each molecule too.")] = False,
+    unique: Annotated[bool, typer.Option("--unique", help="Generate until n molecules have different SMILES.")] = False,
+    properties: Annotated[
+        bool, typer.Option("--properties", help="Compute QED, logP, SA score and others too.")
+    ] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LOWER:UPPER", help="Generate until n have a property within bounds: qed=0.5:"),
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Order, by a property or nll; -qed: the largest first.")] = None,
     tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,
     device: Device = "auto",
@@ -73,6 +83,7 @@ def sample(
         "first_index": first_index,
         "only": only,
     }
+    values |= {"unique": unique, "properties": properties, "where": parse_where(where or []), "sort": sort}
     values |= {"seed": secrets.randbits(32) if seed is None else seed, "tolerance": parse_tolerance(tolerance)}
     offline = OfflineModel(_weights(model or weights, formula), device)
     check_target(offline.card, target)

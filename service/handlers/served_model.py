@@ -111,11 +111,11 @@ class ServedModel:
         """The name and the hash of the weights."""
         return ModelOut(name=self.card.name, sha256=self.card.sha256)
 
-    async def infer_bonds(self, molecule: Molecule, usage: Usage) -> BondReport:
-        """Return the bonds of a molecule, and add the time to the usage."""
+    async def infer_bonds(self, molecule: Molecule, usage: Usage, *, describe: bool = False) -> BondReport:
+        """Return the bonds of a molecule, with its descriptors if asked for, and add the time to the usage."""
         started = time.perf_counter()
         async with self.background or nullcontext():
-            report = await self.chemistry.bond_report(molecule)
+            report = await self.chemistry.bond_report(molecule, describe=describe)
         usage.bonds_ms += 1000 * (time.perf_counter() - started)
         return report
 

@@ -16,6 +16,7 @@ from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.model_card import ModelCard
 from enflow.service.protocol.events import Failed, Frame, Sampled, Scored
 from enflow.service.protocol.requests import EstimatorOptions
+from enflow.service.schemas.properties import PropertiesOut
 from enflow.service.schemas.responses import (
     BondsOut,
     FrameOut,
@@ -55,6 +56,7 @@ class SampleResult:
     seed: int
     tolerance: float
     score: Scored | Failed | None = None
+    describes: bool = False
 
     @property
     def scored(self) -> Scored | None:
@@ -73,6 +75,7 @@ class SampleResult:
             "nfe": self.sampled.nfe,
             "solver_status": self.sampled.status,
             **({"nll": score.nll, "nll_std_error": score.std_error} if score else {}),
+            **(self.report.descriptors.as_dict() if self.report.descriptors else {}),
         }
 
     def fields(self) -> dict[str, Any]:
@@ -117,11 +120,14 @@ def render_sample(card: ModelCard, result: SampleResult) -> RenderedMolecule[Mol
     molecule = _with_properties(result.molecule, result.report, result.properties(card))
     numbers = score_fields(card, result.scored, molecule.n_atoms) if result.scored else {}
     frames: dict[str, Any] = {"frames": [render_frame(card, each) for each in result.sampled.frames]}
+    described = result.report.descriptors
+    properties: dict[str, Any] = {"properties": PropertiesOut(**described.as_dict()) if described else None}
     document = MoleculeOut(
         **structure_fields(molecule, result.report),
         **result.fields(),
         **numbers,
         **(frames if result.sampled.frames else {}),
+        **(properties if result.describes else {}),
     )
     return rendered(molecule, result.report, document)
 
