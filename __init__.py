@@ -8,6 +8,9 @@ This module is the public Python API:
     molecules = flow.sample([12, 12, None], seed=0)
     scores = flow.log_prob(molecules)
 
+    with enflow.Client() as client:  # the same from a running service
+        molecules = client.sample(n_molecules=3, seed=0)
+
 `enflow.model` is the density and needs no web framework. `enflow.service` serves it over HTTP and imports
 `enflow.model`, never the reverse. Begin reading at `enflow.model.flow.molecule_flow`. A name is imported when it is
 first used, so that `import enflow` loads neither PyTorch nor RDKit.
@@ -22,16 +25,30 @@ if TYPE_CHECKING:
     from enflow.model.errors import EnflowError
     from enflow.model.flow.molecule_flow import MoleculeFlow
     from enflow.model.flow.particle_flow import ParticleFlow
+    from enflow.service.http_client.client import Client
+    from enflow.service.http_client.errors import ServiceError
 
 __version__ = "0.2.0"
 
-__all__ = ["EnflowError", "Molecule", "MoleculeFlow", "ParticleFlow", "__version__", "import_en_flows", "load"]
+__all__ = [
+    "Client",
+    "EnflowError",
+    "Molecule",
+    "MoleculeFlow",
+    "ParticleFlow",
+    "ServiceError",
+    "__version__",
+    "import_en_flows",
+    "load",
+]
 
 _HOMES = {
+    "Client": "enflow.service.http_client.client",
     "EnflowError": "enflow.model.errors",
     "Molecule": "enflow.model.chem.molecule",
     "MoleculeFlow": "enflow.model.flow.molecule_flow",
     "ParticleFlow": "enflow.model.flow.particle_flow",
+    "ServiceError": "enflow.service.http_client.errors",
     "import_en_flows": "enflow.model.checkpoint",
     "load": "enflow.model.checkpoint",
 }

@@ -108,25 +108,27 @@ def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_pa
     assert max(walks[0][0]["distance"], walks[0][-1]["distance_to_end"]) < 0.1  # from one parent to the other
 
 
-def test_the_api_from_python_works_as_written(service, capsys):
-    job, first, second = blocks("python", "httpx", "docs/api.md")
+def test_the_api_from_python_works_as_written(service, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    job, rest = blocks("python", "Client", "docs/api.md")
     exec(compile(job.replace(ADDRESS, service), "docs/api.md", "exec"), {})
-    assert capsys.readouterr().out == "done 8\n8\n"
-    exec(compile(first.replace(ADDRESS, service), "docs/api.md", "exec"), {})
-    assert len(capsys.readouterr().out.splitlines()) == 6  # three molecules, three scores
-    exec(compile(second.replace(ADDRESS, service), "docs/api.md", "exec"), {})
-    assert capsys.readouterr().out == "2\n"
+    assert capsys.readouterr().out == "done 8\n"
+    assert (tmp_path / "job.sdf").read_text().count("$$$$") == 8
+    exec(compile(rest.replace(ADDRESS, service), "docs/api.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 6  # three molecules, two scores, the variations
+    assert sum(" nats {'base': " in line for line in printed) == 2
 
 
 def test_http_example_in_python_works_as_written(service, capsys):
-    (block,) = blocks("python", "httpx")
+    (block,) = blocks("python", "Client")
     exec(compile(block.replace(ADDRESS, service), "README.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_python_example_works_as_written(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
-    (block,) = blocks("python", "import enflow")
+    (block,) = blocks("python", "enflow.load")
     exec(compile(block, "README.md", "exec"), {})
     assert capsys.readouterr().out.count("NLL") == 3
 
