@@ -196,3 +196,22 @@ def test_too_many_steps_and_nowhere_to_go() -> None:
     assert (end.status.tolist(), end.n_steps.tolist()) == ([Status.MAX_STEPS], [3])
     still = solved(oscillating, [2], t1=0.0)
     assert (still.status.tolist(), still.nfe.tolist()) == ([Status.SUCCESS], [2])
+
+
+def test_a_decision_that_rounding_turns_moves_the_result_by_less_than_the_tolerance() -> None:
+    """Two tolerances that differ by rounding, with another number of steps: so may one molecule in two batches."""
+    x, h, mask = states([4], 2)
+
+    def solved(tolerance: float) -> SolverState:
+        return dopri5.solve_rows(oscillating, x, h, mask, 0.0, 1.0, tolerance, tolerance)
+
+    fine, coarse = 1e-4, 1e-2
+    while coarse / fine - 1 > 1e-12:
+        middle = math.sqrt(fine * coarse)
+        fine, coarse = (middle, coarse) if solved(middle).nfe == solved(fine).nfe else (fine, middle)
+    first, second = solved(fine), solved(coarse)
+    assert first.nfe != second.nfe
+    moved = float((first.x - second.x).abs().max())
+    assert 1e-7 < moved < coarse
+    exact = oscillating_solution(x, h, torch.zeros(1).double(), torch.ones(1).double())[0]
+    assert max(float((end.x - exact).abs().max()) for end in (first, second)) < 10 * coarse
