@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Literal, get_type_hints
 
+import numpy as np
 import pytest
 from pydantic.fields import FieldInfo
 
@@ -81,6 +82,15 @@ def test_molecules_are_those_of_the_answer(api: Api, client: enflow.Client) -> N
         for name in ("index", "seed", "smiles", "valid", "stable", "nfe", "solver_status", "nll", "std_error"):
             assert molecule.properties[name] == document[name]
     assert "3Dmol" in found._repr_html_()
+
+
+def test_molecules_come_in_the_order_asked_for_with_their_properties(api: Api, client: enflow.Client) -> None:
+    water = Structure(np.array([8, 1, 1]), np.array([[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]]))
+    api.client.molecule = lambda index: water if index == 1 else METHANE
+    found = client.sample(n_molecules=3, sort="-weight", seed=0)
+    assert [each.properties["index"] for each in found] == [1, 0, 2]
+    assert [each["index"] for each in found.documents] == [1, 0, 2]
+    assert found[0].properties["weight"] == pytest.approx(18.02, abs=0.01)
 
 
 def test_molecules_come_as_they_finish_and_a_caller_that_stops_cancels_the_rest(
