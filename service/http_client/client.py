@@ -10,7 +10,7 @@ from enflow.model.progress import ProgressCallback
 from enflow.service.http_client.connection import Connection, Event
 from enflow.service.http_client.job import Job
 from enflow.service.http_client.params import InterpolateParams, LikelihoodParams, SampleParams, VariationsParams
-from enflow.service.http_client.results import GeneratedMolecules, Json, Score, molecule, score
+from enflow.service.http_client.results import GeneratedMolecules, Json, MoleculeScore, molecule, score
 
 HERE = "http://127.0.0.1:8000"
 
@@ -74,7 +74,9 @@ class Client:
             if event["event"] == "molecule":
                 yield molecule(event["molecule"])
 
-    def log_prob(self, molecules: Molecule | Sequence[Molecule], **params: Unpack[LikelihoodParams]) -> list[Score]:
+    def log_prob(
+        self, molecules: Molecule | Sequence[Molecule], **params: Unpack[LikelihoodParams]
+    ) -> list[MoleculeScore]:
         """Return the score of each molecule, in order.
 
         Args:
@@ -110,7 +112,7 @@ class Client:
         found = {int(event["molecule"]["index"]): event["molecule"] for event in events if "molecule" in event}
         return GeneratedMolecules([found[index] for index in answer.get("order") or sorted(found)], answer)
 
-    def score(self, body: Mapping[str, Any], progress: ProgressCallback | None = None) -> list[Score]:
+    def score(self, body: Mapping[str, Any], progress: ProgressCallback | None = None) -> list[MoleculeScore]:
         """Return the scores of a request that is given as its JSON body; see `log_prob`."""
         events = self._computed("/likelihood", body, progress)
         found = {event["score"]["index"]: score(event["score"]) for event in events if "score" in event}
