@@ -19,21 +19,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from enflow.model.checkpoint import import_en_flows, load
     from enflow.model.chem.molecule import Molecule
+    from enflow.model.chem.table import to_dataframe
     from enflow.model.errors import EnflowError
     from enflow.model.flow.molecule_flow import MoleculeFlow
     from enflow.model.flow.particle_flow import ParticleFlow
+    from enflow.model.selection import Selection, select
 
 __version__ = "0.2.0"
 
-__all__ = ["EnflowError", "Molecule", "MoleculeFlow", "ParticleFlow", "__version__", "import_en_flows", "load"]
+__all__ = [
+    "EnflowError",
+    "Molecule",
+    "MoleculeFlow",
+    "ParticleFlow",
+    "Selection",
+    "__version__",
+    "import_en_flows",
+    "load",
+    "select",
+    "to_dataframe",
+]
 
 _HOMES = {
     "EnflowError": "enflow.model.errors",
     "Molecule": "enflow.model.chem.molecule",
     "MoleculeFlow": "enflow.model.flow.molecule_flow",
     "ParticleFlow": "enflow.model.flow.particle_flow",
+    "Selection": "enflow.model.selection",
     "import_en_flows": "enflow.model.checkpoint",
     "load": "enflow.model.checkpoint",
+    "select": "enflow.model.selection",
+    "to_dataframe": "enflow.model.chem.table",
 }
 
 
