@@ -1,7 +1,7 @@
 """Points of flow space and generated molecules, one by one and as a batch."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float
@@ -30,6 +30,13 @@ class Sample:
     molecule: Molecule | None
     status: Status
     nfe: int
+
+    def named(self, index: int, seed: int) -> "Sample":
+        """Return the sample with its index, and with index and seed among the properties of its molecule."""
+        molecule = self.molecule
+        if molecule is not None:
+            molecule = molecule.with_properties(seed=seed, index=index)
+        return replace(self, index=index, molecule=molecule)
 
 
 def molecules_in_order(samples: Iterable[Sample]) -> Molecules:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 import enflow
 from enflow.model.chem.molecule import Molecule
+from enflow.model.errors import StructureError
 from enflow.service.http_client import connection, params
 from enflow.service.http_client.client import structures
 from enflow.service.protocol.events import Event
@@ -116,7 +117,9 @@ def test_scores_are_in_order_and_a_failure_stands_in_its_place(api: Api, client:
     assert [each.nll for each in found] == pytest.approx([-0.5, math.nan, math.nan, -0.5], nan_ok=True)
     answer = api.http.post("/likelihood", json={"structures": structures([CH4]), "seed": 0}).json()["results"][0]
     assert (found[0].parts, found[0].document) == (answer["parts"], answer)
-    assert [each.log_prob for each in client.log_prob(CH4, seed=0)] == [0.5]
+    assert [each.log_prob for each in client.log_prob(CH4.to_rdkit(), seed=0)] == [0.5]
+    with pytest.raises(StructureError, match="molecule 2: found a str"):
+        client.log_prob([CH4, "CH4"])
     assert "the likelihood is nan" in found[1].error
     assert found[2].error.startswith("found Si as atom 1")
 
