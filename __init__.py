@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from enflow.model.checkpoint import import_en_flows, load
     from enflow.model.chem.molecule import Molecule
+    from enflow.model.chem.table import to_dataframe
     from enflow.model.errors import EnflowError
     from enflow.model.flow.molecule_flow import MoleculeFlow
     from enflow.model.flow.particle_flow import ParticleFlow
+    from enflow.model.selection import Selection, select
     from enflow.service.http_client.client import Client
     from enflow.service.http_client.errors import ServiceError
 
@@ -36,10 +38,13 @@ __all__ = [
     "Molecule",
     "MoleculeFlow",
     "ParticleFlow",
+    "Selection",
     "ServiceError",
     "__version__",
     "import_en_flows",
     "load",
+    "select",
+    "to_dataframe",
 ]
 
 _HOMES = {
@@ -48,9 +53,12 @@ _HOMES = {
     "Molecule": "enflow.model.chem.molecule",
     "MoleculeFlow": "enflow.model.flow.molecule_flow",
     "ParticleFlow": "enflow.model.flow.particle_flow",
+    "Selection": "enflow.model.selection",
     "ServiceError": "enflow.service.http_client.errors",
     "import_en_flows": "enflow.model.checkpoint",
     "load": "enflow.model.checkpoint",
+    "select": "enflow.model.selection",
+    "to_dataframe": "enflow.model.chem.table",
 }
 
 

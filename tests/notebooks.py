@@ -1,6 +1,7 @@
 """The notebooks of the documentation: `python -m tests.notebooks` executes them and writes their outputs into them."""
 
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -8,10 +9,9 @@ from nbclient import NotebookClient
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "docs" / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def executed(path: Path) -> nbformat.NotebookNode:
+def executed(path: Path) -> Any:
     """Return a notebook with the outputs of a new kernel; the times of the execution are left out."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=600, record_timing=False, resources={"metadata": {"path": FOLDER}})
@@ -22,7 +22,7 @@ def executed(path: Path) -> nbformat.NotebookNode:
 
 def main() -> None:
     """Execute every notebook and write it."""
-    for path in NOTEBOOKS:
+    for path in sorted(FOLDER.glob("*.ipynb")):
         nbformat.write(executed(path), path)
 
 

@@ -8,23 +8,21 @@ from typing import Any
 
 import pytest
 
-for package in ("nbclient", "ipykernel"):
-    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'enflow[notebooks]'")
+REASON = "found no packages for notebooks: pip install 'enflow[notebooks]'"
+nbformat = pytest.importorskip("nbformat", reason=REASON)
+notebooks = pytest.importorskip("tests.notebooks", reason=REASON, exc_type=ImportError)
 
-import nbformat
-
-from tests.notebooks import NOTEBOOKS, executed
-
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 
 
-def printed(notebook: nbformat.NotebookNode) -> list[str]:
+def printed(notebook: Any) -> list[str]:
     """Return the texts that a notebook shows, cell by cell."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     return [each.text if each.output_type == "stream" else each.data["text/plain"] for each in outputs]
 
 
-def pictures(notebook: nbformat.NotebookNode) -> list[str]:
+def pictures(notebook: Any) -> list[str]:
     outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
     return [kind for data in outputs for kind in data if kind.startswith("image/")]
 
@@ -37,7 +35,7 @@ def words_and_numbers(text: str) -> tuple[str, list[float]]:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_gives_the_outputs_that_it_shows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLCONFIGDIR", str(path.parents[2] / "build"))
-    shown, found = nbformat.read(path, as_version=4), executed(path)
+    shown, found = nbformat.read(path, as_version=4), notebooks.executed(path)
     assert len(pictures(shown)) > 0
     assert pictures(found) == pictures(shown), "run `make notebooks`"
     for old, new in zip(printed(shown), printed(found), strict=True):

@@ -65,15 +65,14 @@ def declared(requirements: list[str]) -> set[str]:
 
 
 def test_every_import_is_a_declared_dependency() -> None:
-    optional = declared(EXTRAS["ray"] + EXTRAS["posebusters"])
+    optional = declared(EXTRAS["ray"] + EXTRAS["posebusters"] + EXTRAS["mcp"])
     known = declared(PYPROJECT["project"]["dependencies"]) | optional | {"pydantic-core"}  # pydantic fixes its version
     assert imported_distributions() <= known
 
 
 def test_every_dependency_is_imported() -> None:
     # FastAPI reads multipart bodies with the first; the second contains the files of the Swagger UI.
-    # httpx is for the clients that the documentation shows.
-    used_by_others = {"python-multipart", "fastapi-offline", "httpx"}
+    used_by_others = {"python-multipart", "fastapi-offline"}
     unused = declared(PYPROJECT["project"]["dependencies"]) - imported_distributions() - used_by_others
     assert not unused
 

@@ -1,13 +1,12 @@
 """MoleculeFlow: a normalizing flow over molecules, to sample from and to score with."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from numbers import Integral
 
 import torch
 
 from enflow.model.chem.formula import parse_formula
-from enflow.model.chem.molecule import Molecule, Molecules
+from enflow.model.chem.molecule import Molecule, MoleculeLike, Molecules, as_molecules
 from enflow.model.config import STRENGTH, TOLERANCES, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow.components import FlowComponents
@@ -56,9 +55,9 @@ class MoleculeFlow(FlowComponents):
         rtol: float = STANDARD,
         atol: float = STANDARD,
     ) -> list[Molecule]:
-        """Return molecules with the properties "status" and "nfe"; (seed, place in the list) fixes each of them.
+        """Return molecules with the properties "status", "nfe", "seed" and "index"; the last two fix each of them.
 
-        A notebook shows the list in 3D.
+        A notebook shows the list in 3D; `enflow.to_dataframe` makes a table of it, `enflow.select` filters and sorts.
 
         Args:
             n_atoms: the number of atoms of each molecule; None = drawn from p(N). For a model whose types are given
@@ -100,7 +99,7 @@ class MoleculeFlow(FlowComponents):
         self.n_atoms.log_prob(torch.tensor(sizes, dtype=torch.int64, device=self.device))  # checks the sizes
         formulas = [each if isinstance(each, str) else None for each in n_atoms]
         latents = [self.draw_latent(n, seed, i, f) for i, n, f in zip(names, sizes, formulas, strict=True)]
-        return (replace(one, index=names[one.index]) for one in self._decoded(latents, rtol, atol))
+        return (one.named(names[one.index], seed) for one in self._decoded(latents, rtol, atol))
 
     def _size(self, condition: SizeOrFormula, seed: int, index: int) -> int:
         if isinstance(condition, str):
@@ -109,7 +108,7 @@ class MoleculeFlow(FlowComponents):
 
     def variations(
         self,
-        molecule: Molecule,
+        molecule: MoleculeLike,
         n: int = 8,
         strength: float = STRENGTH,
         seed: int = 0,
@@ -121,7 +120,7 @@ class MoleculeFlow(FlowComponents):
         Atom i of each molecule comes from atom i of the given one; (seed, place in the list) fixes each of them.
 
         Args:
-            molecule: the molecule to vary, angstrom.
+            molecule: the molecule to vary, of Enflow, RDKit or ASE, angstrom.
             n: the number of molecules.
             strength: the share of noise, 0 to 1; 0 = the molecule itself, 1 = any molecule of its size.
             seed: the seed of all noise.
@@ -130,16 +129,19 @@ class MoleculeFlow(FlowComponents):
         Raises:
             ConfigError: the strength is out of range.
             SolverError: the solver left the range of molecules.
+            StructureError: the object is no molecule.
             VocabularyError: an element or a size that the model does not know.
         """
         if not 0 <= strength <= 1:
             raise ConfigError(f"found strength {strength}, expected 0 to 1")
-        starts = [self.noised(molecule, 1 - strength, seed, index) for index in range(n)]
-        return molecules_in_order(self._decoded(starts, rtol, atol, 1 - strength))
+        (parent,) = as_molecules([molecule])
+        starts = [self.noised(parent, 1 - strength, seed, index) for index in range(n)]
+        found = self._decoded(starts, rtol, atol, 1 - strength)
+        return molecules_in_order(one.named(one.index, seed) for one in found)
 
     def encode(
         self,
-        molecules: Sequence[Molecule],
+        molecules: MoleculeLike | Sequence[MoleculeLike],
         seed: int = 0,
         rtol: float = ENCODE_TOLERANCE,
         atol: float = ENCODE_TOLERANCE,
@@ -147,19 +149,21 @@ class MoleculeFlow(FlowComponents):
         """Return the latents of molecules; `decode` is the inverse.
 
         Args:
-            molecules: the molecules, angstrom.
+            molecules: one molecule or several, of Enflow, RDKit or ASE, angstrom.
             seed: the seed of the dequantization, together with the place in the list.
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
 
         Raises:
             SolverError: a path did not reach its end.
+            StructureError: an object is no molecule.
             VocabularyError: an element or a size that the model does not know.
         """
         latents = {}
-        for end in self.solve(self._points(molecules, seed), 1.0, 0.0, rtol, atol):
+        parents = as_molecules(molecules)
+        for end in self.solve(self._points(parents, seed), 1.0, 0.0, rtol, atol):
             check_success(end.index, end.status)
-            latents[end.index] = EncodedLatent(end.x, end.h, molecules[end.index])
-        return [latents[index] for index in range(len(molecules))]
+            latents[end.index] = EncodedLatent(end.x, end.h, parents[end.index])
+        return [latents[index] for index in range(len(parents))]
 
     def decode(
         self,
@@ -193,7 +197,7 @@ class MoleculeFlow(FlowComponents):
 
     def log_prob(
         self,
-        molecules: Sequence[Molecule],
+        molecules: MoleculeLike | Sequence[MoleculeLike],
         seed: int = 0,
         target_error: float = 2.0,
         *,
@@ -210,7 +214,7 @@ class MoleculeFlow(FlowComponents):
         the canonical form of the structure seeds the noise. A velocity that is not equivariant depends on orientation.
 
         Args:
-            molecules: the molecules in any position and orientation, angstrom.
+            molecules: one molecule or several, of Enflow, RDKit or ASE, in any position and orientation, angstrom.
             seed: the seed of all noise, together with the structure.
             target_error: the standard error, nats, at which draws stop; at most 32 are made.
             divergence: "hutchinson" for an estimated trace, "exact" for the exact trace.
@@ -223,11 +227,13 @@ class MoleculeFlow(FlowComponents):
 
         Raises:
             ConfigError: an option is out of range.
+            StructureError: an object is no molecule.
             VocabularyError: an element or a size that the model does not know.
         """
+        given = as_molecules(molecules)
         options = EstimatorOptions(divergence, probes, draws, rtol, atol, target_error)
-        found = dict(self.likelihoods(molecules, seed, options))
-        return [found[index] for index in range(len(molecules))]
+        found = dict(self.likelihoods(given, seed, options))
+        return [found[index] for index in range(len(given))]
 
     def likelihoods(
         self,

@@ -2,8 +2,8 @@
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -37,6 +37,13 @@ class Sample:
     status: Status
     nfe: int
 
+    def named(self, index: int, seed: int) -> "Sample":
+        """Return the sample with its index, and with index and seed among the properties of its molecule."""
+        molecule = self.molecule
+        if molecule is not None:
+            molecule = molecule.with_properties(seed=seed, index=index)
+        return replace(self, index=index, molecule=molecule)
+
 
 def molecules_in_order(samples: Iterable[Sample]) -> Molecules:
     """Return the molecules in the order of their indices, which are 0, 1, 2, ...
@@ -68,6 +75,8 @@ def compared(index: int, molecule: Molecule, parent: Molecule, on_mismatch: OnMi
         SolverError: the molecule is not its parent, and `on_mismatch` is "raise".
         ConfigError: `on_mismatch` is unknown.
     """
+    if on_mismatch not in get_args(OnMismatch):
+        raise ConfigError(f"found on_mismatch {on_mismatch!r}, expected one of {', '.join(get_args(OnMismatch))}")
     distance, changed = return_error(molecule, parent)
     if changed or distance > MAX_RETURN_ERROR:
         elements = f" and {changed} other elements" if changed else ""
@@ -75,18 +84,11 @@ def compared(index: int, molecule: Molecule, parent: Molecule, on_mismatch: OnMi
             f"molecule {index + 1}: found a distance of {distance:.2g} angstrom{elements} after encode and decode, "
             f"expected {MAX_RETURN_ERROR:g} at most; this molecule needs a smaller tolerance, or none is small enough"
         )
-        match on_mismatch:
-            case "raise":
-                raise SolverError(found)
-            case "warn":
-                warnings.warn(found, InverseWarning, stacklevel=2)
-            case "ignore":
-                pass
-            case unknown:
-                raise ConfigError(f'found on_mismatch {unknown!r}, expected "warn", "raise" or "ignore"')
-    return Molecule(
-        molecule.atomic_numbers, molecule.positions, molecule.name, {**molecule.properties, "parent_distance": distance}
-    )
+        if on_mismatch == "raise":
+            raise SolverError(found)
+        if on_mismatch == "warn":
+            warnings.warn(found, InverseWarning, stacklevel=2)
+    return molecule.with_properties(parent_distance=distance)
 
 
 def check_success(index: int, status: Status) -> None:

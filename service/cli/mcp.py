@@ -23,7 +23,7 @@ def mcp(
     try:
         from enflow.service.mcp.server import create_server
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
+        if (error.name or "").partition(".")[0] != "mcp":
             raise
         raise ConfigError("the SDK of MCP is not installed: pip install 'enflow[mcp]'") from None
     with Client(url, key) as client:

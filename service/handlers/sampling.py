@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from enflow.model.chem.analysis.rejection import DUPLICATE, Rejection, rejection
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.handlers.context import HandlerContext, engine_request_id, first_error, require_results
-from enflow.service.handlers.selection import DUPLICATE, DuplicateFilter, Rejection, in_order, rejection
+from enflow.service.handlers.selection import DuplicateFilter, in_order
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
@@ -227,7 +228,8 @@ class SamplingHandler:
 
     def rejection(self, molecule: Molecule, report: BondReport) -> Rejection | None:  # noqa: ARG002
         """Return the reason why a molecule is not kept; None where it is."""
-        return rejection(self._request, report)
+        only, bounds = self._request.only, self._request.bounds
+        return rejection(only, bounds, report.bonds, report.unstable_atoms, report.descriptors)
 
     async def render(self, result: SampleResult) -> RenderedMolecule[MoleculeOut | ParticlesOut]:
         """Return a molecule that is kept as the response shows it."""

@@ -1,27 +1,13 @@
-"""The molecules of a /sample request that are kept: valid or stable, within bounds, without duplicates, in an order."""
+"""The choice among the molecules of a /sample request: without duplicates, and in an order."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
-from enflow.model.chem.analysis.descriptors import outside
-from enflow.service.chemistry.rdkit_pool import BondReport
+from enflow.model.chem.analysis.ranking import sort_key
 from enflow.service.rendering.molecules import Document, RenderedMolecule, sorted_by_index
-from enflow.service.schemas.requests import Only, SampleRequest
 
 D = TypeVar("D", bound=Document)
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """The reason why a molecule is not kept: its kind, and a sentence that many molecules share."""
-
-    kind: str
-    reason: str
-
-
-DUPLICATE = Rejection("duplicate", "the SMILES of a molecule with a lower index")
 
 
 class DuplicateFilter:
@@ -75,38 +61,7 @@ def _decide(decided: asyncio.Future[bool], *, kept: bool) -> None:
         decided.set_result(kept)
 
 
-def rejection(request: SampleRequest, report: BondReport) -> Rejection | None:
-    """Return the reason why a molecule does not pass `only` or `where`; None where it passes."""
-    if failed := _not_only(request.only, report):
-        return failed
-    if not request.bounds:
-        return None
-    if report.descriptors is None:
-        return _not_only("valid", report) or Rejection("out of bounds", "properties not known")
-    reason = outside(report.descriptors, request.bounds)
-    return Rejection("out of bounds", reason) if reason else None
-
-
-def _not_only(only: Only, report: BondReport) -> Rejection | None:
-    if only == "valid" and report.bonds.status != "ok":
-        # The part after the semicolon names the atoms of one molecule.
-        return Rejection("not valid", (report.bonds.reason or "no bonds").partition(";")[0])
-    if only == "stable" and not report.stable:
-        return Rejection("not stable", f"atoms without their valence by the distance table: {report.unstable_atoms}")
-    return None
-
-
 def in_order(molecules: Sequence[RenderedMolecule[D]], sort: str | None) -> list[RenderedMolecule[D]]:
-    """Return molecules in the order of a key, by index without one; those without a value are the last."""
+    """Return molecules in the order of a key, by index without one."""
     found = sorted_by_index(molecules)
-    if sort is None:
-        return found
-    sign, name = (-1 if sort.startswith("-") else 1), sort.removeprefix("-")
-
-    def key(each: RenderedMolecule[D]) -> tuple[bool, float]:
-        value = getattr(each.document, name, None)
-        if value is None:
-            value = getattr(getattr(each.document, "properties", None), name, None)
-        return value is None, sign * (value or 0.0)
-
-    return sorted(found, key=key)
+    return sorted(found, key=lambda each: sort_key(each.molecule, sort)) if sort else found

@@ -1,16 +1,16 @@
 """Client: the endpoints of a running service as methods."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self, Unpack
 
 from enflow.model.chem.io.xyz import write_xyz
-from enflow.model.chem.molecule import Molecule
+from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules
 from enflow.model.progress import ProgressCallback
 from enflow.service.http_client.connection import Connection, Event
 from enflow.service.http_client.job import Job
 from enflow.service.http_client.params import InterpolateParams, LikelihoodParams, SampleParams, VariationsParams
-from enflow.service.http_client.results import GeneratedMolecules, Json, Score, molecule, score
+from enflow.service.http_client.results import GeneratedMolecules, Json, MoleculeScore, molecule, score
 
 HERE = "http://127.0.0.1:8000"
 
@@ -74,26 +74,29 @@ class Client:
             if event["event"] == "molecule":
                 yield molecule(event["molecule"])
 
-    def log_prob(self, molecules: Molecule | Sequence[Molecule], **params: Unpack[LikelihoodParams]) -> list[Score]:
+    def log_prob(
+        self, molecules: MoleculeLike | Iterable[MoleculeLike], **params: Unpack[LikelihoodParams]
+    ) -> list[MoleculeScore]:
         """Return the score of each molecule, in order.
 
         Args:
-            molecules: one molecule or many, angstrom.
+            molecules: one molecule or many, of Enflow, RDKit or ASE, angstrom.
             params: the fields of `POST /likelihood`, such as target_error, in nats.
         """
-        found = [molecules] if isinstance(molecules, Molecule) else molecules
-        return self.score({"structures": structures(found), **params})
+        return self.score({"structures": structures(molecules), **params})
 
-    def variations(self, parent: Molecule, **params: Unpack[VariationsParams]) -> GeneratedMolecules:
+    def variations(self, parent: MoleculeLike, **params: Unpack[VariationsParams]) -> GeneratedMolecules:
         """Return molecules near a molecule.
 
         Args:
             parent: the molecule to vary, angstrom.
             params: the fields of `POST /variations`, such as n_molecules, strength or keep.
         """
-        return self.generate("variations", {"structures": structures([parent]), **params})
+        return self.generate("variations", {"structures": structures(parent), **params})
 
-    def interpolate(self, first: Molecule, last: Molecule, **params: Unpack[InterpolateParams]) -> GeneratedMolecules:
+    def interpolate(
+        self, first: MoleculeLike, last: MoleculeLike, **params: Unpack[InterpolateParams]
+    ) -> GeneratedMolecules:
         """Return molecules on the way from one molecule to another with the same number of atoms.
 
         Args:
@@ -110,7 +113,7 @@ class Client:
         found = {int(event["molecule"]["index"]): event["molecule"] for event in events if "molecule" in event}
         return GeneratedMolecules([found[index] for index in answer.get("order") or sorted(found)], answer)
 
-    def score(self, body: Mapping[str, Any], progress: ProgressCallback | None = None) -> list[Score]:
+    def score(self, body: Mapping[str, Any], progress: ProgressCallback | None = None) -> list[MoleculeScore]:
         """Return the scores of a request that is given as its JSON body; see `log_prob`."""
         events = self._computed("/likelihood", body, progress)
         found = {event["score"]["index"]: score(event["score"]) for event in events if "score" in event}
@@ -159,7 +162,11 @@ class Client:
         return found
 
 
-def structures(molecules: Sequence[Molecule]) -> list[dict[str, str]]:
-    """Return molecules as the field `structures` of a request; names and properties are left out."""
-    bare = [Molecule(each.atomic_numbers, each.positions) for each in molecules]
+def structures(molecules: MoleculeLike | Iterable[MoleculeLike]) -> list[dict[str, str]]:
+    """Return molecules as the field `structures` of a request; names and properties are left out.
+
+    Raises:
+        StructureError: an object is no molecule of Enflow, RDKit or ASE.
+    """
+    bare = [Molecule(each.atomic_numbers, each.positions) for each in as_molecules(molecules)]
     return [{"format": "xyz", "data": write_xyz(bare)}]

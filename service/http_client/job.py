@@ -15,7 +15,7 @@ from enflow.model.errors import ConfigError, DataError
 from enflow.model.progress import ProgressCallback
 from enflow.service.http_client.connection import Connection
 from enflow.service.http_client.errors import ServiceError
-from enflow.service.http_client.results import Json, Score, molecule, score
+from enflow.service.http_client.results import Json, MoleculeScore, molecule, score
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, XYZ, ZIP
 
 ACCEPT = {".json": JSON, ".ndjson": NDJSON, ".jsonl": NDJSON, ".xyz": XYZ, ".sdf": SDF, ".html": HTML, ".zip": ZIP}
@@ -90,7 +90,7 @@ class Job:
             raise ServiceError(f"the job {self.id} is {self.state}: {self.document['detail'] or 'by a request'}")
         return self
 
-    def results(self, first: int = 0, count: int | None = None) -> Iterator[Molecule | Score | ServiceError]:
+    def results(self, first: int = 0, count: int | None = None) -> Iterator[Molecule | MoleculeScore | ServiceError]:
         """Yield the results so far in order: a molecule or a score each, or the error of one that failed.
 
         Args:
@@ -144,7 +144,7 @@ class Job:
         headers = {"Accept": media_type}
         return self._connection.stream("GET", f"/jobs/{self.id}/results", params=query, headers=headers)
 
-    def _result(self, document: Json) -> Molecule | Score | ServiceError:
+    def _result(self, document: Json) -> Molecule | MoleculeScore | ServiceError:
         if self.document["kind"] == "likelihood":
             return score(document)
         if "reason" in document:

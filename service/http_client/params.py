@@ -1,6 +1,6 @@
 """The fields of requests as keyword arguments. docs/api.md and `/docs` of a service explain them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 Tolerance = Literal["draft", "standard", "precise"] | float
@@ -26,6 +26,10 @@ class SampleParams(ComputeParams, total=False):
     only: Only
     frames: int
     with_nll: bool
+    unique: bool
+    properties: bool
+    where: Mapping[str, Sequence[float | None] | bool] | None
+    sort: str | None
 
 
 class LikelihoodParams(ComputeParams, total=False):

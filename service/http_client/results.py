@@ -36,7 +36,7 @@ class GeneratedMolecules(Molecules):
 
 
 @dataclass(frozen=True)
-class Score:
+class MoleculeScore:
     """The negative log-likelihood bound of a structure, in nats; its attributes have the names of `Likelihood`.
 
     Attributes:
@@ -62,9 +62,10 @@ class Score:
 
 
 def molecule(document: Mapping[str, Any]) -> Molecule:
-    """Return the molecule of a document; the other fields of the document that are single values are its properties.
+    """Return the molecule of a document, with the other fields that are single values as properties.
 
-    Particles are atoms of argon, in units of their potential.
+    The properties have the names that they have in files: the standard error is `nll_std_error`. Particles are atoms of
+    argon, in units of their potential.
     """
     rows = [line.split() for line in document["xyz"].splitlines()[2:]]
     numbers = [ATOMIC_NUMBERS[symbol] for symbol, *_ in rows]
@@ -72,12 +73,12 @@ def molecule(document: Mapping[str, Any]) -> Molecule:
     return Molecule(numbers, positions, properties=dict(_facts(document)))
 
 
-def score(document: Json) -> Score:
+def score(document: Json) -> MoleculeScore:
     """Return the score of a document."""
     if "error" in document:
-        return Score(float("nan"), None, {}, None, document["error"]["detail"], document)
+        return MoleculeScore(float("nan"), None, {}, None, document["error"]["detail"], document)
     percentile = document.get("percentile")
-    return Score(document["nll"], document["std_error"], document["parts"], percentile, "", document)
+    return MoleculeScore(document["nll"], document["std_error"], document["parts"], percentile, "", document)
 
 
 def _facts(document: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
@@ -86,5 +87,7 @@ def _facts(document: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
             yield name, value["method"] if value["status"] == "ok" else "failed"
         elif name == "properties" and value:
             yield from value.items()
+        elif name == "std_error":
+            yield "nll_std_error", value
         elif name not in FORMS and not isinstance(value, list | dict):
             yield name, value

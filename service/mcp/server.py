@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import anyio.from_thread
 from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import CallToolResult, ContentBlock, TextContent, ToolAnnotations
+from mcp.types import CallToolResult, ContentBlock, TextContent, ToolAnnotations
 from pydantic import Field
 from pydantic_core import to_json
 
@@ -18,7 +18,7 @@ from enflow.model.errors import EnflowError
 from enflow.model.progress import ProgressCallback
 from enflow.service.http_client.client import Client
 from enflow.service.http_client.job import Job
-from enflow.service.http_client.results import Score, molecule
+from enflow.service.http_client.results import MoleculeScore, molecule
 from enflow.service.schemas.jobs import JobRequest
 from enflow.service.schemas.requests import LikelihoodRequest, SampleRequest, VariationsRequest
 
@@ -161,18 +161,18 @@ def _of_molecule(found: Molecule) -> dict[str, object]:
     return {"formula": found.formula, **found.properties, "xyz": xyz}
 
 
-def _of_score(found: Score) -> Facts:
+def _of_score(found: MoleculeScore) -> Facts:
     if found.error:
         return {"index": found.document["index"], "error": found.error}
     names = ("index", "formula", "smiles", "nll", "std_error", "nll_per_atom", "percentile", "parts")
     return {name: found.document[name] for name in names if name in found.document}
 
 
-def _of_result(found: Molecule | Score | EnflowError) -> Facts:
+def _of_result(found: Molecule | MoleculeScore | EnflowError) -> Facts:
     match found:
         case Molecule():
             return _of_molecule(found)
-        case Score():
+        case MoleculeScore():
             return _of_score(found)
         case _:
             return {"error": str(found)}

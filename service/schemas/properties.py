@@ -4,10 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds
-
-SORT_KEYS = (*NUMBERS, "n_atoms", "nll")
-"""The names by which an answer can be sorted; a minus sign before the name puts the largest first."""
+from enflow.model.chem.analysis.descriptors import Bounds
+from enflow.model.chem.analysis.ranking import SORT_KEYS
 
 
 def _pair(bounds: Any) -> Any:

@@ -111,7 +111,7 @@ def _every_hydrogen() -> Any:
 
     The fragments of the SA score and the patterns of QED are those of molecules without hydrogen atoms.
     """
-    parameters = Chem.RemoveHsParameters()
+    parameters: Any = Chem.RemoveHsParameters()
     parameters.removeDefiningBondStereo = True
     return parameters
 

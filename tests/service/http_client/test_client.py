@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Literal, get_type_hints
 
+import numpy as np
 import pytest
 from pydantic.fields import FieldInfo
 
 import enflow
 from enflow.model.chem.molecule import Molecule
+from enflow.model.errors import StructureError
 from enflow.service.http_client import connection, params
 from enflow.service.http_client.client import structures
 from enflow.service.protocol.events import Event
@@ -78,9 +80,19 @@ def test_molecules_are_those_of_the_answer(api: Api, client: enflow.Client) -> N
     assert [each["sdf"] for each in found.documents] == [each["sdf"] for each in answer["molecules"]]
     for index, (molecule, document) in enumerate(zip(found, answer["molecules"], strict=True)):
         assert molecule == Molecule(*scaled(index))
-        for name in ("index", "seed", "smiles", "valid", "stable", "nfe", "solver_status", "nll", "std_error"):
+        for name in ("index", "seed", "smiles", "valid", "stable", "nfe", "solver_status", "nll"):
             assert molecule.properties[name] == document[name]
+        assert molecule.properties["nll_std_error"] == document["std_error"]
     assert "3Dmol" in found._repr_html_()
+
+
+def test_molecules_come_in_the_order_asked_for_with_their_properties(api: Api, client: enflow.Client) -> None:
+    water = Structure(np.array([8, 1, 1]), np.array([[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]]))
+    api.client.molecule = lambda index: water if index == 1 else METHANE
+    found = client.sample(n_molecules=3, sort="-weight", seed=0)
+    assert [each.properties["index"] for each in found] == [1, 0, 2]
+    assert [each["index"] for each in found.documents] == [1, 0, 2]
+    assert found[0].properties["weight"] == pytest.approx(18.02, abs=0.01)
 
 
 def test_molecules_come_as_they_finish_and_a_caller_that_stops_cancels_the_rest(
@@ -105,7 +117,9 @@ def test_scores_are_in_order_and_a_failure_stands_in_its_place(api: Api, client:
     assert [each.nll for each in found] == pytest.approx([-0.5, math.nan, math.nan, -0.5], nan_ok=True)
     answer = api.http.post("/likelihood", json={"structures": structures([CH4]), "seed": 0}).json()["results"][0]
     assert (found[0].parts, found[0].document) == (answer["parts"], answer)
-    assert [each.log_prob for each in client.log_prob(CH4, seed=0)] == [0.5]
+    assert [each.log_prob for each in client.log_prob(CH4.to_rdkit(), seed=0)] == [0.5]
+    with pytest.raises(StructureError, match="molecule 2: found a str"):
+        client.log_prob([CH4, "CH4"])
     assert "the likelihood is nan" in found[1].error
     assert found[2].error.startswith("found Si as atom 1")
 

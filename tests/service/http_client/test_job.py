@@ -11,7 +11,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import ConfigError, DataError
 from enflow.service.http_client import job as job_module
 from enflow.service.http_client.client import structures
-from enflow.service.http_client.results import Score
+from enflow.service.http_client.results import MoleculeScore
 from tests.service.conftest import Api
 from tests.service.http_client.breaking_proxy import breaking
 from tests.service.http_client.test_client import CH4, scaled
@@ -53,8 +53,8 @@ def test_results_of_scores_and_failures_have_their_places(api: Api, client: enfl
     api.client.unscored = {1}
     job = client.submit(likelihood={"structures": structures([CH4, CH4]), "seed": 0}).wait(poll_s=0.01)
     good, bad = job.results()
-    assert isinstance(good, Score)
-    assert isinstance(bad, Score)
+    assert isinstance(good, MoleculeScore)
+    assert isinstance(bad, MoleculeScore)
     assert (good.nll, good.error) == (-0.5, "")
     assert "the likelihood is nan" in bad.error
 
