@@ -9,9 +9,7 @@ from enflow.service.api.openapi import PROBLEMS
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.media_types import SVG
 
-depictions = APIRouter(
-    tags=["structures"], responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)]
-)
+depictions = APIRouter(tags=["structures"], responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
 
 DRAWING = {200: {"description": "The drawing.", "content": {SVG: {"schema": {"type": "string"}}}}}
 

@@ -381,7 +381,9 @@ def test_measures_distances_and_angles(visit: Open) -> None:
     i, j = (int(text) - 1 for text in dialog.get_by_label("Measure atoms").input_value().split())
     expect(reading).to_contain_text(f"{rdMolTransforms.GetBondLength(conformer, i, j):.3f} Å")
     dialog.get_by_label("Labels").check()
-    expect(dialog.locator(".atom-label")).to_have_text([f"{atom.GetSymbol()}{atom.GetIdx() + 1}" for atom in mol.GetAtoms()])
+    expect(dialog.locator(".atom-label")).to_have_text(
+        [f"{atom.GetSymbol()}{atom.GetIdx() + 1}" for atom in mol.GetAtoms()]
+    )
     ball = dialog.locator("circle.ball").last
     before = ball.get_attribute("r")
     dialog.get_by_label("Style").select_option("space-filling")

@@ -34,7 +34,7 @@ function table(molecule) {
     row("NLL", nll ? `${nll} nats` : molecule.nll_error),
     row("NLL p(geometry | formula)", nll && molecule.given && `${number(geometryNll(molecule))} nats`),
     row("NLL, joint model", molecule.joint && `${nllText(molecule.joint)} nats`),
-    PROPERTIES.filter(({ key }) => valueOf(molecule, key) !== null).map((column) => row(h("abbr", { title: column.meaning }, column.label), textOf(molecule, column))),
+    PROPERTIES.filter(({ key }) => valueOf(molecule, key) !== null).flatMap((column) => row(h("abbr", { title: column.meaning }, column.label), textOf(molecule, column))),
     row("New", molecule.properties && NEW.get(molecule.properties.novel)),
     row("Bonds", bonds && [bonds.method ?? bonds.status, bonds.reason].filter(Boolean).join(": ")),
     row("Solver", molecule.nfe && `${molecule.nfe} evaluations`),

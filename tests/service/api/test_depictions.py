@@ -16,12 +16,16 @@ def test_draws_every_bond(api: Api, smiles: str) -> None:
     assert answer.headers["Content-Type"] == "image/svg+xml"
     drawing = ET.fromstring(answer.text)
     assert drawing.tag == f"{SVG}svg"
-    drawn = {each.get("class", "").split()[0] for each in drawing.iter(f"{SVG}path") if "bond-" in each.get("class", "")}
+    drawn = {
+        each.get("class", "").split()[0] for each in drawing.iter(f"{SVG}path") if "bond-" in each.get("class", "")
+    }
     assert len(drawn) == Chem.MolFromSmiles(smiles).GetNumBonds()
 
 
 def test_has_colours_for_both_grounds(api: Api) -> None:
-    light, dark = (api.http.get("/depiction", params={"smiles": "CC", "theme": theme}).text for theme in ("light", "dark"))
+    light, dark = (
+        api.http.get("/depiction", params={"smiles": "CC", "theme": theme}).text for theme in ("light", "dark")
+    )
     assert "#000000" in light
     assert "#000000" not in dark
 
