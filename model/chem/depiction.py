@@ -27,11 +27,10 @@ def depict(smiles: str, *, dark: bool = False) -> str:
     if mol is None:
         raise StructureError("found a SMILES that RDKit cannot read")
     drawer = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
-    options = drawer.drawOptions()
     if dark:
         rdMolDraw2D.SetDarkMode(drawer)
-    options.clearBackground = False
-    options.fixedBondLength = BOND
+    for name, value in (("clearBackground", False), ("fixedBondLength", BOND)):
+        setattr(drawer.drawOptions(), name, value)  # the types of RDKit's stubs are wrong
     rdMolDraw2D.PrepareAndDrawMolecule(drawer, mol)
     drawer.FinishDrawing()
     return str(drawer.GetDrawingText())

@@ -34,12 +34,17 @@ function table(molecule) {
     row("NLL", nll ? `${nll} nats` : molecule.nll_error),
     row("NLL p(geometry | formula)", nll && molecule.given && `${number(geometryNll(molecule))} nats`),
     row("NLL, joint model", molecule.joint && `${nllText(molecule.joint)} nats`),
-    PROPERTIES.filter(({ key }) => valueOf(molecule, key) !== null).map((column) => row(h("abbr", { title: column.meaning }, column.label), textOf(molecule, column))),
-    row("New", molecule.properties && NEW.get(molecule.properties.novel)),
     row("Bonds", bonds && [bonds.method ?? bonds.status, bonds.reason].filter(Boolean).join(": ")),
     row("Solver", molecule.nfe && `${molecule.nfe} evaluations`),
     row("Seed, index", Number.isFinite(molecule.seed) && `${molecule.seed}, ${molecule.index}`),
   );
+}
+
+/** The properties by RDKit, as a definition list. */
+function properties(molecule) {
+  const known = PROPERTIES.filter(({ key }) => valueOf(molecule, key) !== null);
+  const numbers = known.flatMap((column) => row(h("abbr", { title: column.meaning }, column.label), textOf(molecule, column)));
+  return h("dl", { class: "facts" }, numbers, row("New", NEW.get(molecule.properties.novel)));
 }
 
 /** The skeletal formula of a SMILES, drawn by the service; nothing where it cannot be drawn. */
@@ -69,9 +74,12 @@ export function showDetail(molecule, ways) {
       "div",
       { class: "detail-body" },
       new Measure(view).element,
-      h("div", { class: "detail-facts" }, table(molecule), molecule.smiles && depiction(molecule.smiles)),
-      percentileChart(molecule.percentile),
-      molecule.parts && partsChart(molecule.parts, molecule),
+      h(
+        "div",
+        { class: "detail-facts" },
+        h("div", {}, table(molecule), percentileChart(molecule.percentile), molecule.parts && partsChart(molecule.parts, molecule)),
+        h("div", {}, molecule.smiles && depiction(molecule.smiles), molecule.properties && properties(molecule)),
+      ),
       h("div", { class: "row" }, onward, smiles, molecule.sdf && save("sdf", asSdf, "chemical/x-mdl-sdfile"), save("xyz", asXyz, "chemical/x-xyz")),
     ),
   );

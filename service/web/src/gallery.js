@@ -213,7 +213,8 @@ export class Gallery {
       return element;
     };
     const drawing = scatter(this.shown, this.axes.map(columnOf), this.actions.open);
-    this.panel.replaceChildren(h("p", { class: "row" }, axis(0, "Across"), axis(1, "Up")), drawing);
+    const place = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Plot of the molecules" }, drawing);
+    this.panel.replaceChildren(h("p", { class: "row" }, axis(0, "Across"), axis(1, "Up")), place);
   }
 
   /** Sorts elements and moves only the misplaced ones, so that focus and pictures stay. */

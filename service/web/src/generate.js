@@ -12,7 +12,7 @@ import { sizeOf, textOf } from "./size.js";
 
 const FRAMES = 24; // enough to replay a card smoothly: the page interpolates between them
 const LIVE_LIMIT = 32; // with more molecules, pictures are shown only when they are finished
-const FIRST = { n_molecules: 6, seed: 7 }; // the gallery of a visitor who has asked for nothing yet
+const FIRST = { n_molecules: 4, seed: 7 }; // the gallery of a visitor who has asked for nothing yet
 const FIELDS = ["count", "formula", "seed", "tolerance", "only", "nll", "where", "least", "most"];
 
 export class Generate {

@@ -32,7 +32,7 @@ export class Slot {
 
   set({ name, data, format = formatOf(data) }) {
     this.structure = { format, data };
-    this.title.textContent = name;
+    this.title.textContent = format === "smiles3d" ? `${name}, drawn with the answer` : name;
     this.text.value = data;
     this.view.label = `Structure ${this.name}: ${name}`;
     this.draw(format, data);
