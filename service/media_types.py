@@ -7,6 +7,7 @@ SMILES = "chemical/x-daylight-smiles"
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 HTML = "text/html"
+CSV = "text/csv"
 ZIP = "application/zip"
 MULTIPART = "multipart/form-data"
 STREAMS = (NDJSON, SSE)
