@@ -8,6 +8,7 @@ NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 HTML = "text/html"
 SVG = "image/svg+xml"
+CSV = "text/csv"
 ZIP = "application/zip"
 MULTIPART = "multipart/form-data"
 STREAMS = (NDJSON, SSE)

@@ -235,10 +235,12 @@ def check_target(card: ModelCard, target: Target | None) -> None:
     """Check that the model has what the format of a file holds.
 
     Raises:
-        ConfigError: an SDF of particles, which have no bonds.
+        ConfigError: an SDF or a CSV of particles, which have no bonds and no formula.
     """
-    if card.system and target and target.form == "sdf":
-        raise ConfigError(f"found the ending sdf, but {card.name} is of particles; expected .xyz, .json or .html")
+    if card.system and target and target.form in ("sdf", "csv"):
+        raise ConfigError(
+            f"found the ending {target.form}, but {card.name} is of particles; expected .xyz, .json or .html"
+        )
 
 
 def file_text(molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Format) -> str:

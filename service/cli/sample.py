@@ -41,7 +41,7 @@ def sample(
     model: Annotated[Path | None, typer.Argument(metavar="[WEIGHTS]", help="The same as --weights.")] = None,
     n: Annotated[int, typer.Option("-n", "--n-molecules", min=1, help="Number of molecules.")] = 1,
     out: Annotated[
-        Path | None, typer.Option(help="File to write: .xyz, .sdf, .json, or .html for a gallery; - prints XYZ.")
+        Path | None, typer.Option(help="File to write: .xyz, .sdf, .csv, .json, or .html for a gallery; - prints XYZ.")
     ] = None,
     n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
     formula: Annotated[

@@ -13,7 +13,7 @@ from enflow.model.errors import EnflowError, ModelError, StructureError, Vocabul
 from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat, RDKitPool, Upload
 from enflow.service.client.base import EngineClient
 from enflow.service.handlers.context import Emit, Usage
-from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
+from enflow.service.media_types import CSV, HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
 from enflow.service.model_card import ModelCard
 from enflow.service.problems import Problem, retry_after
 from enflow.service.protocol.events import Done, Event, Frame, Progress
@@ -60,7 +60,7 @@ class ServedModel:
             waits for.
     """
 
-    formats: ClassVar[Sequence[str]] = (JSON, XYZ, SDF, NDJSON, SSE, HTML, ZIP)
+    formats: ClassVar[Sequence[str]] = (JSON, XYZ, SDF, NDJSON, SSE, HTML, CSV, ZIP)
     """The media types of responses that hold molecules; the first is the default."""
 
     client: EngineClient

@@ -1,5 +1,7 @@
 """POST /sample with unique, properties, where and sort: the molecules of the answer are those that were asked for."""
 
+import csv
+import io
 import json
 
 import httpx
@@ -56,6 +58,17 @@ def test_files_have_the_properties_too(api: Api) -> None:
         assert isinstance(found, Molecule)
         assert float(str(found.properties["qed"])) == expected["qed"]
         assert found.properties["inchikey"] == "UHOVQNZJYSORNB-UHFFFAOYSA-N"
+
+
+def test_csv_has_a_line_for_each_molecule(api: Api) -> None:
+    api.client.molecule = lambda index: [BENZENE, TORN][index]
+    body = {"n_molecules": 2, "properties": True, "seed": 1}
+    answer = api.http.post("/sample", json=body, headers={"Accept": "text/csv"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    benzene, torn = csv.DictReader(io.StringIO(answer.text, newline=""))
+    assert (benzene["smiles"], benzene["inchikey"]) == ("c1ccccc1", "UHOVQNZJYSORNB-UHFFFAOYSA-N")
+    assert float(benzene["weight"]) == pytest.approx(78.11, abs=0.01)
+    assert (torn["index"], torn["valid"], torn["smiles"], torn["weight"]) == ("1", "False", "", "")
 
 
 def test_unique_keeps_the_first_of_each_smiles(api: Api) -> None:

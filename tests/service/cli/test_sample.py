@@ -62,7 +62,7 @@ def test_only_kept_molecules_are_scored_each_by_its_own_index(run_sample, fake_m
     assert sorted((each.first_index, each.seed) for each in scored) == [(1, 1), (4, 1)]
 
 
-@pytest.mark.parametrize("ending", ["xyz", "sdf", "json", "html"])
+@pytest.mark.parametrize("ending", ["xyz", "sdf", "csv", "json", "html"])
 def test_a_file_holds_the_molecules(run_sample, ending: str) -> None:
     code, out, _ = run_sample({0, 1}, "-n", "2", "--out", f"two.{ending}", "--json")
     assert (code, json.loads(out)["out"]) == (0, f"two.{ending}")
