@@ -1,6 +1,6 @@
 """The route of drawings: skeletal formulas as SVG."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
@@ -11,7 +11,7 @@ from enflow.service.media_types import SVG
 
 depictions = APIRouter(tags=["structures"], responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
 
-DRAWING = {200: {"description": "The drawing.", "content": {SVG: {"schema": {"type": "string"}}}}}
+DRAWING: dict[int | str, dict[str, Any]] = {200: {"description": "The drawing.", "content": {SVG: {"schema": {"type": "string"}}}}}
 
 
 @depictions.get("/depiction", response_class=Response, responses=DRAWING)

@@ -90,9 +90,7 @@ class MoleculeOut(StructureOut):
     frames: list[FrameOut] | None = None
     properties: PropertiesOut | None = Field(default=None, description="where asked for; null without bonds")
     fraction: float | None = Field(default=None, description="/interpolate: the share of the path, 0 to 1")
-    distance: float | None = Field(
-        default=None, description="RMSD from the first parent, in angstrom: atoms matched, best superposition"
-    )
+    distance: float | None = Field(default=None, description="RMSD to the first parent, angstrom, best superposition")
     kept: Kept | None = Field(default=None, description="/variations: the elements (types), the bonds too, or none")
     distance_to_end: float | None = Field(default=None, description="/interpolate: RMSD to the second parent, angstrom")
 
