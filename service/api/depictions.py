@@ -11,7 +11,9 @@ from enflow.service.media_types import SVG
 
 depictions = APIRouter(tags=["structures"], responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
 
-DRAWING: dict[int | str, dict[str, Any]] = {200: {"description": "The drawing.", "content": {SVG: {"schema": {"type": "string"}}}}}
+DRAWING: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The drawing.", "content": {SVG: {"schema": {"type": "string"}}}}
+}
 
 
 @depictions.get("/depiction", response_class=Response, responses=DRAWING)
