@@ -183,7 +183,13 @@ def _weights_version(dynamics: nn.Module) -> int:
 
 def _name(weights_sha256: str) -> str:
     machine = f"{torch.__version__} {sys.platform} {platform.machine()} {_processor_flags()}"
-    return f"velocity-{weights_sha256[:16]}-{_digest(machine.encode())}"
+    return f"velocity-{weights_sha256[:16]}-{_digest(machine.encode() + _source())}"
+
+
+def _source() -> bytes:
+    """Return the source of the networks, since compiled code of another version may compute something else."""
+    folder = Path(__file__).parent
+    return b"".join(path.read_bytes() for path in (folder / "dynamics.py", *sorted(folder.glob("networks/*.py"))))
 
 
 def _digest(content: bytes) -> str:

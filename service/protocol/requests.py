@@ -194,5 +194,7 @@ def _likelihood_evaluations(options: EstimatorOptions, n_atoms: int) -> float:
     # The exact trace has 8 directions per atom at 0.7 evaluations each; a probe is one evaluation.
     nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
     values = 5.6 * n_atoms * nodes if options.exact else PROBE_COST * PROBED_NODES * options.probes_per_node
-    path = _path_evaluations(options.rtol / 300)  # the path of a likelihood has a tighter tolerance
+    path = _path_evaluations(
+        options.rtol / (3000 if options.exact else 30)
+    )  # the path of a likelihood has a tighter tolerance
     return float(options.first_draws * (path + values))

@@ -45,5 +45,9 @@ def _logsumexp(logits: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _log_tanh(x: Tensor) -> Tensor:
-    """Return -log tanh(x / 2), which is its own inverse, accurately for small and large x."""
-    return torch.log1p(2.0 / torch.expm1(x))
+    """Return -log tanh(x / 2), which is its own inverse, accurately for small and large x.
+
+    tanh(x / 2) (1 + e^-x) stands for 1 - e^-x, because compiled code of torch 2.13 finds expm1(x) = 0 for a small x.
+    """
+    decayed = torch.exp(-x)
+    return torch.log1p(2.0 * decayed / (torch.tanh(0.5 * x) * (1.0 + decayed)))

@@ -45,6 +45,12 @@ QUARTIC = (
 )
 """The weights of the quartic term of the dense output."""
 
+FINEST_SCALE = 0.005
+"""The longest step towards t = 0 is |1 - t| + FINEST_SCALE. A flow of data expands there at rates up to 1 / (1 - t),
+limited by the finest scale of the network. Over a longer step an explicit method misses the growth of a small error,
+and so does its error estimate. Without the limit the first step alone changed a log-density by 11 nats at the tolerance
+1e-4 (18 atoms, bundled weights), and all other steps together by 0.1."""
+
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 PROPORTIONAL, INTEGRAL = 0.17, 0.04
 """Exponents of the PI controller: 1/5 less 3/4 of the integral exponent, and the integral exponent."""
@@ -122,8 +128,9 @@ def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> 
     """
     running = state.running
     remaining = state.t_end - state.t
-    last = state.dt.abs() * 1.01 >= remaining.abs()
-    dt = torch.where(running, torch.where(last, remaining, state.dt), 0.0)
+    planned = _limited(state)
+    last = planned.abs() * 1.01 >= remaining.abs()
+    dt = torch.where(running, torch.where(last, remaining, planned), 0.0)
     y0, n_dims = pack(state.x, state.h), state.x.shape[-1]
     y1, slopes = _stages(velocity, state, y0, dt)
     error = _norm(_combine(ERROR, slopes), _scale(y0, y1, state.rtol, state.atol, n_dims), state.mask)
@@ -193,6 +200,12 @@ def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
         if weight:
             total = total.add(slope, alpha=weight)
     return total
+
+
+def _limited(state: SolverState) -> Tensor:
+    """Return the planned step, which is limited towards t = 0."""
+    longest = (1.0 - state.t).abs() + FINEST_SCALE
+    return torch.where(state.t_end < state.t, torch.maximum(state.dt, -longest), state.dt)
 
 
 def _factor(error: Tensor, previous: Tensor, accepted: Tensor, finite: Tensor) -> Tensor:

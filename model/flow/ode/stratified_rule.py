@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
-STEPS_SHARE = 0.5
+STEPS_SHARE = 0.75
 """The share of the strata that follows the density of the path's own steps. These are short where the velocity bends,
 and the variance of a trace estimate is large at the same times; the rest is uniform in s."""
 

@@ -203,7 +203,7 @@ def test_a_decision_that_rounding_turns_moves_the_result_by_less_than_the_tolera
     x, h, mask = states([4], 2)
 
     def solved(tolerance: float) -> SolverState:
-        return dopri5.solve_rows(oscillating, x, h, mask, 0.0, 1.0, tolerance, tolerance)
+        return dopri5.solve_rows(oscillating, x, h, mask, (0.0, 1.0), (tolerance, tolerance))
 
     fine, coarse = 1e-4, 1e-2
     while coarse / fine - 1 > 1e-12:
@@ -215,3 +215,17 @@ def test_a_decision_that_rounding_turns_moves_the_result_by_less_than_the_tolera
     assert 1e-7 < moved < coarse
     exact = oscillating_solution(x, h, torch.zeros(1).double(), torch.ones(1).double())[0]
     assert max(float((end.x - exact).abs().max()) for end in (first, second)) < 10 * coarse
+
+
+@pytest.mark.parametrize("width", [0.01, 0.005])
+@pytest.mark.parametrize("size", [1e-3, 1e-4])
+def test_the_growth_of_a_small_component_near_t_1_is_not_missed(width: float, size: float) -> None:
+    """dx/dt = -x / sqrt((1 - t)^2 + w^2) multiplies x by exp(arsinh(1 / w)); long steps give 0.6 to 0.8 of it."""
+
+    def velocity(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return -x / torch.hypot(1.0 - t, torch.full_like(t, width))[:, None, None], torch.zeros_like(h)
+
+    x = size * torch.tensor([[[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]]], dtype=torch.float64)
+    h, mask = torch.full((1, 2, 5), 2.0, dtype=torch.float64), torch.ones(1, 2, dtype=torch.bool)
+    end = dopri5.solve_rows(velocity, x, h, mask, (1.0, 0.0), (1e-4, 1e-4))
+    torch.testing.assert_close(end.x, x * math.exp(math.asinh(1.0 / width)), rtol=2e-3, atol=0.0)
