@@ -65,6 +65,7 @@ def test_a_replica_with_other_weights_refuses_and_says_so(weights: Path, monkeyp
     from enflow.service import ray_app
 
     monkeypatch.setattr(ray_app, "REFUSAL_S", 0.0)
+    monkeypatch.delattr(ray_app.EngineReplica, "__del__")  # Serve awaits it
     context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="replica"))
     monkeypatch.setattr(ray_app.serve, "get_replica_context", lambda: context)
     replica, client = object.__new__(ray_app.EngineReplica), FakeClient()
