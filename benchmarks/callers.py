@@ -167,28 +167,38 @@ async def killer(pid: int, outcomes: Outcomes, chance: random.Random, until: flo
         await asyncio.sleep(0.5)
         for name in [name for name, when in due.items() if when <= now]:
             due[name] = now + chance.expovariate(1 / kills[name])
-            if found := [each for each in descendants(pid) if role(each) == name]:
+            if found := [each for each, role in roles(pid).items() if role == name]:
                 with suppress(ProcessLookupError):
                     os.kill(chance.choice(found), signal.SIGKILL)
                 outcomes.counts[f"killed {name}"] += 1
 
 
-def role(pid: int) -> str:
-    """Return the role of a process of the service by the libraries that it has loaded."""
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text()
-    except OSError:  # it has just ended
-        return ""
-    return "engine" if "libtorch_cpu" in maps else "chemistry" if "rdkit" in maps.lower() else ""
+def roles(pid: int) -> dict[int, str]:
+    """Return the engines and the RDKit processes of a service.
+
+    RDKit processes are its children. Engines are forked by another child, which holds torch for them.
+    """
+    found = {}
+    for child in _children(pid):
+        if (libraries := _maps(child)) and "libtorch_cpu" not in libraries and "rdkit" in libraries:
+            found[child] = "chemistry"
+        found |= {each: "engine" for each in _children(child) if "libtorch_cpu" in _maps(each)}
+    return found
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the children of a process, their children, and so on."""
-    children: list[int] = []
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
-            children += map(int, listed.read_text().split())
-    return children + [below for child in children for below in descendants(child)]
+            found += map(int, listed.read_text().split())
+    return found
+
+
+def _maps(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/maps").read_text().lower()
+    except OSError:  # it has just ended
+        return ""
 
 
 def stream(url: str, seed: int) -> None:

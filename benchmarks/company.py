@@ -30,6 +30,8 @@ MOLECULES, SIZES, PROMISED = 12, (5, 16), 1e-3
 
 NAMES = ("draft", "standard")
 
+COLUMNS = ("molecules", "median, angstrom", "99 %", "largest", "above 0.001", "other steps", "other types")
+
 
 class Moved(NamedTuple):
     """The largest difference of a coordinate in angstrom; whether the elements and the numbers of steps are equal."""
@@ -98,18 +100,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     found = measured(60 * parser.parse_args().minutes)
-    columns = [
-        "tolerance",
-        "molecules",
-        "median, angstrom",
-        "99 %",
-        "largest",
-        "above 0.001",
-        "other steps",
-        "other types",
-    ]
+    columns = ["tolerance", *COLUMNS]
     rows = [[name, *cells(moved)] for name, moved in found.items()]
-    facts = {row[0]: dict(zip(columns[1:], row[1:], strict=True)) for row in rows}
+    facts = {row[0]: dict(zip(COLUMNS, row[1:], strict=True)) for row in rows}
     write_results("company", "One molecule in different company", columns, rows, {"moved": facts})
     lines = [columns, ["---"] * len(columns), *rows]
     write_section(DOCS / "science.md", "company", "\n".join(f"| {' | '.join(line)} |" for line in lines))

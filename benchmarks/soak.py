@@ -28,7 +28,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.callers import POISON, Outcomes, caller, descendants, killed_caller, killer, poisoner, role
+from benchmarks.callers import POISON, Outcomes, caller, killed_caller, killer, poisoner, roles
 from benchmarks.measure import DOCS, write_results, write_section
 from enflow.service.api.app import create_app
 from enflow.service.api.server import Server
@@ -72,8 +72,8 @@ class Watch:
         return float(60 * np.median((m[second] - m[first]) / (t[second] - t[first])))
 
     def look(self, pid: int, seconds: float) -> None:
-        """Record the memory of a process, and of its descendants by their role."""
-        found = [(role(child), _resident(child)) for child in descendants(pid)]
+        """Record the memory of a process, of its engine, and of its RDKit processes."""
+        found = [(role, _resident(child)) for child, role in roles(pid).items()]
         self.seconds.append(seconds)
         self.service.append(_resident(pid))
         self.engine.append(sum(memory for name, memory in found if name == "engine"))

@@ -260,7 +260,8 @@ class ProcessClient:
             if self._breaker.allow_one():
                 self._start_worker()
             return
-        limit = self._config.hang_s if worker.ready else self._config.start_s
+        # A start that was too slow gets twice the time: on a busy machine it would otherwise never end.
+        limit = self._config.hang_s if worker.ready else self._config.start_s * 2**self._breaker.crashes
         if now - worker.last_report > limit:
             worker.error = f"the worker sent no report for {limit:.0f} s"
             worker.runner.kill()

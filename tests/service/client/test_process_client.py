@@ -285,6 +285,18 @@ def test_a_hung_worker_is_replaced_and_its_molecules_go_on(tmp_path: Path) -> No
     assert_complete(asyncio.run(asyncio.wait_for(talk(), 120)), expected(request))
 
 
+def test_a_start_that_takes_too_long_gets_more_time_each_time() -> None:
+    async def talk() -> None:
+        spec = EngineSpec("tests.stubs:slow_start", {"seconds": 1.0})
+        client = Forked(spec, ClientConfig(start_s=0.1, max_crashes=20))
+        await client.start()
+        await ready(client)
+        assert client.stats().restarts > 0
+        await client.close()
+
+    asyncio.run(asyncio.wait_for(talk(), 240))
+
+
 def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> None:
     cure = tmp_path / "cure"
 
