@@ -1,18 +1,19 @@
 """The route of drawings: skeletal formulas as SVG."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from enflow.service.api.auth import API_KEY, BEARER
-from enflow.service.api.openapi import PROBLEMS
+from enflow.service.api.openapi import PROBLEMS, Responses
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.media_types import SVG
 
 depictions = APIRouter(tags=["structures"], responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
 
-DRAWING: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The drawing.", "content": {SVG: {"schema": {"type": "string"}}}}
+EXAMPLE = '<svg xmlns="http://www.w3.org/2000/svg" width="320px" height="240px" viewBox="0 0 320 240"/>'
+DRAWING: Responses = {
+    200: {"description": "The drawing.", "content": {SVG: {"schema": {"type": "string"}, "example": EXAMPLE}}}
 }
 
 
