@@ -176,7 +176,7 @@ def running(checkout: Path, recording: Path) -> Iterator[Service]:
         free.close()
         environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
         command = [sys.executable, "-m", "benchmarks.bench_front", "--serve", str(port), str(recording), folder]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment)  # noqa: S603
+        process = subprocess.Popen(command, cwd=ROOT, env=environment)
         try:
             wait_until_ready(port, process)
             yield Service(port, process.pid)

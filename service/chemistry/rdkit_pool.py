@@ -11,7 +11,6 @@ import asyncio
 import multiprocessing
 import resource
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -31,6 +30,8 @@ from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
+from enflow.service.chemistry.batcher import Batcher
+from enflow.service.chemistry.fair_semaphore import FairSemaphore
 from enflow.service.problems import Problem, retry_after
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
@@ -94,45 +95,6 @@ class BondReport:
         return self.stable_atoms / self.n_atoms
 
 
-class FairSemaphore:
-    """A semaphore whose free places go to the waiting clients in turn, and within a client in the order of arrival.
-
-    Args:
-        places: the number of places.
-    """
-
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-
-    async def acquire(self, client: str) -> None:
-        """Take a place, or wait for one."""
-        if self._free:
-            self._free -= 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the place was given in the same moment
-                self.release()
-            raise
-
-    def release(self) -> None:
-        """Give a place to the next client, or keep it free."""
-        while self._waiting:
-            client = next(iter(self._waiting))
-            turns = self._waiting.pop(client)
-            turn = turns.popleft()
-            if turns:
-                self._waiting[client] = turns  # behind the other clients
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
-
-
 class RDKitPool:
     """A pool of RDKit processes.
 
@@ -147,6 +109,7 @@ class RDKitPool:
         self._limits = TextLimits(limits.max_bytes, limits.max_records, max_embedded_atoms=limits.max_atoms)
         self._telemetry = telemetry
         self._places, self._reading = FairSemaphore(settings.processes), FairSemaphore(max(1, settings.processes - 1))
+        self._bonds = Batcher(self._places, settings.processes, self._infer_bonds)
         self._pool = self._new_pool()
 
     async def start(self) -> None:
@@ -156,7 +119,7 @@ class RDKitPool:
             ProcessExpired: a worker cannot start, for instance because `memory_bytes` is too small.
         """
         methane = Molecule([6, 1, 1, 1, 1], [[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
-        await asyncio.gather(*(self._call(START_S, _bond_report, methane) for _ in range(self._settings.processes)))
+        await asyncio.gather(*(self._call(START_S, _bond_reports, [methane]) for _ in range(self._settings.processes)))
 
     async def read(
         self, data: bytes, form: FileFormat | None, max_records: int | None = None
@@ -186,13 +149,12 @@ class RDKitPool:
             asyncio.get_running_loop().call_later(release_after, self._reading.release)
 
     async def bond_report(self, molecule: Molecule) -> BondReport:
-        """Infer the bonds of a molecule, count its stable atoms and write its molfile, in one call of a worker."""
+        """Infer the bonds of a molecule, count its stable atoms and write its molfile.
+
+        Molecules that wait for a process go there in one call.
+        """
         started = time.perf_counter()
-        try:
-            report = await self._call(self._settings.bonds_s, _bond_report, molecule)
-        except FAILURES as error:
-            failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
-            report = BondReport(failed, _stable_atoms(molecule), molecule.n_atoms)
+        report = await self._bonds.run(current_client.get(), molecule)
         self._telemetry.bonds_seconds.observe(time.perf_counter() - started)
         self._telemetry.bonds.labels(report.bonds.method or "failed").inc()
         return report
@@ -214,6 +176,20 @@ class RDKitPool:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
+    async def _infer_bonds(self, molecules: Sequence[Molecule]) -> Sequence[BondReport]:
+        """Return the reports of molecules, in a place that is taken; a failure is the report of a single molecule."""
+        try:
+            try:
+                return await self._run_in_place(self._settings.bonds_s, _bond_reports, molecules)
+            except BrokenProcessPool:  # as in `_call`
+                return await self._run(self._settings.bonds_s, _bond_reports, molecules)
+        except FAILURES as error:
+            if len(molecules) > 1:
+                raise
+            failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
+            stable_atoms = int(stability(molecules).stable_atoms[0])
+            return [BondReport(failed, stable_atoms, molecules[0].n_atoms)]
+
     async def _call(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         try:
             return await self._run(seconds, function, *args)
@@ -222,6 +198,9 @@ class RDKitPool:
 
     async def _run(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         await self._places.acquire(current_client.get())
+        return await self._run_in_place(seconds, function, *args)
+
+    async def _run_in_place(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         loop = asyncio.get_running_loop()
         try:
             running: Future[T] = self._running_pool().schedule(function, args=args, timeout=seconds)
@@ -267,13 +246,14 @@ def _bound_memory(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _stable_atoms(molecule: Molecule) -> int:
-    return int(stability([molecule]).stable_atoms[0])
+def _bond_reports(molecules: Sequence[Molecule]) -> list[BondReport]:
+    stable_atoms = stability(molecules).stable_atoms.tolist()
+    return [_bond_report(*each) for each in zip(molecules, stable_atoms, strict=True)]
 
 
-def _bond_report(molecule: Molecule) -> BondReport:
+def _bond_report(molecule: Molecule, stable_atoms: int) -> BondReport:
     bonds = infer_bonds(molecule)
-    return BondReport(bonds, _stable_atoms(molecule), molecule.n_atoms, mol_block(molecule, bonds))
+    return BondReport(bonds, stable_atoms, molecule.n_atoms, mol_block(molecule, bonds))
 
 
 def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:
