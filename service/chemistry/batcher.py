@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 from enflow.service.chemistry.fair_semaphore import FairSemaphore
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 MAX_BATCH = 16
 """Items of a batch. A call of a process costs the service about 0.4 ms, a molecule in it 0.05 ms (measured), and the
