@@ -248,20 +248,37 @@ def table(found: Mapping[str, Any], checkouts: Collection[str]) -> tuple[list[li
     return rows, facts
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *rows])
+
+
 def main(arguments: argparse.Namespace) -> None:
-    from benchmarks.measure import write_results  # it imports torch, which the processes of the service do without
+    from benchmarks.measure import (
+        DOCS,
+        write_results,
+        write_section,
+    )
 
     checkouts = {**({"before": arguments.before} if arguments.before else {}), "now": ROOT}
     with tempfile.TemporaryDirectory() as folder:
         recording = arguments.recording or Path(folder) / "molecules.npz"
         if not recording.is_file():
             record(recording, 64 if arguments.quick else 512)
-        rounds, requests = (1, 4) if arguments.quick else (arguments.rounds, 16)
+        rounds, requests = (1, 4) if arguments.quick else (arguments.rounds, 8)
         found = measure(checkouts, recording.resolve(), rounds, requests)
     rows, facts = table(found, checkouts)
     title = f"Processor time of a molecule at {MOLECULES} a request, ms"
     columns = ["format", "process", *checkouts, "ratio"]
-    write_results("front", title, columns, rows, {"molecules_per_request": MOLECULES, "ms": facts})
+    estimate = paper(sum(facts[f"JSON {part}"]["now"] for part in PARTS))
+    write_results("front", title, columns, rows, {"molecules_per_request": MOLECULES, "ms": facts, "paper": estimate})
+    if arguments.before and not arguments.quick:
+        write_section(DOCS / "performance.md", "front", markdown(columns, rows))
+        gpus = [
+            [f"{each[key]:,.0f}" for key in ("gpus", "molecules_per_s", "front_cores")] for each in estimate["gpus"]
+        ]
+        heads = ["GPUs", "molecules/s", "cores for the application and RDKit"]
+        write_section(DOCS / "operations.md", "gpus", markdown(heads, gpus))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_front import children, wait_until_ready
+from benchmarks.bench_front import children, markdown, wait_until_ready
 from benchmarks.measure import DOCS, write_results, write_section
 
 QUIET_S = 2.0
@@ -93,8 +93,7 @@ def main(quick: bool) -> None:
     rows = [[name, *row] for name, row in cells.items()]
     write_results("memory", "Memory of the service's processes", columns, rows, {"rss_private_mb": found})
     if not quick:
-        lines = [columns, ["---"] * len(columns), *rows]
-        write_section(DOCS / "operations.md", "memory", "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        write_section(DOCS / "operations.md", "memory", markdown(columns, rows))
 
 
 if __name__ == "__main__":

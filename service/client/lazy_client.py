@@ -63,6 +63,6 @@ class LazyClient:
             await self._client.close()
 
 
-def further_clients(settings: Settings, config: ClientConfig | None = None) -> dict[Path, LazyClient]:
+def further_clients(settings: Settings, config: ClientConfig | None = None) -> dict[Path, ProcessClient | LazyClient]:
     """Return the clients of all models but the first, by the folder of their weights; none is started."""
     return {folder: LazyClient(engine_client(settings, config, folder)) for folder in settings.further}

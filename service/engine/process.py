@@ -21,6 +21,9 @@ HEARTBEAT_S, SNAPSHOT_S, CHECK_S = 0.2, 2.0, 15.0
 """Seconds between heartbeats, between snapshots of the running rows, and between checks of the known answer."""
 
 
+SNAPSHOT_SHARE = 0.05
+"""The largest share of the time that snapshots take: those of many rows become less frequent."""
+
 IDLE_S = 1.0
 """Seconds without work after which free memory is returned to the system: an engine that works needs it again."""
 
@@ -127,6 +130,7 @@ class _WorkerLoop:
         self._rows: tuple[RowKey, ...] = ()
         self._last_work = time.monotonic()
         self._trimmed = False
+        self._snapshot_s = SNAPSHOT_S
         engine.observer = self
 
     def run(self) -> None:
@@ -171,9 +175,10 @@ class _WorkerLoop:
             self._last_heartbeat = now
             self._poll_compilation()
             self._connection.send(Heartbeat(self._engine.stats(), now - self._last_check, self._engine.rate))
-        if now - self._last_snapshot >= SNAPSHOT_S and not self._engine.idle:
-            self._last_snapshot = now
+        if now - self._last_snapshot >= self._snapshot_s and not self._engine.idle:
             self._connection.send(RowsSaved(self._engine.snapshot().rows))
+            self._last_snapshot = time.monotonic()
+            self._snapshot_s = max(SNAPSHOT_S, (self._last_snapshot - now) / SNAPSHOT_SHARE)
         if not self._engine.idle:
             self._last_work, self._trimmed = now, False
         elif not self._trimmed and now - self._last_work >= IDLE_S:
