@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -34,6 +34,7 @@ from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
+from enflow.service.chemistry.batcher import Batcher
 from enflow.service.chemistry.fair_semaphore import FairSemaphore
 from enflow.service.problems import Problem, retry_after
 from enflow.service.settings import ChemistrySettings, RequestLimits
@@ -59,6 +60,13 @@ DESCRIBE_S = 30.0
 
 FileFormat = Literal["xyz", "sdf", "smiles3d"]
 WrittenForm = Literal["sdf", "sdf-v3000", "html"]
+
+
+class BondTask(NamedTuple):
+    """A molecule whose bonds are wanted, and whether its descriptors are too."""
+
+    molecule: Molecule
+    describe: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ class RDKitPool:
         self._limits = TextLimits(limits.max_bytes, limits.max_records, max_embedded_atoms=limits.max_atoms)
         self._telemetry = telemetry
         self._places, self._reading = FairSemaphore(settings.processes), FairSemaphore(max(1, settings.processes - 1))
+        self._bonds = Batcher(self._places, settings.processes, self._infer_bonds)
         self._pool = self._new_pool()
 
     async def start(self) -> None:
@@ -126,7 +135,9 @@ class RDKitPool:
             ProcessExpired: a worker cannot start, for instance because `memory_bytes` is too small.
         """
         methane = Molecule([6, 1, 1, 1, 1], [[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
-        await asyncio.gather(*(self._call(START_S, _bond_report, methane) for _ in range(self._settings.processes)))
+        await asyncio.gather(
+            *(self._call(START_S, _bond_reports, [BondTask(methane)]) for _ in range(self._settings.processes))
+        )
 
     async def read(
         self, data: bytes, form: FileFormat | None, max_records: int | None = None
@@ -156,19 +167,14 @@ class RDKitPool:
             asyncio.get_running_loop().call_later(release_after, self._reading.release)
 
     async def bond_report(self, molecule: Molecule, *, describe: bool = False) -> BondReport:
-        """Infer the bonds of a molecule, count its stable atoms and write its molfile, in one call of a worker.
+        """Infer bonds, count stable atoms and write the molfile; molecules that wait go to a process in one call.
 
         Args:
             molecule: the molecule.
             describe: compute its descriptors too.
         """
         started = time.perf_counter()
-        seconds = self._settings.bonds_s + describe * DESCRIBE_S
-        try:
-            report = await self._call(seconds, _described_report if describe else _bond_report, molecule)
-        except FAILURES as error:
-            failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
-            report = BondReport(failed, _stable_atoms(molecule), molecule.n_atoms)
+        report = await self._bonds.run(current_client.get(), BondTask(molecule, describe))
         self._telemetry.bonds_seconds.observe(time.perf_counter() - started)
         self._telemetry.bonds.labels(report.bonds.method or "failed").inc()
         return report
@@ -201,6 +207,21 @@ class RDKitPool:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
+    async def _infer_bonds(self, tasks: Sequence[BondTask]) -> Sequence[BondReport]:
+        """Return the reports of molecules, in a place that is taken; a failure is the report of a single molecule."""
+        seconds = self._settings.bonds_s + any(task.describe for task in tasks) * DESCRIBE_S
+        try:
+            try:
+                return await self._run_in_place(seconds, _bond_reports, tasks)
+            except BrokenProcessPool:  # as in `_call`
+                return await self._run(seconds, _bond_reports, tasks)
+        except FAILURES as error:
+            if len(tasks) > 1:
+                raise
+            failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
+            stable_atoms = int(stability([tasks[0].molecule]).stable_atoms[0])
+            return [BondReport(failed, stable_atoms, tasks[0].molecule.n_atoms)]
+
     async def _call(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         try:
             return await self._run(seconds, function, *args)
@@ -209,6 +230,9 @@ class RDKitPool:
 
     async def _run(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         await self._places.acquire(current_client.get())
+        return await self._run_in_place(seconds, function, *args)
+
+    async def _run_in_place(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         loop = asyncio.get_running_loop()
         try:
             running: Future[T] = self._running_pool().schedule(function, args=args, timeout=seconds)
@@ -254,18 +278,15 @@ def _bound_memory(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _stable_atoms(molecule: Molecule) -> int:
-    return int(stability([molecule]).stable_atoms[0])
+def _bond_reports(tasks: Sequence[BondTask]) -> list[BondReport]:
+    stable_atoms = stability([task.molecule for task in tasks]).stable_atoms.tolist()
+    return [_bond_report(*each) for each in zip(tasks, stable_atoms, strict=True)]
 
 
-def _bond_report(molecule: Molecule) -> BondReport:
-    bonds = infer_bonds(molecule)
-    return BondReport(bonds, _stable_atoms(molecule), molecule.n_atoms, mol_block(molecule, bonds))
-
-
-def _described_report(molecule: Molecule) -> BondReport:
-    report = _bond_report(molecule)
-    return replace(report, descriptors=describe_molecule(molecule, report.bonds))
+def _bond_report(task: BondTask, stable_atoms: int) -> BondReport:
+    molecule, bonds = task.molecule, infer_bonds(task.molecule)
+    report = BondReport(bonds, stable_atoms, molecule.n_atoms, mol_block(molecule, bonds))
+    return replace(report, descriptors=describe_molecule(molecule, bonds)) if task.describe else report
 
 
 def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:

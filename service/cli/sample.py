@@ -85,7 +85,7 @@ def sample(
     }
     values |= {"unique": unique, "properties": properties, "where": parse_where(where or []), "sort": sort}
     values |= {"seed": secrets.randbits(32) if seed is None else seed, "tolerance": parse_tolerance(tolerance)}
-    offline = OfflineModel(_weights(model or weights, formula), device)
+    offline = OfflineModel(_weights(model or weights, formula), device, n)
     check_target(offline.card, target)
     request = parse_request(offline, {**values, "with_nll": with_nll})
     print_answer(generate(offline, request), target, n, as_json=as_json)
@@ -181,6 +181,9 @@ def _reporter(report: ProgressCallback, n_molecules: int) -> Emit:
 def _as_text(answer: Answer, form: Format) -> str:
     if form == "json":
         return answer.document.model_dump_json(exclude_unset=True) + "\n"
+    records = [each.sdf for each in answer.molecules if each.sdf is not None]
+    if form == "sdf" and len(records) == len(answer.molecules):  # the RDKit processes have written them
+        return "".join(records)
     return file_text([each.molecule for each in answer.molecules], [each.bonds for each in answer.molecules], form)
 
 

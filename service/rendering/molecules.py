@@ -25,6 +25,7 @@ from enflow.service.schemas.responses import (
     ParticlesOut,
     PartsOut,
     ScoreOut,
+    StructureOut,
 )
 
 Document = MoleculeOut | ParticlesOut | ScoreOut | ParticleScoreOut
@@ -145,7 +146,9 @@ def render_score(card: ModelCard, result: ScoreResult) -> RenderedMolecule[Score
 
 def rendered(molecule: Molecule, report: BondReport, document: D) -> RenderedMolecule[D]:
     """Return a molecule with its SDF record and its document."""
-    record = sdf_record(report.mol_block, molecule, report.bonds) if report.mol_block else None
+    record = document.sdf if isinstance(document, StructureOut) else None
+    if record is None and report.mol_block:
+        record = sdf_record(report.mol_block, molecule, report.bonds)
     return RenderedMolecule(molecule, report.bonds, record, document)
 
 
