@@ -81,12 +81,12 @@ def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest
     with_chemistry(act)
 
 
-def poisoned(molecules: Sequence[Molecule]) -> list[rdkit_pool.BondReport]:
+def poisoned(tasks: Sequence[rdkit_pool.BondTask]) -> list[rdkit_pool.BondReport]:
     """Note the size of the batch, or end the process for a molecule with fluorine."""
-    if any(9 in each.atomic_numbers for each in molecules):
+    if any(9 in each.molecule.atomic_numbers for each in tasks):
         os._exit(139)
-    reports = rdkit_pool._bond_reports(molecules)  # the process has the function of the module
-    return [replace(each, mol_block=f"a batch of {len(molecules)}") for each in reports]
+    reports = rdkit_pool._bond_reports(tasks)  # the process has the function of the module
+    return [replace(each, mol_block=f"a batch of {len(tasks)}") for each in reports]
 
 
 def test_molecules_that_come_together_share_calls_and_a_bad_one_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,9 @@ def test_the_death_of_an_idle_worker_is_not_noticed() -> None:
             os.kill(worker, signal.SIGKILL)
             while pool._pool.active:  # until the pool itself has noticed, and given up
                 await asyncio.sleep(0.02)
-            assert (await pool._call(300, rdkit_pool._bond_reports, [METHANE]))[0].bonds.smiles == "C"
+            assert (await pool._call(300, rdkit_pool._bond_reports, [rdkit_pool.BondTask(METHANE)]))[
+                0
+            ].bonds.smiles == "C"
 
     with_chemistry(act)
 
