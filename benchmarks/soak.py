@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import random
 import resource
 import shutil
@@ -28,16 +27,11 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.callers import POISON, Outcomes, caller, killed_caller, killer, poisoner, roles
-from benchmarks.measure import DOCS, write_results, write_section
+from benchmarks.callers import Outcomes, caller, killed_caller, killer, poisoner, roles
 from enflow.service.api.app import create_app
 from enflow.service.api.server import Server
 from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.process_client import ProcessClient
-from enflow.service.engine.core import Engine
-from enflow.service.engine.loading import from_weights
-from enflow.service.engine.requests import RowState
-from enflow.service.protocol.events import Event
 from enflow.service.settings import BUNDLED_WEIGHTS, Settings
 
 CALLERS, KILLED = 5, 2
@@ -99,38 +93,6 @@ class ForkingClient(ProcessClient):
 
     _context = multiprocessing.get_context("forkserver")
     _context.set_forkserver_preload(["enflow.service.engine.loading"])
-
-
-def honest(weights: str) -> Engine:
-    """Return the engine of the service."""
-    return from_weights(weights, "cpu", threads=1)
-
-
-def leaky(weights: str) -> Engine:
-    """Return an engine that leaks 2 MB in every step."""
-    engine, kept = honest(weights), []
-    step = engine.step
-
-    def leaking() -> list[Event]:
-        kept.append(np.random.default_rng(len(kept)).random(250_000))
-        return step()
-
-    engine.step = leaking  # type: ignore[method-assign]
-    return engine
-
-
-def poisoned(weights: str) -> Engine:
-    """Return an engine whose process ends when a step holds a molecule with `POISON` atoms."""
-    engine = honest(weights)
-    submit = engine._submit  # noqa: SLF001
-
-    def checked(batch: list[RowState]) -> None:
-        if any(row.molecule.n_atoms == POISON for row in batch):
-            os._exit(7)
-        submit(batch)
-
-    engine._submit = checked  # type: ignore[method-assign]  # noqa: SLF001
-    return engine
 
 
 def serve(spec: EngineSpec, port: int, folder: Path) -> None:
@@ -223,6 +185,9 @@ def section(facts: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    # Every process that the service starts imports this module, and RDKit's need no torch.
+    from benchmarks.measure import DOCS, write_results, write_section
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--weights", type=Path, default=BUNDLED_WEIGHTS)
@@ -231,9 +196,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(arguments.weights, folder / "weights")
-        faults = asyncio.run(soak("benchmarks.soak:poisoned", folder, minutes, faults=True))
-        calm = asyncio.run(soak("benchmarks.soak:honest", folder, minutes))
-        leaking = asyncio.run(soak("benchmarks.soak:leaky", folder, max(1.0, minutes / 10)))
+        faults = asyncio.run(soak("benchmarks.faulty_engines:poisoned", folder, minutes, faults=True))
+        calm = asyncio.run(soak("benchmarks.faulty_engines:honest", folder, minutes))
+        leaking = asyncio.run(soak("benchmarks.faulty_engines:leaky", folder, max(1.0, minutes / 10)))
     checks = {
         "flat": max(calm.growth(calm.service), calm.growth(calm.engine), faults.growth(faults.service)) < ALLOWED,
         "leak_found": leaking.growth(leaking.engine) > ALLOWED,

@@ -65,10 +65,14 @@ def test_a_replica_with_other_weights_refuses_and_says_so(weights: Path, monkeyp
     from enflow.service import ray_app
 
     monkeypatch.setattr(ray_app, "REFUSAL_S", 0.0)
-    monkeypatch.delattr(ray_app.EngineReplica, "__del__")  # Serve awaits it
+
+    class Replica(ray_app.EngineReplica):
+        def __del__(self) -> None:  # Serve awaits that of the parent
+            pass
+
     context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="replica"))
     monkeypatch.setattr(ray_app.serve, "get_replica_context", lambda: context)
-    replica, client = object.__new__(ray_app.EngineReplica), FakeClient()
+    replica, client = object.__new__(Replica), FakeClient()
     replica._config, replica._clients, replica._hashes = ClientConfig(), {str(weights): client}, {str(weights): "new"}
 
     async def first() -> list[Event]:
