@@ -9,7 +9,7 @@ Divergence = Literal["exact", "hutchinson"]
 
 PROBES = 4
 """The default number of probes per node. It balances the cost of a path against that of its divergence: a path takes
-110 to 140 evaluations and a probe one. For the lowest cost at an error of 2 nats, a test molecule of 18 atoms and one
+80 to 100 evaluations and a probe one. For the lowest cost at an error of 2 nats, a test molecule of 18 atoms and one
 of 25 needed 74 and 195 probes a draw (dequantizer: 5.5 and 1.9 nats a mirrored pair; 64 probes: 6 nats a draw)."""
 
 FIRST_DRAWS, MAX_DRAWS = 4, 32
