@@ -254,11 +254,9 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from benchmarks.measure import (
-        DOCS,
-        write_results,
-        write_section,
-    )
+    # They import torch, which the processes of the service do without.
+    from benchmarks.bench_scale import paper
+    from benchmarks.measure import DOCS, write_results, write_section
 
     checkouts = {**({"before": arguments.before} if arguments.before else {}), "now": ROOT}
     with tempfile.TemporaryDirectory() as folder:
