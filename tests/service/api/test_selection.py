@@ -15,6 +15,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.service.protocol.requests import EngineSampleRequest, Structure
 from enflow.service.schemas.responses import SampleResponse
 from tests.service.api.test_errors import assert_problem
+from tests.service.api.test_jobs import ended, posted, results
 from tests.service.conftest import Api
 from tests.service.fake_client import METHANE, TORN
 
@@ -168,6 +169,17 @@ def test_errors_name_the_field_and_the_expected_value(api: Api, body: dict[str, 
     (error,) = assert_problem(api.http.post("/sample", json=body), 422)["errors"]
     assert error["at"] == at
     assert message in error["message"]
+
+
+def test_a_job_has_the_molecules_and_properties_of_one_request(api: Api) -> None:
+    api.client.molecule = lambda index: [ETHANOL, BENZENE, PHENOL][index % 3]
+    body = {"n_molecules": 2, "where": {"rings": [1, None]}, "seed": 1}
+    whole = api.http.post("/sample", json=body).json()
+    job = posted(api.http, {"sample": body})
+    assert ended(api.http, job)["state"] == "done"
+    in_places = results(api.http, job)["molecules"]  # a job's are in the order of their places
+    assert sorted(in_places, key=lambda each: int(each["index"])) == whole["molecules"]
+    assert all(each["properties"]["rings"] == 1 for each in whole["molecules"])
 
 
 @pytest.mark.parametrize("field", [{"unique": True}, {"sort": "-qed"}])
