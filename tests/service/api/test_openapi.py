@@ -80,5 +80,5 @@ def test_keys_are_described_and_optional_only_where_none_is_needed(tmp_path: Pat
     for file, expected in ((keys, schemes), (None, [*schemes, {}])):
         document = _application(tmp_path, api_keys_file=file).openapi()
         assert set(document["components"]["securitySchemes"]) == {"HTTPBearer", "APIKeyHeader"}
-        for place, operation in operations(document):
+        for _, operation in operations(document):
             assert operation.get("security") == (None if "service" in operation["tags"] else expected)
