@@ -24,7 +24,7 @@ class Score(Protocol):
 
     @property
     def std_error(self) -> float:
-        """Its standard error, nats."""
+        """The standard error of the NLL, nats."""
 
 
 def to_dataframe(molecules: MoleculeLike | Iterable[MoleculeLike], scores: Sequence[Score] | None = None) -> Any:
