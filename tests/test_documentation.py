@@ -91,9 +91,16 @@ def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_pa
     ]
     assert not wrong
     found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(found) == {"two.xyz", "three.sdf", "gallery.html", "molecules.zip", "dw4.xyz"}
+    assert set(found) == {
+        *("two.xyz", "three.sdf", "gallery.html", "molecules.zip", "dw4.xyz"),
+        *("described.sdf", "described.csv"),
+    }
     assert found["three.sdf"].count(b"V3000") == 3
     printed = [text for _, text in answers if text]
+    ranked = [json.loads(printed.pop(4))["molecules"] for _ in range(2)]  # best QED first, most probable first
+    assert [len(molecules) for molecules in ranked] == [3, 3]
+    assert ranked[0] == sorted(ranked[0], key=lambda each: -each["properties"]["qed"])
+    assert ranked[1] == sorted(ranked[1], key=lambda each: each["nll"])
     assert [json.loads(text)["attempts"]["found"] for text in printed[:4]] == [4, 3, 2, 1]
     assert printed[4].count("event: molecule") == 3
     scored = [json.loads(text)["results"] for text in printed[5:8]]
