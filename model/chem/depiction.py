@@ -26,11 +26,16 @@ def depict(smiles: str, *, dark: bool = False) -> str:
         mol = Chem.MolFromSmiles(smiles)
     if mol is None:
         raise StructureError("found a SMILES that RDKit cannot read")
-    drawer = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
+    return skeletal_formula(mol, WIDTH, HEIGHT, dark=dark)
+
+
+def skeletal_formula(mol: Chem.Mol, width: int, height: int, *, dark: bool = False) -> str:
+    """Draw the skeletal formula of a molecule of RDKit as SVG of this size, on a transparent ground."""
+    drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
     if dark:
         rdMolDraw2D.SetDarkMode(drawer)
-    for name, value in (("clearBackground", False), ("fixedBondLength", BOND)):
+    for name, value in (("clearBackground", False), ("fixedBondLength", BOND), ("padding", 0.1)):
         setattr(drawer.drawOptions(), name, value)  # the types of RDKit's stubs are wrong
     rdMolDraw2D.PrepareAndDrawMolecule(drawer, mol)
     drawer.FinishDrawing()
-    return str(drawer.GetDrawingText())
+    return str(drawer.GetDrawingText()).partition("?>")[2].lstrip()  # a page has no place for an XML declaration

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 from uuid import uuid4
 
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDepictor
-from rdkit.Chem.Draw import rdMolDraw2D
 
 from enflow.model.chem.bonds import Bonds, infer_bonds, to_mol
+from enflow.model.chem.depiction import skeletal_formula
 from enflow.model.chem.molecule import Molecule
 from enflow.model.chem.viewer import drawing, library_address, view
 
@@ -43,13 +42,7 @@ def formula_svg(molecule: Molecule, bonds: Bonds, size: int) -> str:
     with rdBase.BlockLogs():
         mol = Chem.RemoveHs(to_mol(molecule, bonds))
         rdDepictor.Compute2DCoords(mol)
-        canvas = rdMolDraw2D.MolDraw2DSVG(size, size)
-        options: Any = canvas.drawOptions()
-        options.padding = 0.1
-        options.fixedBondLength = size / 7  # no larger in a small molecule
-        rdMolDraw2D.PrepareAndDrawMolecule(canvas, mol)
-        canvas.FinishDrawing()
-    return str(canvas.GetDrawingText()).partition("?>")[2]  # a page has no place for an XML declaration
+    return skeletal_formula(mol, size, size)
 
 
 def _row(cards: Sequence[str]) -> str:
