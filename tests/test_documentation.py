@@ -6,12 +6,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.tables import tables
+from enflow.model.errors import InverseWarning
 from enflow.model.training.evaluation.summary import readme_row
 from enflow.service.__main__ import main
 from tests.page.serving import serving
@@ -93,7 +95,7 @@ def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_pa
     found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert set(found) == {
         *("two.xyz", "three.sdf", "gallery.html", "molecules.zip", "dw4.xyz"),
-        *("described.sdf", "described.csv"),
+        *("described.sdf", "described.csv", "ethanol.svg"),
     }
     assert found["three.sdf"].count(b"V3000") == 3
     printed = [text for _, text in answers if text]
@@ -136,6 +138,7 @@ def test_http_example_in_python_works_as_written(service, capsys):
 def test_python_example_works_as_written(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     (block,) = blocks("python", "enflow.load")
+    warnings.simplefilter("ignore", InverseWarning)
     exec(compile(block, "README.md", "exec"), {})
     assert capsys.readouterr().out.count("NLL") == 3
 

@@ -34,8 +34,7 @@ from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
-from enflow.service.chemistry.batcher import Batcher
-from enflow.service.chemistry.fair_semaphore import FairSemaphore
+from enflow.service.chemistry.fair_batches import Batcher, FairSemaphore
 from enflow.service.problems import Problem, retry_after
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry

@@ -10,7 +10,7 @@ from enflow.model.cli.options import Json, print_result
 from enflow.model.errors import ConfigError
 from enflow.model.progress import progress
 from enflow.service.http_client.client import HERE, Client
-from enflow.service.http_client.job import Job
+from enflow.service.http_client.job import Job, media_type_of
 
 jobs = typer.Typer(
     help="Durable batches of up to a million molecules, computed by a running service.",
@@ -76,6 +76,7 @@ def results(
     key: Key = None,
 ) -> None:
     """Write the results of a job to a file, also while it runs."""
+    media_type_of(out)  # before the service is asked
     with Client(url, key) as client:
         client.job(job_id).save(out, first, count)
     typer.echo(f"{out}: {out.stat().st_size} bytes", err=True)

@@ -16,9 +16,8 @@ from pathlib import Path
 from enflow.model.card import read_card
 from enflow.service.client.admission import AdmissionController
 from enflow.service.client.config import ClientConfig, EngineSpec
-from enflow.service.client.crashes import CircuitBreaker, CrashIsolation
-from enflow.service.client.request_tracker import Delivery, RequestTracker
-from enflow.service.client.worker_handle import WorkerHandle, WorkerRunner, start_process
+from enflow.service.client.request_tracker import CrashIsolation, Delivery, RequestTracker
+from enflow.service.client.worker_handle import CircuitBreaker, WorkerHandle, WorkerRunner, start_process
 from enflow.service.engine.process import (
     CHECK_S,
     Abort,

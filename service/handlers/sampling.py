@@ -13,7 +13,7 @@ from enflow.model.errors import StructureError
 from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.handlers.context import HandlerContext, engine_request_id, first_error, require_results
-from enflow.service.handlers.selection import DuplicateFilter, in_order
+from enflow.service.handlers.selection import DuplicateFilter
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
@@ -25,7 +25,7 @@ from enflow.service.protocol.requests import (
     Structure,
 )
 from enflow.service.rendering.encoders import Answer
-from enflow.service.rendering.molecules import RenderedMolecule, SampleResult
+from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, in_order
 from enflow.service.schemas.requests import SampleRequest, rtol
 from enflow.service.schemas.responses import AttemptsOut, FailedOut, MoleculeOut, ParticlesOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent

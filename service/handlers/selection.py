@@ -1,13 +1,6 @@
-"""The choice among the molecules of a /sample request: without duplicates, and in an order."""
+"""The choice among the molecules of a /sample request without duplicates."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import TypeVar
-
-from enflow.model.chem.analysis.ranking import sort_key
-from enflow.service.rendering.molecules import Document, RenderedMolecule, sorted_by_index
-
-D = TypeVar("D", bound=Document)
 
 
 class DuplicateFilter:
@@ -59,9 +52,3 @@ class DuplicateFilter:
 def _decide(decided: asyncio.Future[bool], *, kept: bool) -> None:
     if not decided.done():  # the request was cancelled
         decided.set_result(kept)
-
-
-def in_order(molecules: Sequence[RenderedMolecule[D]], sort: str | None) -> list[RenderedMolecule[D]]:
-    """Return molecules in the order of a key, by index without one."""
-    found = sorted_by_index(molecules)
-    return sorted(found, key=lambda each: sort_key(each.molecule, sort)) if sort else found

@@ -28,6 +28,17 @@ PAGE = 500
 """The number of results that are read at once."""
 
 
+def media_type_of(path: Path) -> str:
+    """Return the media type of a file of results.
+
+    Raises:
+        ConfigError: the ending of the file has none.
+    """
+    if path.suffix not in ACCEPT:
+        raise ConfigError(f"found the ending {path.suffix!r} of {path}; expected one of {', '.join(ACCEPT)}")
+    return ACCEPT[path.suffix]
+
+
 class Job:
     """A job of a service, as it was when the service was last asked.
 
@@ -115,12 +126,11 @@ class Job:
             DataError: the file cannot be written.
         """
         path = Path(path)
-        if path.suffix not in ACCEPT:
-            raise ConfigError(f"found the ending {path.suffix!r} of {path}; expected one of {', '.join(ACCEPT)}")
+        media_type = media_type_of(path)
         part = path.with_name(f"{path.name}.part")
         query = {"first": first} | ({} if count is None else {"count": count})
         try:
-            self._connection.repeated(partial(self._download, part, ACCEPT[path.suffix], query))
+            self._connection.repeated(partial(self._download, part, media_type, query))
             part.replace(path)
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror}") from None

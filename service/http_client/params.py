@@ -45,6 +45,7 @@ class InterpolateParams(ComputeParams, total=False):
     """The fields of a request for a walk, beside the structures."""
 
     steps: int
+    on_mismatch: Literal["warn", "fail"]
 
 
 class VariationsParams(ComputeParams, total=False):

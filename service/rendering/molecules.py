@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from enflow.model.chem.analysis.ranking import sort_key
 from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.io.sdf import sdf_record
 from enflow.model.chem.io.xyz import write_xyz
@@ -245,6 +246,12 @@ def failure_message(failed: Failed) -> str:
 def sorted_by_index(molecules: Sequence[RenderedMolecule[D]]) -> list[RenderedMolecule[D]]:
     """Return molecules in the order of their index."""
     return sorted(molecules, key=lambda each: each.document.index)
+
+
+def in_order(molecules: Sequence[RenderedMolecule[D]], sort: str | None) -> list[RenderedMolecule[D]]:
+    """Return molecules in the order of a key, by index without one."""
+    found = sorted_by_index(molecules)
+    return sorted(found, key=lambda each: sort_key(each.molecule, sort)) if sort else found
 
 
 def _with_properties(molecule: Molecule, report: BondReport, properties: Mapping[str, object]) -> Molecule:

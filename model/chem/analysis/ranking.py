@@ -16,4 +16,4 @@ def sort_key(molecule: Molecule, sort: str) -> tuple[bool, float]:
     """
     sign, name = (-1 if sort.startswith("-") else 1), sort.removeprefix("-")
     value = molecule.n_atoms if name == "n_atoms" else molecule.properties.get(name)
-    return (False, sign * value) if isinstance(value, int | float) else (True, 0.0)
+    return (False, float(sign * value)) if isinstance(value, int | float) else (True, 0.0)

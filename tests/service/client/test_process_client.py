@@ -225,7 +225,7 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
     engine: str, kills: int, sizes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A slow machine may be killed three times with the same molecule alone in the step, which ends no worker here.
-    monkeypatch.setattr("enflow.service.client.crashes.MAX_CRASHES_ALONE", 1000)
+    monkeypatch.setattr("enflow.service.client.request_tracker.MAX_CRASHES_ALONE", 1000)
     monkeypatch.setattr("enflow.service.client.admission.SMALL_S", 1000.0)
     requests = [sample(f"request {i}", each, frames=2) for i, each in enumerate(sizes)]
     wanted = {request.id: expected(request, engine) for request in requests}

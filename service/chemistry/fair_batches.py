@@ -1,13 +1,11 @@
-"""Calls for single items that are run in batches."""
+"""Workers that clients share in turn: a semaphore, and calls for single items that are run in batches."""
 
 import asyncio
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
-
-from enflow.service.chemistry.fair_semaphore import FairSemaphore
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -15,6 +13,45 @@ R = TypeVar("R")
 MAX_BATCH = 16
 """Items of a batch. A call of a process costs the service about 0.4 ms, a molecule in it 0.05 ms (measured), and the
 molecules of other clients wait for a batch, 10 ms."""
+
+
+class FairSemaphore:
+    """A semaphore whose free places go to the waiting clients in turn, and within a client in the order of arrival.
+
+    Args:
+        places: the number of places.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    async def acquire(self, client: str) -> None:
+        """Take a place, or wait for one."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # the place was given in the same moment
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a place to the next client, or keep it free."""
+        while self._waiting:
+            client = next(iter(self._waiting))
+            turns = self._waiting.pop(client)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[client] = turns  # behind the other clients
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 @dataclass(eq=False)
