@@ -1,6 +1,8 @@
 """The error of `decode(encode(molecule))`, by the tolerance of the solver, for three kinds of molecules.
 
-The kinds: test molecules of QM9, samples of the model, and conformers by RDKit of the same test molecules.
+    python -m benchmarks.bench_inverse [MOLECULES]
+
+Default: 67 molecules of each kind. The kinds: test molecules of QM9, samples of the model, and conformers by RDKit of the same test molecules.
 
 Needs the reference data: the folder of the environment variable ENFLOW_SHARED, by default `shared` beside the checkout.
 """
@@ -63,11 +65,11 @@ def section(kinds: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(quick: bool) -> None:
+def main(count: int) -> None:
     flow = load(BUNDLED_WEIGHTS)
     facts = {
         kind: {f"{tolerance:g}": returned(flow, molecules, tolerance) for tolerance in TOLERANCES}
-        for kind, molecules in kinds(flow, 2 if quick else 67).items()
+        for kind, molecules in kinds(flow, count).items()
     }
     rows = [
         [kind, tolerance, *(f"{value:.3g}" for value in found.values())]
@@ -82,6 +84,6 @@ def main(quick: bool) -> None:
 
 if __name__ == "__main__":
     if (SHARED / "data" / "qm9.npz").is_file():
-        main("--quick" in sys.argv)
+        main(2 if "--quick" in sys.argv else int(sys.argv[1]) if sys.argv[1:] else 67)
     else:
         print(f"bench_inverse: no QM9 at {SHARED}: set ENFLOW_SHARED to the folder of the reference data")
