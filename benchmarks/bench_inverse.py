@@ -2,7 +2,8 @@
 
     python -m benchmarks.bench_inverse [MOLECULES]
 
-Default: 67 molecules of each kind. The kinds: test molecules of QM9, samples of the model, and conformers by RDKit of the same test molecules.
+Default: 67 molecules of each kind. The kinds: test molecules of QM9, samples of the model, and conformers by RDKit of
+the same test molecules.
 
 Needs the reference data: the folder of the environment variable ENFLOW_SHARED, by default `shared` beside the checkout.
 """
