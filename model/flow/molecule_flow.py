@@ -6,7 +6,7 @@ from numbers import Integral
 import torch
 
 from enflow.model.chem.formula import parse_formula
-from enflow.model.chem.molecule import Molecule, MoleculeLike, Molecules, as_molecules
+from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules
 from enflow.model.config import STRENGTH, TOLERANCES, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow.components import FlowComponents
@@ -20,7 +20,7 @@ from enflow.model.flow.states import (
     Sample,
     SizeOrFormula,
     check_success,
-    compared,
+    compared_with_parents,
     molecules_in_order,
 )
 
@@ -190,10 +190,7 @@ class MoleculeFlow(FlowComponents):
             ConfigError: `on_mismatch` is unknown.
         """
         decoded = molecules_in_order(self._decoded(latents, rtol, atol))
-        return Molecules(
-            compared(index, molecule, latent.parent, on_mismatch) if isinstance(latent, EncodedLatent) else molecule
-            for index, (molecule, latent) in enumerate(zip(decoded, latents, strict=True))
-        )
+        return compared_with_parents(decoded, latents, on_mismatch)
 
     def log_prob(
         self,

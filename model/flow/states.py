@@ -1,7 +1,7 @@
 """Points of flow space and generated molecules, one by one and as a batch."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
@@ -111,14 +111,27 @@ class Latent(NamedTuple):
 
 
 class EncodedLatent(Latent):
-    """The latent of a molecule together with the molecule, so that `decode` can tell how exactly it comes back."""
+    """The latent of a molecule together with the molecule, so that `decode` can tell how exactly it comes back.
 
-    parent: Molecule
+    A changed copy, such as that of `_replace`, has no parent.
+    """
 
-    def __new__(cls, x: Tensor, h: Tensor, parent: Molecule) -> "EncodedLatent":  # noqa: PYI034 - beartype knows no Self outside its own classes
+    parent: Molecule | None = None
+
+    def __new__(  # noqa: PYI034 - beartype knows no Self outside its own classes
+        cls, x: Tensor, h: Tensor, parent: Molecule | None = None
+    ) -> "EncodedLatent":
         self = super().__new__(cls, x, h)
         self.parent = parent
         return self
+
+
+def compared_with_parents(molecules: Molecules, latents: Sequence[Latent], on_mismatch: OnMismatch) -> Molecules:
+    """Return decoded molecules; those of an `EncodedLatent` are compared with its molecule, see `compared`."""
+    return Molecules(
+        compared(index, molecule, parent, on_mismatch) if (parent := getattr(latent, "parent", None)) else molecule
+        for index, (molecule, latent) in enumerate(zip(molecules, latents, strict=True))
+    )
 
 
 class DequantizedMolecules(NamedTuple):

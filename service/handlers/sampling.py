@@ -13,7 +13,7 @@ from enflow.model.errors import StructureError
 from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.handlers.context import HandlerContext, engine_request_id, first_error, require_results
-from enflow.service.handlers.selection import DuplicateFilter
+from enflow.service.handlers.duplicates import DuplicateFilter
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (

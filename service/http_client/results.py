@@ -22,6 +22,7 @@ class GeneratedMolecules(Molecules):
         failed: the molecules that could not be generated, each with its reason.
         attempts: the counts of computed, found and rejected molecules; None for an interpolation.
         usage: the cost.
+        warnings: structures of an interpolation that do not come back from their own latent.
         documents: the documents of the molecules as the service sent them, with their SDF records.
     """
 
@@ -33,6 +34,7 @@ class GeneratedMolecules(Molecules):
         self.failed: Sequence[Json] = answer.get("failed", [])
         self.attempts: Json | None = answer.get("attempts")
         self.usage: Json = answer["usage"]
+        self.warnings: Sequence[str] = answer.get("warnings", [])
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class Cluster:
 
     def finished(self) -> list[int]:
         """Return the number of molecules that each engine has finished."""
-        return [status.stats.finished["sampled"] for status in self.statuses().values()]
+        return [status.stats.finished.get("sampled", 0) for status in self.statuses().values()]
 
     def sees(self, engines: int) -> bool:
         """The application looks for itself, once a second, and is ready with one."""

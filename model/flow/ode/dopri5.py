@@ -45,11 +45,11 @@ QUARTIC = (
 )
 """The weights of the quartic term of the dense output."""
 
-FINEST_SCALE = 0.005
-"""The longest step towards t = 0 is |1 - t| + FINEST_SCALE. A flow of data expands there at rates up to 1 / (1 - t),
-limited by the finest scale of the network. Over a longer step an explicit method misses the growth of a small error,
-and so does its error estimate. Without the limit the first step alone changed a log-density by 11 nats at the tolerance
-1e-4 (18 atoms, bundled weights), and all other steps together by 0.1."""
+LONGEST_FIRST_STEP = 0.005
+"""The longest step from t = 1 towards t = 0; from another time it is |1 - t| longer. A flow of data expands there at
+rates up to 1 / (1 - t), limited by the finest scale of the network. Over a longer step an explicit method misses the
+growth of a small error, and so does its error estimate. Without the limit the first step alone changed a log-density by
+11 nats at the tolerance 1e-4 (18 atoms, bundled weights), and all other steps together by 0.1."""
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 PROPORTIONAL, INTEGRAL = 0.17, 0.04
@@ -204,7 +204,7 @@ def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
 
 def _limited(state: SolverState) -> Tensor:
     """Return the planned step, which is limited towards t = 0."""
-    longest = (1.0 - state.t).abs() + FINEST_SCALE
+    longest = (1.0 - state.t).abs() + LONGEST_FIRST_STEP
     return torch.where(state.t_end < state.t, torch.maximum(state.dt, -longest), state.dt)
 
 

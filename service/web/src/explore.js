@@ -56,9 +56,14 @@ export class Explore {
     this.job.words(path === "/interpolate" ? "Encoding: from the molecules back into the noise" : "Adding noise to A");
     for await (const event of events(path, body, signal)) {
       if (event.event === "molecule") this.gallery.add(event.molecule);
-      if (event.event === "done") this.lament(event.failed);
+      if (event.event === "done") this.finish(event);
       else this.progress(event, total);
     }
+  }
+
+  finish({ failed, warnings }) {
+    this.warnings = warnings ?? [];
+    this.lament(failed);
   }
 
   lament(failed) {
@@ -80,7 +85,8 @@ export class Explore {
       this.slider.max = molecules.length - 1;
       this.view.quaternion = facing(structureOf(molecules[0]).atoms.map((atom) => atom.position));
       this.at(0);
-      this.job.say(`${molecules.length} molecules from A to B: move the slider`);
+      const said = [`${molecules.length} molecules from A to B: move the slider`, ...this.warnings];
+      this.job.say(said.join(". "));
     });
   }
 

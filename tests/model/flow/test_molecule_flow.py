@@ -1,6 +1,7 @@
 """MoleculeFlow where everything about its density is known, and what it promises of seeds and failures."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -195,6 +196,10 @@ def test_a_molecule_that_does_not_come_back_is_reported() -> None:
         flow.decode(latents[1:], rtol=1e-5, atol=1e-5, on_mismatch="raise")
     (quiet,) = flow.decode(latents[1:], rtol=1e-5, atol=1e-5, on_mismatch="ignore")
     assert quiet.properties["parent_distance"] == pytest.approx(other.properties["parent_distance"], rel=0.01)
+    moved, copied = latents[0]._replace(h=latents[0].h + 0.1), pickle.loads(pickle.dumps(latents[0]))
+    elsewhere, back = flow.decode([moved, copied], rtol=1e-5, atol=1e-5, on_mismatch="raise")
+    assert "parent_distance" not in elsewhere.properties  # another latent is that of no molecule
+    assert back.properties["parent_distance"] < 1e-3
 
 
 def test_one_molecule_or_several_of_any_package() -> None:

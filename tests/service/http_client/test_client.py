@@ -133,6 +133,9 @@ def test_walks_are_those_of_the_answers(api: Api, client: enflow.Client) -> None
     walk = client.interpolate(CH4, far, steps=3, seed=1, tolerance="draft")
     assert [each.properties["fraction"] for each in walk] == [0, 0.5, 1]
     assert walk.attempts is None
+    body = {"structures": structures([CH4, far]), "steps": 3, "seed": 1, "tolerance": "draft"}
+    assert walk.warnings == api.http.post("/interpolate", json=body).json()["warnings"]
+    assert [each[:11] for each in walk.warnings] == ["structure 2"]  # the fake engine decodes to methane
 
 
 def test_models_and_limits(api: Api, client: enflow.Client) -> None:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from enflow.service.handlers.selection import DuplicateFilter
+from enflow.service.handlers.duplicates import DuplicateFilter
 
 ATTEMPTS = 4
 
