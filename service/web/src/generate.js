@@ -12,7 +12,7 @@ import { sizeOf, textOf } from "./size.js";
 
 const FRAMES = 24; // enough to replay a card smoothly: the page interpolates between them
 const LIVE_LIMIT = 32; // with more molecules, pictures are shown only when they are finished
-const FIRST = { n_molecules: 4, seed: 7 }; // the gallery of a visitor who has asked for nothing yet
+const FIRST = { n_molecules: 4, seed: 7 }; // the gallery of a visitor who has asked for nothing yet: without likelihoods, which take seconds of a core each
 const FIELDS = ["count", "formula", "seed", "tolerance", "only", "nll", "where", "least", "most"];
 
 export class Generate {
@@ -41,7 +41,7 @@ export class Generate {
   /** Called when the section is shown without parameters: the first time there is a small gallery without a click. */
   async welcome() {
     await this.chooser.ready;
-    if (!this.asked && this.chooser.card) this.run({ ...this.request, ...FIRST });
+    if (!this.asked && this.chooser.card) this.run({ ...this.request, ...FIRST }, "none");
   }
 
   /** Shows the fields of the chosen model; a formula determines the number of atoms. */
@@ -98,8 +98,8 @@ export class Generate {
     if (!byId("generate").hidden) history.replaceState(null, "", this.link);
   }
 
-  async run(request = this.request) {
-    this.nll = this.form.elements.nll.value;
+  async run(request = this.request, nll = this.form.elements.nll.value) {
+    this.nll = nll;
     const outcome = await this.job.run((signal) => this.work(request, signal));
     if (outcome === "replaced") return;
     if (outcome === "done") this.sumUp();
