@@ -41,7 +41,11 @@ from enflow.service.telemetry import Telemetry
 
 T = TypeVar("T")
 
-FAILURES = (FutureTimeout, ProcessExpired, BrokenProcessPool, MemoryError)
+KILLED = (ProcessExpired, BrokenProcessPool)
+"""The errors of a worker that ended: by its call, by another one before this call began, or by the system. The call is
+made a second time, since it may be innocent."""
+
+FAILURES = (FutureTimeout, MemoryError, *KILLED)
 """The errors of a worker that ended before its call did."""
 
 current_client: ContextVar[str] = ContextVar("current_client", default="")
@@ -74,6 +78,7 @@ class Upload:
 
     form: FileFormat | None
     data: bytes
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,9 @@ class RDKitPool:
         try:
             try:
                 return await self._run_in_place(seconds, _bond_reports, tasks)
-            except BrokenProcessPool:  # as in `_call`
+            except KILLED as error:
+                if len(tasks) > 1 and isinstance(error, ProcessExpired):
+                    raise
                 return await self._run(seconds, _bond_reports, tasks)
         except FAILURES as error:
             if len(tasks) > 1:
@@ -224,7 +231,7 @@ class RDKitPool:
     async def _call(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         try:
             return await self._run(seconds, function, *args)
-        except BrokenProcessPool:  # another call ended the worker before this one began
+        except KILLED:
             return await self._run(seconds, function, *args)
 
     async def _run(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
