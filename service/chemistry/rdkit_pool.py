@@ -42,18 +42,15 @@ from enflow.service.telemetry import Telemetry
 T = TypeVar("T")
 
 KILLED = (ProcessExpired, BrokenProcessPool)
-"""The errors of a worker that ended: by its call, by another one before this call began, or by the system. The call is
-made a second time, since it may be innocent."""
-
 FAILURES = (FutureTimeout, MemoryError, *KILLED)
-"""The errors of a worker that ended before its call did."""
+"""The errors of a worker that ended before its call did. After those of `KILLED` the call is made once more: another
+call, or the system, may have ended the worker."""
 
 current_client: ContextVar[str] = ContextVar("current_client", default="")
 """The client for whom the current task works; the processes are shared between clients."""
 
 GRACE_S = 1.0
-"""Seconds that a running call gets when its caller has gone: most calls are shorter, and a worker that is killed must
-load RDKit again."""
+"""Seconds that a running call gets when its caller has gone: a worker that is killed must load RDKit again."""
 
 START_S = 120.0
 """Seconds that a worker may take to load RDKit, from a cold disk and on a busy core."""
@@ -217,9 +214,7 @@ class RDKitPool:
         try:
             try:
                 return await self._run_in_place(seconds, _bond_reports, tasks)
-            except KILLED as error:
-                if len(tasks) > 1 and isinstance(error, ProcessExpired):
-                    raise
+            except KILLED:
                 return await self._run(seconds, _bond_reports, tasks)
         except FAILURES as error:
             if len(tasks) > 1:
