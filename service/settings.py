@@ -143,6 +143,8 @@ class Settings(BaseSettings):
         drain_s: seconds that running requests get when the service stops.
         header_s: seconds a connection may take to send its headers.
         stall_s: seconds in which a client must read a part of its response.
+        fronts: processes that answer HTTP, each with its own RDKit processes, count of requests per minute and of open
+            requests; more than 1 where one process cannot keep up with the engines.
         log_level: level of the JSON logs: debug, info, warning or error.
         jobs_url: the database of the jobs, as sqlite:////path/jobs.sqlite or postgresql://user@host/database, whose
             password stands in the file that PGPASSFILE names; None = the file enflow/jobs-PORT.sqlite in the user's
@@ -172,6 +174,7 @@ class Settings(BaseSettings):
     drain_s: PositiveFloat = 30.0
     header_s: PositiveFloat = 10.0
     stall_s: PositiveFloat = 60.0
+    fronts: int = Field(default=1, ge=1, le=64)
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     jobs_url: str | None = None
     limits: RequestLimits = RequestLimits()
