@@ -73,7 +73,7 @@ class Telemetry:
         """Return the metrics in the text format of Prometheus."""
         metrics = self.registry
         if METRICS_VARIABLE in os.environ:
-            MultiProcessCollector(metrics := CollectorRegistry())
+            MultiProcessCollector(metrics := CollectorRegistry())  # type: ignore[no-untyped-call]
         return generate_latest(metrics) + generate_latest(self._engines)
 
 

@@ -90,7 +90,7 @@ class _Fronts:
 
     def _replaced(self, ended: SpawnProcess) -> SpawnProcess:
         log.error("front ended", pid=ended.pid, exit_code=ended.exitcode)
-        multiprocess.mark_process_dead(ended.pid)
+        multiprocess.mark_process_dead(ended.pid)  # type: ignore[no-untyped-call]
         if ended.exitcode == STARTUP_FAILURE:
             self._stop()
             raise ConfigError("a process that answers HTTP did not start; its log says why")
