@@ -183,7 +183,8 @@ async def models(registry: Registry) -> ModelsOut:
 async def limits(registry: Registry) -> LimitsOut:
     """Return the limits of one request."""
     by_model = {served.card.name: served.limits.max_atoms for served in registry}
-    return LimitsOut(**registry.limits.model_dump(), max_atoms_by_model=by_model)
+    kinds = {card.name: card.kind for card in registry.cards}
+    return LimitsOut(**registry.limits.model_dump(), max_atoms_by_model=by_model, kind_by_model=kinds)
 
 
 @status.head("/health/live", include_in_schema=False)
