@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from benchmarks.bench_bonds import held_out
@@ -26,12 +25,14 @@ from enflow.model.card import read_card
 from enflow.model.checkpoint import load, load_fragments
 from enflow.model.chem.analysis.metrics import Share, stability, validity
 from enflow.model.chem.bonds import infer_bonds
+from enflow.model.chem.connectivity import in_one_piece
 from enflow.model.chem.molecule import Molecule
-from enflow.model.flow.fragment_flow import Completion, FragmentFlow
+from enflow.model.flow.completion import Completion
+from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.noise import generator, normal
-from enflow.model.training.data.fragments import joined, random_fragment
+from enflow.model.training.data.fragments import random_fragment
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 STEPS, TOLERANCE, BATCH = 50, 1e-3, 64
@@ -91,11 +92,6 @@ def fragment_of(completion: Completion) -> Molecule:
     """Return the given atoms."""
     given = list(completion.given)
     return Molecule(completion.molecule.atomic_numbers[given], completion.molecule.positions[given])
-
-
-def in_one_piece(molecule: Molecule) -> bool:
-    """Return True if all atoms are joined, by covalent radii."""
-    return bool(connected_components(joined(molecule.atomic_numbers, molecule.positions))[0] == 1)
 
 
 def figures(found: Sequence[Molecule], completions: Sequence[Completion]) -> dict[str, Any]:
