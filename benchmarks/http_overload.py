@@ -156,8 +156,8 @@ def section(load: float, seconds: float, capacity: float, facts: Mapping[str, fl
         *(facts[name] for name in ("single p50", "single p99", "others p50", "others p99", "refused")),
         facts["largest Retry-After"], told,
     ]  # fmt: skip
-    heads = ["load", "molecules/s at capacity", "requests", "one molecule: p50, s", "p99, s", "others: p50, s"]
-    heads += ["p99, s", "refused", "largest Retry-After, s", "admitted when told"]
+    heads = ["load", "molecules/s", "requests", "one: p50, s", "p99", "others: p50", "p99", "refused", "Retry-After"]
+    heads += ["admitted then"]
     return markdown(heads, [[str(cell) for cell in cells]])
 
 

@@ -96,12 +96,8 @@ def plateau(minutes: float) -> None:
             if len(found) > PARTS:
                 break
     facts = {"minutes": minutes, "molecules": molecules, "rss_mb": found}
-    columns = [
-        "RSS of an engine, MB",
-        "at the start",
-        *(f"after {part} of {PARTS} parts" for part in range(1, PARTS + 1)),
-    ]
-    rows = [[f"{minutes:g} minutes, {molecules} molecules", *map(str, found)]]
+    columns = ["RSS in MB, after minutes", *(f"{part * minutes / PARTS:.1f}" for part in range(PARTS + 1))]
+    rows = [[f"engine, {molecules} molecules", *map(str, found)]]
     write_results("memory_plateau", "Memory of an engine over time", columns, rows, facts)
     write_section(DOCS / "operations.md", "plateau", markdown(columns, rows))
 
