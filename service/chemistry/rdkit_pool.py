@@ -43,15 +43,13 @@ T = TypeVar("T")
 
 KILLED = (ProcessExpired, BrokenProcessPool)
 FAILURES = (FutureTimeout, MemoryError, *KILLED)
-"""The errors of a worker that ended before its call did. After those of `KILLED` the call is made once more: another
-call, or the system, may have ended the worker."""
+"""The errors of a worker that ended before its call did; after those of `KILLED` the call is made once more."""
 
 current_client: ContextVar[str] = ContextVar("current_client", default="")
 """The client for whom the current task works; the processes are shared between clients."""
 
 GRACE_S = 1.0
 """Seconds that a running call gets when its caller has gone: a worker that is killed must load RDKit again."""
-
 START_S = 120.0
 """Seconds that a worker may take to load RDKit, from a cold disk and on a busy core."""
 

@@ -13,7 +13,6 @@ from enflow.service.schemas.sources import FileOut, SourceOut
 from enflow.service.settings import RequestLimits
 
 Position = tuple[float, float, float]
-
 Path = list[tuple[float, float]]
 """(t, log p_t of the state at t, in nats): the density along the trajectory from noise, t = 0, to data, t = 1."""
 
