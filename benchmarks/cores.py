@@ -1,6 +1,6 @@
 """The cores that the page offers as fragments, with geometries by RDKit: service/web/src/cores.json.
 
-    python -m benchmarks.cores
+python -m benchmarks.cores
 """
 
 import json

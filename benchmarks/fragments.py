@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -32,14 +31,16 @@ from enflow.model.card import read_card
 from enflow.model.checkpoint import load, load_fragments
 from enflow.model.chem.analysis.metrics import Share, bootstrap, stability
 from enflow.model.chem.bonds import infer_bonds
+from enflow.model.chem.connectivity import in_one_piece, joined
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
+from enflow.model.flow.completion import Completion
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.coupling import rotate_onto
-from enflow.model.flow.fragment_flow import Completion, FragmentFlow
+from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.data.fragments import joined, random_fragment
+from enflow.model.training.data.fragments import random_fragment
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 STEPS, TOLERANCE, BATCH, COPIES = 32, 1e-3, 64, 5
@@ -161,9 +162,8 @@ def judged(found: Molecule | None, truth: str | None) -> Judged:
     """Return the verdict on a molecule, given the SMILES of the true one."""
     if found is None:
         return Judged()
-    pieces = connected_components(joined(found.atomic_numbers, found.positions), directed=False)[0]
-    smiles = infer_bonds(found).smiles
-    return Judged(pieces == 1, bool(stability([found]).stable[0]), smiles, smiles is not None and smiles == truth)
+    smiles, stable = infer_bonds(found).smiles, bool(stability([found]).stable[0])
+    return Judged(in_one_piece(found), stable, smiles, smiles is not None and smiles == truth)
 
 
 def shares(verdicts: Sequence[Judged]) -> dict[str, list[float]]:

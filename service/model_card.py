@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import fmean, pvariance
 from typing import Any
 
-from enflow.model.card import WEIGHTS, Card, read_card
+from enflow.model.card import WEIGHTS, Card, read_card, takes_fragments
 from enflow.model.chem.elements import Vocabulary
 from enflow.model.chem.particle_systems import ParticleSystem
-from enflow.model.config import FragmentConfig, ParticleConfig
+from enflow.model.config import ParticleConfig
 from enflow.model.config_json import to_json
 from enflow.model.errors import WeightsError
 
@@ -74,7 +74,7 @@ class ModelCard:
     @property
     def takes_fragments(self) -> bool:
         """True where the model generates the atoms around a given fragment, and nothing without one."""
-        return isinstance(self.card.config.dynamics, FragmentConfig)
+        return takes_fragments(self.card)
 
     @property
     def kind(self) -> str:

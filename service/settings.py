@@ -27,6 +27,9 @@ BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "qm9"
 FORMULA_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-formula")
 """The weights of the model that takes formulas."""
 
+FRAGMENT_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-fragment")
+"""The weights of the model that takes fragments."""
+
 PARTICLES = ("dw4", "lj13")
 """The folders of the particle systems, beside the folder of the molecules."""
 
@@ -128,6 +131,8 @@ class Settings(BaseSettings):
         weights: directory with weights.safetensors and card.json.
         formula_weights: directory of the model that takes formulas, in an engine of its own; None = the folder beside
             `weights` whose name has "-formula" appended, if it exists.
+        fragment_weights: directory of the model that takes fragments, whose engine starts at its first request; None =
+            the folder beside `weights` whose name has "-fragment" appended, if it exists.
         models: directories of further models, whose engines start at their first request; None = the folders dw4 and
             lj13 beside `weights`, if they exist.
         device: "auto", "cpu" or "cuda".
@@ -160,6 +165,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     weights: Annotated[Path, AfterValidator(_directory)] = BUNDLED_WEIGHTS
     formula_weights: Annotated[Path, AfterValidator(_directory)] | None = None
+    fragment_weights: Annotated[Path, AfterValidator(_directory)] | None = None
     models: tuple[Annotated[Path, AfterValidator(_directory)], ...] | None = None
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: int | None = Field(default=None, ge=1, le=1024)
@@ -189,9 +195,14 @@ class Settings(BaseSettings):
         return self.formula_weights or next(self._beside(f"{self.weights.name}-formula"), None)
 
     @property
+    def fragment_folder(self) -> Path | None:
+        """The folder of the model that takes fragments; None where there is none."""
+        return self.fragment_weights or next(self._beside(f"{self.weights.name}-fragment"), None)
+
+    @property
     def further(self) -> tuple[Path, ...]:
         """The folders of all models but the first."""
-        return (*([self.formula_folder] if self.formula_folder else []), *self.model_folders)
+        return (*filter(None, (self.formula_folder, self.fragment_folder)), *self.model_folders)
 
     @property
     def model_folders(self) -> tuple[Path, ...]:

@@ -16,11 +16,12 @@ from benchmarks.fragments import (
     two_parts,
     uniqueness,
 )
+from enflow.model.chem.connectivity import joined
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import EGNNConfig, FlowConfig, FragmentConfig
-from enflow.model.flow.fragment_flow import Completion, FragmentFlow
+from enflow.model.flow.completion import Completion
+from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.data.fragments import joined
 
 METHANE = Molecule(
     [6, 1, 1, 1, 1], 0.63 * np.array([[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]], float)
