@@ -46,7 +46,7 @@ def tiny_weights(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running service with models of molecules, of formulas, of fragments and of both particle systems."""
+    """The address of a running service with models of molecules, formulas, fragments and both particle systems."""
     if reason := missing():
         pytest.skip(reason)
     weights = tiny_weights(tmp_path_factory.mktemp("weights") / "tiny")

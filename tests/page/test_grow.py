@@ -33,7 +33,7 @@ def grown(page: Page) -> list[str]:
 
 def test_grows_what_the_api_grows_around_a_core(visit: Open, api: httpx.Client) -> None:
     page = visit("#grow")
-    page.locator("#grow-form").get_by_label("Fragment", exact=True).select_option("oxetane")
+    page.locator("#grow-form select[name=core]").select_option("oxetane")
     request = grow(page, Molecules="3", Atoms_in_all="12", Seed="4", Grow_at_atoms="5")
     assert (request["attach"], request["n_atoms"], request["seed"]) == ([5], 12, 4)
     expected = api.post("/sample", json={**request, "frames": 0}).json()["molecules"]
@@ -58,7 +58,7 @@ def test_grows_what_the_api_grows_around_a_core(visit: Open, api: httpx.Client) 
 def test_a_click_on_an_atom_chooses_where_it_grows_or_what_is_kept(visit: Open) -> None:
     page = visit("#grow")
     form = page.locator("#grow-form")
-    form.get_by_label("Fragment", exact=True).select_option("cyclopropane")
+    form.locator("select[name=core]").select_option("cyclopropane")
 
     def click(name: str) -> None:
         page.locator("#grow-stage .atom-label", has_text=re.compile(f"^{name}$")).scroll_into_view_if_needed()
@@ -67,11 +67,13 @@ def test_a_click_on_an_atom_chooses_where_it_grows_or_what_is_kept(visit: Open) 
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
     expect(page.locator("#grow-stage .atom-label")).to_have_count(9)
+    expect(form.get_by_label("Grow at atoms")).to_have_value("4")  # the first hydrogen atom
+    click("H6")
+    expect(form.get_by_label("Grow at atoms")).to_have_value("4 6")
+    expect(page.locator("#grow-stage .measured")).to_have_count(2)
     click("H4")
-    expect(form.get_by_label("Grow at atoms")).to_have_value("4")
+    expect(form.get_by_label("Grow at atoms")).to_have_value("6")
     expect(page.locator("#grow-stage .measured")).to_have_count(1)
-    click("H4")
-    expect(form.get_by_label("Grow at atoms")).to_have_value("")
     form.get_by_label("A click chooses").select_option("keep")
     click("C1")
     expect(form.get_by_label("Keep atoms")).to_have_value("1")

@@ -28,9 +28,15 @@ export class Fragment {
   /** Shows another structure, of which all atoms are kept. */
   show(structure, name) {
     this.whole = structure;
-    this.name = name;
+    this.name = name.replace(/[^\w .-]/g, ""); // it becomes a line of a file, within a command line
     this.fields.keep.value = this.fields.attach.value = "";
     this.view.show(structure);
+    this.draw();
+  }
+
+  /** Lets it grow at one atom. */
+  attach(index) {
+    this.fields.attach.value = numbersOf([index]);
     this.draw();
   }
 

@@ -67,7 +67,9 @@ export class Grow {
     this.form.elements.text.value = "";
     this.form.elements.clicks.value = "attach";
     this.source = { core: name };
-    this.fragment.show(fromSdf(CORES[name]), name);
+    const structure = fromSdf(CORES[name]);
+    this.fragment.show(structure, name);
+    this.fragment.attach(structure.atoms.findIndex(({ z }) => z === 1)); // a core without an open bond would stay alone
   }
 
   /** Shows a structure as XYZ or SDF; only the service checks it. */
