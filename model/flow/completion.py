@@ -45,6 +45,6 @@ def relative_to_fragment(
 
 def placed(positions: Float64[np.ndarray, "N 3"], given: Float64[np.ndarray, "M 3"]) -> Float64[np.ndarray, "N 3"]:
     """Return the positions of a molecule, moved so that its first atoms are the fragment as it was given, exactly."""
-    moved = positions + (given.mean(axis=0) - positions[: len(given)].mean(axis=0))
+    moved: Float64[np.ndarray, "N 3"] = positions + (given.mean(axis=0) - positions[: len(given)].mean(axis=0))
     moved[: len(given)] = given
     return moved

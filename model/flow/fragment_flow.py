@@ -1,7 +1,6 @@
 """FragmentFlow: a normalizing flow over the atoms around a given fragment."""
 
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -117,7 +116,7 @@ class FragmentFlow(FlowComponents):
         """
         if formula is not None:
             raise ConfigError(f"found formula {formula}, but this model draws the elements itself")
-        atom = Molecule(self.vocabulary.atomic_numbers[-1:], [[0.0, 0.0, 0.0]])
+        atom = Molecule([self.vocabulary.atomic_numbers[-1]], [[0.0, 0.0, 0.0]])
         return self.draw_completion(atom, n_atoms, seed, index)
 
     def draw_completion(self, fragment: Molecule, n_atoms: int | None, seed: int, index: int) -> Latent:
@@ -277,11 +276,12 @@ def _grown(molecule: Molecule, given: Molecule, **properties: object) -> Molecul
 
 
 def _sizes(n: int | None, n_atoms: int | Sequence[int | None] | None) -> list[int | None]:
-    if n_atoms is None or isinstance(n_atoms, Integral):
-        return [n_atoms] * (1 if n is None else n)  # type: ignore[list-item]
-    if n not in (None, len(n_atoms)):
-        raise ConfigError(f"found n = {n} and {len(n_atoms)} entries of n_atoms, expected one of them")
-    return list(n_atoms)
+    if not isinstance(n_atoms, Iterable):
+        return [n_atoms] * (1 if n is None else n)
+    sizes = list(n_atoms)
+    if n not in (None, len(sizes)):
+        raise ConfigError(f"found n = {n} and {len(sizes)} entries of n_atoms, expected one of them")
+    return sizes
 
 
 def _state(x: Float[Tensor, "N 3"], h: Float[Tensor, "N F"], n_given: int) -> Latent:

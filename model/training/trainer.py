@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from enflow.model.checkpoint import load_molecules
 from enflow.model.config import EGNNConfig, FlowConfig, FragmentConfig, VectorEGNNConfig, VectorNetworkConfig
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.flow.molecule_flow import MoleculeFlow

@@ -156,7 +156,7 @@ def test_the_nll_is_that_of_the_rest(http: httpx.Client, flow: FragmentFlow) -> 
     assert sum(document["parts"].values()) == pytest.approx(document["nll"])
     assert document["parts"]["n_atoms"] == 0
     assert document["atom_base"][:5] == [0] * 5
-    assert sum(document["atom_base"]) == pytest.approx(document["parts"]["base"], rel=0.2)  # of one draw
+    assert sum(document["atom_base"]) == pytest.approx(document["parts"]["base"], rel=0.5)  # of one draw
     completion = Completion(structure(document["xyz"]), (0, 1, 2, 3, 4))
     (expected,) = flow.log_prob([completion], seed=4, divergence="exact", draws=8)
     error = np.hypot(expected.std_error or 0, document["std_error"])
