@@ -28,7 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from benchmarks.bench_bonds import held_out
 from benchmarks.measure import DOCS, write_results, write_section
 from enflow.model.card import read_card
-from enflow.model.checkpoint import load, load_fragments
+from enflow.model.checkpoint import load_fragments, load_molecules
 from enflow.model.chem.analysis.metrics import Share, bootstrap, stability
 from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.connectivity import in_one_piece, joined
@@ -264,7 +264,7 @@ def section(tasks: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 def main(count: int, weights: Path) -> None:
     torch.set_num_threads(1)
-    flow, joint, rng = load_fragments(weights), load(WEIGHTS / "qm9"), np.random.default_rng(0)
+    flow, joint, rng = load_fragments(weights), load_molecules(WEIGHTS / "qm9"), np.random.default_rng(0)
     samplers: dict[str, Sampler | None] = {
         "the true molecules": None,
         "model of fragments": lambda some, first: by_the_model(flow, some, first),
