@@ -79,7 +79,7 @@ def save(flow: MoleculeFlow | ParticleFlow | FragmentFlow, directory: str | os.P
 
 
 @overload
-def load(  # type: ignore[overload-overlap] - a path has any content, and most hold a MoleculeFlow
+def load(  # type: ignore[overload-overlap]  # the name of a folder says nothing; most hold a MoleculeFlow
     weights: Literal["qm9-fragment"], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> FragmentFlow: ...
 
