@@ -31,6 +31,7 @@ export class Fragment {
     this.name = name.replace(/[^\w .-]/g, ""); // it becomes a line of a file, within a command line
     this.fields.keep.value = this.fields.attach.value = "";
     this.view.show(structure);
+    this.view.turn(0.5, 0.4); // in its flattest pose a ring hides its hydrogen atoms behind each other
     this.draw();
   }
 
