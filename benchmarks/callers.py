@@ -1,6 +1,7 @@
 """Callers of a soak test: they wait, disconnect, miss deadlines, send molecules that end the engine, and are killed."""
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -146,10 +147,11 @@ async def _post(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> htt
     return answer if answer.status_code == 200 else f"WRONG {answer.status_code}"
 
 
-async def killed_caller(url: str, outcomes: Outcomes, chance: random.Random, until: float) -> None:
+async def killed_caller(port: int, outcomes: Outcomes, chance: random.Random, until: float) -> None:
     """Start processes that stream, one after the other, and kill each at a random time."""
     while time.monotonic() < until:
-        command = [sys.executable, "-m", "benchmarks.callers", url, str(chance.randrange(KNOWN))]
+        body = json.dumps({**known_request(chance.randrange(KNOWN)), "frames": 20})
+        command = [sys.executable, "-m", "benchmarks.killed_caller", str(port), body]
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
         await process.stdout.readline()  # it has asked
@@ -199,19 +201,3 @@ def _maps(pid: int) -> str:
         return Path(f"/proc/{pid}/maps").read_text().lower()
     except OSError:  # it has just ended
         return ""
-
-
-def stream(url: str, seed: int) -> None:
-    """Send requests and read the answers until the process is killed."""
-    with httpx.Client(base_url=url, timeout=120) as http:
-        headers = {"Accept": "application/x-ndjson"}
-        while True:
-            body = {**known_request(seed), "frames": 20}
-            with http.stream("POST", "/sample", json=body, headers=headers) as answer:
-                print("asked", flush=True)
-                for _ in answer.iter_lines():
-                    pass
-
-
-if __name__ == "__main__":
-    stream(sys.argv[1], int(sys.argv[2]))

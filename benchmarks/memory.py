@@ -1,13 +1,17 @@
 """The memory of each process of `enflow serve`: at the start, and after requests of different kinds.
 
-    python -m benchmarks.memory        also writes the table in docs/operations.md
+    python -m benchmarks.memory                    also writes the table in docs/operations.md
+    python -m benchmarks.memory --plateau 5        an engine alone, for five minutes of batches of all shapes
 
 The resident memory (RSS) counts the libraries in each process; the private part is what a process adds to them. The
 values are read two seconds after the last answer.
 """
 
+import argparse
+import itertools
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -23,6 +27,9 @@ from benchmarks.measure import DOCS, write_results, write_section
 
 QUIET_S = 2.0
 """Seconds between the last answer and the reading."""
+
+PARTS = 8
+"""Readings of an engine that runs for minutes."""
 
 PROCESSES = ("HTTP", "engine qm9", "engine qm9-formula", "RDKit, each of two")
 
@@ -67,6 +74,38 @@ def moments(port: int, quick: bool) -> dict[str, Callable[[], object]]:
     return asked
 
 
+def plateau(minutes: float) -> None:
+    """Let an engine generate and score molecules of all sizes, and write its resident memory over time."""
+    # The processes of the service do without torch, and the other readings are of them.
+    from enflow.model.config import TOLERANCES
+    from enflow.service.engine.loading import from_weights
+    from enflow.service.protocol.requests import EngineSampleRequest
+    from enflow.service.settings import BUNDLED_WEIGHTS
+
+    engine, chance, begin = from_weights(str(BUNDLED_WEIGHTS), "cpu", threads=1), random.Random(0), time.monotonic()
+    found, molecules = [megabytes(os.getpid())[0]], 0
+    for number in itertools.count():
+        if engine.idle:
+            sizes = tuple(chance.randint(3, 29) for _ in range(chance.randint(1, 12)))
+            rtol = TOLERANCES[chance.choice(["draft", "standard"])]
+            engine.add(EngineSampleRequest(id=f"{number}", seed=number, n_atoms=sizes, rtol=rtol, atol=rtol))
+            molecules += len(sizes)
+        engine.step()
+        if time.monotonic() - begin > minutes * 60 * len(found) / PARTS:
+            found.append(megabytes(os.getpid())[0])
+            if len(found) > PARTS:
+                break
+    facts = {"minutes": minutes, "molecules": molecules, "rss_mb": found}
+    columns = [
+        "RSS of an engine, MB",
+        "at the start",
+        *(f"after {part} of {PARTS} parts" for part in range(1, PARTS + 1)),
+    ]
+    rows = [[f"{minutes:g} minutes, {molecules} molecules", *map(str, found)]]
+    write_results("memory_plateau", "Memory of an engine over time", columns, rows, facts)
+    write_section(DOCS / "operations.md", "plateau", markdown(columns, rows))
+
+
 def main(quick: bool) -> None:
     found: dict[str, dict[str, tuple[int, int]]] = {}
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
@@ -97,4 +136,11 @@ def main(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    main("--quick" in sys.argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--plateau", type=float, help="minutes")
+    arguments = parser.parse_args()
+    if arguments.plateau:
+        plateau(arguments.plateau)
+    else:
+        main(arguments.quick)

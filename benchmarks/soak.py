@@ -131,7 +131,7 @@ async def soak(target: str, folder: Path, minutes: float, *, faults: bool = Fals
         begin = time.monotonic()
         until, seen = begin + 60 * minutes, watch.outcomes
         runs = [caller(http, seen, random.Random(n), until) for n in range(CALLERS)]
-        runs += [killed_caller(url, seen, random.Random(1000 + n), until) for n in range(KILLED)]
+        runs += [killed_caller(port, seen, random.Random(1000 + n), until) for n in range(KILLED)]
         if faults:
             runs += [poisoner(http, seen, random.Random(1), until), killer(process.pid, seen, random.Random(2), until)]
         tasks = [asyncio.create_task(run) for run in runs]

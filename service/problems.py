@@ -170,6 +170,6 @@ def _pointer(place: tuple[int | str, ...]) -> str:
     return "".join(f"/{part}" for part in fields)
 
 
-_FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.IGNORECASE)
+_FIELD_NAME = re.compile(r"[\w$][\w$ .:()-]{0,31}")
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/'\":]+/)*(?=[^\s/'\":])")
 _TYPES = frozenset({"int", "float", "str", "bool"})

@@ -61,7 +61,7 @@ class RequestLimits(BaseModel):
         max_deadline_s: the longest deadline in seconds, and the default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_molecules: PositiveInt = 1000
     max_atoms: PositiveInt = 29
@@ -89,7 +89,7 @@ class ChemistrySettings(BaseModel):
         memory_bytes: address space of each process; parsers and RDKit need less than half a gigabyte.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     processes: int = Field(default=2, ge=1, le=256)
     bonds_s: PositiveFloat = 5.0
@@ -108,7 +108,7 @@ class JobSettings(BaseModel):
         keep_days: days after the end of a job until it is removed with its results.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_molecules: PositiveInt = 1_000_000
     max_open: PositiveInt = 100
@@ -157,7 +157,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="ENFLOW_", env_nested_delimiter="__", frozen=True, extra="ignore", env_ignore_empty=True
+        env_prefix="ENFLOW_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     host: str = "127.0.0.1"

@@ -149,8 +149,9 @@ async def score(
     seed, caller = _seed(body.options), _caller(request, body.options, served)
 
     async def run(emit: Emit) -> Answer:
-        structures = await served.parse(body.uploads, whole=body.whole)
-        return await LikelihoodHandler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
+        parsed = await served.parse(body.uploads, whole=body.whole)
+        context = HandlerContext(seed, caller, emit)
+        return await LikelihoodHandler(served, body.options, parsed.structures, context, files=parsed.files).run()
 
     return await _respond(request, accept, served, caller, run, SCORE_FORMATS)
 
@@ -223,8 +224,8 @@ async def _from_structures(
     seed, caller = _seed(body.options), _caller(request, body.options, served)
 
     async def run(emit: Emit) -> Answer:
-        structures = await served.parse(body.uploads, whole=body.whole)
-        return await handler(served, body.options, structures, HandlerContext(seed, caller, emit)).run()
+        parsed = await served.parse(body.uploads, whole=body.whole)
+        return await handler(served, body.options, parsed.structures, HandlerContext(seed, caller, emit)).run()
 
     return await _respond(request, accept, served, caller, run)
 

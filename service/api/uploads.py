@@ -221,4 +221,5 @@ async def _form_upload(part: UploadFile | str) -> Upload:
     if isinstance(part, str):
         return Upload(None, part.encode())
     declared = (part.content_type or "").split(";")[0].strip().lower()
-    return Upload(FILES.get(declared) or format_by_ending(part.filename or ""), await part.read())
+    form = FILES.get(declared) or format_by_ending(part.filename or "")
+    return Upload(form, await part.read(), part.filename)

@@ -41,15 +41,16 @@ from enflow.service.telemetry import Telemetry
 
 T = TypeVar("T")
 
-FAILURES = (FutureTimeout, ProcessExpired, BrokenProcessPool, MemoryError)
-"""The errors of a worker that ended before its call did."""
+KILLED = (ProcessExpired, BrokenProcessPool)
+FAILURES = (FutureTimeout, MemoryError, *KILLED)
+"""The errors of a worker that ended before its call did. After those of `KILLED` the call is made once more: another
+call, or the system, may have ended the worker."""
 
 current_client: ContextVar[str] = ContextVar("current_client", default="")
 """The client for whom the current task works; the processes are shared between clients."""
 
 GRACE_S = 1.0
-"""Seconds that a running call gets when its caller has gone: most calls are shorter, and a worker that is killed must
-load RDKit again."""
+"""Seconds that a running call gets when its caller has gone: a worker that is killed must load RDKit again."""
 
 START_S = 120.0
 """Seconds that a worker may take to load RDKit, from a cold disk and on a busy core."""
@@ -74,6 +75,7 @@ class Upload:
 
     form: FileFormat | None
     data: bytes
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ class RDKitPool:
         try:
             try:
                 return await self._run_in_place(seconds, _bond_reports, tasks)
-            except BrokenProcessPool:  # as in `_call`
+            except KILLED:
                 return await self._run(seconds, _bond_reports, tasks)
         except FAILURES as error:
             if len(tasks) > 1:
@@ -226,7 +228,7 @@ class RDKitPool:
     async def _call(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         try:
             return await self._run(seconds, function, *args)
-        except BrokenProcessPool:  # another call ended the worker before this one began
+        except KILLED:
             return await self._run(seconds, function, *args)
 
     async def _run(self, seconds: float, function: Callable[..., T], *args: Any) -> T:

@@ -86,10 +86,10 @@ def likelihood(
     options = LikelihoodOptions.model_validate(values, context=offline.limits)
     check_target(offline.card, target)
     with progress() as report:
-        answer = score(offline, options, [each for _, each in records], seed, report)
+        answer = score(offline, options, records, seed, report)
     response = answer.document
     assert isinstance(response, LikelihoodResponse), "the document of LikelihoodHandler"
-    results = [_result(file, entry) for (file, _), entry in zip(records, response.results, strict=True)]
+    results = [_result(entry) for entry in response.results]
     facts = {"seed": seed, "model": response.model.model_dump(), "results": results}
     if target:
         target.write(_as_text(target.form, facts, answer))
@@ -114,17 +114,18 @@ def read_records(path: Path) -> list[Record]:
 def score(
     offline: OfflineModel,
     options: LikelihoodOptions,
-    structures: Sequence[Molecule | EnflowError],
+    records: Sequence[Record],
     seed: int,
     report: ProgressCallback,
 ) -> Answer:
     """Return the scores of structures, with the error of each that the model does not know."""
 
     async def handle(served: ServedModel, context: HandlerContext) -> Answer:
-        known = [prepare(served, each) for each in structures]
-        return await LikelihoodHandler(served, options, known, context).run()
+        known = [prepare(served, each) for _, each in records]
+        files = [file for file, _ in records]
+        return await LikelihoodHandler(served, options, known, context, files=files).run()
 
-    return offline.run(handle, seed, _reporter(report, len(structures)))
+    return offline.run(handle, seed, _reporter(report, len(records)))
 
 
 def prepare(served: ServedModel, structure: Molecule | EnflowError) -> Molecule | EnflowError:
@@ -147,11 +148,11 @@ def _reporter(report: ProgressCallback, n_structures: int) -> Emit:
     return emit
 
 
-def _result(file: str, entry: Any) -> dict[str, Any]:
+def _result(entry: Any) -> dict[str, Any]:
     if isinstance(entry, ScoreErrorOut):
-        return {"index": entry.index, "file": file, "error": entry.error.detail}
+        return {"index": entry.index, "file": entry.file, "error": entry.error.detail}
     found: dict[str, Any] = json.loads(entry.model_dump_json(exclude_unset=True))
-    return {"index": entry.index, "file": file, **found}
+    return found
 
 
 def _as_text(form: Format, facts: Mapping[str, Any], answer: Answer) -> str:

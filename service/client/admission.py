@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -87,10 +87,13 @@ class Promises:
                 return True
         return False
 
-    def cost(self, scope: str, request: EngineRequest, *, of_its_client: bool = False) -> float:
-        """Return the cost that a limit promised to other requests, of all clients or of the client of a request."""
+    def cost(self, scope: str, request: EngineRequest, most: float, *, of_its_client: bool = False) -> float:
+        """Return the cost that a limit promised to other requests, of all clients or of the client of a request.
+
+        One promise counts as `most` at most: no request holds more than the share of its client.
+        """
         others = (each for each in self._open if each.scope == scope and each.request_id != request.id)
-        return sum(each.cost for each in others if not of_its_client or each.client == request.client)
+        return sum(min(each.cost, most) for each in others if not of_its_client or each.client == request.client)
 
 
 @dataclass
@@ -190,9 +193,12 @@ class AdmissionController:
         return self._promises.redeem(client, amount, now) and self._held(works) <= (1 + KEPT) * self.limit
 
     def _check_client(self, request: EngineRequest, amount: float, works: Works) -> None:
-        counted = min(amount, self.client_limit - RESERVE * self.limit) if amount > self.client_limit else amount
-        promised = sum(self._promises.cost(scope, request, of_its_client=True) for scope in ("client", "service"))
-        client = request.client
+        client, most = request.client, self.client_limit - RESERVE * self.limit
+        counted = most if amount > self.client_limit else amount
+        # Promises to a client that holds little are no reason to refuse it: they are kept in any case.
+        holds_much = works[client] > RESERVE * self.limit
+        scopes: Sequence[Scope] = ("client", "service") if holds_much else ()
+        promised = sum(self._promises.cost(scope, request, most, of_its_client=True) for scope in scopes)
         excess = works[client] + promised + counted - self.client_limit
         if excess > 0:
             wait = self._seconds_of(excess, Works({**works, client: max(excess, works[client])}))
@@ -200,7 +206,7 @@ class AdmissionController:
 
     def _check_service(self, request: EngineRequest, amount: float, works: Works) -> None:
         held, counted = self._held(works), min(amount, self.client_limit)
-        promised = self._promises.cost("service", request)
+        promised = self._promises.cost("service", request, self.client_limit)
         # The reserve is for clients that hold nothing, whatever was promised to others.
         limit = self.limit - promised if works[request.client] else self.limit * (1 + RESERVE)
         if held + counted > limit:
@@ -209,7 +215,8 @@ class AdmissionController:
 
     def _check_small(self, request: EngineRequest, amount: float, works: Works) -> None:
         small = self._by_client(each for each in self._reservations.values() if each.full <= SMALL_REQUEST).total()
-        most, promised = max(SMALL_S * self.rate, SMALL_REQUEST), self._promises.cost("small", request)
+        most = max(SMALL_S * self.rate, SMALL_REQUEST)
+        promised = self._promises.cost("small", request, most)
         if small + amount > (most - promised if works[request.client] else most * (1 + SMALL_RESERVE)):
             raise self._refusal("small", request, amount, small, (small + promised + amount - most) / self.rate)
 

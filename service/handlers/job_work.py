@@ -117,7 +117,7 @@ async def prepare_work(registry: ModelRegistry, body: JobRequestBody, served: Se
         settled = registry.sampling(body)[1]
         return JobWork(served, settled, fragment=await read_fragment(served, settled))
     files = [Upload(each.format, each.data.encode()) for each in body.structures]
-    structures = await served.parse(files)
+    structures = (await served.parse(files)).structures
     if not isinstance(body, LikelihoodRequest):
         parents_of(structures, 2 if isinstance(body, InterpolateRequest) else 1)
     return JobWork(served, body, structures)

@@ -35,6 +35,7 @@ class LikelihoodHandler:
         structures: the uploaded structures in order, each a molecule or its error.
         context: the seed, the caller and the stream of events.
         part: the places of the structures to score, counted from 0; None = all.
+        files: the names of their files; empty where none are known.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class LikelihoodHandler:
         structures: Sequence[Molecule | EnflowError],
         context: HandlerContext,
         part: range | None = None,
+        files: Sequence[str | None] = (),
     ) -> None:
         self._part = part or range(len(structures))
         self._served = served
         self._options = options
         self._structures = structures
+        self._files = files or [None] * len(structures)
         self._context = context
         self._entries: dict[int, Entry] = {}
         self._scored: list[RenderedMolecule[ScoreOut | ParticleScoreOut]] = []
@@ -122,14 +125,16 @@ class LikelihoodHandler:
         molecule = self._structures[index]
         assert isinstance(molecule, Molecule), "only molecules are scored"
         report = await self._served.infer_bonds(molecule, self._context.usage)
-        result = ScoreResult(index, molecule, report, scored, self._context.seed, engine_options(self._options))
+        options, file = engine_options(self._options), self._files[index]
+        result = ScoreResult(index, molecule, report, scored, self._context.seed, options, file)
         rendered = self._served.render_score(result)
         self._scored.append(rendered)
         await self._record(index, rendered.document, "ok")
 
     async def _finish_error(self, index: int, problem: Problem, outcome: str) -> None:
         error = ProblemOut(**problem.document(self._context.caller.request_id))
-        await self._record(index, ScoreErrorOut(index=index, error=error), outcome)
+        file = {"file": self._files[index]} if self._files[index] else {}
+        await self._record(index, ScoreErrorOut(index=index, error=error, **file), outcome)
 
     async def _record(self, index: int, entry: Entry, outcome: str) -> None:
         self._entries[index] = entry

@@ -45,6 +45,14 @@ PROGRESS_S = 0.2
 """Seconds between two events of progress: faster is not seen, and a long stream stays small."""
 
 
+@dataclass(frozen=True)
+class ParsedFiles:
+    """The structures of some files, each a molecule or its error, and the name of each one's file, where it has one."""
+
+    structures: list[Molecule | EnflowError]
+    files: list[str | None]
+
+
 @dataclass
 class ServedModel:
     """A model of molecules with its engine, its limits and its chemistry.
@@ -140,7 +148,7 @@ class ServedModel:
         """
         return await self.chemistry.read(data, form, self.limits.max_records)
 
-    async def parse(self, files: Sequence[Upload], *, whole: bool = False) -> list[Molecule | EnflowError]:
+    async def parse(self, files: Sequence[Upload], *, whole: bool = False) -> ParsedFiles:
         """Parse files in order, each record to a molecule as the model takes it or to the error that it has.
 
         Args:
@@ -154,10 +162,11 @@ class ServedModel:
         read = self.read if whole else self._read_or_error
         parsed = await asyncio.gather(*(read(each.data, each.form) for each in files))
         structures = [structure for file in parsed for structure in file]
+        names = [each.name for each, file in zip(files, parsed, strict=True) for _ in file]
         if len(structures) > self.limits.max_records:
             detail = f"found {len(structures)} structures, expected at most {self.limits.max_records}"
             raise Problem("invalid", detail)
-        return [self._prepare_or_error(each) for each in structures]
+        return ParsedFiles([self._prepare_or_error(each) for each in structures], names)
 
     async def _read_or_error(self, data: bytes, form: FileFormat | None) -> list[Molecule | StructureError]:
         try:

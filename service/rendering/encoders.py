@@ -72,7 +72,7 @@ def negotiate(header: str | None, offers: Sequence[str]) -> tuple[str, dict[str,
     Raises:
         Problem: not-acceptable.
     """
-    if header is None or not header.strip():
+    if header is None or not header.strip(" \t,"):  # an empty list says nothing (RFC 9110, section 5.6.1)
         return offers[0], {}
     ranges = parse_accept(header)
     best, best_quality, parameters = "", 0.0, {}

@@ -105,7 +105,7 @@ class SampleResult:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """A scored structure: the event of the engine, its bonds, and the request."""
+    """A scored structure: the event of the engine, its bonds, the request, and the name of its file."""
 
     index: int
     molecule: Molecule
@@ -113,6 +113,7 @@ class ScoreResult:
     scored: Scored
     seed: int
     options: EstimatorOptions
+    file: str | None = None
 
     @property
     def properties(self) -> dict[str, object]:
@@ -124,6 +125,9 @@ class ScoreResult:
         """Return the fields that molecules and particles share."""
         return {
             "index": self.index,
+            **({"file": self.file} if self.file else {}),
+            "name": self.molecule.name,
+            "data": dict(self.molecule.properties),
             "divergence": self.options.divergence,
             "probes": self.options.probes_per_node,
             "draws": self.scored.draws,

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from enflow.service.schemas.properties import PropertiesOut
 from enflow.service.schemas.requests import Kept, Strict
+from enflow.service.schemas.sources import FileOut, SourceOut
 from enflow.service.settings import RequestLimits
 
 Position = tuple[float, float, float]
@@ -229,7 +230,7 @@ class EstimateOut(Strict):
     quadrature_error: float
 
 
-class ScoreOut(StructureOut, EstimateOut):
+class ScoreOut(StructureOut, EstimateOut, SourceOut):
     """The negative log-likelihood bound of one uploaded structure, in nats."""
 
     nll: float
@@ -241,7 +242,7 @@ class ScoreOut(StructureOut, EstimateOut):
     percentile: float | None = Field(description="share in % of held-out QM9 molecules of this size with a lower NLL")
 
 
-class ParticleScoreOut(ParticleStructureOut, EstimateOut):
+class ParticleScoreOut(ParticleStructureOut, EstimateOut, SourceOut):
     """The negative log-likelihood of uploaded particles, in nats."""
 
     nll: float
@@ -253,7 +254,7 @@ class ParticleScoreOut(ParticleStructureOut, EstimateOut):
     path: Path
 
 
-class ScoreErrorOut(Strict):
+class ScoreErrorOut(FileOut):
     """A structure that could not be scored, and the reason."""
 
     index: int

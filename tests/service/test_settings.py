@@ -32,6 +32,8 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ENFLOW_DEVICE", "tpu", "should match pattern '^(auto|cpu|cuda)$'"),
         ("ENFLOW_LOG_LEVEL", "loud", "should match pattern"),
         ("ENFLOW_DRAIN_S", "-1", "greater than 0"),
+        ("ENFLOW_STALL_S", "inf", "finite number"),
+        ("ENFLOW_LIMITS__MAX_DEADLINE_S", "inf", "finite number"),
         ("ENFLOW_ALLOW_OPEN", "perhaps", "valid boolean"),
         ("ENFLOW_LIMITS__MAX_MOLECULES", "0", "greater than 0"),
         ("ENFLOW_LIMITS__MAX_MOLECULS", "5", "the nearest is ENFLOW_LIMITS__MAX_MOLECULES"),

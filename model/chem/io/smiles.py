@@ -46,12 +46,24 @@ def _embedded(line: Line, most: int) -> Molecule:
     whole = Chem.AddHs(mol)
     if not 1 <= whole.GetNumAtoms() <= most:
         raise line.error(f"found {whole.GetNumAtoms()} atoms with hydrogen, expected 1 to {most}")
-    if rdDistGeom.EmbedMolecule(whole, _embedding()) != 0:
+    if any(atom.GetAtomicNum() == 0 for atom in whole.GetAtoms()):
+        raise line.error("found an atom without an element, such as *, expected elements only")
+    if not _has_geometry(whole):
         raise line.error("found no geometry for this SMILES; send the structure as XYZ or SDF")
-    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(whole):
-        rdForceFieldHelpers.MMFFOptimizeMolecule(whole, maxIters=2000)
     numbers = [atom.GetAtomicNum() for atom in whole.GetAtoms()]
     return Molecule(numbers, whole.GetConformer().GetPositions(), " ".join(token.text for token in name))
+
+
+def _has_geometry(mol: Chem.Mol) -> bool:
+    """Embed and relax a molecule; return True where that was possible."""
+    try:
+        if rdDistGeom.EmbedMolecule(mol, _embedding()) != 0:
+            return False
+        if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
+            rdForceFieldHelpers.MMFFOptimizeMolecule(mol, maxIters=2000)
+    except (RuntimeError, ValueError):  # RDKit's own checks, for valences that it does not know
+        return False
+    return True
 
 
 def _embedding() -> rdDistGeom.EmbedParameters:

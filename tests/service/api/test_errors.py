@@ -80,6 +80,7 @@ def test_a_bad_body_is_a_problem_with_its_place(api: Api, body: bytes, status: i
         ("/sample", {"seed": -1}, "/seed"),
         ("/likelihood", {"structures": [{"format": "xyz", "data": "x", "charge": 1}]}, "/structures/0/charge"),
         ("/likelihood?temperature=1", None, "/temperature"),
+        *(("/sample", {name: 1}, f"/{name}") for name in ("n-molecules", "Temperature (K)", "température", "$a.b")),
     ],
 )
 def test_an_error_names_the_field(api: Api, path: str, body: object, at: str) -> None:

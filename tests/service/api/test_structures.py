@@ -114,6 +114,24 @@ def test_a_form_with_files(api: Api) -> None:
     assert wanted.options == EstimatorOptions("hutchinson", 4, None, 0.01, 0.01)
 
 
+def test_an_entry_has_the_name_and_the_data_of_its_structure_and_the_name_of_its_file(api: Api) -> None:
+    items = MOLFILE + "> <ID>\nA-1\n\n> <nll>\n7\n\n$$$$\n" + MOLFILE
+    comment = 'Properties=species:S:1:pos:R:3 energy=-40.2 smiles=[CH3][H] stress="1 2" bad=nan'
+    files = [("a.sdf", items), ("b.extxyz", METHANE.replace("methane", comment)), ("c.xyz", XENON)]
+    answer = api.http.post("/likelihood", files=[("file", each) for each in files])
+    assert "NaN" not in answer.text
+    first, second, third, fourth = answer.json()["results"]
+    assert (first["file"], first["name"], first["data"]) == ("a.sdf", "water", {"ID": "A-1", "nll": "7"})
+    assert first["nll"] == -0.5
+    assert (second["file"], second["name"], second["data"]) == ("a.sdf", "water", {})
+    assert (third["file"], third["name"], third["data"]["energy"]) == ("b.extxyz", "", -40.2)
+    assert third["data"]["smiles"] == "[CH3][H]"
+    assert third["smiles"] == "C"
+    assert (fourth["file"], fourth["error"]["status"]) == ("c.xyz", 422)
+    text = api.http.post("/likelihood", content=METHANE).json()["results"][0]
+    assert (text["name"], "file" in text) == ("methane", False)
+
+
 def test_options_of_a_form_may_stand_in_the_query_but_not_twice(api: Api) -> None:
     files = [("file", ("a.xyz", METHANE))]
     answer = api.http.post("/likelihood?seed=9&probes=3", files=files, data={"divergence": "hutchinson"})

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -37,6 +39,14 @@ def glutton(_: object) -> list[rdkit_pool.BondReport]:
 
 def quitter(_: object) -> list[rdkit_pool.BondReport]:
     os._exit(139)
+
+
+def killed_once(begun: Path, name: str, *args: Any) -> Any:
+    """Be killed at the first call, as by the system when memory is short."""
+    if not begun.exists():
+        begun.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return getattr(rdkit_pool, name)(*args)  # the process has the function of the module
 
 
 def process(_: Molecule) -> int:
@@ -118,6 +128,18 @@ def test_the_death_of_an_idle_worker_is_not_noticed() -> None:
             ].bonds.smiles == "C"
 
     with_chemistry(act)
+
+
+def test_a_call_whose_process_is_killed_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def act(pool: RDKitPool) -> None:
+        for name in ("_read", "_bond_reports"):
+            monkeypatch.setattr(rdkit_pool, name, partial(killed_once, tmp_path / name, name))
+        (found,) = await pool.read(b"1\n\nH 0 0 0\n", "xyz")
+        assert isinstance(found, Molecule)
+        assert (await pool.bond_report(METHANE)).bonds.smiles == "C"
+
+    with_chemistry(act)
+    assert {each.name for each in tmp_path.iterdir()} == {"_read", "_bond_reports"}
 
 
 def test_workers_hold_no_torch() -> None:

@@ -118,6 +118,33 @@ def test_a_heavy_request_gets_in_beside_a_small_one_of_anybody() -> None:
     assert caught.value.scope == "client"
 
 
+def test_what_was_promised_to_a_whale_keeps_nobody_out_when_the_queue_is_empty() -> None:
+    controller = limited()
+    controller.admit(sample("small", 1, client="greedy"))
+    controller.admit(sample("whale", 1000, client="greedy"))
+    for name, scope in (("second", "client"), ("third", "client")):
+        with pytest.raises(Overloaded) as caught:
+            controller.admit(sample(name, 10**6, client="greedy"))
+        assert caught.value.scope == scope
+    controller.release("whale")
+    controller.admit(sample("fourth", 2, client="greedy"))  # beside the small one
+    controller.release("fourth")
+    controller.admit(sample("fifth", 10**6, client="greedy"))
+
+
+def test_what_was_promised_to_whales_keeps_no_other_client_out() -> None:
+    controller = limited()
+    for name in ("a", "b"):
+        controller.admit(sample(name, 1000, client=name))
+    controller.admit(sample("c", 1, client="c"))
+    with pytest.raises(Overloaded) as caught:
+        controller.admit(sample("whale", 10**6, client="c"))
+    assert caught.value.scope == "service"
+    controller.release("a")
+    controller.release("b")
+    controller.admit(sample("c again", 2, client="c"))
+
+
 def test_a_request_holds_no_more_time_than_its_deadline_leaves() -> None:
     controller = AdmissionController(10.0, 1.0, rate=UNIT, clock=lambda: 100.0)
     controller.admit(replace(sample("short", 1000), deadline=103.0))

@@ -15,6 +15,7 @@ OFFERS = ("application/json", "chemical/x-xyz", "text/html")
     [
         (None, "application/json"),
         ("", "application/json"),
+        (", ,", "application/json"),
         ("*/*", "application/json"),
         ("*", "application/json"),
         ("*; q=.2", "application/json"),

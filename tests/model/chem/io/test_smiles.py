@@ -36,6 +36,14 @@ def test_a_bad_line_never_spoils_the_others() -> None:
     assert "122 atoms" in found[2].message
 
 
+@pytest.mark.parametrize("smiles", ["*" * 29, "C*", "[#0]", "[*:1]C"])
+def test_an_atom_without_an_element_is_an_error(smiles: str) -> None:
+    """RDKit raises for some of them, such as a chain of 29."""
+    (error,) = read(smiles, "smiles3d")
+    assert isinstance(error, StructureError)
+    assert "an atom without an element" in error.message
+
+
 def test_limits() -> None:
     with pytest.raises(StructureError, match="more than 2"):
         read("C\nC\nC\n", "smiles3d", ReadLimits(max_records=2))
