@@ -8,7 +8,7 @@ from enflow.service.settings import RequestLimits
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 TILTED = METHANE.replace("methane", "a tilted methane").replace(".63 .63 .63", ".6 .65 .64")
 
-SAMPLE_REQUESTS = [
+SAMPLE_REQUESTS: list[Any] = [
     {"n_molecules": 4, "seed": 7},
     {"n_atoms": [5, 9, 18], "seed": 1, "tolerance": "draft"},
     {"n_molecules": 2, "n_atoms": 12, "only": "valid", "seed": 3},
