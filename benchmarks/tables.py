@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from benchmarks import bench_inverse, nll_moves, own_samples, particles, trials
+from benchmarks import bench_inverse, fragments, nll_moves, own_samples, particles, trials
 from benchmarks.measure import DOCS, RESULTS, write_section
 
 
@@ -17,12 +17,14 @@ def tables() -> dict[tuple[str, str], str]:
     """Return every generated table in Markdown, by its page and its place on the page."""
     systems = {path.stem.removeprefix("particles_"): result(path.stem) for path in RESULTS.glob("particles_*.json")}
     trained = result("trials")["trials"]
+    measured = (RESULTS / "fragments.json").is_file()
     return {
         ("training.md", "ablation"): trials.section(trained),
         ("training.md", "trials"): trials.tables(trained),
         ("science.md", "inverse"): bench_inverse.section(result("inverse")["kinds"]),
         ("science.md", "own samples"): own_samples.section(result("own_samples")["kinds"]),
         ("training.md", "nll moves"): nll_moves.section(result("nll_moves")["moves"]),
+        **({("science.md", "fragments"): fragments.section(result("fragments")["tasks"])} if measured else {}),
         **{("particles.md", place): table for place, table in particles.sections(systems).items()},
     }
 

@@ -71,7 +71,7 @@ class ModelCard:
         config = self.card.config
         return not isinstance(config, ParticleConfig) and config.dequantizer.kind == "given"
 
-    @property
+    @cached_property
     def takes_fragments(self) -> bool:
         """True where the model generates the atoms around a given fragment, and nothing without one."""
         return takes_fragments(self.card)

@@ -8,6 +8,16 @@ from enflow.service.settings import RequestLimits
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 TILTED = METHANE.replace("methane", "a tilted methane").replace(".63 .63 .63", ".6 .65 .64")
 
+SAMPLE_REQUESTS: list[Any] = [
+    {"n_molecules": 4, "seed": 7},
+    {"n_atoms": [5, 9, 18], "seed": 1, "tolerance": "draft"},
+    {"n_molecules": 2, "n_atoms": 12, "only": "valid", "seed": 3},
+    {"n_molecules": 4, "unique": True, "where": {"qed": [0.4, None]}, "sort": "-qed", "seed": 3},
+    {"formula": "C7H10O2", "seed": 5},
+    {"fragment": {"format": "xyz", "data": METHANE}, "attach": [2], "n_atoms": 9, "seed": 5},
+    {"model": "lj13", "seed": 5},
+]
+
 WATER_SDF = """water
   Enflow          3D
 

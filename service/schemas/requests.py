@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds
 from enflow.model.config import STRENGTH, TOLERANCES
-from enflow.service.schemas.examples import METHANE, TILTED
+from enflow.service.schemas.examples import METHANE, SAMPLE_REQUESTS, TILTED
 from enflow.service.schemas.properties import Sort, Where
 
 MAX_SEED = 2**53 - 1
@@ -115,19 +115,7 @@ Attach = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Withi
 class SampleRequest(RequestOptions):
     """A request for molecules."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"n_molecules": 4, "seed": 7},
-                {"n_atoms": [5, 9, 18], "seed": 1, "tolerance": "draft"},
-                {"n_molecules": 2, "n_atoms": 12, "only": "valid", "seed": 3},
-                {"n_molecules": 4, "unique": True, "where": {"qed": [0.4, None]}, "sort": "-qed", "seed": 3},
-                {"formula": "C7H10O2", "seed": 5},
-                {"fragment": {"format": "xyz", "data": METHANE}, "attach": [2], "n_atoms": 9, "seed": 5},
-                {"model": "lj13", "seed": 5},
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": SAMPLE_REQUESTS})
 
     n_molecules: Annotated[int, Field(ge=1), Within("max_molecules")] = Field(
         default=1,

@@ -15,7 +15,7 @@ from tests.page.conftest import PATIENCE_MS
 Open = Callable[..., Page]
 expect.set_options(timeout=PATIENCE_MS)
 
-SECTIONS = ("generate", "flow", "score", "explore", "jobs", "model")
+SECTIONS = ("generate", "grow", "flow", "score", "explore", "jobs", "model")
 ETHANOL_FORMULA = "C2H6O"
 WATER = "3\nwater\nO 0 0 0.12\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n"
 BROKEN = "3\n<img src=x onerror=document.title='owned'>\nO 0 0 0.12\nH 0 zero -0.47\nH 0 -0.76 -0.47\n"

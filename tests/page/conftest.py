@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from enflow.service.settings import PARTICLES
 from tests.page.serving import browsing, missing, serving
-from tests.service.serving import tiny_formula_weights, tiny_particle_weights
+from tests.service.serving import tiny_formula_weights, tiny_fragment_weights, tiny_particle_weights
 
 PATIENCE_MS = 120_000
 NO_WEBGL = "OffscreenCanvas.prototype.getContext = () => null;"
@@ -46,11 +46,12 @@ def tiny_weights(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running service with models of molecules, of formulas and of both particle systems."""
+    """The address of a running service with models of molecules, formulas, fragments and both particle systems."""
     if reason := missing():
         pytest.skip(reason)
     weights = tiny_weights(tmp_path_factory.mktemp("weights") / "tiny")
     tiny_formula_weights(weights.with_name("tiny-formula"))
+    tiny_fragment_weights(weights.with_name("tiny-fragment"))
     for name in PARTICLES:
         tiny_particle_weights(weights.with_name(name), name)
     with serving(tmp_path_factory.mktemp("log") / "service.log", weights) as address:

@@ -1,7 +1,7 @@
 // One molecule as a card: picture, properties and actions.
 import { button, h, svg, number } from "./dom.js";
 import { View } from "./view.js";
-import { energyText, geometryNll, headline, isParticles, nllText, sentence, title, verdict } from "./molecule.js";
+import { energyText, geometryNll, headline, isParticles, nllName, nllText, sentence, title, verdict } from "./molecule.js";
 import { percentileChart } from "./chart.js";
 import { structureOf, structureOfFrame } from "./structure.js";
 
@@ -114,13 +114,17 @@ const ways = ({ distance, distance_to_end }) =>
 function likelihood(molecule) {
   const nll = nllText(molecule);
   if (!nll) return [];
-  if (!molecule.given) return [h("p", { class: "fact nll" }, "NLL ", h("b", {}, nll), " nats"), percentileChart(molecule.percentile)];
+  if (!molecule.given) return [h("p", { class: "fact nll" }, nllName(molecule), " ", h("b", {}, nll), " nats"), percentileChart(molecule.percentile)];
   const own = `−log p(geometry | formula): of the path alone. With the formula's own share ${nll} nats, which is what the joint model's NLL compares with.`;
   return [
     h("p", { class: "fact", title: own }, "NLL p(geometry | formula) ", h("b", {}, number(geometryNll(molecule))), " nats"),
     h("p", { class: "fact" }, "with the formula ", h("b", {}, nll), molecule.joint ? [", joint model ", h("b", {}, nllText(molecule.joint))] : null, " nats"),
   ];
 }
+
+/** A label that says if a molecule around a fragment is in one piece. */
+const pieces = ({ connected }) =>
+  typeof connected === "boolean" && h("span", { class: `chip ${connected ? "good" : "bad"}` }, connected ? "connected" : "in pieces");
 
 /** Formula, validity, NLL and SMILES of a molecule, or energy and NLL of particles, as elements. */
 export function facts(molecule) {
@@ -131,7 +135,7 @@ export function facts(molecule) {
   }
   const [word, kind, why] = verdict(molecule);
   return [
-    h("p", { class: "headline" }, headline(molecule), h("span", { class: `chip ${kind}`, title: why }, word)),
+    h("p", { class: "headline" }, headline(molecule), h("span", { class: "row" }, h("span", { class: `chip ${kind}`, title: why }, word), pieces(molecule))),
     ...likelihood(molecule),
     molecule.smiles && h("p", { class: "smiles", title: molecule.smiles }, molecule.smiles),
     Number.isFinite(molecule.distance) && h("p", { class: "fact" }, ways(molecule)),

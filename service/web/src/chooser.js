@@ -17,9 +17,10 @@ export class Chooser {
   }
 
   offer(cards) {
-    this.cards = cards;
+    this.usual = cards[0];
+    this.cards = cards.filter(({ kind }) => kind !== "fragment"); // it needs a fragment, which only the view Grow has
     // The model that takes formulas is used when the request has a formula.
-    const named = cards.filter(({ takes_formulas }, i) => !takes_formulas || i === 0);
+    const named = this.cards.filter(({ takes_formulas }, i) => !takes_formulas || i === 0);
     this.select.replaceChildren(...named.map(({ name }) => h("option", { value: name }, name)));
     this.select.closest("label").hidden = named.length < 2;
     this.heed();
@@ -45,7 +46,7 @@ export class Chooser {
 
   /** The model's name for a request; null for the first model, which is the default. */
   get name() {
-    return this.card && this.card !== this.cards[0] ? this.card.name : null;
+    return this.card && this.card !== this.usual ? this.card.name : null;
   }
 
   /** True if a model that takes formulas is loaded. */

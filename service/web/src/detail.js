@@ -4,7 +4,7 @@ import { Problem, image } from "./api.js";
 import { Measure } from "./measure.js";
 import { View } from "./view.js";
 import { asSdf, asXyz, nameOf } from "./files.js";
-import { energyText, geometryNll, headline, isParticles, nllText, sentence, verdict } from "./molecule.js";
+import { energyText, geometryNll, headline, isParticles, nllName, nllText, sentence, verdict } from "./molecule.js";
 import { PROPERTIES, textOf, valueOf } from "./properties.js";
 import { partsChart, percentileChart } from "./chart.js";
 import { structureOf } from "./structure.js";
@@ -31,7 +31,8 @@ function table(molecule) {
     row("Verdict", word && [h("span", { class: `chip ${kind}` }, word), " ", why]),
     row("SMILES", molecule.smiles && h("code", {}, molecule.smiles)),
     row("Atoms", molecule.n_atoms),
-    row("NLL", nll ? `${nll} nats` : molecule.nll_error),
+    row("Fragment", molecule.fragment_atoms && `the first ${molecule.fragment_atoms} atoms; ${molecule.connected ? "all atoms are connected" : "not all atoms are connected"}`),
+    row(nllName(molecule), nll ? `${nll} nats` : molecule.nll_error),
     row("NLL p(geometry | formula)", nll && molecule.given && `${number(geometryNll(molecule))} nats`),
     row("NLL, joint model", molecule.joint && `${nllText(molecule.joint)} nats`),
     row("Bonds", bonds && [bonds.method ?? bonds.status, bonds.reason].filter(Boolean).join(": ")),

@@ -48,8 +48,8 @@ const choice = (label, options, onchange) => {
 };
 
 export class Gallery {
-  /** actions: {open, watch} for cards; `changed` is called when sorting or filter changes; sort: the usual order. */
-  constructor(actions, { changed = () => {}, sort = "index" } = {}) {
+  /** actions: {open, watch} for cards; `changed` is called when sorting or filter changes; sort: the usual order; meanings: of further labels. */
+  constructor(actions, { changed = () => {}, sort = "index", meanings = [] } = {}) {
     this.actions = { ...actions, choose: () => this.count(), save: (molecule, kind) => this.save([molecule], kind) };
     this.cards = new Map();
     this.usual = this.sort = sort;
@@ -59,7 +59,7 @@ export class Gallery {
     this.axes = ["logp", "qed"];
     this.list = h("ul", { class: "grid", "aria-label": "Results" });
     this.panel = h("div", { class: "panel", hidden: true });
-    this.element = h("div", { class: "gallery", hidden: true }, this.meanings(), this.bar(), this.list, this.panel);
+    this.element = h("div", { class: "gallery", hidden: true }, this.meanings(meanings), this.bar(), this.list, this.panel);
     this.sorts.select.value = sort;
   }
 
@@ -83,9 +83,9 @@ export class Gallery {
   }
 
   /** The legend of the cards. */
-  meanings() {
+  meanings(more) {
     const entry = (word, meaning) => h("div", {}, h("dt", {}, word), h("dd", {}, meaning));
-    const list = h("dl", { class: "meanings" }, MEANINGS.map(([word, kind, meaning]) => entry(kind ? h("span", { class: `chip ${kind}` }, word) : h("b", {}, word), meaning)));
+    const list = h("dl", { class: "meanings" }, [...MEANINGS, ...more].map(([word, kind, meaning]) => entry(kind ? h("span", { class: `chip ${kind}` }, word) : h("b", {}, word), meaning)));
     const legend = fold("What do the labels mean?", list);
     legend.classList.add("molecular");
     return legend;

@@ -5,17 +5,20 @@ import { theme } from "./elements.js";
 import { Explore } from "./explore.js";
 import { Flow } from "./flow.js";
 import { Generate } from "./generate.js";
+import { Grow } from "./grow.js";
 import { showHero } from "./hero.js";
 import { Model } from "./model.js";
 import { Jobs } from "./jobs.js";
 import { isParticles } from "./molecule.js";
 import { beginPulse } from "./pulse.js";
 import { Score } from "./score.js";
+import { models } from "./service.js";
 import { repaint } from "./view.js";
 
 /** A view may have enter(), called when its section is shown, then restore(parameters of the address) or, without parameters, welcome(). The first one is the default. */
 const VIEWS = {
   generate: () => new Generate({ open, watch }),
+  grow: () => new Grow({ open }),
   flow: () => new Flow({ open }),
   score: () => new Score(),
   explore: () => new Explore({ open }),
@@ -36,12 +39,16 @@ const go = (name) => {
   byId(name).focus({ preventScroll: true });
 };
 
-const replayable = (molecule) => Number.isFinite(molecule.seed) && molecule.distance === undefined && molecule.fraction === undefined;
+const replayable = (molecule) => Number.isFinite(molecule.seed) && ["distance", "fraction", "fragment_atoms"].every((name) => molecule[name] === undefined);
+
+let growing = false; // true where a model that grows fragments is loaded
+models().then((cards) => (growing = cards.some(({ kind }) => kind === "fragment")), () => {});
 
 /** The actions of a molecule's large view. */
 const onward = (molecule) =>
   [
     replayable(molecule) && ["Watch it flow", watch],
+    !isParticles(molecule) && growing && ["Keep a part, grow the rest", (each) => (view("grow").from(each), go("grow"))],
     ["Score it", (each) => (go("score"), view("score").put(each.xyz, each.model))],
     ...(isParticles(molecule) ? [] : ["A", "B"]).map((slot) => [`Explore as ${slot}`, (each) => (view("explore").from(each, slot), go("explore"))]),
   ].filter(Boolean);

@@ -1,10 +1,9 @@
 // Labels of the atoms of a view, and the distance or angle of atoms that are clicked or named by their numbers.
 import { h, number, svg } from "./dom.js";
 import { angle, dihedral, distance } from "./geometry.js";
-import { elementOf } from "./elements.js";
 import { STYLES } from "./painters.js";
+import { atomAt, indicesOf, nameOf, numbersOf } from "./picking.js";
 
-const REACH = 14; // pixels around an atom in which a click finds it
 const MOST = 4;
 
 export class Measure {
@@ -41,27 +40,20 @@ export class Measure {
   }
 
   nameOf(index) {
-    return `${elementOf(this.atoms[index].z).symbol}${index + 1}`;
+    return nameOf(this.atoms, index);
   }
 
   type() {
-    const numbers = this.field.value.split(/[\s,;]+/).filter(Boolean).map((text) => Number(text) - 1);
-    this.choose([...new Set(numbers)].filter((index) => this.atoms[index]).slice(0, MOST));
+    this.choose(indicesOf(this.field.value, this.atoms).slice(0, MOST));
   }
 
   /** Adds the atom under a click, or removes it; a click beside all atoms, or a fifth atom, begins again. */
   pick(x, y) {
-    const project = this.view.painter?.project(this.view);
-    if (!project) return;
-    const ball = (atom) => STYLES[this.view.style].ball(atom.z);
-    const near = this.atoms
-      .map((atom, index) => ({ index, atom, ...project(atom.position) }))
-      .filter((spot) => Math.hypot(spot.x - x, spot.y - y) < Math.max(REACH, ball(spot.atom) * spot.scale))
-      .sort((a, b) => b.z - a.z)[0];
-    if (!near) this.choose([]);
-    else if (this.chosen.includes(near.index)) this.choose(this.chosen.filter((index) => index !== near.index));
-    else this.choose(this.chosen.length < MOST ? [...this.chosen, near.index] : [near.index]);
-    this.field.value = this.chosen.map((index) => index + 1).join(" ");
+    const near = atomAt(this.view, x, y);
+    if (near === undefined) this.choose([]);
+    else if (this.chosen.includes(near)) this.choose(this.chosen.filter((index) => index !== near));
+    else this.choose(this.chosen.length < MOST ? [...this.chosen, near] : [near]);
+    this.field.value = numbersOf(this.chosen);
   }
 
   choose(indices) {

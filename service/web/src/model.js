@@ -58,7 +58,7 @@ const results = (cards) =>
     {},
     h("caption", {}, "Generated molecules of QM9 size, beside published results"),
     h("thead", {}, h("tr", {}, COLUMNS.map((text) => (text ? h("th", { scope: "col" }, text) : h("td"))))),
-    h("tbody", {}, cards.filter(({ metrics, kind }) => metrics && kind !== "particles").map((card) => line(ours(card), true)), PUBLISHED.map((row) => line(row))),
+    h("tbody", {}, cards.filter(({ metrics, kind }) => metrics && kind === "molecules").map((card) => line(ours(card), true)), PUBLISHED.map((row) => line(row))),
   );
 
 const METRICS = [
@@ -82,7 +82,7 @@ const PARTICLE_METRICS = [
 const what = ({ kind, n_particles, n_dims, elements, max_atoms, takes_formulas }) =>
   kind === "particles"
     ? `${n_particles} particles in ${n_dims} dimensions`
-    : elements && `molecules of ${elements.join(", ")}, up to ${max_atoms} atoms${takes_formulas ? ", given their formula" : ""}`;
+    : elements && `molecules of ${elements.join(", ")}, up to ${max_atoms} atoms${takes_formulas ? ", given their formula" : ""}${kind === "fragment" ? ", around a fragment" : ""}`;
 
 const day = (text) => new Date(text).toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
 

@@ -11,6 +11,9 @@ export const nllText = (molecule) => {
   return `${number(nll)}${Number.isFinite(error) && error >= 0.05 ? ` ± ${number(error)}` : ""}`;
 };
 
+/** What the NLL is of: of the whole, or of the atoms around a fragment. */
+export const nllName = ({ nll_of: part }) => (part ? `NLL p(${part.replace(" given ", " | ")})` : "NLL");
+
 /** True for a sample of a particle system: positions with an energy, without elements or bonds. */
 export const isParticles = ({ kind }) => kind === "particles";
 

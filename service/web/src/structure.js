@@ -5,6 +5,7 @@ import { distance } from "./geometry.js";
 const atom = (z, position, certainty = 1) => ({ z, position, certainty });
 
 const PARTICLE = 18;
+const FRAGMENT = { colour: "#2a9d8f", share: 0 }; // visible on both grounds
 
 /** Particles in two dimensions get z = 0. */
 export const inSpace = ([x, y, z = 0]) => [x, y, z];
@@ -72,11 +73,15 @@ export function fromXyz(text) {
   return { atoms, bonds: nearBonds(atoms) };
 }
 
-/** The structure of a molecule as the service returns it: with its bonds if they could be inferred. */
+/** The structure of a molecule as the service returns it: with its bonds if they could be inferred, and with halos around the atoms of its fragment. */
 export function structureOf(molecule) {
   if (molecule.kind === "particles") return fromPositions(molecule.positions);
-  return molecule.sdf ? fromSdf(molecule.sdf) : fromXyz(molecule.xyz ?? "");
+  const structure = molecule.sdf ? fromSdf(molecule.sdf) : fromXyz(molecule.xyz ?? "");
+  return marked(structure, (i) => i < (molecule.fragment_atoms ?? 0));
 }
+
+/** A structure with halos around the atoms of a fragment. */
+export const marked = ({ atoms, bonds }, isGiven) => ({ atoms: atoms.map((atom, i) => (isGiven(i) ? { ...atom, halo: FRAGMENT } : atom)), bonds });
 
 /** A frame of the trajectory. Early features are noise and their largest channel is random, so the certainty of a type grows with time. */
 export function structureOfFrame({ t, atomic_numbers, positions, certainty }) {
