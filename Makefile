@@ -24,7 +24,7 @@ endif
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install serve test test-ray check fuzz reproduce-particles bench bench-quick page browser docs wheel screenshots clean
+.PHONY: help install serve test test-ray check fuzz reproduce-particles bench bench-quick page browser docs notebooks wheel screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -104,6 +104,9 @@ browser:
 docs: $(VENV)/installed-test ## write the generated parts of docs/: the settings, and the tables of benchmarks/results
 	$(BIN)/python -m tests.deploy.settings_page
 	$(BIN)/python -m benchmarks.tables
+
+notebooks: $(VENV)/installed-test ## execute docs/notebooks and write their outputs into them
+	$(BIN)/python -m tests.notebooks
 
 wheel: page ## the package with weights and page as a wheel, in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -43,7 +43,7 @@ setup(
     packages=["enflow", *(f"enflow.{name}" for name in find_packages(include=["model*", "service*"]))],
     package_dir={"enflow": "."},
     package_data={
-        "enflow": ["weights/*/*.json", "weights/*/*.html", "weights/*/*.safetensors"],
+        "enflow": ["weights/*/*.json", "weights/*/*.html", "weights/*/*.npy", "weights/*/*.safetensors"],
         "enflow.model.training": ["configs/*.json"],
         "enflow.service": ["web/dist/**"],
     },

@@ -30,7 +30,7 @@ from enflow.model.flow.likelihood import DrawState, Terms, complete_draw, path_t
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.batched_solver import InitialState, solve_batched
 from enflow.model.flow.ode.dopri5 import working_dtype
-from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 from enflow.model.flow.velocity import Velocity
 
 WITHIN = 0.1
@@ -78,7 +78,7 @@ def estimates(flow: MoleculeFlow, molecules: list[Molecule]) -> list[list[str]]:
 def augmented(velocity: Velocity, x: Tensor, h: Tensor) -> Way:
     """The others: the divergence as one more state of the ODE, at every stage of every step."""
     mask = torch.ones(x.shape[:2], dtype=torch.bool)
-    return lambda tolerance: solve(velocity, x, h, mask, 1.0, 0.0, None, tolerance, tolerance).ladj.double()
+    return lambda tolerance: solve(velocity, x, h, mask, (1.0, 0.0), None, AugmentedOptions(tolerance)).ladj.double()
 
 
 def sampled(flow: MoleculeFlow, n_atoms: int, rows: int) -> tuple[Tensor, Tensor]:

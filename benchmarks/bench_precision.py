@@ -18,7 +18,7 @@ from enflow.model.checkpoint import load
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 from enflow.model.training.data.qm9 import data_file, load_qm9
 from enflow.service.engine.core import Engine
 from enflow.service.protocol.events import Scored
@@ -46,7 +46,7 @@ def held_out(sizes: list[int]) -> list[Structure]:
 def augmented(double: MoleculeFlow, x: torch.Tensor, h: torch.Tensor) -> float:
     """log p(z) + the integral of the divergence, as one ODE."""
     mask = torch.ones(1, len(x), dtype=torch.bool)
-    end = solve(double.velocity, x[None].double(), h[None].double(), mask, 1.0, 0.0, None, TIGHT, TIGHT)
+    end = solve(double.velocity, x[None].double(), h[None].double(), mask, (1.0, 0.0), None, AugmentedOptions(TIGHT))
     return float(double.log_prob_base(end.x, end.h, mask) + end.ladj)
 
 

@@ -21,7 +21,12 @@ from enflow.model.card import read_card
 from enflow.model.checkpoint import load
 from enflow.model.progress import progress
 from enflow.model.training.data.qm9 import data_file, load_qm9
-from enflow.model.training.evaluation.evaluate import EvaluationConfig, record_scores, rows_to_score
+from enflow.model.training.evaluation.evaluate import (
+    EvaluationConfig,
+    molecules_of,
+    record_scores,
+    rows_to_score,
+)
 from enflow.model.training.evaluation.records import RecordFile, ScoreRecord
 
 BUNDLED = Path(__file__).parents[1] / "weights" / "qm9"
@@ -40,7 +45,8 @@ def scores(name: str, weights: Path, settings: EvaluationConfig) -> list[ScoreRe
     header = {"weights_sha256": read_card(weights).weights_sha256, "data_sha256": test.sha256, **fixed}
     records = RecordFile(FOLDER / f"{name}.jsonl", header, ScoreRecord)
     with progress() as report:
-        record_scores(flow, settings, records, test, rows, report)
+        molecules = dict(zip(rows, molecules_of(test, flow.config.vocabulary, rows), strict=True))
+        record_scores(flow, settings, records, molecules, report)
     return [records.records[row] for row in rows]
 
 

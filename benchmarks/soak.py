@@ -1,9 +1,11 @@
-"""A soak test: callers stream, disconnect, miss deadlines and are killed, for minutes; the memory must not grow.
+"""A soak test: callers wait, disconnect, miss deadlines and are killed, for minutes; nothing is lost and nothing grows.
 
     python -m benchmarks.soak --minutes 10
 
-The service runs in a process of its own, and the callers use HTTP. A second run of a tenth of the time has an engine
-that leaks memory, and must be found to grow.
+The service runs in a process of its own, and the callers use HTTP. There are three runs. In one of them nothing
+breaks, and the memory must not grow. In another one molecules end the engine, and engines and RDKit processes are
+killed: every answer must be complete, and every repeated request must give the same molecules. The last run, of a
+tenth of the time, has an engine that leaks memory, and must be found to grow.
 """
 
 import argparse
@@ -12,11 +14,10 @@ import json
 import multiprocessing
 import random
 import resource
-import signal
+import shutil
 import socket
-import sys
+import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,32 +27,36 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.measure import write_results
+from benchmarks.callers import Outcomes, caller, killed_caller, killer, poisoner, roles
 from enflow.service.api.app import create_app
 from enflow.service.api.server import Server
 from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.process_client import ProcessClient
-from enflow.service.engine.core import Engine
-from enflow.service.engine.loading import from_weights
-from enflow.service.protocol.events import Event
 from enflow.service.settings import BUNDLED_WEIGHTS, Settings
 
 CALLERS, KILLED = 5, 2
 """Callers that end by themselves, and callers that are killed while they read."""
 ALLOWED = 10.0
 """Megabytes a minute: below the noise of an allocator, far below what a lost molecule a second would cost."""
-SAMPLE_S = 0.5
+SAMPLE_S = 1.0
 PAGE = resource.getpagesize()
 
 
 @dataclass
 class Watch:
-    """The memory of the service and of its child processes over time, and the outcomes of the requests."""
+    """The memory of the processes over time, in megabytes, and the outcomes of the requests.
+
+    Attributes:
+        seconds: the times.
+        service, engine, chemistry: the process of HTTP, the engine, and the RDKit processes together.
+        outcomes: of the requests.
+    """
 
     seconds: list[float] = field(default_factory=list)
     service: list[float] = field(default_factory=list)
     engine: list[float] = field(default_factory=list)
-    ends: Counter[str] = field(default_factory=Counter)
+    chemistry: list[float] = field(default_factory=list)
+    outcomes: Outcomes = field(default_factory=Outcomes)
 
     def growth(self, memory: Sequence[float]) -> float:
         """Return megabytes per minute over the second half, by the Theil-Sen estimator."""
@@ -60,125 +65,85 @@ class Watch:
         first, second = np.triu_indices(len(t), 1)
         return float(60 * np.median((m[second] - m[first]) / (t[second] - t[first])))
 
-    @property
-    def flat(self) -> bool:
-        """True if neither the service nor its children grow."""
-        return max(self.growth(self.service), self.growth(self.engine)) < ALLOWED
-
     def look(self, pid: int, seconds: float) -> None:
-        """Record the memory of a process, and of all its descendants together."""
+        """Record the memory of a process, of its engine, and of its RDKit processes."""
+        found = [(role, _resident(child)) for child, role in roles(pid).items()]
         self.seconds.append(seconds)
         self.service.append(_resident(pid))
-        self.engine.append(sum(_resident(child) for child in _descendants(pid)))
+        self.engine.append(sum(memory for name, memory in found if name == "engine"))
+        self.chemistry.append(sum(memory for name, memory in found if name == "chemistry"))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the figures of the run."""
+        fifths = [int(share * (len(self.seconds) - 1)) for share in (0.2, 0.4, 0.6, 0.8, 1.0)]
+        return {
+            "minutes": round(self.seconds[-1] / 60, 1),
+            "service_mb_per_min": round(self.growth(self.service), 2),
+            "engine_mb_per_min": round(self.growth(self.engine), 2),
+            "service_mb": [round(self.service[i]) for i in fifths],
+            "engine_mb": [round(self.engine[i]) for i in fifths],
+            "chemistry_mb": [round(self.chemistry[i]) for i in fifths],
+            "moved_angstrom": round(self.outcomes.moved, 6),
+            "requests": dict(sorted(self.outcomes.counts.items())),
+        }
 
 
-def leaky(weights: str) -> Engine:
-    """Return an engine that leaks 2 MB in every step."""
-    engine, kept = from_weights(weights, "cpu", threads=1), []
-    step = engine.step
+class ForkingClient(ProcessClient):
+    """A client whose workers begin with torch loaded, so that most of the time is not spent on their starts."""
 
-    def leaking() -> list[Event]:
-        kept.append(np.random.default_rng(len(kept)).random(250_000))
-        return step()
-
-    engine.step = leaking  # type: ignore[method-assign]
-    return engine
+    _context = multiprocessing.get_context("forkserver")
+    _context.set_forkserver_preload(["enflow.service.engine.loading"])
 
 
-def serve(spec: EngineSpec, port: int) -> None:
-    """Run the service around an engine; the target of a process."""
-    settings = Settings(port=port, log_level="warning")
-    Server(create_app(settings, ProcessClient(spec, ClientConfig(queue_s=120.0))), settings).run()
+def serve(spec: EngineSpec, port: int, folder: Path) -> None:
+    """Run the service around an engine, with its only model and its jobs in a folder; the target of a process."""
+    settings = Settings(
+        weights=folder / "weights",
+        jobs_url=f"sqlite:///{folder}/jobs.sqlite",
+        port=port,
+        log_level="error",
+        requests_per_minute=100_000,
+    )
+    config = ClientConfig(queue_s=120.0, start_s=600.0)
+    Server(create_app(settings, ForkingClient(spec, config)), settings).run()
 
 
-async def caller(http: httpx.AsyncClient, watch: Watch, number: int, until: float) -> None:
-    """Send one request after the other: wait for the answer, disconnect, or set a short deadline."""
-    chance = random.Random(number)
-    while time.monotonic() < until:
-        behaviour = chance.choice(["patient", "patient", "hangs up", "late"])
-        request = _request(chance) | ({"deadline_s": 0.3} if behaviour == "late" else {})
-        try:
-            watch.ends[await (_hang_up if behaviour == "hangs up" else _wait)(http, request, behaviour, chance)] += 1
-        except httpx.HTTPError as error:
-            watch.ends[f"WRONG {type(error).__name__}"] += 1
+async def soak(target: str, folder: Path, minutes: float, *, faults: bool = False) -> Watch:
+    """Run the callers of a service for some minutes and return the record.
 
-
-def _request(chance: random.Random) -> dict[str, Any]:
-    sizes = [chance.randint(3, 9) for _ in range(chance.choice([1, 1, 2, 8]))]
-    tolerance = chance.choice(["draft", "standard"])
-    return {"n_molecules": len(sizes), "n_atoms": sizes, "seed": chance.randrange(10**6), "tolerance": tolerance}
-
-
-async def _wait(http: httpx.AsyncClient, request: dict[str, Any], behaviour: str, _: random.Random) -> str:
-    answer = await http.post("/sample", json=request)
-    if answer.status_code in (429, 503):
-        await asyncio.sleep(0.5)
-        return "refused"
-    if behaviour == "late":
-        return "late"
-    found = sorted(molecule["index"] for molecule in answer.json().get("molecules", []))
-    right = answer.status_code == 200 and found == list(range(request["n_molecules"]))
-    return "complete" if right else f"WRONG {answer.status_code}"
-
-
-async def _hang_up(http: httpx.AsyncClient, request: dict[str, Any], _: str, chance: random.Random) -> str:
-    headers, lines = {"Accept": "application/x-ndjson"}, chance.randint(0, 8)
-    async with http.stream("POST", "/sample", json=request | {"frames": 5}, headers=headers) as answer:
-        async for _line in answer.aiter_lines():
-            if (lines := lines - 1) < 0:
-                break
-    return "hung up"
-
-
-async def killed(url: str, watch: Watch, number: int, until: float) -> None:
-    """Start processes that stream, one after the other, and kill each at a random time."""
-    chance = random.Random(1000 + number)
-    while time.monotonic() < until:
-        command = [sys.executable, "-m", "benchmarks.soak", "--stream", url, "--seed", str(chance.randrange(10**6))]
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        assert process.stdout is not None
-        await process.stdout.readline()  # it has asked
-        await asyncio.sleep(chance.uniform(0.0, 3.0))
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
-        watch.ends["killed"] += 1
-
-
-def stream(url: str, seed: int) -> None:
-    """Send requests and read the answers until the process is killed."""
-    chance, headers = random.Random(seed), {"Accept": "application/x-ndjson"}
-    with httpx.Client(base_url=url, timeout=120) as http:
-        while True:
-            with http.stream("POST", "/sample", json=_request(chance) | {"frames": 20}, headers=headers) as answer:
-                print("asked", flush=True)
-                for _ in answer.iter_lines():
-                    pass
-
-
-async def soak(spec: EngineSpec, minutes: float) -> Watch:
-    """Run the callers for some minutes and return the record."""
+    Args:
+        target: the function that makes the engine.
+        folder: holds the folder of the weights.
+        minutes: the time.
+        faults: send molecules that end the engine, and kill processes of the service.
+    """
+    spec = EngineSpec(target, {"weights": str(folder / "weights")})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(spec, port))
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(spec, port, folder))
     process.start()
     assert process.pid is not None
     watch, url = Watch(), f"http://127.0.0.1:{port}"
-    async with httpx.AsyncClient(base_url=url, timeout=120) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=600) as http:
         while not await _ready(http):
             await asyncio.sleep(0.2)
         begin = time.monotonic()
-        until = begin + 60 * minutes
-        tasks = [asyncio.create_task(caller(http, watch, n, until)) for n in range(CALLERS)]
-        tasks += [asyncio.create_task(killed(url, watch, n, until)) for n in range(KILLED)]
+        until, seen = begin + 60 * minutes, watch.outcomes
+        runs = [caller(http, seen, random.Random(n), until) for n in range(CALLERS)]
+        runs += [killed_caller(url, seen, random.Random(1000 + n), until) for n in range(KILLED)]
+        if faults:
+            runs += [poisoner(http, seen, random.Random(1), until), killer(process.pid, seen, random.Random(2), until)]
+        tasks = [asyncio.create_task(run) for run in runs]
         while not all(task.done() for task in tasks):
             await asyncio.sleep(SAMPLE_S)
             watch.look(process.pid, time.monotonic() - begin)
         await asyncio.gather(*tasks)
         if await _busy(http):
-            watch.ends["WRONG: rows left on the device"] += 1
+            seen.counts["WRONG: rows left on the device"] += 1
     process.terminate()
     process.join()
+    print(json.dumps(watch.facts()), flush=True)
     return watch
 
 
@@ -189,8 +154,8 @@ async def _ready(http: httpx.AsyncClient) -> bool:
 
 
 async def _busy(http: httpx.AsyncClient) -> bool:
-    """Return True if requests still run ten seconds after the last caller has ended."""
-    for _ in range(100):
+    """Return True if requests still run a minute after the last caller has ended."""
+    for _ in range(600):
         lines = (await http.get("/metrics")).text.splitlines()
         if not any(line.startswith("enflow_engine_requests{") and float(line.split()[1]) for line in lines):
             return False
@@ -205,46 +170,45 @@ def _resident(pid: int) -> float:
         return 0.0
 
 
-def _descendants(pid: int) -> list[int]:
-    children: list[int] = []
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            children += map(int, listed.read_text().split())
-    return children + [below for child in children for below in _descendants(child)]
+def section(facts: dict[str, dict[str, Any]]) -> str:
+    """Return the tables of the documentation."""
+    calm, faults = facts["calm"], facts["faults"]
+    lines = ["| memory in MB, after a fifth to all of the time | nothing breaks | faults |", "|---|---|---|"]
+    for name, key in (("HTTP", "service_mb"), ("engine", "engine_mb"), ("RDKit, two processes", "chemistry_mb")):
+        lines.append(f"| {name} | {', '.join(map(str, calm[key]))} | {', '.join(map(str, faults[key]))} |")
+    lines += ["", "| outcome | nothing breaks | faults |", "|---|---|---|"]
+    for name in sorted(calm["requests"].keys() | faults["requests"].keys()):
+        lines.append(f"| {name} | {calm['requests'].get(name, 0)} | {faults['requests'].get(name, 0)} |")
+    moved = "| largest difference between two answers to one request, angstrom |"
+    lines.append(f"{moved} {calm['moved_angstrom']:.0e} | {faults['moved_angstrom']:.0e} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
+    # Every process that the service starts imports this module, and RDKit's need no torch.
+    from benchmarks.measure import DOCS, write_results, write_section
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--stream", metavar="URL", help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--weights", type=Path, default=BUNDLED_WEIGHTS)
     arguments = parser.parse_args()
-    if arguments.stream:
-        stream(arguments.stream, arguments.seed)
-    weights = {"weights": str(BUNDLED_WEIGHTS)}
-    honest = EngineSpec("enflow.service.engine.loading:from_weights", {**weights, "device": "cpu", "threads": 1})
-    leaking, minutes = EngineSpec("benchmarks.soak:leaky", weights), arguments.minutes
-    seen = {
-        "engine": asyncio.run(soak(honest, minutes)),
-        "leaking control": asyncio.run(soak(leaking, max(1.0, minutes / 10))),
+    minutes = arguments.minutes
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(arguments.weights, folder / "weights")
+        faults = asyncio.run(soak("benchmarks.faulty_engines:poisoned", folder, minutes, faults=True))
+        calm = asyncio.run(soak("benchmarks.faulty_engines:honest", folder, minutes))
+        leaking = asyncio.run(soak("benchmarks.faulty_engines:leaky", folder, max(1.0, minutes / 10)))
+    checks = {
+        "flat": max(calm.growth(calm.service), calm.growth(calm.engine), faults.growth(faults.service)) < ALLOWED,
+        "leak_found": leaking.growth(leaking.engine) > ALLOWED,
+        "no_wrong_answer": not any(end.startswith("WRONG") for each in (calm, faults) for end in each.outcomes.counts),
     }
-    facts = {
-        name: {
-            "minutes": round(watch.seconds[-1] / 60, 1),
-            "service_mb_per_min": round(watch.growth(watch.service), 2),
-            "engine_mb_per_min": round(watch.growth(watch.engine), 2),
-            "service_mb": round(watch.service[-1]),
-            "engine_mb": round(watch.engine[-1]),
-            "flat": watch.flat,
-            "requests": dict(sorted(watch.ends.items())),
-        }
-        for name, watch in seen.items()
-    }
-    wrong = any(end.startswith("WRONG") for end in seen["engine"].ends)
-    passed = seen["engine"].flat and not seen["leaking control"].flat and not wrong
+    facts = {"calm": calm.facts(), "faults": faults.facts(), "leaking control": leaking.facts()}
     rows = [[name, *(json.dumps(value) for value in found.values())] for name, found in facts.items()]
-    title = f"Soak: {'passed' if passed else 'FAILED'}"
-    write_results("soak", title, ["engine", *facts["engine"]], rows, {"passed": passed, **facts})
+    title = f"Soak: {'passed' if all(checks.values()) else 'FAILED'}"
+    write_results("soak", title, ["run", *facts["calm"]], rows, {"checks": checks, **facts})
+    write_section(DOCS / "operations.md", "soak", section(facts))
 
 
 if __name__ == "__main__":

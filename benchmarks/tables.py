@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from benchmarks import nll_moves, particles, trials
+from benchmarks import bench_inverse, nll_moves, own_samples, particles, trials
 from benchmarks.measure import DOCS, RESULTS, write_section
 
 
@@ -20,6 +20,8 @@ def tables() -> dict[tuple[str, str], str]:
     return {
         ("training.md", "ablation"): trials.section(trained),
         ("training.md", "trials"): trials.tables(trained),
+        ("science.md", "inverse"): bench_inverse.section(result("inverse")["kinds"]),
+        ("science.md", "own samples"): own_samples.section(result("own_samples")["kinds"]),
         ("training.md", "nll moves"): nll_moves.section(result("nll_moves")["moves"]),
         **{("particles.md", place): table for place, table in particles.sections(systems).items()},
     }

@@ -33,6 +33,9 @@ TOLERANCES = {"draft": 1e-2, "standard": 1e-3, "precise": 1e-5}
 STRENGTH = 0.55
 """The default strength of variations, the share of noise that is added (docs/science.md has the curve)."""
 
+MAX_RETURN_ERROR = 1e-3
+"""The largest distance, angstrom, of a molecule that comes back from its own latent."""
+
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
 

@@ -29,6 +29,10 @@ class SolverError(ModelError):
     """An integration did not reach its end: too many steps, or a value that is not finite."""
 
 
+class InverseWarning(UserWarning):
+    """A molecule did not come back from its own latent within the limit."""
+
+
 class VocabularyError(ModelError):
     """An element or a number of atoms is unknown to the model."""
 

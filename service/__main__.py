@@ -12,6 +12,7 @@ from enflow.model.cli.app import app, main
 from enflow.model.errors import ConfigError
 from enflow.service.cli.jobs import jobs
 from enflow.service.cli.likelihood import likelihood
+from enflow.service.cli.mcp import mcp
 from enflow.service.cli.sample import sample
 from enflow.service.cli.variations import variations
 from enflow.service.settings import Settings, read_settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app.command()(sample)
 app.command()(variations)
 app.command()(likelihood)
+app.command()(mcp)
 app.add_typer(jobs, name="jobs")
 
 

@@ -95,6 +95,13 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
         return json.dumps(self.document(request_id), ensure_ascii=False).encode()
 
 
+class EngineFailure(Problem):
+    """The engine failed while it computed: "unavailable" for a caller, who may repeat the request."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("unavailable", detail)
+
+
 def retry_after(seconds: float) -> dict[str, str]:
     """Return the header Retry-After: whole seconds, from 1 to 3600."""
     return {"Retry-After": str(max(1, min(3600, round(seconds + 0.5))))}

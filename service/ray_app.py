@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
+from enflow.model.card import read_card
 from enflow.model.errors import ConfigError
 from enflow.service.client.config import ClientConfig
 from enflow.service.client.lazy_client import further_clients
@@ -60,6 +62,7 @@ class EngineReplica:
         self._config = ClientConfig()
         clients = {settings.weights: engine_client(settings, self._config), **further_clients(settings, self._config)}
         self._clients = {str(place): client for place, client in clients.items()}
+        self._hashes = {str(place): read_card(place).weights_sha256 for place in clients}
         self._ready_until = time.monotonic() + self._config.start_s
         for client in self._clients.values():
             await client.start()
@@ -67,9 +70,18 @@ class EngineReplica:
             self.check_health()
             await asyncio.sleep(0.05)
 
-    async def run(self, model: str, request: EngineRequest, answered: frozenset[int]) -> AsyncIterator[list[Event]]:
-        """Run a request without its answered samples; yield lists of events."""
+    async def run(
+        self, model: str, sha256: str, request: EngineRequest, answered: frozenset[int]
+    ) -> AsyncIterator[list[Event]]:
+        """Run a request without its answered samples; yield lists of events.
+
+        Raises:
+            Unavailable: the weights do not have this SHA-256, or the engine accepts no requests now.
+        """
         client = self._clients[model]
+        if reason := self._other_weights(model, sha256):
+            await asyncio.sleep(REFUSAL_S)
+            raise Unavailable(reason)
         while True:
             try:
                 await client.submit(request, answered)
@@ -85,11 +97,17 @@ class EngineReplica:
         finally:
             await client.abort(request.id)
 
-    def status(self, model: str) -> ReplicaStatus:
-        """Return the status of the engine of one model."""
+    def status(self, model: str, sha256: str) -> ReplicaStatus:
+        """Return the status of the engine of one model; with other weights it is not ready."""
         stats, health = self._clients[model].stats(), self._clients[model].health()
+        if reason := self._other_weights(model, sha256):
+            health = replace(health, ready=False, reason=reason)
         name = serve.get_replica_context().replica_id.unique_id
         return ReplicaStatus(name, os.getpid(), stats, health, stats.queue_limit / self._config.queue_s)
+
+    def _other_weights(self, model: str, sha256: str) -> str:
+        found = self._hashes[model]
+        return "" if found == sha256 else f"found weights with SHA-256 {found} on a replica, expected {sha256}"
 
     def check_health(self) -> None:
         """Check the engines; Serve replaces the replica if this raises.
@@ -132,15 +150,21 @@ def replicas_wanted(context: Any) -> tuple[float, dict[str, Any]]:
 
 
 class RayReplicaPool:
-    """The `ReplicaPool` of one model in a deployment of `EngineReplica`; the folder of the weights names the model."""
+    """The `ReplicaPool` of one model in a deployment of `EngineReplica`.
 
-    def __init__(self, handle: Any, model: str) -> None:
-        self._handle, self._model = handle, model
+    Args:
+        handle: the deployment.
+        weights: the folder of the weights, which names the model. Replicas that start after its files were replaced
+            are refused: the SHA-256 that it has now stands in every answer.
+    """
+
+    def __init__(self, handle: Any, weights: Path) -> None:
+        self._handle, self._model = handle, (str(weights), read_card(weights).weights_sha256)
         self._run = handle.options(method_name="run", stream=True)
 
     async def run(self, request: EngineRequest, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
         """Run a request on the replica with fewer open requests, of two that Serve draws at random."""
-        stream, ended = self._run.remote(self._model, request, answered), False
+        stream, ended = self._run.remote(*self._model, request, answered), False
         try:
             async for bundle in stream:
                 yield bundle
@@ -157,7 +181,7 @@ class RayReplicaPool:
     async def statuses(self) -> Sequence[ReplicaStatus]:
         """Return the status of every replica."""
         try:
-            responses = self._handle.broadcast("status", self._model)
+            responses = self._handle.broadcast("status", *self._model)
             statuses = await responses.results_async(timeout_s=5.0, return_exceptions=True)
         except DeploymentUnavailableError:
             return []
@@ -166,8 +190,8 @@ class RayReplicaPool:
 
 def clients(settings: Settings, handle: Any) -> tuple[ReplicaClient, dict[Path, ReplicaClient]]:
     """Return the client of the first model, and the clients of the others by the folder of their weights."""
-    further = {place: ReplicaClient(RayReplicaPool(handle, str(place))) for place in settings.further}
-    return ReplicaClient(RayReplicaPool(handle, str(settings.weights))), further
+    further = {place: ReplicaClient(RayReplicaPool(handle, place)) for place in settings.further}
+    return ReplicaClient(RayReplicaPool(handle, settings.weights)), further
 
 
 def deployments(settings: Settings, resources: Mapping[str, float]) -> tuple[Any, Any]:

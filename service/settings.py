@@ -47,7 +47,7 @@ class RequestLimits(BaseModel):
         max_molecules: molecules of one request.
         max_atoms: atoms of one molecule; the loaded weights may allow fewer.
         max_pairs: sum of n_atoms squared over one request, in proportion to the work of the device.
-        max_attempts: attempts per molecule with `only: valid` or `only: stable`.
+        max_attempts: attempts per molecule with `only`, `where` or `unique`.
         max_records: structures in one upload.
         max_bytes: bytes of a request body.
         max_values: values in a JSON body; a list of n_atoms has one for each molecule.

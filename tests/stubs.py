@@ -111,6 +111,12 @@ def broken(cure: str) -> Engine:
     return engine()
 
 
+def slow_start(seconds: float) -> Engine:
+    """Return an engine after some seconds."""
+    time.sleep(seconds)
+    return engine()
+
+
 def undead() -> Engine:
     """Close all pipes of the worker, whose process goes on."""
     for each in gc.get_objects():

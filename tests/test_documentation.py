@@ -6,12 +6,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.tables import tables
+from enflow.model.errors import InverseWarning
 from enflow.model.training.evaluation.summary import readme_row
 from enflow.service.__main__ import main
 from tests.page.serving import serving
@@ -91,9 +93,16 @@ def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_pa
     ]
     assert not wrong
     found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(found) == {"two.xyz", "three.sdf", "gallery.html", "molecules.zip", "dw4.xyz"}
+    assert set(found) == {
+        *("two.xyz", "three.sdf", "gallery.html", "molecules.zip", "dw4.xyz"),
+        *("described.sdf", "described.csv", "ethanol.svg"),
+    }
     assert found["three.sdf"].count(b"V3000") == 3
     printed = [text for _, text in answers if text]
+    ranked = [json.loads(printed.pop(4))["molecules"] for _ in range(2)]  # best QED first, most probable first
+    assert [len(molecules) for molecules in ranked] == [3, 3]
+    assert ranked[0] == sorted(ranked[0], key=lambda each: -each["properties"]["qed"])
+    assert ranked[1] == sorted(ranked[1], key=lambda each: each["nll"])
     assert [json.loads(text)["attempts"]["found"] for text in printed[:4]] == [4, 3, 2, 1]
     assert printed[4].count("event: molecule") == 3
     scored = [json.loads(text)["results"] for text in printed[5:8]]
@@ -108,25 +117,28 @@ def test_every_call_of_the_api_by_example_is_answered_as_it_says(service, tmp_pa
     assert max(walks[0][0]["distance"], walks[0][-1]["distance_to_end"]) < 0.1  # from one parent to the other
 
 
-def test_the_api_from_python_works_as_written(service, capsys):
-    job, first, second = blocks("python", "httpx", "docs/api.md")
+def test_the_api_from_python_works_as_written(service, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    job, rest = blocks("python", "Client", "docs/api.md")
     exec(compile(job.replace(ADDRESS, service), "docs/api.md", "exec"), {})
-    assert capsys.readouterr().out == "done 8\n8\n"
-    exec(compile(first.replace(ADDRESS, service), "docs/api.md", "exec"), {})
-    assert len(capsys.readouterr().out.splitlines()) == 6  # three molecules, three scores
-    exec(compile(second.replace(ADDRESS, service), "docs/api.md", "exec"), {})
-    assert capsys.readouterr().out == "2\n"
+    assert capsys.readouterr().out == "done 8\n"
+    assert (tmp_path / "job.sdf").read_text().count("$$$$") == 8
+    exec(compile(rest.replace(ADDRESS, service), "docs/api.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 6  # three molecules, two scores, the variations
+    assert sum(" nats {'base': " in line for line in printed) == 2
 
 
 def test_http_example_in_python_works_as_written(service, capsys):
-    (block,) = blocks("python", "httpx")
+    (block,) = blocks("python", "Client")
     exec(compile(block.replace(ADDRESS, service), "README.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_python_example_works_as_written(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
-    (block,) = blocks("python", "import enflow")
+    (block,) = blocks("python", "enflow.load")
+    warnings.simplefilter("ignore", InverseWarning)
     exec(compile(block, "README.md", "exec"), {})
     assert capsys.readouterr().out.count("NLL") == 3
 

@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -48,7 +47,11 @@ class Assignment(NamedTuple):
 
 
 def assign_orders(
-    atomic_numbers: Sequence[int], pairs: Sequence[tuple[int, int]], distances: Sequence[float], charge: int
+    atomic_numbers: Sequence[int],
+    pairs: Sequence[tuple[int, int]],
+    distances: Sequence[float],
+    charge: int,
+    max_cost: float = math.inf,
 ) -> Assignment | None:
     """Find the bond orders that give every atom a closed shell at the least cost of charges.
 
@@ -59,6 +62,7 @@ def assign_orders(
         pairs: the bonded atoms.
         distances: length of each bond in angstrom; compared with the lengths of the stability table.
         charge: total charge.
+        max_cost: the largest cost of charges; 0 = no charged atoms.
 
     Returns:
         The assignment; None where there is none or the search would take too long.
@@ -68,12 +72,10 @@ def assign_orders(
     if not all(options):
         return None
     misfits = [_misfits(atomic_numbers[i], atomic_numbers[j], d) for (i, j), d in zip(pairs, distances, strict=True)]
-    best, best_cost, best_misfit = None, math.inf, math.inf
-    for cost, states in islice(_cheapest_first(options), MAX_CHOICES):
+    best, best_cost, best_misfit = None, max_cost, math.inf
+    for cost, states in _cheapest_first(options, charge, max_cost):
         if cost > best_cost:
             break
-        if sum(state.charge for state in states) != charge:
-            continue
         misfit, orders = _distribute(tuple(state.bonds - degrees[i] for i, state in enumerate(states)), pairs, misfits)
         if misfit < best_misfit:
             best, best_cost, best_misfit = Assignment(orders, tuple(s.charge for s in states)), cost, misfit
@@ -86,21 +88,33 @@ def charge_cost(atomic_number: int, charge: int) -> float:
     return min(costs, default=10.0 * abs(charge))
 
 
-def _cheapest_first(options: list[list[ValenceState]]) -> Iterator[tuple[float, list[ValenceState]]]:
-    """Yield every choice of one state per atom by rising total cost; the yielded list is reused."""
+def _cheapest_first(
+    options: list[list[ValenceState]], charge: int, max_cost: float
+) -> Iterator[tuple[float, list[ValenceState]]]:
+    """Yield the choices of one state per atom with a total charge by rising cost, of the first `MAX_CHOICES` of all.
+
+    A choice is an integer with two bits for each open atom, the first atom highest: choices of equal cost come in the
+    order of their atoms, and a choice without the right charge costs no list.
+    """
     states = [known[0] for known in options]
-    open_atoms = [atom for atom, known in enumerate(options) if len(known) > 1]
-    heap = [(sum(state.cost for state in states), 0, (0,) * len(open_atoms))]
-    while heap:
-        cost, start, chosen = heapq.heappop(heap)
-        for atom, k in zip(open_atoms, chosen, strict=True):
-            states[atom] = options[atom][k]
-        yield cost, states
+    open_atoms = [(atom, known) for atom, known in enumerate(options) if len(known) > 1]
+    shifts = range(2 * len(open_atoms) - 2, -1, -2)
+    heap = [(math.fsum(state.cost for state in states), 0, 0, sum(state.charge for state in states))]
+    for _ in range(MAX_CHOICES):
+        if not heap or heap[0][0] > max_cost:
+            return
+        cost, start, chosen, total = heapq.heappop(heap)
+        if total == charge:
+            for (atom, known), shift in zip(open_atoms, shifts, strict=True):
+                states[atom] = known[chosen >> shift & 3]
+            yield cost, states
         for at in range(start, len(open_atoms)):  # from the last changed atom on: each choice comes once
-            known, k = options[open_atoms[at]], chosen[at] + 1
+            known, shift = open_atoms[at][1], shifts[at]
+            k = (chosen >> shift & 3) + 1
             if k < len(known):
-                dearer = cost + known[k].cost - known[k - 1].cost
-                heapq.heappush(heap, (dearer, at, (*chosen[:at], k, *chosen[at + 1 :])))
+                old, new = known[k - 1], known[k]
+                dearer, more = cost + new.cost - old.cost, new.charge - old.charge
+                heapq.heappush(heap, (dearer, at, chosen + (1 << shift), total + more))
 
 
 def _misfits(first: int, second: int, distance: float) -> tuple[float, float, float]:

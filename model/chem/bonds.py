@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -73,17 +74,17 @@ def infer_bonds(molecule: Molecule, charge: int = 0) -> Bonds:
     Returns:
         The bonds; `status` is "failed" and `reason` is set where none give every atom a closed shell.
     """
-    best: tuple[tuple[bool, float], Bonds] | None = None
+    search = _BondSearch(molecule, charge)
     with rdBase.BlockLogs():
-        for method, mol in _attempts(molecule, charge):
-            rank = (len(Chem.GetMolFrags(mol)) > 1, _charge_cost(mol))
-            if best is None or rank < best[0]:
-                best = rank, _to_bonds(mol, method)
-            if best[0] == (False, 0.0):
-                break
-    if best is None:
-        return Bonds("failed", rdBase.rdkitVersion, reason=_reason(molecule, charge))
-    return best[1]
+        for max_cost in (0.0, math.inf):  # most molecules have bonds without charges, and that search is short
+            found = []
+            for candidate in search.candidates(max_cost):
+                found.append(candidate)
+                if candidate.rank == (False, 0.0):
+                    return _to_bonds(candidate)
+        if not found:
+            return Bonds("failed", rdBase.rdkitVersion, reason=_reason(molecule, charge))
+        return _to_bonds(min(found, key=lambda candidate: candidate.rank))  # the first of equal ones
 
 
 def to_mol(molecule: Molecule, bonds: Bonds) -> Chem.Mol:
@@ -97,54 +98,85 @@ def to_mol(molecule: Molecule, bonds: Bonds) -> Chem.Mol:
     return mol.GetMol()
 
 
-def _attempts(molecule: Molecule, charge: int) -> Iterator[tuple[str, Chem.RWMol]]:
-    """Yield valid molecules, those of the most trusted method first."""
+class _Candidate(NamedTuple):
+    """A valid molecule, and the method that found its bonds."""
 
-    def determined(factor: float) -> Iterator[tuple[str, Chem.RWMol]]:
-        if mol := _determine(molecule, charge, factor):
-            yield f"DetermineBonds, covalent radii x {factor:g}", mol
+    method: str
+    mol: Chem.RWMol
 
-    def searched(joined: str, pairs: list[tuple[int, int]]) -> Iterator[tuple[str, Chem.RWMol]]:
-        if mol := _search(molecule, charge, pairs):
-            yield f"bond-order search, {joined}", mol
-
-    yield from determined(COVALENT_FACTOR)
-    yield from searched(f"covalent radii x {COVALENT_FACTOR:g}", _joined(molecule, COVALENT_FACTOR))
-    yield from searched("distance table", _joined_by_table(molecule))
-    for factor in OTHER_FACTORS:
-        yield from determined(factor)
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The order of preference: whole molecules first, then the cost of charges."""
+        return len(Chem.GetMolFrags(self.mol)) > 1, _charge_cost(self.mol)
 
 
-def _determine(molecule: Molecule, charge: int, factor: float) -> Chem.RWMol | None:
-    mol = _bonded(molecule)
-    try:
-        rdDetermineBonds.DetermineBonds(
-            mol, charge=charge, useVdw=True, covFactor=factor, maxIterations=MAX_ITERATIONS, embedChiral=False
-        )
-    except (ValueError, RuntimeError):  # no valence fits; the charge does not; too many iterations
-        return None
-    return mol if _is_valid(mol) else None
+class _BondSearch:
+    """The search for the bonds of a molecule, which repeats nothing: ways of joining the atoms often agree."""
+
+    def __init__(self, molecule: Molecule, charge: int) -> None:
+        self._molecule, self._charge, self._atoms = molecule, charge, _bonded(molecule)
+        self._connected = cache(self._connect)
+        self._determined = cache(self._determine)
+        self._searched = cache(self._search)
+
+    def candidates(self, max_cost: float) -> Iterator[_Candidate]:
+        """Yield valid molecules, those of the most trusted method first.
+
+        Args:
+            max_cost: the largest cost of charges in the search for bond orders.
+        """
+        radii = f"covalent radii x {COVALENT_FACTOR:g}"
+        yield from self._candidate(f"DetermineBonds, {radii}", self._determined(COVALENT_FACTOR))
+        pairs, by_table = self._connected(COVALENT_FACTOR), _joined_by_table(self._molecule)
+        yield from self._candidate(f"bond-order search, {radii}", self._searched(pairs, max_cost))
+        if set(by_table) != set(pairs):
+            yield from self._candidate("bond-order search, distance table", self._searched(by_table, max_cost))
+        known = {frozenset(pairs)}
+        for factor in OTHER_FACTORS:
+            if (joined := frozenset(self._connected(factor))) not in known:
+                known.add(joined)
+                method = f"DetermineBonds, covalent radii x {factor:g}"
+                yield from self._candidate(method, self._determined(factor))
+
+    def _candidate(self, method: str, mol: Chem.RWMol | None) -> Iterator[_Candidate]:
+        if mol:
+            yield _Candidate(method, mol)
+
+    def _connect(self, factor: float) -> tuple[tuple[int, int], ...]:
+        mol = Chem.RWMol(self._atoms)
+        rdDetermineBonds.DetermineConnectivity(mol, useVdw=True, covFactor=factor)
+        return tuple((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in _bonds(mol))
+
+    def _determine(self, factor: float) -> Chem.RWMol | None:
+        mol = Chem.RWMol(self._atoms)
+        try:
+            rdDetermineBonds.DetermineBonds(
+                mol,
+                charge=self._charge,
+                useVdw=True,
+                covFactor=factor,
+                maxIterations=MAX_ITERATIONS,
+                embedChiral=False,
+            )
+        except (ValueError, RuntimeError):  # no valence fits; the charge does not; too many iterations
+            return None
+        return mol if _is_valid(mol) else None
+
+    def _search(self, pairs: tuple[tuple[int, int], ...], max_cost: float) -> Chem.RWMol | None:
+        i, j = np.array(pairs, dtype=int).reshape(-1, 2).T
+        distances = np.linalg.norm(self._molecule.positions[i] - self._molecule.positions[j], axis=1).tolist()
+        numbers = self._molecule.atomic_numbers.tolist()
+        found = assign_orders(numbers, pairs, distances, self._charge, max_cost)
+        if found is None:
+            return None
+        bonds = tuple((*pair, order) for pair, order in zip(pairs, found.orders, strict=True))
+        mol = _bonded(self._molecule, bonds, found.charges)
+        return mol if _is_valid(mol) else None
 
 
-def _search(molecule: Molecule, charge: int, pairs: list[tuple[int, int]]) -> Chem.RWMol | None:
-    distances = [float(np.linalg.norm(molecule.positions[i] - molecule.positions[j])) for i, j in pairs]
-    found = assign_orders(molecule.atomic_numbers.tolist(), pairs, distances, charge)
-    if found is None:
-        return None
-    bonds = tuple((i, j, order) for (i, j), order in zip(pairs, found.orders, strict=True))
-    mol = _bonded(molecule, bonds, found.charges)
-    return mol if _is_valid(mol) else None
-
-
-def _joined(molecule: Molecule, factor: float) -> list[tuple[int, int]]:
-    mol = _bonded(molecule)
-    rdDetermineBonds.DetermineConnectivity(mol, useVdw=True, covFactor=factor)
-    return [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in mol.GetBonds()]
-
-
-def _joined_by_table(molecule: Molecule) -> list[tuple[int, int]]:
+def _joined_by_table(molecule: Molecule) -> tuple[tuple[int, int], ...]:
     orders = STABILITY_TABLE.orders(molecule.atomic_numbers, molecule.positions)
-    return [(int(i), int(j)) for i, j in np.argwhere(np.triu(orders))]
+    return tuple((i, j) for i, j in np.argwhere(np.triu(orders)).tolist())
 
 
 def _bonded(
@@ -186,22 +218,26 @@ def _atoms(mol: Chem.RWMol) -> list[Chem.Atom]:
     return [mol.GetAtomWithIdx(i) for i in range(mol.GetNumAtoms())]  # four times as fast as mol.GetAtoms()
 
 
+def _bonds(mol: Chem.RWMol) -> list[Chem.Bond]:
+    return [mol.GetBondWithIdx(i) for i in range(mol.GetNumBonds())]
+
+
 def _charge_cost(mol: Chem.RWMol) -> float:
     charged = (atom for atom in _atoms(mol) if atom.GetFormalCharge())
     return math.fsum(charge_cost(atom.GetAtomicNum(), atom.GetFormalCharge()) for atom in charged)
 
 
-def _to_bonds(mol: Chem.RWMol, method: str) -> Bonds:
+def _to_bonds(found: _Candidate) -> Bonds:
+    mol = found.mol
     Chem.AssignStereochemistryFrom3D(mol)
     smiles = Chem.MolToSmiles(Chem.RemoveHs(mol))
     fragments = len(Chem.GetMolFrags(mol))
     Chem.Kekulize(mol, clearAromaticFlags=True)
-    bonds = [mol.GetBondWithIdx(i) for i in range(mol.GetNumBonds())]
     return Bonds(
         "ok",
         rdBase.rdkitVersion,
-        method=method,
-        pairs=tuple((b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble())) for b in bonds),
+        method=found.method,
+        pairs=tuple((b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble())) for b in _bonds(mol)),
         charges=tuple(atom.GetFormalCharge() for atom in _atoms(mol)),
         fragments=fragments,
         smiles=smiles,

@@ -1,20 +1,17 @@
 """One molecule: atomic numbers, positions, a name and properties."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
 from enflow.model.chem.elements import SYMBOLS, Vocabulary
-from enflow.model.chem.viewer import drawing, library_address, view
 from enflow.model.errors import StructureError, VocabularyError
 
 NEAREST_ATOMS = 0.1
@@ -81,6 +78,10 @@ class Molecule:
         positions = self.positions - self.positions.mean(axis=0)
         return Molecule(self.atomic_numbers, positions, self.name, self.properties)
 
+    def with_properties(self, **properties: object) -> "Molecule":
+        """Return the molecule with further properties."""
+        return Molecule(self.atomic_numbers, self.positions, self.name, {**self.properties, **properties})
+
     def to_rdkit(self) -> Any:
         """Return an RDKit molecule with inferred bonds; see `interop.to_rdkit`."""
         return _interop().to_rdkit(self)
@@ -114,44 +115,60 @@ class Molecule:
 
     def _repr_html_(self) -> str:
         """Return the molecule as a notebook shows it."""
-        return _card(self, 320, view(_block(self), "xyz", f"molecule{uuid4().hex}", library_address()))
+        return str(_notebook().molecule_html(self))
 
 
+# Both import this module, and RDKit, which takes a while.
 def _interop() -> Any:
-    return import_module("enflow.model.chem.interop")  # it imports this module, and RDKit, which takes a while
+    return import_module("enflow.model.chem.interop")
 
 
-MOST_VIEWS = 12
-"""Interactive views in one list; a browser keeps about sixteen WebGL contexts."""
+def _notebook() -> Any:
+    return import_module("enflow.model.chem.notebook")
 
 
 class Molecules(list[Molecule]):
     """A list of molecules that a notebook shows side by side: the first ones interactive, the others as drawings."""
 
     def _repr_html_(self) -> str:
-        """Return the molecule as a notebook shows it."""
-        views = [
-            # The first view loads 3Dmol.js and the others wait for it, so that half a megabyte is sent once.
-            view(_block(molecule), "xyz", f"molecule{uuid4().hex}", "" if index else library_address())
-            for index, molecule in enumerate(self[:MOST_VIEWS])
-        ]
-        flat = [""] * (len(self) - len(views))
-        cards = "".join(_card(molecule, 200, over) for molecule, over in zip(self, views + flat, strict=True))
-        return f'<div style="display: flex; flex-wrap: wrap; gap: 8px">{cards}</div>'
+        """Return the molecules as a notebook shows them."""
+        return str(_notebook().molecules_html(self))
 
 
-def _card(molecule: Molecule, size: int, over: str) -> str:
-    flat = drawing(molecule.atomic_numbers, molecule.positions, label=molecule.formula)
-    style = "position: absolute; inset: 0; width: 100%; height: 100%"
-    return (
-        f'<div><div style="position: relative; width: {size}px; height: {size}px">'
-        f'<div style="{style}">{flat}</div><div style="{style}">{over}</div></div>{escape(molecule.formula)}</div>'
-    )
+MoleculeLike = Any
+"""A `Molecule`, an RDKit molecule with a conformer, or `ase.Atoms`."""
 
 
-def _block(molecule: Molecule) -> str:
-    rows = zip(molecule.symbols, molecule.positions.tolist(), strict=True)
-    return f"{molecule.n_atoms}\n\n" + "".join(f"{s} {x:.5f} {y:.5f} {z:.5f}\n" for s, (x, y, z) in rows)
+def as_molecules(found: MoleculeLike | Iterable[MoleculeLike]) -> list[Molecule]:
+    """Return one molecule, or several, of Enflow, RDKit or ASE as a list of molecules of Enflow.
+
+    Raises:
+        StructureError: an object is none of these, or cannot be used; the message has its place, counted from 1.
+    """
+    several = isinstance(found, Iterable) and not isinstance(found, str | bytes | Mapping)
+    if isinstance(found, Molecule) or _package(found) or not several:
+        return [_as_molecule(found, "")]
+    return [_as_molecule(each, f"molecule {place}: ") for place, each in enumerate(found, start=1)]
+
+
+def _as_molecule(found: Any, where: str) -> Molecule:
+    if isinstance(found, Molecule):
+        return found
+    try:
+        if _package(found) == "rdkit":
+            return Molecule.from_rdkit(found)
+        if _package(found) == "ase":
+            return Molecule.from_ase(found)
+    except StructureError as error:
+        raise StructureError(f"{where}{error.message}") from None
+    expected = "an enflow.Molecule, an RDKit molecule with a conformer or ase.Atoms, or a list of them"
+    raise StructureError(f"{where}found a {type(found).__name__}, expected {expected}")
+
+
+def _package(found: object) -> str:
+    """Return "rdkit" or "ase" for an object of these packages, without importing them; else an empty text."""
+    packages = {each.__module__.partition(".")[0] for each in type(found).__mro__}
+    return next((name for name in ("rdkit", "ase") if name in packages), "")
 
 
 def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary) -> None:

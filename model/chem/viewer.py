@@ -13,7 +13,10 @@ from enflow.model.chem.elements import STABILITY_TABLE, SYMBOLS
 LIBRARY = Path(__file__).parents[2] / "service" / "web" / "dist" / "3Dmol-min.js"
 """3Dmol.js, which `make page` fetches through npm; with it every page and notebook works offline."""
 
-_COLOURS = {1: "#f4f4f4", 6: "#555555", 7: "#3050f8", 8: "#e8190d", 9: "#3fae2a"}
+COLOURS = {1: "#f4f4f4", 6: "#555555", 7: "#3050f8", 8: "#e8190d", 9: "#3fae2a"}
+OTHER_COLOUR = "#c060c0"
+"""The colours of the elements in drawings, by atomic number, and that of every other element."""
+
 _STYLE = {"stick": {"radius": 0.14}, "sphere": {"scale": 0.25}}
 
 
@@ -49,13 +52,17 @@ def view(block: str, form: str, name: str, address: str | None) -> str:
     return html[:warning] + html[paragraph:]  # where the script cannot load, the drawing below stays visible
 
 
+def flattest_view(positions: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N 3"]:
+    """Return centred positions as they are seen along their shortest axis, which becomes z."""
+    centred = positions - positions.mean(axis=0)
+    return np.asarray(centred @ np.linalg.svd(centred, full_matrices=True)[2].T)
+
+
 def drawing(
     atomic_numbers: Int64[np.ndarray, " N"], positions: Float64[np.ndarray, "N 3"], size: int = 240, label: str = ""
 ) -> str:
     """Return a molecule as SVG, seen along its shortest axis, with bonds by the distance table."""
-    centred = positions - positions.mean(axis=0)
-    axes = np.linalg.svd(centred, full_matrices=True)[2]
-    seen = centred @ axes.T
+    seen = flattest_view(positions)
     reach = max(1.0, float(np.abs(seen[:, :2]).max()) + 0.5)
     x, y = ((1 + seen[:, axis] / reach) * size / 2 for axis in (0, 1))
     unit = size / (2 * reach)
@@ -67,7 +74,7 @@ def drawing(
         )
     for i, z in enumerate(atomic_numbers.tolist()):
         radius = (0.22 if z == 1 else 0.34) * unit
-        fill = _COLOURS.get(z, "#c060c0")
+        fill = COLOURS.get(z, OTHER_COLOUR)
         circle = f'<circle cx="{x[i]:.1f}" cy="{y[i]:.1f}" r="{radius:.1f}" fill="{fill}" stroke="#333"'
         marks.append((seen[i, 2], f"{circle}><title>{SYMBOLS[z - 1]}{i + 1}</title></circle>"))
     body = "".join(mark for _, mark in sorted(marks))

@@ -79,6 +79,24 @@ def qm9(
 
 
 @data_app.command()
+def inchikeys(
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("weights/qm9/inchikeys.npy"),
+    as_json: Json = False,
+) -> None:
+    """Write the hashes of the InChIKeys of QM9, by which a generated molecule is found to be novel.
+
+    Needs the data that `enflow data qm9` prepares. Takes some minutes on one core.
+    """
+    from enflow.model.training.data.inchikeys import write_inchikeys
+    from enflow.model.training.data.qm9 import data_file
+
+    with progress() as report:
+        n_hashes, n_molecules = write_inchikeys(data_file(), out, report)
+    facts = {"path": str(out), "hashes": n_hashes, "molecules": n_molecules, "bytes": out.stat().st_size}
+    print_result(f"wrote {out}: {n_hashes} hashes of {n_molecules} molecules", facts, as_json=as_json)
+
+
+@data_app.command()
 def particles(
     system: Annotated[list[str] | None, typer.Argument(help="dw4, lj13 [default: both].")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files [default: $ENFLOW_DATA, or data].")] = None,

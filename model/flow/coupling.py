@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 FAR = 1e6
 """Cost of an exchange that is not allowed; larger than any product of positions."""
@@ -29,6 +28,8 @@ def transport(
         rounds: number of rounds; 0 leaves the noise as it is.
         foreign: (B, N, N) True where an atom of the molecule (row) may not get an atom of the noise (column).
     """
+    from scipy.optimize import linear_sum_assignment  # 40 MB, which an engine does without
+
     for _ in range(rounds):
         # The squared distance, up to terms that no permutation changes.
         cost = -np.concatenate([x1, h1], -1) @ np.concatenate([x0, h0], -1).transpose(0, 2, 1)

@@ -25,7 +25,15 @@ from enflow.model.flow.likelihood import (
 )
 from enflow.model.flow.noise import generator, normal
 from enflow.model.flow.ode.batched_solver import FinalState
-from enflow.model.flow.states import Latent, Sample, check_success, molecules_in_order
+from enflow.model.flow.states import (
+    EncodedLatent,
+    Latent,
+    OnMismatch,
+    Sample,
+    check_success,
+    compared_with_parents,
+    molecules_in_order,
+)
 
 STANDARD = TOLERANCES["standard"]
 PRECISE = 1e-9
@@ -119,16 +127,26 @@ class FragmentFlow(FlowComponents):
         latents = {}
         for end in self.solve(points, 1.0, 0.0, rtol, atol):
             check_success(end.index, end.status)
-            latents[end.index] = Latent(end.x, end.h)
+            latents[end.index] = EncodedLatent(end.x, end.h, completions[end.index].ordered)
         return [latents[index] for index in range(len(completions))]
 
-    def decode(self, latents: Sequence[Latent], rtol: float = PRECISE, atol: float = PRECISE) -> list[Molecule]:
+    def decode(
+        self,
+        latents: Sequence[Latent],
+        rtol: float = PRECISE,
+        atol: float = PRECISE,
+        *,
+        on_mismatch: OnMismatch = "warn",
+    ) -> list[Molecule]:
         """Return the molecules of latents, centred, the fragment first, with the properties "status" and "nfe".
 
+        A molecule that was encoded is compared with itself, as `MoleculeFlow.decode` does.
+
         Raises:
-            SolverError: the solver left the range of molecules.
+            SolverError: the solver left the range of molecules; a molecule does not come back, and "raise" was asked.
         """
-        return molecules_in_order(self._decoded(end) for end in self.solve(latents, 0.0, 1.0, rtol, atol))
+        decoded = molecules_in_order(self._decoded(end) for end in self.solve(latents, 0.0, 1.0, rtol, atol))
+        return compared_with_parents(decoded, latents, on_mismatch)
 
     def log_prob(
         self,

@@ -1,20 +1,28 @@
 """MoleculeFlow: a normalizing flow over molecules, to sample from and to score with."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from numbers import Integral
 
 import torch
 
 from enflow.model.chem.formula import parse_formula
-from enflow.model.chem.molecule import Molecule
+from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules
 from enflow.model.config import STRENGTH, TOLERANCES, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
-from enflow.model.flow.states import Latent, Sample, SizeOrFormula, check_success, molecules_in_order
+from enflow.model.flow.states import (
+    EncodedLatent,
+    Latent,
+    OnMismatch,
+    Sample,
+    SizeOrFormula,
+    check_success,
+    compared_with_parents,
+    molecules_in_order,
+)
 
 DEQUANTIZE_BATCH = 64
 """The number of molecules that are dequantized together."""
@@ -47,9 +55,9 @@ class MoleculeFlow(FlowComponents):
         rtol: float = STANDARD,
         atol: float = STANDARD,
     ) -> list[Molecule]:
-        """Return molecules with the properties "status" and "nfe"; (seed, place in the list) fixes each of them.
+        """Return molecules with the properties "status", "nfe", "seed" and "index"; the last two fix each of them.
 
-        A notebook shows the list in 3D.
+        A notebook shows the list in 3D; `enflow.to_dataframe` makes a table of it, `enflow.select` filters and sorts.
 
         Args:
             n_atoms: the number of atoms of each molecule; None = drawn from p(N). For a model whose types are given
@@ -91,7 +99,7 @@ class MoleculeFlow(FlowComponents):
         self.n_atoms.log_prob(torch.tensor(sizes, dtype=torch.int64, device=self.device))  # checks the sizes
         formulas = [each if isinstance(each, str) else None for each in n_atoms]
         latents = [self.draw_latent(n, seed, i, f) for i, n, f in zip(names, sizes, formulas, strict=True)]
-        return (replace(one, index=names[one.index]) for one in self._decoded(latents, rtol, atol))
+        return (one.named(names[one.index], seed) for one in self._decoded(latents, rtol, atol))
 
     def _size(self, condition: SizeOrFormula, seed: int, index: int) -> int:
         if isinstance(condition, str):
@@ -100,7 +108,7 @@ class MoleculeFlow(FlowComponents):
 
     def variations(
         self,
-        molecule: Molecule,
+        molecule: MoleculeLike,
         n: int = 8,
         strength: float = STRENGTH,
         seed: int = 0,
@@ -112,7 +120,7 @@ class MoleculeFlow(FlowComponents):
         Atom i of each molecule comes from atom i of the given one; (seed, place in the list) fixes each of them.
 
         Args:
-            molecule: the molecule to vary, angstrom.
+            molecule: the molecule to vary, of Enflow, RDKit or ASE, angstrom.
             n: the number of molecules.
             strength: the share of noise, 0 to 1; 0 = the molecule itself, 1 = any molecule of its size.
             seed: the seed of all noise.
@@ -121,16 +129,19 @@ class MoleculeFlow(FlowComponents):
         Raises:
             ConfigError: the strength is out of range.
             SolverError: the solver left the range of molecules.
+            StructureError: the object is no molecule.
             VocabularyError: an element or a size that the model does not know.
         """
         if not 0 <= strength <= 1:
             raise ConfigError(f"found strength {strength}, expected 0 to 1")
-        starts = [self.noised(molecule, 1 - strength, seed, index) for index in range(n)]
-        return molecules_in_order(self._decoded(starts, rtol, atol, 1 - strength))
+        (parent,) = as_molecules([molecule])
+        starts = [self.noised(parent, 1 - strength, seed, index) for index in range(n)]
+        found = self._decoded(starts, rtol, atol, 1 - strength)
+        return molecules_in_order(one.named(one.index, seed) for one in found)
 
     def encode(
         self,
-        molecules: Sequence[Molecule],
+        molecules: MoleculeLike | Sequence[MoleculeLike],
         seed: int = 0,
         rtol: float = ENCODE_TOLERANCE,
         atol: float = ENCODE_TOLERANCE,
@@ -138,37 +149,52 @@ class MoleculeFlow(FlowComponents):
         """Return the latents of molecules; `decode` is the inverse.
 
         Args:
-            molecules: the molecules, angstrom.
+            molecules: one molecule or several, of Enflow, RDKit or ASE, angstrom.
             seed: the seed of the dequantization, together with the place in the list.
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
 
         Raises:
             SolverError: a path did not reach its end.
+            StructureError: an object is no molecule.
             VocabularyError: an element or a size that the model does not know.
         """
         latents = {}
-        for end in self.solve(self._points(molecules, seed), 1.0, 0.0, rtol, atol):
+        parents = as_molecules(molecules)
+        for end in self.solve(self._points(parents, seed), 1.0, 0.0, rtol, atol):
             check_success(end.index, end.status)
-            latents[end.index] = Latent(end.x, end.h)
-        return [latents[index] for index in range(len(molecules))]
+            latents[end.index] = EncodedLatent(end.x, end.h, parents[end.index])
+        return [latents[index] for index in range(len(parents))]
 
     def decode(
-        self, latents: Sequence[Latent], rtol: float = ENCODE_TOLERANCE, atol: float = ENCODE_TOLERANCE
+        self,
+        latents: Sequence[Latent],
+        rtol: float = ENCODE_TOLERANCE,
+        atol: float = ENCODE_TOLERANCE,
+        *,
+        on_mismatch: OnMismatch = "warn",
     ) -> list[Molecule]:
         """Return the molecules of latents, with the properties "status" and "nfe".
+
+        A latent of `encode` knows its molecule, and the result has the property "parent_distance": the largest
+        displacement of an atom, angstrom. Between two modes of the density the map stretches an error of the solver by
+        up to 1e9, so that such a molecule comes back as another one.
 
         Args:
             latents: points under the base, as `encode` returns them.
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
+            on_mismatch: "warn" or "raise" if a molecule comes back displaced by more than 0.001 angstrom or with other
+                elements; "ignore" to compare only.
 
         Raises:
-            SolverError: the solver left the range of molecules.
+            SolverError: the solver left the range of molecules; a molecule does not come back, and "raise" was asked.
+            ConfigError: `on_mismatch` is unknown.
         """
-        return molecules_in_order(self._decoded(latents, rtol, atol))
+        decoded = molecules_in_order(self._decoded(latents, rtol, atol))
+        return compared_with_parents(decoded, latents, on_mismatch)
 
     def log_prob(
         self,
-        molecules: Sequence[Molecule],
+        molecules: MoleculeLike | Sequence[MoleculeLike],
         seed: int = 0,
         target_error: float = 2.0,
         *,
@@ -185,7 +211,7 @@ class MoleculeFlow(FlowComponents):
         the canonical form of the structure seeds the noise. A velocity that is not equivariant depends on orientation.
 
         Args:
-            molecules: the molecules in any position and orientation, angstrom.
+            molecules: one molecule or several, of Enflow, RDKit or ASE, in any position and orientation, angstrom.
             seed: the seed of all noise, together with the structure.
             target_error: the standard error, nats, at which draws stop; at most 32 are made.
             divergence: "hutchinson" for an estimated trace, "exact" for the exact trace.
@@ -198,11 +224,13 @@ class MoleculeFlow(FlowComponents):
 
         Raises:
             ConfigError: an option is out of range.
+            StructureError: an object is no molecule.
             VocabularyError: an element or a size that the model does not know.
         """
+        given = as_molecules(molecules)
         options = EstimatorOptions(divergence, probes, draws, rtol, atol, target_error)
-        found = dict(self.likelihoods(molecules, seed, options))
-        return [found[index] for index in range(len(molecules))]
+        found = dict(self.likelihoods(given, seed, options))
+        return [found[index] for index in range(len(given))]
 
     def likelihoods(
         self,

@@ -152,7 +152,7 @@ class ParticleFlow(nn.Module):
             attempts.append((step.accepted, step.interpolant))
 
         tolerances = _path_tolerance(rtol, self.dtype), _path_tolerance(atol, self.dtype)
-        state = solve_rows(self.dynamics, x, x[..., :0], _full_mask(x), t0, t1, *tolerances, observe=record)
+        state = solve_rows(self.dynamics, x, x[..., :0], _full_mask(x), (t0, t1), tolerances, observe=record)
         _check_success(state)
         return state.x, Trajectory(attempts)
 

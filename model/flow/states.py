@@ -1,18 +1,24 @@
 """Points of flow space and generated molecules, one by one and as a batch."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, Molecules
-from enflow.model.errors import SolverError
+from enflow.model.config import MAX_RETURN_ERROR
+from enflow.model.errors import ConfigError, InverseWarning, SolverError
 from enflow.model.flow.ode.solver_state import Status
 
 SizeOrFormula = int | str | None
 """A condition on one molecule to generate: a number of atoms, a formula, or None for a size drawn from p(N)."""
+
+OnMismatch = Literal["warn", "raise", "ignore"]
+"""The reaction to a molecule that does not come back from its own latent."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,13 @@ class Sample:
     molecule: Molecule | None
     status: Status
     nfe: int
+
+    def named(self, index: int, seed: int) -> "Sample":
+        """Return the sample with its index, and with index and seed among the properties of its molecule."""
+        molecule = self.molecule
+        if molecule is not None:
+            molecule = molecule.with_properties(seed=seed, index=index)
+        return replace(self, index=index, molecule=molecule)
 
 
 def molecules_in_order(samples: Iterable[Sample]) -> Molecules:
@@ -49,6 +62,35 @@ def molecules_in_order(samples: Iterable[Sample]) -> Molecules:
     return Molecules(found[index] for index in range(len(found)))
 
 
+def return_error(molecule: Molecule, parent: Molecule) -> tuple[float, int]:
+    """Return the largest displacement of an atom from the parent, angstrom, and the number of other elements."""
+    moved = molecule.centred().positions - parent.centred().positions
+    return float(np.linalg.norm(moved, axis=1).max()), int((molecule.atomic_numbers != parent.atomic_numbers).sum())
+
+
+def compared(index: int, molecule: Molecule, parent: Molecule, on_mismatch: OnMismatch) -> Molecule:
+    """Return the molecule with the property "parent_distance", and report one that did not come back.
+
+    Raises:
+        SolverError: the molecule is not its parent, and `on_mismatch` is "raise".
+        ConfigError: `on_mismatch` is unknown.
+    """
+    if on_mismatch not in get_args(OnMismatch):
+        raise ConfigError(f"found on_mismatch {on_mismatch!r}, expected one of {', '.join(get_args(OnMismatch))}")
+    distance, changed = return_error(molecule, parent)
+    if changed or distance > MAX_RETURN_ERROR:
+        elements = f" and {changed} other elements" if changed else ""
+        found = (
+            f"molecule {index + 1}: found a distance of {distance:.2g} angstrom{elements} after encode and decode, "
+            f"expected {MAX_RETURN_ERROR:g} at most; this molecule needs a smaller tolerance, or none is small enough"
+        )
+        if on_mismatch == "raise":
+            raise SolverError(found)
+        if on_mismatch == "warn":
+            warnings.warn(found, InverseWarning, stacklevel=2)
+    return molecule.with_properties(parent_distance=distance)
+
+
 def check_success(index: int, status: Status) -> None:
     """Check that the path of a molecule reached its end.
 
@@ -66,6 +108,30 @@ class Latent(NamedTuple):
 
     x: Float[Tensor, "N S"]
     h: Float[Tensor, "N F"]
+
+
+class EncodedLatent(Latent):
+    """The latent of a molecule together with the molecule, so that `decode` can tell how exactly it comes back.
+
+    A changed copy, such as that of `_replace`, has no parent.
+    """
+
+    parent: Molecule | None = None
+
+    def __new__(  # noqa: PYI034 - beartype knows no Self outside its own classes
+        cls, x: Tensor, h: Tensor, parent: Molecule | None = None
+    ) -> "EncodedLatent":
+        self = super().__new__(cls, x, h)
+        self.parent = parent
+        return self
+
+
+def compared_with_parents(molecules: Molecules, latents: Sequence[Latent], on_mismatch: OnMismatch) -> Molecules:
+    """Return decoded molecules; those of an `EncodedLatent` are compared with its molecule, see `compared`."""
+    return Molecules(
+        compared(index, molecule, parent, on_mismatch) if (parent := getattr(latent, "parent", None)) else molecule
+        for index, (molecule, latent) in enumerate(zip(molecules, latents, strict=True))
+    )
 
 
 class DequantizedMolecules(NamedTuple):

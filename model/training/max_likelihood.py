@@ -12,7 +12,7 @@ from enflow.model.batch import MoleculeBatch
 from enflow.model.config import STRICT, config_errors
 from enflow.model.flow.divergence import gaussian, rademacher
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 
 PROBES = {"rademacher": rademacher, "gaussian": gaussian}
 
@@ -94,7 +94,7 @@ def likelihood_terms(
         log_prob = log_prob + flow.act_norm.ladj(mask)
     probe = None if noise.probe is None else noise.probe.to(x)
     adjoint = list(flow.dynamics.parameters()) if config.adjoint else None
-    tolerance = config.tolerance
-    end = solve(flow.velocity, x, h, mask, 1.0, 0.0, probe, tolerance, tolerance, adjoint, config.regularised)
+    options = AugmentedOptions(config.tolerance, adjoint, config.regularised)
+    end = solve(flow.velocity, x, h, mask, (1.0, 0.0), probe, options)
     log_prob = log_prob + end.ladj + flow.log_prob_base(end.x, end.h, mask)
     return LikelihoodTerms(-log_prob, end.kinetic, end.frobenius)

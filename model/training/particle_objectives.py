@@ -13,7 +13,7 @@ from enflow.model.flow.coupling import rotate_onto
 from enflow.model.flow.dynamics import build
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.noise import generator
-from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.training.config import ParticleTrainConfig
 from enflow.model.training.flow_matching import draw_times
@@ -123,8 +123,8 @@ class ParticleLikelihood(ParticleObjective):
         config, (x, probe) = self.config.likelihood, drawn
         mask = _mask(x)
         adjoint = list(network.parameters()) if config.adjoint else None
-        settings = config.tolerance, config.tolerance, adjoint, config.regularised
-        end = solve(network.dynamics, x, x[..., :0], mask, 1.0, 0.0, probe, *settings)
+        options = AugmentedOptions(config.tolerance, adjoint, config.regularised)
+        end = solve(network.dynamics, x, x[..., :0], mask, (1.0, 0.0), probe, options)
         nll = -(end.ladj + network.base.log_prob(end.x, mask))
         regularisers = {"kinetic": config.kinetic * end.kinetic, "jacobian": config.jacobian * end.frobenius}
         return {"nll": nll, **(regularisers if config.regularised else {})}

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from enflow import __version__
 from enflow.model.errors import ConfigError, EnflowError
-from enflow.service.api import job_routes, openapi, routes, static_pages
+from enflow.service.api import depictions, job_routes, openapi, routes, static_pages
 from enflow.service.api.auth import read_keys
 from enflow.service.api.middleware.admission import AdmissionMiddleware, ApiKeys, TrustedOriginMiddleware
 from enflow.service.api.middleware.body_limit import BodyLimitMiddleware
@@ -43,7 +43,7 @@ from enflow.service.problems import MEDIA_TYPE, Problem, from_errors, from_excep
 from enflow.service.settings import RequestLimits, Settings
 from enflow.service.telemetry import EngineMetrics, Telemetry, log, log_health
 
-ROUTERS = (routes.compute, job_routes.jobs, routes.status, static_pages.pages)
+ROUTERS = (routes.compute, depictions.depictions, job_routes.jobs, routes.status, static_pages.pages)
 
 
 def create_app(

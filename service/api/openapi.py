@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from enflow.service.api.uploads import FILES
 from enflow.service.handlers.served_model import ServedModel
-from enflow.service.media_types import HTML, JSON, MULTIPART, NDJSON, SDF, SSE, XYZ, ZIP
+from enflow.service.media_types import CSV, HTML, JSON, MULTIPART, NDJSON, SDF, SSE, XYZ, ZIP
 from enflow.service.model_card import ModelCard
 from enflow.service.problems import MEDIA_TYPE
 from enflow.service.rendering.encoders import SCORE_FORMATS
@@ -69,6 +69,7 @@ _FILE_EXAMPLES: Mapping[str, Mapping[str, str]] = {
     SDF: {"example": examples.WATER_SDF},
     NDJSON: {"example": examples.EVENT_LINE},
     HTML: {"example": "<!doctype html>"},
+    CSV: {"example": "formula,n_atoms,smiles,valid\r\nH2O,3,O,True\r\n"},
     ZIP: {},
 }
 
@@ -129,7 +130,8 @@ def complete(
     for operation in (each for path in document["paths"].values() for each in path.values()):
         # Not with the route: FastAPI removes every null from a description, and an example may need one.
         success = next(answer for status, answer in operation["responses"].items() if status.startswith("2"))
-        success["content"][JSON]["example"] = examples.RESPONSES[operation["operationId"]]
+        if JSON in success["content"]:
+            success["content"][JSON]["example"] = examples.RESPONSES[operation["operationId"]]
         operation["parameters"] = [_without_default(each) for each in operation.get("parameters", [])]
         if not keys_needed and "security" in operation:
             operation["security"].append({})

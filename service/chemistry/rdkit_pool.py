@@ -11,7 +11,6 @@ import asyncio
 import multiprocessing
 import resource
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -19,18 +18,23 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from enflow.model.chem.analysis.descriptors import MoleculeDescriptors
+from enflow.model.chem.analysis.descriptors import describe as describe_molecule
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.bonds import Bonds, infer_bonds
+from enflow.model.chem.depiction import depict
 from enflow.model.chem.io.formats import read, write
 from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
+from enflow.service.chemistry.fair_batches import Batcher, FairSemaphore
 from enflow.service.problems import Problem, retry_after
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
@@ -50,8 +54,18 @@ load RDKit again."""
 START_S = 120.0
 """Seconds that a worker may take to load RDKit, from a cold disk and on a busy core."""
 
+DESCRIBE_S = 30.0
+"""Seconds that the descriptors of a molecule may take: a worker loads the fragments of the SA score at the first."""
+
 FileFormat = Literal["xyz", "sdf", "smiles3d"]
 WrittenForm = Literal["sdf", "sdf-v3000", "html"]
+
+
+class BondTask(NamedTuple):
+    """A molecule whose bonds are wanted, and whether its descriptors are too."""
+
+    molecule: Molecule
+    describe: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,12 +85,14 @@ class BondReport:
         stable_atoms: the number of atoms that have their valence by the table of bond lengths.
         n_atoms: the number of atoms.
         mol_block: the molfile; None where RDKit was not asked, or its process failed.
+        descriptors: the descriptors; None where they were not asked for, or no bonds were found.
     """
 
     bonds: Bonds
     stable_atoms: int
     n_atoms: int
     mol_block: str | None = None
+    descriptors: MoleculeDescriptors | None = None
 
     @property
     def unstable_atoms(self) -> int:
@@ -94,45 +110,6 @@ class BondReport:
         return self.stable_atoms / self.n_atoms
 
 
-class FairSemaphore:
-    """A semaphore whose free places go to the waiting clients in turn, and within a client in the order of arrival.
-
-    Args:
-        places: the number of places.
-    """
-
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-
-    async def acquire(self, client: str) -> None:
-        """Take a place, or wait for one."""
-        if self._free:
-            self._free -= 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the place was given in the same moment
-                self.release()
-            raise
-
-    def release(self) -> None:
-        """Give a place to the next client, or keep it free."""
-        while self._waiting:
-            client = next(iter(self._waiting))
-            turns = self._waiting.pop(client)
-            turn = turns.popleft()
-            if turns:
-                self._waiting[client] = turns  # behind the other clients
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
-
-
 class RDKitPool:
     """A pool of RDKit processes.
 
@@ -147,6 +124,7 @@ class RDKitPool:
         self._limits = TextLimits(limits.max_bytes, limits.max_records, max_embedded_atoms=limits.max_atoms)
         self._telemetry = telemetry
         self._places, self._reading = FairSemaphore(settings.processes), FairSemaphore(max(1, settings.processes - 1))
+        self._bonds = Batcher(self._places, settings.processes, self._infer_bonds)
         self._pool = self._new_pool()
 
     async def start(self) -> None:
@@ -156,7 +134,9 @@ class RDKitPool:
             ProcessExpired: a worker cannot start, for instance because `memory_bytes` is too small.
         """
         methane = Molecule([6, 1, 1, 1, 1], [[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
-        await asyncio.gather(*(self._call(START_S, _bond_report, methane) for _ in range(self._settings.processes)))
+        await asyncio.gather(
+            *(self._call(START_S, _bond_reports, [BondTask(methane)]) for _ in range(self._settings.processes))
+        )
 
     async def read(
         self, data: bytes, form: FileFormat | None, max_records: int | None = None
@@ -185,14 +165,15 @@ class RDKitPool:
         finally:
             asyncio.get_running_loop().call_later(release_after, self._reading.release)
 
-    async def bond_report(self, molecule: Molecule) -> BondReport:
-        """Infer the bonds of a molecule, count its stable atoms and write its molfile, in one call of a worker."""
+    async def bond_report(self, molecule: Molecule, *, describe: bool = False) -> BondReport:
+        """Infer bonds, count stable atoms and write the molfile; molecules that wait go to a process in one call.
+
+        Args:
+            molecule: the molecule.
+            describe: compute its descriptors too.
+        """
         started = time.perf_counter()
-        try:
-            report = await self._call(self._settings.bonds_s, _bond_report, molecule)
-        except FAILURES as error:
-            failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
-            report = BondReport(failed, _stable_atoms(molecule), molecule.n_atoms)
+        report = await self._bonds.run(current_client.get(), BondTask(molecule, describe))
         self._telemetry.bonds_seconds.observe(time.perf_counter() - started)
         self._telemetry.bonds.labels(report.bonds.method or "failed").inc()
         return report
@@ -209,10 +190,36 @@ class RDKitPool:
             detail = f"writing this file was stopped: {self._reason(error, 'read_s')}; ask for fewer molecules"
             raise Problem("unavailable", detail, headers=retry_after(5)) from None
 
+    async def depict(self, smiles: str, *, dark: bool) -> str:
+        """Draw the skeletal formula of a SMILES as SVG.
+
+        Raises:
+            Problem: RDKit cannot read the SMILES, or the time or the memory of the call was exceeded.
+        """
+        try:
+            return await self._call(self._settings.bonds_s, partial(depict, dark=dark), smiles)
+        except FAILURES as error:
+            raise Problem("invalid", f"drawing this SMILES was stopped: {self._reason(error, 'bonds_s')}") from None
+
     def close(self) -> None:
         """Kill the workers."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
+
+    async def _infer_bonds(self, tasks: Sequence[BondTask]) -> Sequence[BondReport]:
+        """Return the reports of molecules, in a place that is taken; a failure is the report of a single molecule."""
+        seconds = self._settings.bonds_s + any(task.describe for task in tasks) * DESCRIBE_S
+        try:
+            try:
+                return await self._run_in_place(seconds, _bond_reports, tasks)
+            except BrokenProcessPool:  # as in `_call`
+                return await self._run(seconds, _bond_reports, tasks)
+        except FAILURES as error:
+            if len(tasks) > 1:
+                raise
+            failed = Bonds("failed", version("rdkit"), reason=self._reason(error, "bonds_s"))
+            stable_atoms = int(stability([tasks[0].molecule]).stable_atoms[0])
+            return [BondReport(failed, stable_atoms, tasks[0].molecule.n_atoms)]
 
     async def _call(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         try:
@@ -222,6 +229,9 @@ class RDKitPool:
 
     async def _run(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         await self._places.acquire(current_client.get())
+        return await self._run_in_place(seconds, function, *args)
+
+    async def _run_in_place(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
         loop = asyncio.get_running_loop()
         try:
             running: Future[T] = self._running_pool().schedule(function, args=args, timeout=seconds)
@@ -267,13 +277,15 @@ def _bound_memory(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _stable_atoms(molecule: Molecule) -> int:
-    return int(stability([molecule]).stable_atoms[0])
+def _bond_reports(tasks: Sequence[BondTask]) -> list[BondReport]:
+    stable_atoms = stability([task.molecule for task in tasks]).stable_atoms.tolist()
+    return [_bond_report(*each) for each in zip(tasks, stable_atoms, strict=True)]
 
 
-def _bond_report(molecule: Molecule) -> BondReport:
-    bonds = infer_bonds(molecule)
-    return BondReport(bonds, _stable_atoms(molecule), molecule.n_atoms, mol_block(molecule, bonds))
+def _bond_report(task: BondTask, stable_atoms: int) -> BondReport:
+    molecule, bonds = task.molecule, infer_bonds(task.molecule)
+    report = BondReport(bonds, stable_atoms, molecule.n_atoms, mol_block(molecule, bonds))
+    return replace(report, descriptors=describe_molecule(molecule, bonds)) if task.describe else report
 
 
 def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:

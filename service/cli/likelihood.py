@@ -45,7 +45,9 @@ def likelihood(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="File for the scored molecules: .xyz, .sdf or .html; .json for the scores; - prints XYZ."),
+        typer.Option(
+            help="File for the scored molecules: .xyz, .sdf, .csv or .html; .json for the scores; - prints XYZ."
+        ),
     ] = None,
     target_error: Annotated[
         float, typer.Option(min=0.1, max=100.0, help="Standard error in nats at which the estimate stops.")

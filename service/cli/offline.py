@@ -52,6 +52,9 @@ STANDARD_STREAM = Path("-")
 DECIMALS = 6
 """Decimals of a coordinate in a file that a command writes: a millionth of an angstrom."""
 
+MOLECULES_PER_PROCESS = 500
+"""Molecules that pay for the start of one more RDKit process, which takes about a second of a core."""
+
 LARGE = 10**9
 """A limit that no command reaches: the user's own machine bounds the work."""
 
@@ -62,16 +65,18 @@ class OfflineModel:
     Args:
         weights: a folder, or the name of bundled weights.
         device: auto, cpu or cuda.
+        n_molecules: the number of molecules to come; many of them get several RDKit processes.
 
     Raises:
         WeightsError: the weights are missing or damaged.
         ConfigError: there is no such device.
     """
 
-    def __init__(self, weights: Path, device: str) -> None:
+    def __init__(self, weights: Path, device: str, n_molecules: int = 1) -> None:
         self._folder = find_weights(weights)
         self.card: ModelCard = read_model_card(self._folder)
         self._device = pick_device(device)
+        self._rdkit_processes = max(1, min(cpu_count() - 1, n_molecules // MOLECULES_PER_PROCESS))
 
     @property
     def limits(self) -> RequestLimits:
@@ -108,9 +113,9 @@ class OfflineModel:
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[ServedModel]:
-        """Give the model with a running engine and an RDKit process."""
+        """Give the model with a running engine and RDKit processes."""
         telemetry = Telemetry()
-        chemistry = RDKitPool(ChemistrySettings(processes=1), self.limits, telemetry)
+        chemistry = RDKitPool(ChemistrySettings(processes=self._rdkit_processes), self.limits, telemetry)
         try:
             loading = asyncio.to_thread(self._load_engine)
             engine, _ = await asyncio.gather(loading, asyncio.sleep(0) if self.card.system else chemistry.start())
@@ -128,6 +133,11 @@ class OfflineModel:
         from enflow.service.engine.core import Engine
 
         return Engine(load_any(self._folder, self._device))
+
+
+def cpu_count() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class OfflineClient:
@@ -235,10 +245,12 @@ def check_target(card: ModelCard, target: Target | None) -> None:
     """Check that the model has what the format of a file holds.
 
     Raises:
-        ConfigError: an SDF of particles, which have no bonds.
+        ConfigError: an SDF or a CSV of particles, which have no bonds and no formula.
     """
-    if card.system and target and target.form == "sdf":
-        raise ConfigError(f"found the ending sdf, but {card.name} is of particles; expected .xyz, .json or .html")
+    if card.system and target and target.form in ("sdf", "csv"):
+        raise ConfigError(
+            f"found the ending {target.form}, but {card.name} is of particles; expected .xyz, .json or .html"
+        )
 
 
 def file_text(molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Format) -> str:

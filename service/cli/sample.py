@@ -12,6 +12,7 @@ from enflow.model.chem.io.formats import Format
 from enflow.model.cli.options import Device, Json, print_result
 from enflow.model.errors import ConfigError, SolverError
 from enflow.model.progress import ProgressCallback, progress
+from enflow.service.cli.bounds import parse_where
 from enflow.service.cli.offline import (
     Handle,
     OfflineModel,
@@ -40,7 +41,7 @@ def sample(
     model: Annotated[Path | None, typer.Argument(metavar="[WEIGHTS]", help="The same as --weights.")] = None,
     n: Annotated[int, typer.Option("-n", "--n-molecules", min=1, help="Number of molecules.")] = 1,
     out: Annotated[
-        Path | None, typer.Option(help="File to write: .xyz, .sdf, .json, or .html for a gallery; - prints XYZ.")
+        Path | None, typer.Option(help="File to write: .xyz, .sdf, .csv, .json, or .html for a gallery; - prints XYZ.")
     ] = None,
     n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
     formula: Annotated[
@@ -50,6 +51,15 @@ def sample(
     first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
     only: Annotated[Only, typer.Option(help="Generate until n molecules are valid, or stable.")] = "any",
     with_nll: Annotated[bool, typer.Option("--with-nll", help="Score each molecule too.")] = False,
+    unique: Annotated[bool, typer.Option("--unique", help="Generate until n molecules have different SMILES.")] = False,
+    properties: Annotated[
+        bool, typer.Option("--properties", help="Compute QED, logP, SA score and others too.")
+    ] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LOWER:UPPER", help="Generate until n have a property within bounds: qed=0.5:"),
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Order, by a property or nll; -qed: the largest first.")] = None,
     tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,
     device: Device = "auto",
@@ -73,8 +83,9 @@ def sample(
         "first_index": first_index,
         "only": only,
     }
+    values |= {"unique": unique, "properties": properties, "where": parse_where(where or []), "sort": sort}
     values |= {"seed": secrets.randbits(32) if seed is None else seed, "tolerance": parse_tolerance(tolerance)}
-    offline = OfflineModel(_weights(model or weights, formula), device)
+    offline = OfflineModel(_weights(model or weights, formula), device, n)
     check_target(offline.card, target)
     request = parse_request(offline, {**values, "with_nll": with_nll})
     print_answer(generate(offline, request), target, n, as_json=as_json)
@@ -170,6 +181,9 @@ def _reporter(report: ProgressCallback, n_molecules: int) -> Emit:
 def _as_text(answer: Answer, form: Format) -> str:
     if form == "json":
         return answer.document.model_dump_json(exclude_unset=True) + "\n"
+    records = [each.sdf for each in answer.molecules if each.sdf is not None]
+    if form == "sdf" and len(records) == len(answer.molecules):  # the RDKit processes have written them
+        return "".join(records)
     return file_text([each.molecule for each in answer.molecules], [each.bonds for each in answer.molecules], form)
 
 

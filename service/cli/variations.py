@@ -31,7 +31,7 @@ def variations(
     file: Annotated[Path, typer.Argument(help="XYZ, SDF or SMILES (.smi) file with one molecule; - reads stdin.")],
     n: Annotated[int, typer.Option("-n", "--n-molecules", min=1, help="Number of molecules.")] = 8,
     out: Annotated[
-        Path | None, typer.Option(help="File to write: .xyz, .sdf, .json, or .html for a gallery; - prints XYZ.")
+        Path | None, typer.Option(help="File to write: .xyz, .sdf, .csv, .json, or .html for a gallery; - prints XYZ.")
     ] = None,
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="Share of noise: 0 = the molecule, 1 = any molecule of its size.")

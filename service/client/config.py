@@ -32,7 +32,8 @@ class ClientConfig:
     """The time limits of a worker, the rules for its restart, and the limits of the queue.
 
     Attributes:
-        start_s: seconds that a worker may take to be ready; it loads torch and the weights.
+        start_s: seconds that a worker may take to be ready; it loads torch and the weights. Twice as many after each
+            crash in a row.
         hang_s: seconds without a heartbeat after which a worker is replaced; longer than the longest step.
         max_crashes: crashes in a row, without an answer between them, that open the circuit breaker.
         breaker_s: seconds that the circuit breaker stays open before another worker is tried.

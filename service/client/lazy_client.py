@@ -64,12 +64,5 @@ class LazyClient:
 
 
 def further_clients(settings: Settings, config: ClientConfig | None = None) -> dict[Path, ProcessClient | LazyClient]:
-    """Return the clients of all models but the first, by the folder of their weights.
-
-    The model for formulas starts at once, the others with their first request.
-    """
-    formulas = settings.formula_folder
-    clients: dict[Path, ProcessClient | LazyClient] = {}
-    if formulas:
-        clients[formulas] = engine_client(settings, config, formulas)
-    return clients | {place: LazyClient(engine_client(settings, config, place)) for place in settings.model_folders}
+    """Return the clients of all models but the first, by the folder of their weights; none is started."""
+    return {folder: LazyClient(engine_client(settings, config, folder)) for folder in settings.further}

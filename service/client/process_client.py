@@ -16,9 +16,8 @@ from pathlib import Path
 from enflow.model.card import read_card
 from enflow.service.client.admission import AdmissionController
 from enflow.service.client.config import ClientConfig, EngineSpec
-from enflow.service.client.crashes import CircuitBreaker, CrashIsolation
-from enflow.service.client.request_tracker import Delivery, RequestTracker
-from enflow.service.client.worker_handle import WorkerHandle, WorkerRunner, start_process
+from enflow.service.client.request_tracker import CrashIsolation, Delivery, RequestTracker
+from enflow.service.client.worker_handle import CircuitBreaker, WorkerHandle, WorkerRunner, start_process
 from enflow.service.engine.process import (
     CHECK_S,
     Abort,
@@ -260,7 +259,8 @@ class ProcessClient:
             if self._breaker.allow_one():
                 self._start_worker()
             return
-        limit = self._config.hang_s if worker.ready else self._config.start_s
+        # A start that was too slow gets twice the time: on a busy machine it would otherwise never end.
+        limit = self._config.hang_s if worker.ready else self._config.start_s * 2**self._breaker.crashes
         if now - worker.last_report > limit:
             worker.error = f"the worker sent no report for {limit:.0f} s"
             worker.runner.kill()

@@ -15,7 +15,7 @@ import torch
 from enflow.model.errors import ModelError
 from enflow.model.flow.likelihood import DrawState, evaluate_queries
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.solver_state import SolverState, Status
+from enflow.model.flow.ode.solver_state import Status
 from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.compilation import BackgroundCompilation
 from enflow.service.engine.config import LANES, EngineConfig
@@ -43,6 +43,7 @@ class Engine:
     def __init__(
         self, flow: MoleculeFlow, config: EngineConfig | None = None, clock: Callable[[], float] = time.time
     ) -> None:
+        torch.set_float32_matmul_precision("highest")  # TF32 moves one molecule in 24 to another element
         self._adapter = FlowAdapter(flow)
         self._config = (config or EngineConfig.for_device(flow.device)).up_to(flow.config.max_atoms)
         pairs, sizes = self._config.pairs, self._config.sizes
@@ -109,7 +110,7 @@ class Engine:
 
     def check(self) -> bool:
         """Return True if the device computes a known answer."""
-        return self._adapter.check()
+        return self._adapter.check(self._runner.velocity, self._runner.check_rows)
 
     @torch.inference_mode()
     def snapshot(self) -> Snapshot:
@@ -192,10 +193,10 @@ class Engine:
     def _start(self, row: RowState) -> RowStart | None:
         try:
             start, row.score = self._adapter.start(row)
+            return start
         except ModelError as error:
             self._fail(row.request_state, row.molecule, Reason.STRUCTURE, str(error))
             return None
-        return start
 
     # Postprocess
 
@@ -215,7 +216,7 @@ class Engine:
                 detail = f"the solver stopped at t = {row.t:.4g}: {status.name}"
                 self._fail(row.request_state, row.molecule, Reason(status.name.lower()), detail)
         if arrived:
-            self._arrive([row for _, row in arrived], step.step.state, [i for i, _ in arrived])
+            self._arrive([row for _, row in arrived], step.rows([i for i, _ in arrived]))
 
     def _accept(self, row: RowState, step: InFlightStep, i: int) -> None:
         if row.score is not None:
@@ -230,8 +231,8 @@ class Engine:
 
     # Arriving
 
-    def _arrive(self, rows: list[RowState], state: SolverState, positions: list[int]) -> None:
-        for row, end in zip(rows, self._adapter.finished_rows(state, positions), strict=True):
+    def _arrive(self, rows: list[RowState], ends: tuple[torch.Tensor, ...]) -> None:
+        for row, end in zip(rows, self._adapter.finished_rows(*ends), strict=True):
             self._runner.release(row)
             row.molecule.nfe += row.nfe
             if row.score is not None:

@@ -1,8 +1,11 @@
 """The worker process: an engine behind a pipe."""
 
+import ctypes
+import gc
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -16,6 +19,13 @@ if TYPE_CHECKING:  # the client imports this module and need not load torch
 
 HEARTBEAT_S, SNAPSHOT_S, CHECK_S = 0.2, 2.0, 15.0
 """Seconds between heartbeats, between snapshots of the running rows, and between checks of the known answer."""
+
+
+SNAPSHOT_SHARE = 0.05
+"""The largest share of the time that snapshots take: those of many rows become less frequent."""
+
+IDLE_S = 1.0
+"""Seconds without work after which free memory is returned to the system: an engine that works needs it again."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +117,26 @@ def serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
         connection.close()
 
 
+def trim_heap() -> None:
+    """Return the free memory of the heap to the system where the C library can do that (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class _WorkerLoop:
     def __init__(self, connection: Connection, engine: "Engine") -> None:
         self._connection, self._engine = connection, engine
         self._last_check = self._last_heartbeat = self._last_snapshot = time.monotonic()
         self._rows: tuple[RowKey, ...] = ()
+        self._last_work = time.monotonic()
+        self._trimmed = False
+        self._snapshot_s = SNAPSHOT_S
         engine.observer = self
 
     def run(self) -> None:
         self._check()
+        gc.collect()
+        gc.freeze()  # the modules and the weights stay, and no later collection need look at them
         self._connection.send(Ready(self._engine.rate))
         while self._handle_commands():
             if events := self._engine.step():
@@ -154,9 +175,16 @@ class _WorkerLoop:
             self._last_heartbeat = now
             self._poll_compilation()
             self._connection.send(Heartbeat(self._engine.stats(), now - self._last_check, self._engine.rate))
-        if now - self._last_snapshot >= SNAPSHOT_S and not self._engine.idle:
-            self._last_snapshot = now
+        if now - self._last_snapshot >= self._snapshot_s and not self._engine.idle:
             self._connection.send(RowsSaved(self._engine.snapshot().rows))
+            self._last_snapshot = time.monotonic()
+            self._snapshot_s = max(SNAPSHOT_S, (self._last_snapshot - now) / SNAPSHOT_SHARE)
+        if not self._engine.idle:
+            self._last_work, self._trimmed = now, False
+        elif not self._trimmed and now - self._last_work >= IDLE_S:
+            self._trimmed = True
+            gc.collect()
+            trim_heap()
 
     def _poll_compilation(self) -> None:
         if self._engine.compilation and (notice := self._engine.compilation.poll()):

@@ -76,7 +76,7 @@ class RequestState:
         """The options of the likelihood; None if the samples are not scored."""
         return self.request.options if isinstance(self.request, EngineLikelihoodRequest) else None
 
-    @property
+    @cached_property
     def frame_times(self) -> list[float]:
         """The times of the frames, evenly spaced from 0 to 1; a single frame shows t = 1."""
         count = self.request.frames if isinstance(self.request, EngineSampleRequest | EngineDecodeRequest) else 0

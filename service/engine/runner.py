@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cuda_graphs import CudaGraphs
 from enflow.service.engine.flow_adapter import FlowAdapter
 from enflow.service.engine.requests import RowState
-from enflow.service.engine.slots import InFlightStep, RowStart, SlotPool
+from enflow.service.engine.slots import InFlightStep, RowStart, SlotPool, row_buckets
 from enflow.service.protocol.status import RowKey, SavedRow
 
 
@@ -24,20 +25,27 @@ class ModelRunner:
         adapter: the model.
         config: the size classes, the slots of each pool, `max_steps`, and `lag`, the number of steps that may be in
             flight after `collect`.
+
+    Attributes:
+        velocity: the velocity that moves the rows; on a GPU it replays captured graphs.
+        check_rows: the rows of the largest size class for which the velocity is certainly fast: one on a CPU.
     """
 
     def __init__(self, adapter: FlowAdapter, config: EngineConfig) -> None:
         static = adapter.device.type == "cuda"
-        velocities = adapter.velocity, adapter.fine_velocity
-        self._graphs = [CudaGraphs(velocity) for velocity in velocities] if static else []
-        velocity, fine_velocity = self._graphs or velocities
+        velocities = (adapter.velocity, adapter.fine_velocity) if static else ()
+        self._graphs = [CudaGraphs(velocity) for velocity in velocities]
+        self.velocity: Velocity = self._graphs[0] if static else adapter.velocity
+        fine_velocity = self._graphs[1] if static else adapter.fine_velocity
+        buckets = {size: row_buckets(max(1, config.pairs // size**2)) if static else () for size in config.sizes}
+        self.check_rows = min(buckets[config.sizes[-1]], default=1)
         kinds: dict[StepKind, tuple[Velocity, torch.dtype]] = {
-            "path": (velocity, adapter.dtype),
+            "path": (self.velocity, adapter.dtype),
             "fine": (fine_velocity, torch.float64),
         }
         self._pools = {
             BatchKey(lane, kind, size): SlotPool(
-                kind_velocity, config.slots, size, adapter.n_features, dtype, adapter.device, static
+                kind_velocity, config.slots, size, adapter.n_features, dtype, adapter.device, buckets[size]
             )
             for lane in LANES
             for kind, (kind_velocity, dtype) in kinds.items()
@@ -45,6 +53,10 @@ class ModelRunner:
         }
         self._max_steps, self._lag = config.max_steps, config.lag
         self._in_flight: deque[tuple[list[RowState], InFlightStep]] = deque()
+        if static:
+            shapes = [(rows, size) for size in config.sizes for rows in buckets[size]]
+            with suppress(torch.OutOfMemoryError):  # the others are captured when they occur, in smaller steps
+                self._graphs[0].capture(shapes, adapter.n_features, adapter.dtype)
 
     def submit(self, rows: list[RowState], starts: Mapping[RowState, RowStart]) -> None:
         """Attempt one solver step with rows of one batch key.
@@ -93,8 +105,11 @@ class ModelRunner:
     def save(self, rows: Sequence[RowState]) -> dict[RowKey, SavedRow]:
         """Return the states of those rows that have a slot; `submit` of another engine continues from them."""
         saved = {}
-        for key, pool in self._pools.items():
-            slots = {row: row.slot for row in rows if row.slot is not None and row.batch_key == key}
-            for row, state in zip(slots, pool.read(list(slots.values())) if slots else (), strict=True):
+        slots: dict[BatchKey, dict[RowState, int]] = {}
+        for row in rows:
+            if row.slot is not None:
+                slots.setdefault(row.batch_key, {})[row] = row.slot
+        for key, of_key in slots.items():
+            for row, state in zip(of_key, self._pools[key].read(list(of_key.values())), strict=True):
                 saved[row.key] = SavedRow(tuple(field.numpy() for field in state), tuple(row.frames))
         return saved

@@ -1,5 +1,6 @@
 """Slots on the device: the solver states of rows with one batch key."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,12 +38,16 @@ class InFlightStep(NamedTuple):
 
     Attributes:
         step: the result, on the device.
-        packed: the flags, on the host once `copied` has happened.
-        copied: None on a CPU, where the flags are there at once.
+        packed, x, h, mask: the flags and the rows, on the host once `copied` has happened: to read finished rows from
+            the device would wait for the steps that were submitted later.
+        copied: None on a CPU, where all is there at once.
     """
 
     step: Step
     packed: Tensor
+    x: Tensor
+    h: Tensor
+    mask: Tensor
     copied: torch.cuda.Event | None
 
     def flags(self) -> StepFlags:
@@ -51,6 +56,11 @@ class InFlightStep(NamedTuple):
             self.copied.synchronize()
         t, nfe, status, accepted = self.packed.tolist()
         return StepFlags(t, [int(n) for n in nfe], [int(s) for s in status], [bool(a) for a in accepted])
+
+    def rows(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return positions, features and mask of some rows on the host; call `flags` before."""
+        index = torch.tensor(positions)
+        return self.x[index], self.h[index], self.mask[index]
 
 
 class SlotPool:
@@ -62,8 +72,9 @@ class SlotPool:
         n_atoms: the size class.
         n_features: features per atom.
         dtype, device: of the states.
-        static: True pads the rows of a step to a power of two with an empty slot and the atoms to the size class, so
-            that captured graphs see few shapes. False cuts a step to its rows and to its largest molecule.
+        buckets: the numbers of rows, ascending, to which a step is padded with an empty slot, while its atoms are
+            padded to the size class: captured graphs have few shapes. Without buckets a step is cut to its rows and to
+            its largest molecule.
     """
 
     def __init__(
@@ -74,10 +85,10 @@ class SlotPool:
         n_features: int,
         dtype: torch.dtype,
         device: torch.device,
-        static: bool,
+        buckets: Sequence[int] = (),
     ) -> None:
         self._velocity = velocity
-        self._static = static
+        self._buckets = buckets
         self._state = solver_state.empty(slots + 1, n_atoms, n_features, dtype, device)
         self._n_atoms = [0] * (slots + 1)
         self._free = list(reversed(range(slots)))
@@ -86,33 +97,36 @@ class SlotPool:
     def start(self, starts: Sequence[RowStart]) -> list[int]:
         """Give each row a slot and evaluate its first derivative; this takes two evaluations each."""
         x, h = self._batch([start.x for start in starts]), self._batch([start.h for start in starts])
-        n_atoms = torch.tensor([len(start.x) for start in starts] + [0] * (len(x) - len(starts)), device=x.device)
-        mask = torch.arange(x.shape[1], device=x.device) < n_atoms[:, None]
-        padding = [(0.0, 0.0, 1.0, 1.0)] * (len(x) - len(starts))
-        scalars = x.new_tensor([start[2:] for start in starts] + padding).unbind(1)
-        return self._assign(dopri5.init(self._velocity, x, h, mask, *scalars), [len(start.x) for start in starts])
+        missing = len(x) - len(starts)
+        n_atoms = torch.tensor([len(start.x) for start in starts] + [0] * missing)
+        mask = self._to_device(torch.arange(x.shape[1]) < n_atoms[:, None])
+        padding = [(0.0, 0.0, 1.0, 1.0)] * missing
+        scalars = self._to_device(torch.tensor([start[2:] for start in starts] + padding, dtype=x.dtype))
+        t0, t1, rtol, atol = scalars.unbind(1)
+        state = dopri5.init(self._velocity, x, h, mask, (t0, t1), (rtol, atol))
+        return self._assign(state, [len(start.x) for start in starts])
 
     def resume(self, saved: SolverState) -> int:
         """Give a slot to a row that `read` returned."""
-        dtype, device = self._state.x.dtype, self._state.x.device
-        moved = SolverState(*(f.to(device, dtype if f.is_floating_point() else f.dtype) for f in saved))
+        dtype = self._state.x.dtype
+        moved = SolverState(*(self._to_device(f.to(dtype) if f.is_floating_point() else f) for f in saved))
         return self._assign(moved, [int(saved.mask.sum())])[0]
 
     def step(self, slots: Sequence[int], max_steps: int) -> InFlightStep:
         """Attempt one step with the rows of these slots; the result has the rows in this order, then padding."""
         index = self._index(slots)
-        width = self._state.x.shape[1] if self._static else max(self._n_atoms[slot] for slot in slots)
+        width = self._state.x.shape[1] if self._buckets else max(self._n_atoms[slot] for slot in slots)
         step = dopri5.step(self._velocity, solver_state.select(self._state, index, width), max_steps)
         self._state = solver_state.insert(self._state, index, step.state)
         state = step.state
         packed = torch.stack([f.to(torch.float64) for f in (state.t, state.nfe, state.status, step.accepted)])
+        outcome = packed, state.x, state.h, state.mask
         if packed.device.type != "cuda":
-            return InFlightStep(step, packed, None)
-        # A copy to memory that is not pinned would wait for the device.
-        host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True).copy_(packed, non_blocking=True)
+            return InFlightStep(step, *outcome, copied=None)
+        packed, x, h, mask = map(_to_host, outcome)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
-        return InFlightStep(step, host, copied)
+        return InFlightStep(step, packed, x, h, mask, copied)
 
     def read(self, slots: Sequence[int]) -> list[SolverState]:
         """Return the states of these rows on the host, each without padding."""
@@ -130,22 +144,35 @@ class SlotPool:
         slots = [self._free.pop() for _ in n_atoms]
         for slot, n in zip(slots, n_atoms, strict=True):
             self._n_atoms[slot] = n
-        index = torch.tensor(slots + [self._empty] * (len(state.t) - len(slots)), device=state.t.device)
+        index = self._to_device(torch.tensor(slots + [self._empty] * (len(state.t) - len(slots))))
         self._state = solver_state.insert(self._state, index, state)
         return slots
 
     def _index(self, slots: Sequence[int]) -> Tensor:
-        padding = _padded_count(len(slots)) - len(slots) if self._static else 0
-        return torch.tensor([*slots, *[self._empty] * padding], device=self._state.t.device)
+        padding = self._padded_count(len(slots)) - len(slots)
+        return self._to_device(torch.tensor([*slots, *[self._empty] * padding]))
 
     def _batch(self, rows: Sequence[Tensor]) -> Tensor:
-        width = self._state.x.shape[1] if self._static else max(len(row) for row in rows)
-        count = _padded_count(len(rows)) if self._static else len(rows)
-        batch = torch.zeros(count, width, rows[0].shape[-1], dtype=self._state.x.dtype)
+        width = self._state.x.shape[1] if self._buckets else max(len(row) for row in rows)
+        batch = torch.zeros(self._padded_count(len(rows)), width, rows[0].shape[-1], dtype=self._state.x.dtype)
         for target, row in zip(batch, rows, strict=False):
             target[: len(row)] = row
-        return batch.to(self._state.x.device)
+        return self._to_device(batch)
+
+    def _padded_count(self, n: int) -> int:
+        return next((bucket for bucket in self._buckets if bucket >= n), n)
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor of the host; a copy from memory that is not pinned would wait for the device."""
+        device = self._state.x.device
+        return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-def _padded_count(n: int) -> int:
-    return 1 << (n - 1).bit_length()
+def row_buckets(max_rows: int) -> tuple[int, ...]:
+    """Return the numbers of rows that captured graphs have, ascending: an eighth, a quarter, half and all of a step."""
+    return tuple(sorted({math.ceil(max_rows / part) for part in (8, 4, 2, 1)}))
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """Begin to copy a tensor to pinned memory."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

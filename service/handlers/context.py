@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from enflow.service.problems import Problem, retry_after
+from enflow.service.problems import EngineFailure, Problem, retry_after
 from enflow.service.protocol.events import Done, Reason
 from enflow.service.schemas.responses import FailedOut, UsageOut
 from enflow.service.schemas.stream_events import StreamEvent
@@ -110,17 +110,17 @@ def require_results(found: Sequence[object], failed: Sequence[FailedOut]) -> Non
     """
     if found or not failed or failed[0].reason not in set(Reason):
         return
-    name = problem_name(Reason(failed[0].reason))
-    if name != "invalid":
-        detail = f"found no finished molecule; the first of {len(failed)} failed: {failed[0].reason}"
-        raise Problem(name, detail)
+    detail = f"found no finished molecule; the first of {len(failed)} failed: {failed[0].reason}"
+    problem = failure_problem(Reason(failed[0].reason), detail)
+    if problem.name != "invalid":
+        raise problem
 
 
-def problem_name(reason: Reason) -> str:
-    """Return the type of the problem behind a molecule that failed."""
-    if reason == Reason.DEADLINE:
-        return "deadline"
-    return "unavailable" if reason in (Reason.ENGINE, Reason.CANCELLED) else "invalid"
+def failure_problem(reason: Reason, detail: str) -> Problem:
+    """Return the problem behind a molecule that failed."""
+    if reason in (Reason.ENGINE, Reason.CANCELLED):
+        return EngineFailure(detail)
+    return Problem("deadline" if reason == Reason.DEADLINE else "invalid", detail)
 
 
 async def run_cancellable(

@@ -11,10 +11,10 @@ from enflow.service.handlers.job_work import JobWork, model_for, prepare_work
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.jobs.records import JobPart, JobRecord
 from enflow.service.jobs.store import JobStore, StoreError
-from enflow.service.problems import Problem, from_exception
+from enflow.service.problems import EngineFailure, Problem, from_exception
 from enflow.service.protocol.events import Reason
 from enflow.service.rendering.encoders import Answer
-from enflow.service.rendering.job_results import PartResults, part_results
+from enflow.service.rendering.job_results import PartResults, failed_results, part_results
 from enflow.service.schemas.jobs import JobRequest, JobRequestBody
 from enflow.service.schemas.requests import SampleRequest
 from enflow.service.schemas.responses import LikelihoodResponse, ScoreErrorOut
@@ -26,17 +26,18 @@ T = TypeVar("T")
 PARTS = 2
 """Parts in progress: the device works on the second while the last molecules of the first are finished."""
 
-IDLE_S, RETRY_S = 5.0, 2.0
-"""Seconds between two looks at the store without news, and before a part is tried again that the engine refused."""
+IDLE_S, RETRY_S, MAX_RETRY_S = 5.0, 2.0, 60.0
+"""Seconds between two looks at the store without news, and before a part is tried again that the engine refused; the
+most seconds before a part is tried again on which the engine failed, twice as many after each failure."""
 
 DAY_S = 86_400.0
 
 TRANSIENT = frozenset({"unavailable", "busy-client", "deadline"})
 """Problems that end by themselves."""
 
-MAX_STOPS = 10
-"""Answers for a part in which the engine failed on some molecules and computed others, until these failures count: a
-molecule that fails every time would hold up its job, and all others behind it."""
+MAX_FAILURES = 6
+"""Failures of an engine that was ready on one part, after which its molecules without a result have failed: a molecule
+that fails every time would hold up its job, and all others behind it."""
 
 STOPPED = frozenset({str(Reason.ENGINE), str(Reason.CANCELLED), str(Reason.DEADLINE)})
 """Reasons of a failure that is none of the molecule: its part is computed again."""
@@ -188,8 +189,7 @@ class JobRunner:
 
     async def _compute(self, job: ActiveJob, part: range, before: Sequence[asyncio.Task[None]]) -> bool:
         """Compute and store a part; return False where the job has ended."""
-        answer = await self._answer(job, part)
-        results = await asyncio.to_thread(part_results, answer, part, job.first_index, job.record.size)
+        results = await self._results(job, part)
         if before:
             await asyncio.wait(before)
         data = await asyncio.to_thread(results.packed)
@@ -197,24 +197,34 @@ class JobRunner:
             limit = f"ENFLOW_JOBS__MAX_STORED_BYTES, {self._settings.max_stored_bytes}"
             raise Problem("unavailable", f"the stored jobs have more bytes than the limit {limit}")
         now = time.monotonic()
-        row = JobPart(part.start, part.stop, data, results.failed, _tried(answer, results), now - job.stored)
+        row = JobPart(part.start, part.stop, data, results.failed, results.tried, now - job.stored)
         job.stored = now
         stored = await asyncio.to_thread(self._store.store_part, job.record.id, row)
         return stored is not None and stored.open
 
-    async def _answer(self, job: ActiveJob, part: range) -> Answer:
-        """Return the answer for a part, tried again while the engine cannot compute it."""
-        stops = 0
+    async def _results(self, job: ActiveJob, part: range) -> PartResults:
+        """Return the results of a part: it waits while the engine refuses it, and is tried again after failures."""
+        record, failures = job.record, 0
         while True:
             try:
-                answer = await job.work.run(part, job.record.seed, job.record.id)
-                stops += bool(answer.molecules)
-                if not _was_stopped(answer) or stops >= MAX_STOPS:
-                    return answer
+                answer = await job.work.run(part, record.seed, record.id)
+                results = await asyncio.to_thread(part_results, answer, part, job.first_index, record.size)
+                stopped = _was_stopped(answer)
+            except EngineFailure as problem:
+                of_scores, stopped = record.kind == "likelihood", True
+                results = failed_results(problem, part, job.first_index, of_scores, record.id)
             except Problem as problem:
                 if problem.name not in TRANSIENT:
                     raise
-            await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(RETRY_S)
+                continue
+            failures += stopped
+            if not stopped or failures >= MAX_FAILURES:
+                return results
+            log.warning("jobs", job=record.id, reason="the engine failed on a part", first=part.start, times=failures)
+            await asyncio.sleep(min(RETRY_S * 2 ** (failures - 1), MAX_RETRY_S))
+            while not job.work.served.client.health().ready:  # an engine that is down says nothing about the part
+                await asyncio.sleep(RETRY_S)
 
     async def _guarded(self, job_id: str, work: Awaitable[T]) -> T | None:
         """Return the result of some work on a job; end the job as failed where the work raises."""
@@ -244,11 +254,6 @@ class JobRunner:
                 for task in job.tasks:
                     if task is not asyncio.current_task():
                         task.cancel()
-
-
-def _tried(answer: Answer, results: PartResults) -> int:
-    attempts = getattr(answer.document, "attempts", None)
-    return attempts.tried if attempts else len(results.lines)
 
 
 def _was_stopped(answer: Answer) -> bool:

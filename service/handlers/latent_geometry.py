@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from enflow.service.protocol.requests import LatentArrays, Structure
 
@@ -84,6 +83,8 @@ def _starts(x: Array, y: Array) -> list[Array]:
 
 
 def _alternate(x: Array, y: Array, turn: Array, penalty: Array) -> tuple[float, NDArray[np.int64], Array]:
+    from scipy.optimize import linear_sum_assignment  # 40 MB, which most services never need
+
     order = np.arange(len(x))
     for _ in range(ROUNDS):
         cost = ((x @ turn)[:, None] - y[None, :]) ** 2

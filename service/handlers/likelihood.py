@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
-from enflow.service.handlers.context import HandlerContext, engine_request_id, first_error, problem_name
+from enflow.service.handlers.context import HandlerContext, engine_request_id, failure_problem, first_error
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.problems import Problem, from_structure
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Scored
@@ -115,7 +115,7 @@ class LikelihoodHandler:
                 self._tasks.create_task(self._finish(event, index))
             case Failed():
                 self._progress.finish(index)
-                problem = Problem(problem_name(event.reason), failure_message(event))
+                problem = failure_problem(event.reason, failure_message(event))
                 await self._finish_error(index, problem, event.reason)
 
     async def _finish(self, scored: Scored, index: int) -> None:

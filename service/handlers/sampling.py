@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from enflow.model.chem.analysis.rejection import DUPLICATE, Rejection, rejection
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.handlers.context import HandlerContext, engine_request_id, first_error, require_results
+from enflow.service.handlers.duplicates import DuplicateFilter
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
@@ -23,8 +25,8 @@ from enflow.service.protocol.requests import (
     Structure,
 )
 from enflow.service.rendering.encoders import Answer
-from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, sorted_by_index
-from enflow.service.schemas.requests import Only, SampleRequest, rtol
+from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, in_order
+from enflow.service.schemas.requests import SampleRequest, rtol
 from enflow.service.schemas.responses import AttemptsOut, FailedOut, MoleculeOut, ParticlesOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent
 
@@ -33,14 +35,6 @@ SHARES = {"valid": "inferred_validity", "stable": "molecule_stability"}
 
 ESTIMATED = 100
 """The most molecules of a request from whose sizes its time is estimated."""
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """The reason why a molecule is not kept: its kind, and a sentence that many molecules share."""
-
-    kind: str
-    reason: str
 
 
 @dataclass
@@ -89,6 +83,7 @@ class SamplingHandler:
         self._request = request
         self._context = context
         self._results = SampleResults()
+        self._duplicates = DuplicateFilter(self._part) if request.unique else None
         self._progress = ProgressReporter(served, context.emit)
         self._tasks = asyncio.TaskGroup()
 
@@ -105,7 +100,7 @@ class SamplingHandler:
             async with self._tasks:
                 self._tasks.create_task(self._sample(first_index, self._sizes, first=True))
         require_results(self._results.found, self._results.failed)
-        found = sorted_by_index(self._results.found)
+        found = in_order(self._results.found, request.sort)
         return Answer(self.response([each.document for each in found]), found)
 
     async def _sample(self, first_index: int, sizes: Sequence[int | None], *, first: bool = False) -> None:
@@ -157,16 +152,22 @@ class SamplingHandler:
             unbounded = Rejection("no structure", "atoms outside the bounds of a molecule")
             self._reject(sampled.index, unbounded, Failed("", sampled.index, Reason.STRUCTURE, str(error)))
             return
-        report = await self._served.infer_bonds(molecule, self._context.usage)
-        if rejection := self.rejection(molecule, report):
-            self._reject(sampled.index, rejection)
+        report = await self._served.infer_bonds(molecule, self._context.usage, describe=self._request.describes)
+        if found := self.rejection(molecule, report) or await self._duplicate(sampled.index, report):
+            self._reject(sampled.index, found)
             return
         score = await self._score(sampled.index, molecule) if self._request.with_nll else None
-        result = SampleResult(sampled, molecule, report, self._context.seed, rtol(self._request.tolerance), score)
+        tolerance, describes = rtol(self._request.tolerance), self._request.describes
+        result = SampleResult(sampled, molecule, report, self._context.seed, tolerance, score, describes)
         rendered = await self.render(result)
         self._results.found.append(rendered)
         self._count("stable" if report.stable else report.bonds.status)
         await self._context.emit(MoleculeEvent(event="molecule", molecule=rendered.document))
+
+    async def _duplicate(self, index: int, report: BondReport) -> Rejection | None:
+        if self._duplicates is None or await self._duplicates.keeps(self._place(index), report.bonds.smiles):
+            return None
+        return DUPLICATE
 
     async def _score(self, index: int, molecule: Molecule) -> Scored | Failed:
         tolerance = rtol(self._request.tolerance)
@@ -190,17 +191,22 @@ class SamplingHandler:
                     self._served.record(self._context.usage, event)
         return score
 
-    def _reject(self, index: int, rejection: Rejection, failed: Failed | None = None) -> None:
+    def _place(self, index: int) -> int:
+        return (index - self._request.first_index) % self._stride
+
+    def _reject(self, index: int, found: Rejection, failed: Failed | None = None) -> None:
         """Count a molecule that is not kept, and try the next index of its place or record the failure."""
-        request = self._request
-        self._results.reject(rejection)
-        self._count(rejection.kind)
-        attempt, place = divmod(index - request.first_index, self._stride)
+        self._results.reject(found)
+        self._count(found.kind)
+        attempt, place = (index - self._request.first_index) // self._stride, self._place(index)
         stopped = failed is not None and failed.reason in (Reason.DEADLINE, Reason.CANCELLED, Reason.ENGINE)
         if self.wanted and attempt + 1 < self._served.limits.max_attempts and not stopped:
             size = self._sizes[place - self._part.start]
             self._tasks.create_task(self._sample(index + self._stride, (size,)))
-        elif failed is not None:
+            return
+        if self._duplicates:
+            self._duplicates.settle(place)
+        if failed is not None:
             self._results.failed.append(FailedOut(index=index, reason=str(failed.reason), detail=failed.detail))
         else:
             detail = f"none of {attempt + 1} attempts was {self.wanted}"
@@ -212,11 +218,18 @@ class SamplingHandler:
     @property
     def wanted(self) -> str:
         """The condition on a molecule, such as "valid"; empty where none is tried in the place of a rejected one."""
-        return "" if self._request.only == "any" else self._request.only
+        request = self._request
+        conditions = {
+            request.only: request.only != "any",
+            "within the bounds": request.bounds,
+            "new": request.unique,
+        }
+        return " and ".join(condition for condition, holds in conditions.items() if holds)
 
     def rejection(self, molecule: Molecule, report: BondReport) -> Rejection | None:  # noqa: ARG002
         """Return the reason why a molecule is not kept; None where it is."""
-        return reject(self._request.only, report)
+        only, bounds = self._request.only, self._request.bounds
+        return rejection(only, bounds, report.bonds, report.unstable_atoms, report.descriptors)
 
     async def render(self, result: SampleResult) -> RenderedMolecule[MoleculeOut | ParticlesOut]:
         """Return a molecule that is kept as the response shows it."""
@@ -231,6 +244,7 @@ class SamplingHandler:
             failed=sorted(self._results.failed, key=lambda each: each.index),
             attempts=self._results.attempts,
             usage=self._context.usage.document(),
+            **({"sort": self._request.sort} if self._request.sort else {}),
         )
 
 
@@ -247,13 +261,3 @@ def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
         options = EstimatorOptions(rtol=tolerance, atol=tolerance)
         seconds += served.seconds_for(EngineLikelihoodRequest(id="", molecules=molecules, options=options))
     return seconds / len(sizes)
-
-
-def reject(only: Only, report: BondReport) -> Rejection | None:
-    """Return the reason why a molecule does not pass `only`; None where it passes."""
-    if only == "valid" and report.bonds.status != "ok":
-        # The part after the semicolon names the atoms of one molecule.
-        return Rejection("not valid", (report.bonds.reason or "no bonds").partition(";")[0])
-    if only == "stable" and not report.stable:
-        return Rejection("not stable", f"atoms without their valence by the distance table: {report.unstable_atoms}")
-    return None

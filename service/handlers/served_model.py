@@ -13,7 +13,7 @@ from enflow.model.errors import EnflowError, ModelError, StructureError, Vocabul
 from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat, RDKitPool, Upload
 from enflow.service.client.base import EngineClient
 from enflow.service.handlers.context import Emit, Usage
-from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
+from enflow.service.media_types import CSV, HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
 from enflow.service.model_card import ModelCard
 from enflow.service.problems import Problem, retry_after
 from enflow.service.protocol.events import Done, Event, Frame, Progress
@@ -60,7 +60,7 @@ class ServedModel:
             waits for.
     """
 
-    formats: ClassVar[Sequence[str]] = (JSON, XYZ, SDF, NDJSON, SSE, HTML, ZIP)
+    formats: ClassVar[Sequence[str]] = (JSON, XYZ, SDF, NDJSON, SSE, HTML, CSV, ZIP)
     """The media types of responses that hold molecules; the first is the default."""
 
     client: EngineClient
@@ -111,11 +111,11 @@ class ServedModel:
         """The name and the hash of the weights."""
         return ModelOut(name=self.card.name, sha256=self.card.sha256)
 
-    async def infer_bonds(self, molecule: Molecule, usage: Usage) -> BondReport:
-        """Return the bonds of a molecule, and add the time to the usage."""
+    async def infer_bonds(self, molecule: Molecule, usage: Usage, *, describe: bool = False) -> BondReport:
+        """Return the bonds of a molecule, with its descriptors if asked for, and add the time to the usage."""
         started = time.perf_counter()
         async with self.background or nullcontext():
-            report = await self.chemistry.bond_report(molecule)
+            report = await self.chemistry.bond_report(molecule, describe=describe)
         usage.bonds_ms += 1000 * (time.perf_counter() - started)
         return report
 

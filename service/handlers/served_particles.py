@@ -35,7 +35,13 @@ class ServedParticles(ServedModel):
         assert system is not None, "ServedParticles serves models of particles only"
         return system
 
-    async def infer_bonds(self, molecule: Molecule, usage: Usage) -> BondReport:  # noqa: ARG002
+    async def infer_bonds(
+        self,
+        molecule: Molecule,
+        usage: Usage,  # noqa: ARG002
+        *,
+        describe: bool = False,  # noqa: ARG002
+    ) -> BondReport:
         """Return a report without bonds."""
         return BondReport(no_bonds(molecule), 0, molecule.n_atoms)
 
@@ -83,8 +89,13 @@ class ServedParticles(ServedModel):
 
     def _unfit_fields(self, request: SampleRequest) -> list[At]:
         name, n_particles = self.card.name, self.system.n_particles
+        no_properties = "particles have no chemical properties"
         reasons = {
             "only": request.only != "any" and "particles are neither valid nor stable",
+            "unique": request.unique and "particles have no SMILES",
+            "properties": request.properties and no_properties,
+            "where": request.bounds and no_properties,
+            "sort": request.sort not in (None, "nll", "-nll") and f"{no_properties}; nll is allowed",
             "formula": request.formula is not None and "particles have no elements",
             "n_atoms": set(request.sizes) - {None, n_particles} and f"{name} always has {n_particles} particles",
         }

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from enflow.model.chem.analysis.rejection import Rejection
 from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
 from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.handlers.context import HandlerContext, engine_request_id
 from enflow.service.handlers.latent_walk import distances_from, parents_of
-from enflow.service.handlers.sampling import Rejection, SamplingHandler
+from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem
 from enflow.service.protocol.requests import EngineRequest, EngineVariationRequest, Structure

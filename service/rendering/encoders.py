@@ -7,8 +7,11 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from enflow.model.chem.bonds import Bonds
+from enflow.model.chem.io.csv_table import write_csv
+from enflow.model.chem.molecule import Molecule
 from enflow.service.chemistry.rdkit_pool import RDKitPool, WrittenForm
-from enflow.service.media_types import HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
+from enflow.service.media_types import CSV, HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
 from enflow.service.problems import Problem
 from enflow.service.rendering.molecules import Document, RenderedMolecule
 from enflow.service.schemas.responses import LikelihoodResponse, SampleResponse, WalkResponse
@@ -20,6 +23,7 @@ FILE_NAMES: Mapping[str, str] = {
     XYZ: "molecules.xyz",
     SDF: "molecules.sdf",
     HTML: "molecules.html",
+    CSV: "molecules.csv",
     ZIP: "molecules.zip",
 }
 
@@ -101,6 +105,8 @@ async def encode_answer(
             return await (_written(answer, "sdf-v3000", chemistry) if v3000 else _sdf(answer, chemistry))
         case "text/html":
             return await _written(answer, "html", chemistry)
+        case "text/csv":
+            return (await asyncio.to_thread(write_csv, *_molecules(answer))).encode()
         case "application/zip":
             files = {"molecules.xyz": _xyz(answer).encode(), "answer.json": await _json(answer.document)}
             if SDF in formats:
@@ -122,8 +128,11 @@ async def _sdf(answer: Answer, chemistry: RDKitPool) -> bytes:
 
 
 async def _written(answer: Answer, form: WrittenForm, chemistry: RDKitPool) -> bytes:
-    molecules, bonds = ([getattr(each, name) for each in answer.molecules] for name in ("molecule", "bonds"))
-    return (await chemistry.write(molecules, bonds, form)).encode()
+    return (await chemistry.write(*_molecules(answer), form)).encode()
+
+
+def _molecules(answer: Answer) -> tuple[list[Molecule], list[Bonds]]:
+    return [each.molecule for each in answer.molecules], [each.bonds for each in answer.molecules]
 
 
 async def _json(document: SampleResponse | WalkResponse | LikelihoodResponse) -> bytes:

@@ -12,8 +12,9 @@ from enflow.service.chemistry.rdkit_pool import RDKitPool, WrittenForm
 from enflow.service.jobs.records import JobPart
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, XYZ, ZIP
 from enflow.service.problems import Problem
+from enflow.service.protocol.events import Reason
 from enflow.service.rendering.encoders import Answer, zip_files
-from enflow.service.schemas.responses import FailedOut, LikelihoodResponse, ScoreErrorOut
+from enflow.service.schemas.responses import FailedOut, LikelihoodResponse, ProblemOut, ScoreErrorOut
 
 MOLECULE_FORMATS, LIKELIHOOD_FORMATS = (JSON, XYZ, SDF, NDJSON, HTML, ZIP), (JSON, NDJSON)
 """The media types of the results of a job; the first is the default."""
@@ -23,10 +24,11 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class PartResults:
-    """The results of one part: a document for each place, and the number of failures."""
+    """The results of one part: a document for each place, the failures among them, and the molecules computed."""
 
     lines: Sequence[str]
     failed: int
+    tried: int
 
     def packed(self) -> bytes:
         """Return the lines as the store keeps them."""
@@ -45,11 +47,33 @@ def part_results(answer: Answer, part: range, first_index: int, size: int) -> Pa
     document = answer.document
     if isinstance(document, LikelihoodResponse):
         scores = [each.model_dump_json(exclude_unset=True) for each in document.results]
-        return PartResults(scores, sum(isinstance(each, ScoreErrorOut) for each in document.results))
+        return PartResults(scores, sum(isinstance(each, ScoreErrorOut) for each in document.results), len(scores))
     entries = {(each.index - first_index) % size: each for each in (*document.failed, *document.molecules)}
     assert entries.keys() == set(part), "every place has one molecule or one failure"
     lines = [entries[place].model_dump_json(exclude_unset=True) for place in part]
-    return PartResults(lines, sum(isinstance(each, FailedOut) for each in entries.values()))
+    attempts = getattr(document, "attempts", None)
+    failed = sum(isinstance(each, FailedOut) for each in entries.values())
+    return PartResults(lines, failed, attempts.tried if attempts else len(lines))
+
+
+def failed_results(problem: Problem, part: range, first_index: int, of_scores: bool, job_id: str) -> PartResults:
+    """Return the results of a part for which there is no answer: every place has the reason.
+
+    Args:
+        problem: the reason.
+        part: the places.
+        first_index: the index of the first attempt at place 0.
+        of_scores: True for a job of likelihoods.
+        job_id: the job.
+    """
+    error = ProblemOut(**problem.document(job_id))
+    entries = [
+        ScoreErrorOut(index=place, error=error)
+        if of_scores
+        else FailedOut(index=first_index + place, reason=str(Reason.ENGINE), detail=problem.detail)
+        for place in part
+    ]
+    return PartResults([each.model_dump_json(exclude_unset=True) for each in entries], len(part), len(part))
 
 
 def unpack(part: JobPart, first: int, stop: int) -> list[str]:

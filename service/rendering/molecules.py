@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from enflow.model.chem.analysis.ranking import sort_key
 from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.io.sdf import sdf_record
 from enflow.model.chem.io.xyz import write_xyz
@@ -16,6 +17,7 @@ from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.model_card import ModelCard
 from enflow.service.protocol.events import Failed, Frame, Sampled, Scored
 from enflow.service.protocol.requests import EstimatorOptions
+from enflow.service.schemas.properties import PropertiesOut
 from enflow.service.schemas.responses import (
     BondsOut,
     FrameOut,
@@ -24,6 +26,7 @@ from enflow.service.schemas.responses import (
     ParticlesOut,
     PartsOut,
     ScoreOut,
+    StructureOut,
 )
 
 Document = MoleculeOut | ParticlesOut | ScoreOut | ParticleScoreOut
@@ -55,6 +58,7 @@ class SampleResult:
     seed: int
     tolerance: float
     score: Scored | Failed | None = None
+    describes: bool = False
 
     @property
     def scored(self) -> Scored | None:
@@ -73,6 +77,7 @@ class SampleResult:
             "nfe": self.sampled.nfe,
             "solver_status": self.sampled.status,
             **({"nll": score.nll, "nll_std_error": score.std_error} if score else {}),
+            **(self.report.descriptors.as_dict() if self.report.descriptors else {}),
         }
 
     def fields(self) -> dict[str, Any]:
@@ -117,11 +122,14 @@ def render_sample(card: ModelCard, result: SampleResult) -> RenderedMolecule[Mol
     molecule = _with_properties(result.molecule, result.report, result.properties(card))
     numbers = score_fields(card, result.scored, molecule.n_atoms) if result.scored else {}
     frames: dict[str, Any] = {"frames": [render_frame(card, each) for each in result.sampled.frames]}
+    described = result.report.descriptors
+    properties: dict[str, Any] = {"properties": PropertiesOut(**described.as_dict()) if described else None}
     document = MoleculeOut(
         **structure_fields(molecule, result.report),
         **result.fields(),
         **numbers,
         **(frames if result.sampled.frames else {}),
+        **(properties if result.describes else {}),
     )
     return rendered(molecule, result.report, document)
 
@@ -139,7 +147,9 @@ def render_score(card: ModelCard, result: ScoreResult) -> RenderedMolecule[Score
 
 def rendered(molecule: Molecule, report: BondReport, document: D) -> RenderedMolecule[D]:
     """Return a molecule with its SDF record and its document."""
-    record = sdf_record(report.mol_block, molecule, report.bonds) if report.mol_block else None
+    record = document.sdf if isinstance(document, StructureOut) else None
+    if record is None and report.mol_block:
+        record = sdf_record(report.mol_block, molecule, report.bonds)
     return RenderedMolecule(molecule, report.bonds, record, document)
 
 
@@ -236,6 +246,12 @@ def failure_message(failed: Failed) -> str:
 def sorted_by_index(molecules: Sequence[RenderedMolecule[D]]) -> list[RenderedMolecule[D]]:
     """Return molecules in the order of their index."""
     return sorted(molecules, key=lambda each: each.document.index)
+
+
+def in_order(molecules: Sequence[RenderedMolecule[D]], sort: str | None) -> list[RenderedMolecule[D]]:
+    """Return molecules in the order of a key, by index without one."""
+    found = sorted_by_index(molecules)
+    return sorted(found, key=lambda each: sort_key(each.molecule, sort)) if sort else found
 
 
 def _with_properties(molecule: Molecule, report: BondReport, properties: Mapping[str, object]) -> Molecule:

@@ -44,6 +44,8 @@ class JobRequest(Document):
             )
         if self.body.deadline_s is not None:
             raise ValueError("found deadline_s, expected none: a job has no deadline")
+        if self.sample and (self.sample.unique or self.sample.sort):
+            raise ValueError("found unique or sort, expected neither: a job answers part by part")
         return self
 
     @property

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo, model_validator
 from pydantic_core import CoreSchema, core_schema
 
+from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds
 from enflow.model.config import STRENGTH, TOLERANCES
 from enflow.service.schemas.examples import METHANE, TILTED
+from enflow.service.schemas.properties import Sort, Where
 
 MAX_SEED = 2**53 - 1
 """The largest integer that JSON keeps exact in every language."""
@@ -101,6 +103,7 @@ class SampleRequest(RequestOptions):
                 {"n_molecules": 4, "seed": 7},
                 {"n_atoms": [5, 9, 18], "seed": 1, "tolerance": "draft"},
                 {"n_molecules": 2, "n_atoms": 12, "only": "valid", "seed": 3},
+                {"n_molecules": 4, "unique": True, "where": {"qed": [0.4, None]}, "sort": "-qed", "seed": 3},
                 {"formula": "C7H10O2", "seed": 5},
                 {"model": "lj13", "seed": 5},
             ]
@@ -128,6 +131,17 @@ class SampleRequest(RequestOptions):
         default=0, description="number of frames of each trajectory from noise to data"
     )
     with_nll: bool = False
+    unique: bool = Field(
+        default=False, description="sample on until no two molecules have the same SMILES; the first index is kept"
+    )
+    properties: bool = Field(default=False, description="compute the properties of each molecule that has bonds")
+    where: Where | None = Field(
+        default=None, description="sample on until the properties of each molecule are within these bounds"
+    )
+    sort: Sort | None = Field(
+        default=None,
+        description="order of the answer, by a property, n_atoms or nll; a minus sign puts the largest first",
+    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -137,7 +151,19 @@ class SampleRequest(RequestOptions):
             )
         if self.formula is not None and self.n_atoms is not None:
             raise ValueError("found formula and n_atoms, expected one of them")
+        if self.sort in ("nll", "-nll") and not self.with_nll:
+            raise ValueError("found sort by nll without with_nll, expected with_nll: true")
         return self
+
+    @property
+    def bounds(self) -> dict[str, Bounds | bool]:
+        """The bounds of properties, by the name of the property."""
+        return self.where.bounds if self.where else {}
+
+    @property
+    def describes(self) -> bool:
+        """True where the properties of each molecule are needed."""
+        return self.properties or bool(self.bounds) or (self.sort or "").removeprefix("-") in NUMBERS
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
@@ -174,6 +200,9 @@ class InterpolateOptions(RequestOptions):
         default=8, description="number of molecules, both ends included"
     )
     tolerance: Tolerance = "precise"
+    on_mismatch: Literal["warn", "fail"] = Field(
+        default="warn", description="if a structure does not come back from its own latent: say so in warnings, or fail"
+    )
 
 
 class VariationsOptions(RequestOptions):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from enflow.service.schemas.properties import PropertiesOut
 from enflow.service.schemas.requests import Kept, Strict
 from enflow.service.settings import RequestLimits
 
@@ -87,14 +88,11 @@ class MoleculeOut(StructureOut):
     path: Path | None = None
     percentile: float | None = None
     frames: list[FrameOut] | None = None
+    properties: PropertiesOut | None = Field(default=None, description="where asked for; null without bonds")
     fraction: float | None = Field(default=None, description="/interpolate: the share of the path, 0 to 1")
-    distance: float | None = Field(
-        default=None, description="RMSD from the first parent, in angstrom: atoms matched, best superposition"
-    )
+    distance: float | None = Field(default=None, description="RMSD to the first parent, angstrom, best superposition")
     kept: Kept | None = Field(default=None, description="/variations: the elements (types), the bonds too, or none")
-    distance_to_end: float | None = Field(
-        default=None, description="/interpolate: RMSD from the second parent, in angstrom"
-    )
+    distance_to_end: float | None = Field(default=None, description="/interpolate: RMSD to the second parent, angstrom")
 
 
 class ParticlePartsOut(Strict):
@@ -153,7 +151,7 @@ class AttemptsOut(Strict):
 
     tried: int
     found: int
-    rejected: dict[str, int] = Field(description="by kind: not valid, not stable, no structure, or the solver's status")
+    rejected: dict[str, int] = Field(description="by kind, such as not valid, duplicate, or the solver's status")
     reasons: dict[str, int] = Field(description="the same rejections, each kind in a sentence")
 
 
@@ -174,7 +172,7 @@ class UsageOut(Strict):
 
 
 class SampleResponse(Strict):
-    """Generated molecules, in the order of their index."""
+    """Generated molecules, in the order of their index, or as `sort` asks."""
 
     seed: int
     model: ModelOut
@@ -182,6 +180,7 @@ class SampleResponse(Strict):
     failed: list[FailedOut]
     attempts: AttemptsOut
     usage: UsageOut
+    sort: str | None = Field(default=None, description="the order of the molecules, where one was asked for")
 
 
 class VariationsResponse(SampleResponse):
@@ -198,6 +197,7 @@ class WalkResponse(Strict):
     molecules: list[MoleculeOut]
     failed: list[FailedOut]
     usage: UsageOut
+    warnings: list[str] = Field(default=[], description="/interpolate: structures that do not come back")
 
 
 class ErrorItemOut(Strict):

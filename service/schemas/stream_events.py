@@ -1,7 +1,7 @@
 """The events of a streamed response as strict types, from `start` to `done` or `error`."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -92,11 +92,16 @@ class DoneEvent(Strict):
     failed: Sequence[FailedOut] = ()
     attempts: AttemptsOut | None = None
     usage: UsageOut
+    warnings: Sequence[str] = ()
+    order: Sequence[int] = Field(default=(), description="with sort: the indices of the molecules in that order")
 
     @classmethod
     def after(cls, response: SampleResponse | WalkResponse | LikelihoodResponse) -> Self:
         """Return the last event of the stream of a response."""
-        return cls(event="done", **{name: value for name, value in response if name in cls.model_fields})
+        fields: dict[str, Any] = {name: value for name, value in response if name in cls.model_fields}
+        if isinstance(response, SampleResponse) and response.sort:
+            fields["order"] = [each.index for each in response.molecules]
+        return cls(event="done", **fields)
 
 
 class ErrorEvent(Strict):

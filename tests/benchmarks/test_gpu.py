@@ -256,7 +256,7 @@ def test_no_step_of_solver_or_training_reads_a_value_on_the_host(monkeypatch):
     for _ in range(3):
         trainer.update(network, (CoupledPairs(x, x, h, h, h, mask), t), 4)
     with torch.no_grad():
-        state = dopri5.init(network, x, h, mask, 0.0, 1.0, 1e-3, 1e-3)
+        state = dopri5.init(network, x, h, mask, (0.0, 1.0), (1e-3, 1e-3))
         assert dopri5.step(network, state).state.x.device.type == "meta"
     assert velocity_and_vjp(network, t, x, h, mask, torch.cat([x, h], -1))[1].shape == (
         4,

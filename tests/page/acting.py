@@ -21,8 +21,14 @@ WATER = "3\nwater\nO 0 0 0.12\nH 0 0.76 -0.47\nH 0 -0.76 -0.47\n"
 BROKEN = "3\n<img src=x onerror=document.title='owned'>\nO 0 0 0.12\nH 0 zero -0.47\nH 0 -0.76 -0.47\n"
 
 
+def unfold(page: Page, section: str = "generate") -> None:
+    """Open the advanced fields of a form."""
+    page.locator(f"#{section}-form .advanced").evaluate("details => { details.open = true; }")
+
+
 def generate(page: Page, *, count: int = 3, atoms: str = "5", seed: int = 1, nll: str = "none") -> None:
     form = page.locator("#generate-form")
+    unfold(page)
     form.get_by_label("Molecules").fill(str(count))
     form.get_by_label("Atoms").fill(atoms)
     form.get_by_label("Seed").fill(str(seed))

@@ -3,7 +3,7 @@
 import httpx
 from playwright.sync_api import expect
 
-from tests.page.acting import Open
+from tests.page.acting import Open, unfold
 from tests.page.serving import WEB
 
 
@@ -14,6 +14,7 @@ def test_a_job_from_its_start_to_its_file(visit: Open, api: httpx.Client) -> Non
     form.get_by_label("Molecules").fill("70")
     form.get_by_label("Atoms").fill("5")
     form.get_by_label("Keep").select_option("any")
+    unfold(page, "jobs")
     form.get_by_label("Seed").fill("3")
     form.get_by_role("button", name="Start job").click()
     job = page.locator("#jobs-list .job")

@@ -6,11 +6,12 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.page.acting import ESTIMATE, Open, download, finished, formulas, frames, numbers, received, scores
+from tests.page.acting import ESTIMATE, Open, download, finished, formulas, frames, numbers, received, scores, unfold
 
 
 def ask(page: Page, **fields: str) -> None:
     form = page.locator("#generate-form")
+    unfold(page)
     for label, value in fields.items():
         field = form.get_by_label(label)
         if field.evaluate("element => element.tagName") == "SELECT":
@@ -78,7 +79,7 @@ def test_an_impossible_formula_is_explained(visit: Open, formula: str, said: str
 
 
 def test_what_is_no_formula_is_not_sent(visit: Open) -> None:
-    page = visit()
+    page = visit("#generate?count=1")
     ask(page, Formula="methane")
     assert page.locator("#generate-form").evaluate("form => form.checkValidity()") is False
     expect(page.locator("#generate .card")).to_have_count(0)
@@ -88,6 +89,7 @@ def test_scores_particles_by_their_model(visit: Open, api: httpx.Client, tmp_pat
     (molecule,) = api.post("/sample", json={"model": "dw4", "seed": 2}).json()["molecules"]
     (tmp_path / "four.xyz").write_text(molecule["xyz"])
     page = visit("#score")
+    unfold(page, "score")
     page.locator("#score-form").get_by_label("Model").select_option("dw4")
     page.locator("#score-form").get_by_label("Divergence").select_option("exact")
     page.locator("#score-file").set_input_files(tmp_path / "four.xyz")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 from rdkit import Chem
+from rdkit.Chem import rdMolTransforms
 
 from tests.page.acting import (
     BROKEN,
@@ -33,6 +34,7 @@ from tests.page.acting import (
     received,
     scores,
     structures,
+    unfold,
 )
 from tests.page.serving import WEB
 
@@ -78,6 +80,9 @@ def test_sdf_carries_the_bonds(visit: Open) -> None:
     sdf = download(page, "Download as SDF", "explore")
     read = [mol for mol in Chem.ForwardSDMolSupplier(io.BytesIO(sdf), removeHs=False) if mol]
     assert "CCO" in {Chem.MolToSmiles(Chem.RemoveHs(mol)) for mol in read}
+    page.locator("#explore .card .stage").first.click()
+    expect(page.get_by_role("img", name="Skeletal formula of CCO")).to_be_visible()
+    page.wait_for_function("() => document.querySelector('dialog img').naturalWidth > 0")
 
 
 def test_link_reproduces_the_view(visit: Open) -> None:
@@ -105,6 +110,7 @@ def test_estimates_the_likelihoods_of_what_it_made(visit: Open, api: httpx.Clien
     nlls = [score["nll"] for score in expected]
     assert numbers(page, "#generate .card .fact b") == [pytest.approx(nll, abs=0.06) for nll in nlls]
     assert all(score["std_error"] > 0 for score in expected)
+    expect(page.locator("#generate-note")).to_contain_text("their likelihoods in")
     page.get_by_label("NLL at most").first.fill(f"{sorted(nlls)[1] + 0.01}")
     assert len(formulas(page)) == 2
 
@@ -198,6 +204,7 @@ def test_watches_the_flow(visit: Open, api: httpx.Client) -> None:
     page = visit("#flow", webgl=True, reduced_motion="reduce")
     form = page.locator("#flow-form")
     form.get_by_label("Atoms").fill("6")
+    unfold(page, "flow")
     form.get_by_label("Seed").fill("3")
     molecule = received(page, form.get_by_role("button", name="Let it flow").click)
     made = molecule["frames"]
@@ -234,8 +241,6 @@ def test_scores_the_good_and_explains_the_bad(visit: Open, api: httpx.Client, tm
     body = {
         "structures": [{"format": "xyz", "data": WATER}],
         "divergence": "hutchinson",
-        "probes": 4,
-        "draws": 4,
         "seed": 0,
         "tolerance": "draft",
     }
@@ -293,6 +298,7 @@ def test_cancel_frees_the_device(visit: Open, api: httpx.Client) -> None:
     page = visit()
     form = page.locator("#generate-form")
     form.get_by_label("Molecules").fill("1000")  # many times the work that is done until the button is pressed
+    unfold(page)
     form.get_by_label("Tolerance").select_option("precise")
     page.get_by_role("button", name="Generate", exact=True).click()
     expect(page.locator("#generate .card").first).to_be_visible()
@@ -348,10 +354,45 @@ def test_a_molecule_opens_and_closes_by_keyboard(visit: Open) -> None:
     expect(stage).to_be_focused()
 
 
+def test_measures_distances_and_angles(visit: Open) -> None:
+    """Atoms are named by their numbers or clicked; RDKit measures the same molecule."""
+    page = visit("#generate?seed=1&count=1&atoms=6&tolerance=draft&nll=none")
+    finished(page)
+    (mol,) = structures(download(page, "Download as XYZ").decode())
+    conformer = mol.GetConformer()
+    page.locator(".card .stage").click()
+    dialog = page.get_by_role("dialog")
+    assert all(text.strip() for text in dialog.locator("dd").all_inner_texts())
+    reading = dialog.locator(".reading")
+    measured = {
+        "1 2": f"{rdMolTransforms.GetBondLength(conformer, 0, 1):.3f} Å",
+        "1 2 3": f"{rdMolTransforms.GetAngleDeg(conformer, 0, 1, 2):.1f}°",
+        "1 2 3 4": f"{rdMolTransforms.GetDihedralDeg(conformer, 0, 1, 2, 3):.1f}°".replace("-", "−"),
+    }
+    for atoms, value in measured.items():
+        dialog.get_by_label("Measure atoms").fill(atoms)
+        expect(reading).to_contain_text(f" {value}")
+    dialog.locator(".stage").click(position={"x": 3, "y": 3})  # beside all atoms
+    expect(reading).to_be_empty()
+    for ball in dialog.locator("circle.ball").all()[-2:]:  # the nearest ones
+        ball.click(force=True)  # at the middle; it waits for a drawing that is being replaced
+    i, j = (int(text) - 1 for text in dialog.get_by_label("Measure atoms").input_value().split())
+    expect(reading).to_contain_text(f"{rdMolTransforms.GetBondLength(conformer, i, j):.3f} Å")
+    dialog.get_by_label("Labels").check()
+    expect(dialog.locator(".atom-label")).to_have_text(
+        [f"{atom.GetSymbol()}{atom.GetIdx() + 1}" for atom in mol.GetAtoms()]
+    )
+    ball = dialog.locator("circle.ball").last
+    before = ball.get_attribute("r")
+    dialog.get_by_label("Style").select_option("space-filling")
+    expect(ball).not_to_have_attribute("r", before or "")
+
+
 @pytest.mark.parametrize("width", [390, 1920])
 def test_nothing_sticks_out(visit: Open, width: int) -> None:
     page = visit("#generate?seed=1&count=2&atoms=5&tolerance=draft", viewport={"width": width, "height": 800})
     finished(page)
+    expect(page.get_by_label("Sort").first).to_be_visible(visible=width > 640)
     for section in SECTIONS:
         page.locator(f"nav a[href='#{section}']").click()
         expect(page.locator(f"#{section}")).to_be_visible()

@@ -3,12 +3,15 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
+from rdkit import Chem
+from rdkit.Chem import rdMolDescriptors
 
-from tests.page.acting import WATER, Open, finished, formulas, generate, numbers
+from tests.page.acting import WATER, Open, finished, formulas, generate, numbers, unfold
 
 HOTTEST = "#d1495b"
 """The colour of an improbable atom in the light theme."""
@@ -54,10 +57,25 @@ def fills(page: Page, section: str) -> Counter[str]:
 # Generate
 
 
+def test_there_is_a_gallery_without_a_click(visit: Open, api: httpx.Client) -> None:
+    page = visit()
+    finished(page)
+    expected = api.post("/sample", json={"n_molecules": 4, "seed": 7}).json()["molecules"]
+    best_first = sorted(expected, key=lambda molecule: -(molecule["valid"] + molecule["stable"]))
+    assert formulas(page) == [molecule["formula"] for molecule in best_first]
+    link = page.url
+    assert "nll=none" in link  # a visitor costs no likelihood
+    page.locator("nav a[href='#score']").click()
+    page.locator("nav a[href='#generate']").click()
+    expect(page).to_have_url(link)
+    assert len(formulas(page)) == 4
+
+
 def test_molecules_come_one_by_one_and_progress_is_said(visit: Open) -> None:
     page = visit(script=LISTEN)
     form = page.locator("#generate-form")
     form.get_by_label("Atoms").fill("1, 29, 29, 29")
+    unfold(page)
     form.get_by_label("Tolerance").select_option("precise")
     form.get_by_label("NLL").select_option("none")
     form.get_by_role("button", name="Generate").click()
@@ -92,7 +110,7 @@ def test_keeps_only_what_is_valid(visit: Open, api: httpx.Client) -> None:
     expected = api.post("/sample", json=asked).json()
     assert formulas(page) == [molecule["formula"] for molecule in expected["molecules"]]
     expect(page.locator("#generate-note")).to_contain_text(f"{expected['attempts']['tried']} tried")
-    assert page.locator("#generate .chip.bad").count() == 0
+    assert page.locator("#generate .card .chip.bad").count() == 0
 
 
 def test_a_card_says_why_a_molecule_is_none(visit: Open, api: httpx.Client) -> None:
@@ -123,6 +141,7 @@ def test_the_flow_is_live_and_takes_its_colours_on_the_way(visit: Open, api: htt
     page = visit("#flow", script=TIMES, reduced_motion="reduce")
     form = page.locator("#flow-form")
     form.get_by_label("Atoms").fill("20")
+    unfold(page, "flow")
     form.get_by_label("Seed").fill("3")
     form.get_by_label("Tolerance").select_option("precise")
     form.get_by_label("Log-density").select_option("none")
@@ -131,6 +150,7 @@ def test_the_flow_is_live_and_takes_its_colours_on_the_way(visit: Open, api: htt
     assert any(0 < t < 1 for t in page.evaluate("times"))
     page.locator("#flow-slider").press("Home")
     expect(page.locator("#flow-t")).to_have_text("0.00")
+    expect(page.locator("#flow-formula")).to_have_text("0 of 20 atoms have a type")
     page.wait_for_function(f"() => {COLOURS} === 1")
     page.locator("#flow-slider").press("End")
     molecule = api.post("/sample", json={"n_atoms": 20, "seed": 3, "tolerance": "precise"}).json()["molecules"][0]
@@ -168,7 +188,7 @@ def test_scores_what_is_pasted_and_what_is_dropped(visit: Open) -> None:
 
 def test_shows_the_percentile_and_where_a_molecule_is_unlikely(visit: Open, api: httpx.Client) -> None:
     astray = WATER.replace("0 -0.76 -0.47", "0 -30 -0.47")
-    body = {"divergence": "hutchinson", "probes": 4, "draws": 4, "seed": 0, "tolerance": "draft"}
+    body = {"divergence": "hutchinson", "seed": 0, "tolerance": "draft"}
     both = [{"format": "xyz", "data": text} for text in (WATER, astray)]
     well, ill = api.post("/likelihood", json={"structures": both, **body}).json()["results"]
     assert max(ill["atom_base"]) > sorted(ill["atom_base"])[1] + 10
@@ -178,15 +198,33 @@ def test_shows_the_percentile_and_where_a_molecule_is_unlikely(visit: Open, api:
     page.get_by_role("button", name="Score", exact=True).click()
     percentile = page.locator("#score-results .percentile svg")
     expect(percentile).to_have_attribute(
-        "aria-label", re.compile(rf"^{round(well['percentile'])}\w\w percentile among held-out")
+        "aria-label", re.compile(rf"^{round(well['percentile'])}\w\w percentile of the NLL among held-out")
     )
-    expect(page.locator("#score-results .stage circle")).to_have_count(3)
+    expect(page.locator("#score-results .stage .ball")).to_have_count(3)
+    elements = fills(page, "score")
     assert fills(page, "score")[HOTTEST] == 0
 
     page.locator("#score-form textarea").fill(astray)
     page.get_by_role("button", name="Score", exact=True).click()
     expect(page.locator(f"#score-results .stage circle[fill='{HOTTEST}']")).to_have_count(1)
-    expect(page.locator("#score-results .key")).to_contain_text("unlikely")
+    assert elements - fills(page, "score") == Counter()  # the balls keep the colours of their elements
+    expect(page.locator("#score-results .key")).to_contain_text("far out")
+    assert "likely" not in page.locator("#score-results").inner_text()
+
+
+def test_scores_smiles(visit: Open, tmp_path: Path) -> None:
+    """RDKit gives the geometry; a name follows the SMILES."""
+    smiles = ["CCO ethanol", "O", "C#N hydrogen cyanide"]
+    expected = [rdMolDescriptors.CalcMolFormula(Chem.MolFromSmiles(line.split()[0])) for line in smiles]
+    (tmp_path / "some.smi").write_text("\n".join(smiles))
+    page = visit("#score")
+    page.locator("#score-form textarea").fill("\n".join(smiles))
+    page.get_by_role("button", name="Score", exact=True).click()
+    headlines = page.locator("#score-results .formula")
+    expect(headlines).to_have_text(expected)
+    page.locator("#score-file").set_input_files(tmp_path / "some.smi")
+    expect(page.locator("#score-results")).to_contain_text("some.smi, structure 3")
+    expect(headlines).to_have_text(expected)
 
 
 # Explore and Model

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -23,11 +24,14 @@ import yaml
 
 from enflow.model.checkpoint import load_particles
 from enflow.model.chem.elements import SYMBOLS
+from enflow.service.client.config import ClientConfig
 from enflow.service.client.replica_pool import ReplicaStatus
 from enflow.service.engine.loading import from_weights
-from enflow.service.protocol.events import Sampled
+from enflow.service.protocol.events import Event, Sampled
 from enflow.service.protocol.requests import EngineSampleRequest
+from enflow.service.protocol.status import Unavailable
 from tests.ports import free_port
+from tests.service.fake_client import FakeClient
 from tests.service.serving import tiny_formula_weights, tiny_particle_weights, tiny_weights
 from tests.stubs import run
 
@@ -54,6 +58,32 @@ def expected(weights: Path, count: int, seed: int, tolerance: float) -> dict[int
     request = EngineSampleRequest(id="a", seed=seed, n_atoms=(9,) * count, rtol=tolerance, atol=tolerance)
     engine = from_weights(str(weights), "cpu", threads=1)
     return {event.index: event for event in run(engine, request) if isinstance(event, Sampled)}
+
+
+def test_a_replica_with_other_weights_refuses_and_says_so(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that started after the files were replaced has another hash than the application."""
+    from enflow.service import ray_app
+
+    monkeypatch.setattr(ray_app, "REFUSAL_S", 0.0)
+
+    class Replica(ray_app.EngineReplica):
+        def __del__(self) -> None:  # Serve awaits that of the parent
+            pass
+
+    context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="replica"))
+    monkeypatch.setattr(ray_app.serve, "get_replica_context", lambda: context)
+    replica, client = object.__new__(Replica), FakeClient()
+    replica._config, replica._clients, replica._hashes = ClientConfig(), {str(weights): client}, {str(weights): "new"}
+
+    async def first() -> list[Event]:
+        request = EngineSampleRequest(id="a", seed=0, n_atoms=(5,))
+        return await anext(replica.run(str(weights), "old", request, frozenset()))
+
+    with pytest.raises(Unavailable, match="found weights with SHA-256 new on a replica, expected old"):
+        asyncio.run(first())
+    assert not client.submitted
+    assert not replica.status(str(weights), "old").health.ready
+    assert replica.status(str(weights), "new").health.ready
 
 
 def assert_same(molecules: list[dict[str, Any]], wanted: dict[int, Sampled]) -> None:
@@ -114,7 +144,7 @@ class Cluster:
 
     def finished(self) -> list[int]:
         """Return the number of molecules that each engine has finished."""
-        return [status.stats.finished["sampled"] for status in self.statuses().values()]
+        return [status.stats.finished.get("sampled", 0) for status in self.statuses().values()]
 
     def sees(self, engines: int) -> bool:
         """The application looks for itself, once a second, and is ready with one."""
@@ -164,7 +194,7 @@ def cluster(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             from ray import serve
 
             handle = serve.get_deployment_handle("EngineReplica", ray_app.APPLICATION)
-            yield Cluster(http, ray_app.RayReplicaPool(handle, str(weights)))
+            yield Cluster(http, ray_app.RayReplicaPool(handle, weights))
     until(lambda: not marked("cluster"), "no process is left")
 
 

@@ -1,5 +1,8 @@
 """Strain: the energy of a geometry above the nearest minimum of a force field."""
 
+import math
+from typing import Literal
+
 from rdkit import rdBase
 from rdkit.Chem import rdForceFieldHelpers
 
@@ -10,12 +13,17 @@ MAX_STEPS = 1_000
 """Steps of the minimization."""
 
 
-def strain(molecule: Molecule, bonds: Bonds) -> float | None:
-    """Return E(geometry) - E(relaxed) in kcal/mol by MMFF94 (Halgren 1996).
+Variant = Literal["MMFF94", "MMFF94s"]
+"""MMFF94 (Halgren 1996), or MMFF94s (Halgren 1999) with planar nitrogen atoms, as crystals have them."""
+
+
+def strain(molecule: Molecule, bonds: Bonds, variant: Variant = "MMFF94") -> float | None:
+    """Return E(geometry) - E(relaxed) in kcal/mol.
 
     Args:
         molecule: the geometry.
         bonds: bonds of the geometry.
+        variant: the force field.
 
     Returns:
         The strain; None without bonds or parameters, or where the minimization does not converge.
@@ -24,10 +32,11 @@ def strain(molecule: Molecule, bonds: Bonds) -> float | None:
         return None
     mol = to_mol(molecule, bonds)
     with rdBase.BlockLogs():
-        parameters = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol)
+        parameters = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, mmffVariant=variant)
         if parameters is None:
             return None
         field = rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, parameters)
         before = field.CalcEnergy()
         converged = field.Minimize(maxIts=MAX_STEPS) == 0
-    return before - field.CalcEnergy() if converged else None
+        energy = float(before - field.CalcEnergy())
+    return energy if converged and math.isfinite(energy) else None

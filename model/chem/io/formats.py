@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Literal, get_args
 
 from enflow.model.chem.bonds import Bonds
+from enflow.model.chem.io.csv_table import write_csv
 from enflow.model.chem.io.gallery import write_gallery
 from enflow.model.chem.io.sdf import read_sdf, write_sdf
 from enflow.model.chem.io.smiles import read_smiles
@@ -16,7 +17,7 @@ from enflow.model.chem.io.xyz import read_xyz, write_xyz
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
-Format = Literal["xyz", "sdf", "json", "html"]
+Format = Literal["xyz", "sdf", "json", "html", "csv"]
 """A format that is written."""
 
 FileFormat = Literal["xyz", "sdf", "smiles3d"]
@@ -97,11 +98,13 @@ _XYZ_ATOM = re.compile(r"[ \t]*[A-Za-z]{1,2}(?:[ \t]+[+-]?\d*\.\d+){3}", re.ASCI
 
 
 def write(molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Format) -> str:
-    """Write molecules with their bonds as extended XYZ, SDF, JSON or an HTML gallery."""
+    """Write molecules with their bonds as extended XYZ, SDF, CSV, JSON or an HTML gallery."""
     if form == "xyz":
         return write_xyz(molecules)
     if form == "sdf":
         return write_sdf(molecules, bonds)
+    if form == "csv":
+        return write_csv(molecules, bonds)
     if form == "json":
         return write_json(molecules, bonds)
     return write_gallery(molecules, bonds)

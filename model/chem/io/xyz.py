@@ -35,6 +35,7 @@ def read_xyz(text: str, limits: ReadLimits) -> Iterator[Molecule | StructureErro
 
 _COUNT = re.compile(r"[ \t]*[+-]?\d+[ \t]*", re.ASCII)
 _CELL = re.compile(r"Vector[123][ \t]|Offset[ \t]")
+_NUMBERED = re.compile(r"[ \t]*\d")
 _SEPARATOR = re.compile(r"[ \t]*>?[ \t]*")
 
 
@@ -58,6 +59,9 @@ def _record(lines: Lines, limits: ReadLimits) -> Molecule:
     if comment is None:
         raise StructureError(f"found the end of the file, expected a comment line and {n_atoms} atoms")
     header = read_header(comment)
+    # In the XYZ of LAMMPS 1, 2, 3 are types of its input, unless it was told the elements.
+    if comment.text.startswith("Atoms. Timestep:") and lines.next and _NUMBERED.match(lines.next.text):
+        raise comment.error("found the atom types of LAMMPS, expected elements (dump_modify element)")
     atomic_numbers, positions = _atoms(lines, header.columns, n_atoms)
     if comment.text.rstrip().endswith("%PBC"):
         _skip_cell(lines)

@@ -143,4 +143,5 @@ def _initial(velocity: Velocity, starts: Sequence[InitialState]) -> SolverState:
     h = pad_sequence([start.h for start in starts], batch_first=True)
     n_atoms = torch.tensor([len(start.x) for start in starts], device=x.device)
     mask = torch.arange(x.shape[1], device=x.device) < n_atoms[:, None]
-    return init(velocity, x, h, mask, *x.new_tensor([start[2:] for start in starts]).unbind(1))
+    t0, t1, rtol, atol = x.new_tensor([start[2:] for start in starts]).unbind(1)
+    return init(velocity, x, h, mask, (t0, t1), (rtol, atol))

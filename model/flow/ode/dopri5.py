@@ -45,15 +45,18 @@ QUARTIC = (
 )
 """The weights of the quartic term of the dense output."""
 
-FINEST_SCALE = 0.005
-"""The longest step towards t = 0 is |1 - t| + FINEST_SCALE. A flow of data expands there at rates up to 1 / (1 - t),
-limited by the finest scale of the network. Over a longer step an explicit method misses the growth of a small error,
-and so does its error estimate. Without the limit the first step alone changed a log-density by 11 nats at the tolerance
-1e-4 (18 atoms, bundled weights), and all other steps together by 0.1."""
+LONGEST_FIRST_STEP = 0.005
+"""The longest step from t = 1 towards t = 0; from another time it is |1 - t| longer. A flow of data expands there at
+rates up to 1 / (1 - t), limited by the finest scale of the network. Over a longer step an explicit method misses the
+growth of a small error, and so does its error estimate. Without the limit the first step alone changed a log-density by
+11 nats at the tolerance 1e-4 (18 atoms, bundled weights), and all other steps together by 0.1."""
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 PROPORTIONAL, INTEGRAL = 0.17, 0.04
 """Exponents of the PI controller: 1/5 less 3/4 of the integral exponent, and the integral exponent."""
+
+PerRow = tuple[Float[Tensor, " B"] | float, Float[Tensor, " B"] | float]
+"""Two quantities of the solver, each per row or for all rows."""
 
 
 class Step(NamedTuple):
@@ -80,10 +83,8 @@ def init(
     x: Float[Tensor, "B N S"],
     h: Float[Tensor, "B N F"],
     mask: Bool[Tensor, "B N"],
-    t0: Float[Tensor, " B"] | float,
-    t1: Float[Tensor, " B"] | float,
-    rtol: Float[Tensor, " B"] | float,
-    atol: Float[Tensor, " B"] | float,
+    times: PerRow,
+    tolerances: PerRow,
 ) -> SolverState:
     """Return the state at t0, with the first step size by Hairer's rule; two evaluations of the velocity.
 
@@ -92,10 +93,10 @@ def init(
     Args:
         velocity: the dynamics.
         x, h, mask: positions, features and mask at t0.
-        t0, t1: times of the start and of the end, per row or for all.
-        rtol, atol: relative and absolute tolerance, per row or for all.
+        times: t0 and t1, the start and the end, per row or for all.
+        tolerances: the relative and the absolute tolerance, per row or for all.
     """
-    t, t_end, rtol, atol = (_per_row(value, x) for value in (t0, t1, rtol, atol))
+    t, t_end, rtol, atol = (_per_row(value, x) for value in (*times, *tolerances))
     y, n_dims = pack(x, h), x.shape[-1]
     f0 = packed(velocity, t, y, mask, n_dims)
     scale = _scale(y, y, rtol, atol, n_dims)
@@ -165,23 +166,19 @@ def solve_rows(
     x: Float[Tensor, "B N S"],
     h: Float[Tensor, "B N F"],
     mask: Bool[Tensor, "B N"],
-    t0: Float[Tensor, " B"] | float,
-    t1: Float[Tensor, " B"] | float,
-    rtol: Float[Tensor, " B"] | float,
-    atol: Float[Tensor, " B"] | float,
-    max_steps: int = MAX_STEPS,
+    times: PerRow,
+    tolerances: PerRow,
     observe: Callable[[Step], None] = lambda _: None,
 ) -> SolverState:
     """Solve a batch of rows until the last one has stopped.
 
     Args:
-        velocity, x, h, mask, t0, t1, rtol, atol: see `init`.
-        max_steps: the largest number of attempted steps per row.
+        velocity, x, h, mask, times, tolerances: see `init`.
         observe: a function that is called with every attempted step.
     """
-    state = init(velocity, x, h, mask, t0, t1, rtol, atol)
+    state = init(velocity, x, h, mask, times, tolerances)
     while state.running.any():
-        attempt = step(velocity, state, max_steps)
+        attempt = step(velocity, state)
         observe(attempt)
         state = attempt.state
     return state
@@ -207,7 +204,7 @@ def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
 
 def _limited(state: SolverState) -> Tensor:
     """Return the planned step, which is limited towards t = 0."""
-    longest = (1.0 - state.t).abs() + FINEST_SCALE
+    longest = (1.0 - state.t).abs() + LONGEST_FIRST_STEP
     return torch.where(state.t_end < state.t, torch.maximum(state.dt, -longest), state.dt)
 
 

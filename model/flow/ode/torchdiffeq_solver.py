@@ -5,7 +5,8 @@ estimate of Grathwohl et al. (2019), and the regularisation terms of Finlay et a
 torchdiffeq, which has one step size and one error norm for a whole batch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -31,57 +32,67 @@ class Solution(NamedTuple):
     nfe: int
 
 
+@dataclass(frozen=True)
+class AugmentedOptions:
+    """The settings of `solve`.
+
+    Attributes:
+        tolerance: the relative and absolute tolerance of the whole batch.
+        adjoint: the parameters of the velocity. Their gradients are found by the adjoint method, in constant memory.
+            None = gradients through the steps of the solver.
+        regularised: integrate `kinetic` and `frobenius` too, whose errors shorten the steps; otherwise both are zero.
+    """
+
+    tolerance: float = 1e-5
+    adjoint: Sequence[Tensor] | None = None
+    regularised: bool = True
+
+
 def solve(
     velocity: Velocity,
     x: Float[Tensor, "B N S"],
     h: Float[Tensor, "B N F"],
     mask: Bool[Tensor, "B N"],
-    t0: float,
-    t1: float,
+    times: tuple[float, float],
     probe: Float[Tensor, "B N D"] | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    adjoint: Iterable[Tensor] | None = None,
-    regularised: bool = True,
+    options: AugmentedOptions = AugmentedOptions(),
 ) -> Solution:
     """Solve the augmented ODE by adaptive Dormand-Prince 5(4); differentiable.
 
     Args:
         velocity: the dynamics.
         x, h, mask: positions, features and mask at t0.
-        t0, t1: times of the start and of the end, in either order.
+        times: t0 and t1, the start and the end, in either order.
         probe: the noise of Hutchinson's estimate; None = the exact trace.
-        rtol, atol: tolerances of the whole batch.
-        adjoint: the parameters of the velocity. Their gradients are found by the adjoint method, in constant memory.
-            None = gradients through the steps of the solver.
-        regularised: integrate `kinetic` and `frobenius` too, whose errors shorten the steps; otherwise both are zero.
+        options: the tolerance, the way of the gradients and the terms that are integrated.
     """
-    direction = 1.0 if t1 >= t0 else -1.0
+    direction = 1.0 if times[1] >= times[0] else -1.0
     nfe, n_dims = 0, x.shape[-1]
 
     def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         nonlocal nfe
         nfe += 1
-        y, times = state[0], t.to(x).expand(len(x))
+        y, t = state[0], t.to(x).expand(len(x))
         if probe is None:
-            value = packed(velocity, times, y, mask, n_dims)
-            divergence, frobenius = exact(velocity, times, *unpack(y, n_dims), mask), torch.zeros_like(state[1])
+            value = packed(velocity, t, y, mask, n_dims)
+            divergence, frobenius = exact(velocity, t, *unpack(y, n_dims), mask), torch.zeros_like(state[1])
         else:
-            value, pulled = velocity_and_vjp(velocity, times, *unpack(y, n_dims), mask, probe)
+            value, pulled = velocity_and_vjp(velocity, t, *unpack(y, n_dims), mask, probe)
             divergence, frobenius = (pulled * probe).sum((1, 2)), pulled.square().sum((1, 2))
         return (
             value,
             divergence,
-            *([direction * value.square().sum((1, 2)), direction * frobenius] if regularised else []),
+            *([direction * value.square().sum((1, 2)), direction * frobenius] if options.regularised else []),
         )
 
     zero = x.new_zeros(len(x))
-    squares = (zero, zero) if regularised else ()
-    start, times = (pack(x, h), zero, *squares), x.new_tensor([t0, t1])
-    if adjoint is None:
-        path = odeint(augmented, start, times, rtol=rtol, atol=atol)
+    squares = (zero, zero) if options.regularised else ()
+    start, ends, tolerance = (pack(x, h), zero, *squares), x.new_tensor(times), options.tolerance
+    if options.adjoint is None:
+        path = odeint(augmented, start, ends, rtol=tolerance, atol=tolerance)
     else:
-        path = odeint_adjoint(augmented, start, times, rtol=rtol, atol=atol, adjoint_params=tuple(adjoint))
+        adjoint = tuple(options.adjoint)
+        path = odeint_adjoint(augmented, start, ends, rtol=tolerance, atol=tolerance, adjoint_params=adjoint)
     y, ladj, *others = (field[-1] for field in path)
     kinetic, frobenius = others or (zero, zero)
     return Solution(*unpack(y, n_dims), ladj, kinetic, frobenius, nfe)

@@ -1,6 +1,6 @@
 """The evaluation of a flow of molecules: samples are generated, test molecules are scored; a second call resumes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -142,12 +142,13 @@ def _measure_likelihood(
     estimate |= {"draws": config.draws} if config.draws > 1 else {}
     header = header | {"data_sha256": test.sha256} | estimate
     records = RecordFile(folder / "scores.jsonl", header, ScoreRecord)
-    record_scores(flow, config, records, test, rows, report)
+    molecules = dict(zip(rows, molecules_of(test, flow.config.vocabulary, rows), strict=True))
+    record_scores(flow, config, records, molecules, report)
     noise = 0.0
     if config.divergence == "hutchinson":
         repeated = RecordFile(folder / "noise.jsonl", header | {"draws": REPEATED_DRAWS}, ScoreRecord)
-        few = rows[:REPEATED_MOLECULES]
-        record_scores(flow, replace(config, draws=REPEATED_DRAWS), repeated, test, few, report)
+        few = {row: molecules[row] for row in rows[:REPEATED_MOLECULES]}
+        record_scores(flow, replace(config, draws=REPEATED_DRAWS), repeated, few, report)
         noise = _noise([repeated.records[row] for row in few], REPEATED_DRAWS / config.draws)
     scores = [records.records[row] for row in rows]
     metrics, plots = likelihood_metrics(scores)
@@ -228,28 +229,25 @@ def record_scores(
     flow: MoleculeFlow,
     config: EvaluationConfig,
     records: RecordFile[ScoreRecord],
-    test: MoleculeDataset,
-    rows: list[int],
+    molecules: Mapping[int, Molecule],
     report: ProgressCallback,
 ) -> None:
-    """Score the test molecules that a file lacks, and write each score as it finishes.
+    """Score the molecules that a file lacks, and write each score as it finishes.
 
     Args:
         flow: the model.
         config: settings of the scores.
         records: the file.
-        test: the test split.
-        rows: rows of the molecules, which also seed their noise.
+        molecules: the molecules by their index in the file.
         report: receives the progress, under the name of the file.
     """
-    missing = [row for row in rows if row not in records.records]
-    molecules = dict(zip(missing, molecules_of(test, flow.config.vocabulary, missing), strict=True))
-    report(records.name, len(rows) - len(missing), len(rows))
+    missing = [row for row in molecules if row not in records.records]
+    report(records.name, len(molecules) - len(missing), len(molecules))
     options = EstimatorOptions(config.divergence, config.probes, config.draws, config.tolerance, config.tolerance)
-    scores = flow.likelihoods(list(molecules.values()), config.seed, options, indices=missing)
-    for done, (row, likelihood) in enumerate(scores, start=len(rows) - len(missing) + 1):
+    scores = flow.likelihoods([molecules[row] for row in missing], config.seed, options, indices=missing)
+    for done, (row, likelihood) in enumerate(scores, start=len(molecules) - len(missing) + 1):
         records.append(_score_record(row, molecules[row], likelihood))
-        report(records.name, done, len(rows))
+        report(records.name, done, len(molecules))
 
 
 def _noise(repeated: Sequence[ScoreRecord], factor: float) -> float:

@@ -58,6 +58,12 @@ export const post = async (path, body) => (await request(path, posting(body, "ap
 
 export const remove = async (path) => (await request(path, { method: "DELETE", headers: authorized() })).json();
 
+/** The address of an image of the service. An img element would not send the key. */
+export async function image(path) {
+  const answer = await request(path, { headers: authorized() });
+  return URL.createObjectURL(await answer.blob());
+}
+
 /** Downloads an answer in a media type as a file. */
 export async function save(path, accept, name) {
   const answer = await request(path, { headers: { Accept: accept, ...authorized() } });

@@ -1,7 +1,8 @@
 // One molecule as a card: picture, properties and actions.
 import { button, h, svg, number } from "./dom.js";
 import { View } from "./view.js";
-import { energyText, geometryNll, headline, isParticles, nllText, sentence, standing, title, verdict } from "./molecule.js";
+import { energyText, geometryNll, headline, isParticles, nllText, sentence, title, verdict } from "./molecule.js";
+import { percentileChart } from "./chart.js";
 import { structureOf, structureOfFrame } from "./structure.js";
 
 export class Card {
@@ -113,9 +114,7 @@ const ways = ({ distance, distance_to_end }) =>
 function likelihood(molecule) {
   const nll = nllText(molecule);
   if (!nll) return [];
-  const place = standing(molecule.percentile);
-  const among = place && `${place} among held-out QM9 molecules of ${molecule.n_atoms} atoms`;
-  if (!molecule.given) return [h("p", { class: "fact", title: among }, "NLL ", h("b", {}, nll), " nats")];
+  if (!molecule.given) return [h("p", { class: "fact nll" }, "NLL ", h("b", {}, nll), " nats"), percentileChart(molecule.percentile)];
   const own = `−log p(geometry | formula): of the path alone. With the formula's own share ${nll} nats, which is what the joint model's NLL compares with.`;
   return [
     h("p", { class: "fact", title: own }, "NLL p(geometry | formula) ", h("b", {}, number(geometryNll(molecule))), " nats"),
@@ -133,8 +132,8 @@ export function facts(molecule) {
   const [word, kind, why] = verdict(molecule);
   return [
     h("p", { class: "headline" }, headline(molecule), h("span", { class: `chip ${kind}`, title: why }, word)),
-    molecule.smiles && h("p", { class: "smiles", title: molecule.smiles }, molecule.smiles),
     ...likelihood(molecule),
+    molecule.smiles && h("p", { class: "smiles", title: molecule.smiles }, molecule.smiles),
     Number.isFinite(molecule.distance) && h("p", { class: "fact" }, ways(molecule)),
     kind !== "good" && h("p", { class: "reason" }, why),
   ].filter(Boolean);

@@ -10,7 +10,7 @@ export const PARTS = [
   ["n_atoms", "size", "How rare this number of atoms is"],
 ];
 
-/** The parts of an NLL as bars from a common zero, negative parts (likely) to the left, and their sum with its error bar. */
+/** The parts of an NLL as bars from a common zero, negative parts to the left, and their sum with its error bar. */
 export function partsChart(parts, { nll, std_error } = {}) {
   const rows = PARTS.filter(([name]) => Number.isFinite(parts?.[name])).map(([name, ...words]) => ({ value: parts[name], words }));
   if (Number.isFinite(nll)) rows.push({ value: nll, words: ["NLL", "The sum of the parts, with its standard error"], error: std_error ?? 0, kind: "sum" });
@@ -21,7 +21,7 @@ export function partsChart(parts, { nll, std_error } = {}) {
 function partRow({ value, words: [label, meaning], error, kind }, scale) {
   const width = Math.abs(value) * scale;
   const x = value < 0 ? 50 - width : 50;
-  const bar = svg("rect", { x, y: 2, width, height: 6, rx: 1, class: kind ?? (value < 0 ? "likely" : "unlikely") });
+  const bar = svg("rect", { x, y: 2, width, height: 6, rx: 1, class: kind ?? (value < 0 ? "negative" : "positive") });
   const zero = svg("line", { x1: 50, x2: 50, y1: 0, y2: 10, class: "axis" });
   const tip = 50 + value * scale;
   const whisker = error ? svg("path", { d: `M${tip - error * scale} 2V8M${tip - error * scale} 5H${tip + error * scale}M${tip + error * scale} 2V8`, class: "whisker" }) : "";
@@ -30,10 +30,10 @@ function partRow({ value, words: [label, meaning], error, kind }, scale) {
   return [h("dt", { title: meaning, class: kind }, label), h("dd", { class: kind }, drawing, h("span", {}, text))];
 }
 
-/** A percentile among the molecules of QM9. */
+/** A percentile of the NLL among the molecules of QM9. */
 export function percentileChart(percentile) {
   if (!Number.isFinite(percentile)) return null;
-  const text = `${standing(percentile)} among held-out QM9 molecules of this size`;
+  const text = `${standing(percentile)} of the NLL among held-out QM9 molecules of this size`;
   const mark = svg("circle", { cx: 2 + percentile * 0.96, cy: 6, r: 3, class: "mark" });
   const ticks = [0, 25, 50, 75, 100].map((at) => svg("line", { x1: 2 + at * 0.96, x2: 2 + at * 0.96, y1: 4, y2: 8, class: "axis" }));
   const rail = svg("line", { x1: 2, x2: 98, y1: 6, y2: 6, class: "axis" });
@@ -41,7 +41,7 @@ export function percentileChart(percentile) {
     "figure",
     { class: "percentile" },
     svg("svg", { viewBox: "0 0 100 12", role: "img", "aria-label": text }, rail, ...ticks, mark),
-    h("figcaption", {}, h("span", {}, "likely"), h("span", {}, `${standing(percentile)} of QM9`), h("span", {}, "unlikely")),
+    h("figcaption", { title: text }, `above ${number(percentile, 0)} % of QM9 of this size`),
   );
 }
 

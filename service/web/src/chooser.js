@@ -10,6 +10,8 @@ export class Chooser {
     this.changed = changed;
     this.cards = [];
     this.select.addEventListener("change", () => this.heed());
+    // A field that is not valid must be visible, or the browser refuses the form without a word.
+    form.addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
     /** Resolves when the models are known. */
     this.ready = models().then((cards) => this.offer(cards), () => {});
   }

@@ -23,6 +23,15 @@ export const byId = (id) => document.getElementById(id);
 /** A button of type button. */
 export const button = (label, onclick, properties = {}) => h("button", { type: "button", onclick, ...properties }, label);
 
+const WIDE = matchMedia("(min-width: 40rem)");
+
+/** Content that is folded away in a narrow window, and always open in a wide one. */
+export function fold(summary, ...content) {
+  const element = h("details", { class: "fold", open: WIDE.matches }, h("summary", {}, summary), content);
+  WIDE.addEventListener("change", () => (element.open = WIDE.matches));
+  return element;
+}
+
 /** Announces a sentence to screen readers without moving the focus. */
 export function announce(text) {
   byId("announcer").textContent = text;

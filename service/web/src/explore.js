@@ -8,7 +8,8 @@ import { Slot } from "./slot.js";
 import { View } from "./view.js";
 import { facing } from "./orientation.js";
 import { facts } from "./card.js";
-import { ORDERS, sentence } from "./molecule.js";
+import { sentence } from "./molecule.js";
+import { orderOf } from "./selection.js";
 import { structureOf } from "./structure.js";
 
 export class Explore {
@@ -44,7 +45,7 @@ export class Explore {
     const outcome = await this.job.run((signal) => this.work(path, body, total, signal));
     if (outcome === "replaced") return;
     this.gallery.prune();
-    const molecules = this.gallery.molecules.sort(ORDERS.index);
+    const molecules = this.gallery.molecules.sort(orderOf("index"));
     if (outcome === "cancelled") this.job.say(`Cancelled: ${molecules.length} of ${total} molecules were finished.`);
     if (outcome === "done" && molecules.length) whole(molecules);
   }
@@ -55,9 +56,14 @@ export class Explore {
     this.job.words(path === "/interpolate" ? "Encoding: from the molecules back into the noise" : "Adding noise to A");
     for await (const event of events(path, body, signal)) {
       if (event.event === "molecule") this.gallery.add(event.molecule);
-      if (event.event === "done") this.lament(event.failed);
+      if (event.event === "done") this.finish(event);
       else this.progress(event, total);
     }
+  }
+
+  finish({ failed, warnings }) {
+    this.warnings = warnings ?? [];
+    this.lament(failed);
   }
 
   lament(failed) {
@@ -79,7 +85,8 @@ export class Explore {
       this.slider.max = molecules.length - 1;
       this.view.quaternion = facing(structureOf(molecules[0]).atoms.map((atom) => atom.position));
       this.at(0);
-      this.job.say(`${molecules.length} molecules from A to B: move the slider`);
+      const said = [`${molecules.length} molecules from A to B: move the slider`, ...this.warnings];
+      this.job.say(said.join(". "));
     });
   }
 

@@ -10,7 +10,7 @@ import { colourOf, elementOf } from "./elements.js";
 import { facing } from "./orientation.js";
 import { ESTIMATE, EXACT, scores } from "./likelihood.js";
 import { formula, headline, isParticles, sentence } from "./molecule.js";
-import { formulaOf } from "./structure.js";
+import { formulaOf, isDecided } from "./structure.js";
 import { limits } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
 
@@ -164,16 +164,17 @@ export class Flow {
   at(t) {
     const { path } = this;
     const frame = path.frameAt(t);
-    this.view.move(path.structureAt(t), path.room);
+    const structure = path.structureAt(t);
+    this.view.move(structure, path.room);
     this.slider.value = t;
     this.slider.setAttribute("aria-valuetext", `t = ${number(t, 2)}`);
     this.charts.forEach((chart) => chart.at(t));
     byId("flow-t").textContent = number(t, 2);
     byId("flow-nfe").textContent = Math.round(valueAt(path.cost, t));
     byId("flow-density").textContent = this.density ? number(valueAt(this.density, t)) : "–";
-    const numbers = frame.atomic_numbers; // particles have none
-    byId("flow-formula").replaceChildren(numbers ? formula(formulaOf(numbers)) : headline({ kind: "particles", n_particles: frame.positions.length }));
-    byId("flow-legend").replaceChildren(...legend(numbers ?? []));
+    const particles = !frame.atomic_numbers;
+    byId("flow-formula").replaceChildren(particles ? headline({ kind: "particles", n_particles: frame.positions.length }) : formulaSoFar(structure.atoms));
+    byId("flow-legend").replaceChildren(...(particles ? [] : legend(structure.atoms.filter(isDecided).map(({ z }) => z))));
   }
 
   play() {
@@ -195,6 +196,13 @@ export class Flow {
     if (document.fullscreenElement) document.exitFullscreen();
     else byId("flow-theatre").requestFullscreen?.();
   }
+}
+
+/** The formula when every atom has its type; before that, the number of atoms that have one. */
+function formulaSoFar(atoms) {
+  const decided = atoms.filter(isDecided);
+  if (decided.length === atoms.length) return formula(formulaOf(atoms.map(({ z }) => z)));
+  return h("span", { class: "quiet" }, `${decided.length} of ${atoms.length} atoms have a type`);
 }
 
 /** The elements present, with their colours. */

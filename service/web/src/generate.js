@@ -1,50 +1,73 @@
 // Generate: request molecules, show each when it is received, filter and download them.
-import { announce, byId, copy, number } from "./dom.js";
+import { announce, byId, copy, h, number } from "./dom.js";
 import { events } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { Gallery } from "./gallery.js";
 import { Job } from "./job.js";
-import { ESTIMATE, EXACT, scores } from "./likelihood.js";
+import { ESTIMATE, EXACT, scores, shareAt } from "./likelihood.js";
 import { asCurl, asPython } from "./snippet.js";
+import { PROPERTIES } from "./properties.js";
 import { limits } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
 
 const FRAMES = 24; // enough to replay a card smoothly: the page interpolates between them
 const LIVE_LIMIT = 32; // with more molecules, pictures are shown only when they are finished
-const FIELDS = ["count", "formula", "seed", "tolerance", "only", "nll"];
+const FIRST = { n_molecules: 4, seed: 7 }; // the gallery of a visitor who has asked for nothing yet: without likelihoods, which take seconds of a core each
+const FIELDS = ["count", "formula", "seed", "tolerance", "only", "nll", "where", "least", "most"];
 
 export class Generate {
   /** ways: {open(molecule), watch(molecule)} */
   constructor(ways) {
     this.form = byId("generate-form");
+    this.form.elements.where.append(...PROPERTIES.map(({ key, label, meaning }) => h("option", { value: key, title: meaning }, label)));
     this.job = new Job("generate");
-    this.gallery = new Gallery(ways, () => this.remember());
+    this.gallery = new Gallery(ways, { changed: () => this.remember(), sort: "valid" });
     byId("generate-results").append(this.gallery.element);
     this.chooser = new Chooser(this.form, () => this.offer());
     this.form.elements.formula.addEventListener("input", () => this.offer());
     this.form.addEventListener("submit", (event) => (event.preventDefault(), this.run()));
     const way = (name, text) => byId(`copy-${name}`).addEventListener("click", ({ target }) => copy(text(), target));
-    way("curl", () => asCurl(this.shown, this.estimating, this.scorer));
-    way("python", () => asPython(this.shown, this.estimating, this.scorer));
-    way("link", () => location.href);
+    way("curl", () => asCurl(this.shown, this.scorer));
+    way("python", () => asPython(this.shown, this.scorer));
+    way("link", () => new URL(this.link, location).href);
     limits().then(({ max_molecules }) => (this.form.elements.count.max = max_molecules));
+  }
+
+  /** Called when the section is shown. */
+  enter() {
+    if (this.link && !location.hash.includes("?")) history.replaceState(null, "", this.link);
+  }
+
+  /** Called when the section is shown without parameters: the first time there is a small gallery without a click. */
+  async welcome() {
+    await this.chooser.ready;
+    if (!this.asked && this.chooser.card) this.run({ ...this.request, ...FIRST }, "none");
   }
 
   /** Shows the fields of the chosen model; a formula determines the number of atoms. */
   offer() {
     const { formula, atoms } = this.form.elements;
+    byId("generate-lead").hidden = this.chooser.particles;
     formula.closest("label").hidden = !this.chooser.formulas && !formula.value;
     atoms.disabled = Boolean(formula.value);
   }
 
   /** The request that the form describes. */
   get request() {
-    const { count, atoms, formula, seed, tolerance, only, nll } = this.form.elements;
+    const { count, atoms, formula, seed, tolerance, only } = this.form.elements;
     const { name, particles } = this.chooser;
     const asked = { n_molecules: Number(count.value), seed: seed.value === "" ? null : Number(seed.value), tolerance: tolerance.value };
     if (particles) return { ...asked, model: name };
     const size = formula.value ? { formula: formula.value } : sizeOf(atoms.value);
-    return { ...asked, ...(name && { model: name }), ...size, only: only.value, with_nll: nll.value === "exact" };
+    return { ...asked, ...(name && { model: name }), ...size, only: only.value, properties: true, ...this.selection };
+  }
+
+  /** The conditions of the form on molecules, beside their validity. */
+  get selection() {
+    const { where, least, most, unique } = this.form.elements;
+    const bounds = [least, most].map(({ value }) => (value === "" ? null : Number(value)));
+    const bounded = where.value && bounds.some((bound) => bound !== null);
+    return { ...(bounded && { where: { [where.value]: bounds } }), ...(unique.checked && { unique: true }) };
   }
 
   /** Copies the parameters of a link into the form, and runs the request if they contain a seed. */
@@ -55,6 +78,7 @@ export class Generate {
     const { formula = "", n_atoms } = sizeOf(parameters.get("atoms") ?? ""); // links of older versions have the formula there
     if (formula) elements.formula.value = formula;
     else if (parameters.has("atoms")) elements.atoms.value = textOf({ n_atoms }) ?? "";
+    elements.unique.checked = parameters.get("unique") === "true";
     this.chooser.choose(parameters.get("model"));
     this.gallery.restore(parameters);
     if (parameters.has("seed")) this.run();
@@ -63,31 +87,33 @@ export class Generate {
   /** Writes the request into the address, so that the address reproduces it. */
   remember() {
     if (!this.shown) return;
-    const { n_molecules, seed, tolerance, only, model, formula, n_atoms } = this.shown;
+    const { n_molecules, seed, tolerance, only, model, formula, n_atoms, unique, where } = this.shown;
+    const [[property, [least, most]]] = Object.entries(where ?? { "": [null, null] });
+    const conditions = { ...(property && { where: property }), ...(least !== null && { least }), ...(most !== null && { most }), ...(unique && { unique }) };
     const atoms = textOf({ n_atoms });
-    const what = { ...(model && { model }), ...(formula && { formula }), ...(atoms && { atoms }), ...(this.picky && { only }) };
-    const state = { count: n_molecules, seed, tolerance, ...what, ...this.gallery.state };
+    const what = { ...(model && { model }), ...(formula && { formula }), ...(atoms && { atoms }), ...(only && only !== "any" && { only }) };
+    const state = { count: n_molecules, seed, tolerance, ...what, ...conditions, ...this.gallery.state };
     if (this.nll !== "estimate") state.nll = this.nll;
-    history.replaceState(null, "", `#generate?${new URLSearchParams(state)}`);
+    this.link = `#generate?${new URLSearchParams(state)}`;
+    if (!byId("generate").hidden) history.replaceState(null, "", this.link);
   }
 
-  async run() {
-    const { request } = this;
-    this.nll = this.form.elements.nll.value;
+  async run(request = this.request, nll = this.form.elements.nll.value) {
+    this.nll = nll;
     const outcome = await this.job.run((signal) => this.work(request, signal));
     if (outcome === "replaced") return;
     if (outcome === "done") this.sumUp();
     if (outcome === "cancelled") this.job.say(`Cancelled: ${this.gallery.molecules.length} of ${request.n_molecules} molecules were finished.`);
     this.gallery.prune();
-    byId("generate-empty").hidden = this.gallery.molecules.length > 0 || this.job.problem.hasChildNodes();
   }
 
   async work(request, signal) {
     this.begin(request);
     const frames = this.awaited && request.n_molecules <= LIVE_LIMIT ? FRAMES : 0;
     for await (const event of events("/sample", { ...request, frames }, signal)) this.take(event);
-    if (this.estimating) await this.estimate(signal);
-    if (request.formula && this.nll !== "none") await this.compare(signal);
+    if (this.scorer) await this.estimate(signal);
+    if (this.scorer && request.formula) await this.compare(signal);
+    this.scored = performance.now();
   }
 
   /** True if every running molecule gets a card; with `only`, rejected attempts get none. */
@@ -96,17 +122,19 @@ export class Generate {
   }
 
   get picky() {
-    return (this.asked.only ?? "any") !== "any";
+    return (this.asked.only ?? "any") !== "any" || Boolean(this.asked.where || this.asked.unique);
   }
 
-  get estimating() {
-    return this.nll === "estimate" || (this.nll === "exact" && this.gallery.particles);
-  }
-
-  /** The options of a likelihood request: the model, unless it is the first; the exact density for particles. */
+  /** The options of the likelihood request, or null: the model is in them unless it is the first. The density of particles is exact. */
   get scorer() {
-    if (this.gallery.particles) return { model: this.model, ...EXACT, tolerance: this.asked.tolerance };
-    return this.asked.model || this.asked.formula ? { model: this.model } : {};
+    if (this.nll === "none") return null;
+    const { seed } = this.shown;
+    if (this.gallery.particles) return { model: this.model, ...EXACT, tolerance: this.asked.tolerance, seed };
+    return { ...this.estimator, ...(this.asked.model || this.asked.formula ? { model: this.model } : {}), seed };
+  }
+
+  get estimator() {
+    return this.nll === "exact" ? EXACT : ESTIMATE;
   }
 
   begin(request) {
@@ -116,7 +144,6 @@ export class Generate {
     this.moving = new Map();
     this.gallery.clear();
     this.gallery.kind = this.form.dataset.kind;
-    byId("generate-empty").hidden = true;
     byId("generate-share").hidden = true;
     announce(`Generating ${request.n_molecules} molecules`);
   }
@@ -136,7 +163,7 @@ export class Generate {
     }
     // With `only` an attempt may be rejected, so running attempts do not count as progress.
     const under = this.awaited ? [...this.moving.values()].reduce((sum, t) => sum + t, 0) : 0;
-    this.job.progress({ done: this.gallery.molecules.length, under, total: this.asked.n_molecules, noun: "molecules" }, event);
+    this.job.progress({ done: this.gallery.molecules.length, under, total: this.asked.n_molecules, noun: "molecules", then: this.nll === "none" ? "" : ", then their likelihoods" }, event);
   }
 
   arrive(molecule) {
@@ -149,7 +176,7 @@ export class Generate {
 
   finish({ attempts, failed }) {
     for (const { index, reason, detail } of failed) this.gallery.card(index).fail(`${reason}: ${detail}`);
-    this.seconds = (performance.now() - this.started) / 1000;
+    this.sampled = performance.now();
     this.tried = attempts.tried;
     byId("generate-share").hidden = false;
     this.remember();
@@ -160,11 +187,17 @@ export class Generate {
     const { molecules } = this.gallery;
     if (!molecules.length) return;
     this.job.restart(`${molecules.length} ${this.gallery.particles ? "samples" : "molecules"} are finished; computing their likelihoods`);
-    const { seed } = this.shown;
+    const under = new Map();
     let done = 0;
-    for await (const [{ index }, score] of scores(molecules, { ...ESTIMATE, ...this.scorer, seed }, signal)) {
+    const tell = ({ running = [] } = {}) => {
+      for (const { index, t } of running) under.set(molecules[index].index, shareAt(t));
+      this.job.progress({ done, under: [...under.values()].reduce((sum, share) => sum + share, 0), total: molecules.length, noun: "likelihoods" });
+    };
+    for await (const [{ index }, score] of scores(molecules, this.scorer, signal, tell)) {
       this.gallery.score(index, score);
-      this.job.progress({ done: ++done, total: molecules.length, noun: "likelihoods" });
+      done += 1;
+      under.delete(index);
+      tell();
     }
   }
 
@@ -173,8 +206,7 @@ export class Generate {
     const { molecules } = this.gallery;
     if (!molecules.length) return;
     this.job.restart("Computing the likelihoods of the joint model");
-    const how = this.asked.with_nll ? EXACT : ESTIMATE;
-    for await (const [{ index }, score] of scores(molecules, { ...how, seed: this.shown.seed }, signal)) this.gallery.compare(index, score);
+    for await (const [{ index }, score] of scores(molecules, { ...this.estimator, seed: this.shown.seed }, signal)) this.gallery.compare(index, score);
   }
 
   sumUp() {
@@ -183,6 +215,7 @@ export class Generate {
     const extra = this.awaited ? "" : `, ${this.tried} tried`;
     const made = this.gallery.particles ? `${molecules.length} samples of ${this.model}` : `${molecules.length} molecules`;
     const verdicts = molecules.some(({ valid }) => valid !== undefined) ? `, ${count("valid")} valid, ${count("stable")} stable` : "";
-    this.job.say(`${made} in ${number(this.seconds)} s${verdicts}${extra} · seed ${this.shown.seed}`);
+    const scored = this.scorer ? `, their likelihoods in ${number((this.scored - this.sampled) / 1000)} s` : "";
+    this.job.say(`${made} in ${number((this.sampled - this.started) / 1000)} s${scored}${verdicts}${extra} · seed ${this.shown.seed}`);
   }
 }

@@ -3,6 +3,8 @@ import { announce, byId, duration } from "./dom.js";
 import { Problem } from "./api.js";
 import { showProblem } from "./problem.js";
 
+const SURE = 0.05; // of the work: before that, the time until now says nothing about the time left
+
 export class Job {
   /** section: prefix of the ids `<section>-cancel`, `-meter`, `-note`, `-problem` and `-form`. */
   constructor(section) {
@@ -44,13 +46,13 @@ export class Job {
     this.words(text);
   }
 
-  /** Shows the progress. done: finished items; under: sum of the shares of running ones; noun: name of an item; the event of the service. */
-  progress({ done, under = 0, total, noun }, { queue, eta_s, engine } = {}) {
+  /** Shows the progress. done: finished items; under: sum of the shares of running ones; noun: name of an item; then: what follows; the event of the service. */
+  progress({ done, under = 0, total, noun, then = "" }, { queue, eta_s, engine } = {}) {
     if (!done && !under) return engine ? this.words(`The first answer takes a moment longer: ${engine}`) : this.wait(queue, eta_s, total);
     this.meter.max = total;
     this.meter.value = done + under;
     const left = this.left(done + under, total);
-    return this.words(`${done} of ${total} ${noun}${left === null ? "" : `, ${duration(left)} left`}`);
+    return this.words(`${done} of ${total} ${noun}${left === null ? "" : `, about ${duration(left)} left`}${then}`);
   }
 
   /** Shows the number of molecules ahead in the queue, without those of this request. */
@@ -61,7 +63,7 @@ export class Job {
 
   left(done, total) {
     const elapsed = (performance.now() - this.started) / 1000;
-    return done > 0.2 && done < total ? (elapsed * (total - done)) / done : null;
+    return done > SURE * total && done < total ? (elapsed * (total - done)) / done : null;
   }
 
   words(text) {

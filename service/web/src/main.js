@@ -13,7 +13,7 @@ import { beginPulse } from "./pulse.js";
 import { Score } from "./score.js";
 import { repaint } from "./view.js";
 
-/** A view may have enter(), called when its section is shown, and restore(parameters of the address). The first one is the default. */
+/** A view may have enter(), called when its section is shown, then restore(parameters of the address) or, without parameters, welcome(). The first one is the default. */
 const VIEWS = {
   generate: () => new Generate({ open, watch }),
   flow: () => new Flow({ open }),
@@ -70,6 +70,7 @@ function show() {
 function arrive() {
   const { name, parameters } = show();
   if (parameters.size) view(name).restore?.(parameters);
+  else view(name).welcome?.();
 }
 
 function recolour() {

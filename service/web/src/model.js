@@ -93,17 +93,20 @@ const part = ({ kind, n_layers, node_dim, edge_dim }) =>
 function about(card) {
   const { metrics, dataset, config = {} } = card;
   const parts = Object.entries(config).filter(([, value]) => value?.kind);
-  const entries = [
-    ["Of", what(card)],
-    ["SHA-256", card.weights_sha256 && h("code", {}, card.weights_sha256)],
+  const results = [
+    ["Generates", what(card)],
+    ...(metrics?.samples ? METRICS : card.kind === "particles" ? PARTICLE_METRICS : []).map(([label, of]) => [label, of(metrics)]),
+  ];
+  const origin = [
     ["Trained on", dataset && `${dataset.name}${dataset.split ? `, ${dataset.split}` : ""}`],
     ["Created", card.created && day(card.created)],
     ["Licence", card.licence],
     ...parts.map(([name, value]) => [name[0].toUpperCase() + name.slice(1), part(value)]),
-    ...(metrics?.samples ? METRICS : card.kind === "particles" ? PARTICLE_METRICS : []).map(([label, of]) => [label, of(metrics)]),
+    ["SHA-256", card.weights_sha256 && h("code", {}, card.weights_sha256)],
   ];
-  const whole = h("details", {}, h("summary", {}, "The whole card"), h("pre", { class: "excerpt", tabindex: 0 }, JSON.stringify(card, null, 2)));
-  return [h("h3", {}, card.name), h("dl", { class: "facts" }, rows(entries)), whole];
+  const whole = h("pre", { class: "excerpt", tabindex: 0 }, JSON.stringify(card, null, 2));
+  const more = h("details", {}, h("summary", {}, "Origin, network and the whole card"), h("dl", { class: "facts" }, rows(origin)), whole);
+  return [h("h3", {}, card.name), h("dl", { class: "facts" }, rows(results)), more];
 }
 
 const rows = (entries) =>

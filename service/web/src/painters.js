@@ -1,19 +1,23 @@
 // Two painters of a structure: 3Dmol.js with WebGL, otherwise an SVG projection.
-// Both have draw(structure, pose, sharpness); a pose is {quaternion, middle, radius, zoom}.
+// Both have draw(structure, pose, sharpness) and project(pose), a function from a position to pixels and pixels per angstrom;
+// a pose is {quaternion, middle, radius, zoom, style}. An atom with a `halo` {colour, share} gets a disc behind it.
 import { colourOf, elementOf, theme } from "./elements.js";
 import { rotate } from "./orientation.js";
 import { h, svg } from "./dom.js";
 
 const HALF_ANGLE = (10 * Math.PI) / 180; // 3Dmol's camera looks 20 degrees wide from 150 angstrom
 const CAMERA = 150;
-const MARGIN = 0.7; // angstrom around the outermost nucleus
-const BALL = 0.34; // share of the covalent radius, plus a constant
-const STICK = 0.11;
 const ORDERS = { doubleBondScaling: 0.6, tripleBondScaling: 0.45 }; // shares of the stick's radius: bond orders are visible on a card
 
-const ballOf = (z) => 0.14 + BALL * elementOf(z).radius;
-const element = (atom) => colourOf(atom.z, atom.certainty);
-const colour = (atom) => atom.colour ?? element(atom); // a ball may have another colour; the stick has that of the element
+/** How atoms are drawn: the radii of balls and sticks, and the room around the outermost nucleus, in angstrom. */
+export const STYLES = {
+  balls: { name: "ball and stick", ball: (z) => 0.14 + 0.34 * elementOf(z).radius, stick: 0.11, margin: 0.7 },
+  sticks: { name: "sticks", ball: () => 0.13, stick: 0.13, margin: 0.5 },
+  spheres: { name: "space-filling", ball: (z) => elementOf(z).vdw, stick: 0.11, margin: 1.7 },
+};
+const HALO = 0.3; // angstrom around the ball
+
+const colour = (atom) => colourOf(atom.z, atom.certainty);
 
 let loading = null;
 let camera = null;
@@ -58,16 +62,15 @@ class Camera {
   }
 
   /** Draws into this.canvas, of so many pixels. */
-  shoot(structure, { quaternion, middle, radius, zoom }, width, height) {
+  shoot(structure, pose, width, height) {
     const { viewer } = this;
     viewer.resize();
     this.frame(width, height);
-    const away = (radius + MARGIN) / (Math.sin(HALF_ANGLE) * Math.min(1, width / height) * zoom);
-    const view = [...middle.map((value) => -value), CAMERA - away, ...quaternion];
-    if (this.structure === structure && this.theme === theme()) return void viewer.setView(view);
-    Object.assign(this, { structure, theme: theme() });
+    const view = [...pose.middle.map((value) => -value), CAMERA - away(pose, width, height), ...pose.quaternion];
+    if (this.structure === structure && this.style === pose.style && this.theme === theme()) return void viewer.setView(view);
+    Object.assign(this, { structure, style: pose.style, theme: theme() });
     viewer.removeAllModels();
-    viewer.addModel().addAtoms(specsOf(structure));
+    viewer.addModel().addAtoms(specsOf(structure, STYLES[pose.style]));
     viewer.place(view);
     return void viewer.render();
   }
@@ -81,7 +84,13 @@ class Camera {
   }
 }
 
-function specsOf({ atoms, bonds }) {
+const opacityOf = ({ share }) => 0.35 + 0.4 * share;
+
+/** The distance of the camera from the middle. */
+const away = ({ radius, zoom, style }, width, height) =>
+  (radius + STYLES[style].margin) / (Math.sin(HALF_ANGLE) * Math.min(1, width / height) * zoom);
+
+function specsOf({ atoms, bonds }, { ball, stick }) {
   const specs = atoms.map((atom) => ({
     elem: elementOf(atom.z).symbol,
     x: atom.position[0],
@@ -89,7 +98,7 @@ function specsOf({ atoms, bonds }) {
     z: atom.position[2],
     bonds: [],
     bondOrder: [],
-    style: { sphere: { radius: ballOf(atom.z), color: colour(atom) }, stick: { radius: STICK, color: element(atom), ...ORDERS } },
+    style: { sphere: { radius: ball(atom.z), color: colour(atom) }, stick: { radius: stick, color: colour(atom), ...ORDERS } },
   }));
   for (const [i, j, order] of bonds) {
     specs[i].bonds.push(j);
@@ -115,6 +124,31 @@ export class Solid {
     const pen = element.getContext("2d");
     pen.imageSmoothingQuality = "high";
     pen.drawImage(camera.canvas, 0, 0, width, height);
+    this.halos(pen, structure.atoms.filter(({ halo }) => halo), pose);
+  }
+
+  /** Paints halos behind the picture, so that every atom keeps its colour. */
+  halos(pen, atoms, pose) {
+    const project = this.project(pose);
+    pen.globalCompositeOperation = "destination-over";
+    pen.scale(devicePixelRatio, devicePixelRatio);
+    for (const { position, z: number, halo } of atoms) {
+      const { x, y, scale } = project(position);
+      Object.assign(pen, { fillStyle: halo.colour, globalAlpha: opacityOf(halo) });
+      pen.beginPath();
+      pen.arc(x, y, (STYLES[pose.style].ball(number) + HALO) * scale, 0, 2 * Math.PI);
+      pen.fill();
+    }
+  }
+
+  project(pose) {
+    const { clientWidth: width, clientHeight: height } = this.element;
+    const distance = away(pose, width, height);
+    return (position) => {
+      const [x, y, z] = rotate(pose.quaternion, position.map((value, k) => value - pose.middle[k]));
+      const scale = height / (2 * Math.tan(HALF_ANGLE) * (distance - z));
+      return { x: width / 2 + x * scale, y: height / 2 - y * scale, z, scale };
+    };
   }
 }
 
@@ -124,37 +158,51 @@ export class Flat {
     parent.append(this.element);
   }
 
-  draw(structure, { quaternion, middle, radius, zoom }) {
-    const scale = (48 / (radius + MARGIN)) * zoom;
+  draw(structure, { quaternion, middle, radius, zoom, style = "balls" }) {
+    const { ball, stick: thickness, margin } = STYLES[style];
+    const scale = (48 / (radius + margin)) * zoom;
     const placed = structure.atoms.map((atom) => {
       const [x, y, z] = rotate(quaternion, atom.position.map((value, k) => value - middle[k]));
       return { atom, x: x * scale, y: -y * scale, z };
     });
     const sticks = structure.bonds.map(([i, j, order]) => ({
       z: (placed[i].z + placed[j].z) / 2 - 0.01,
-      shape: stick(placed[i], placed[j], order, scale),
+      shape: stick(placed[i], placed[j], order, scale, thickness),
     }));
     const balls = placed.map(({ atom, x, y, z }) => ({
       z,
-      shape: svg("circle", { cx: x, cy: y, r: ballOf(atom.z) * scale, fill: colour(atom), class: "ball" }),
+      shape: svg("circle", { cx: x, cy: y, r: ball(atom.z) * scale, fill: colour(atom), class: "ball" }),
     }));
-    const far = [...sticks, ...balls].sort((a, b) => a.z - b.z);
+    const halos = placed.filter(({ atom }) => atom.halo).map(({ atom, x, y, z }) => ({
+      z: z - 0.005,
+      shape: svg("circle", { cx: x, cy: y, r: (ball(atom.z) + HALO) * scale, fill: atom.halo.colour, "fill-opacity": opacityOf(atom.halo), class: "halo" }),
+    }));
+    const far = [...sticks, ...halos, ...balls].sort((a, b) => a.z - b.z);
     this.element.replaceChildren(...far.map(({ shape }) => shape));
+  }
+
+  project({ quaternion, middle, radius, zoom, style }) {
+    const { clientWidth: width, clientHeight: height } = this.element;
+    const scale = ((48 / (radius + STYLES[style].margin)) * zoom * Math.min(width, height)) / 100;
+    return (position) => {
+      const [x, y, z] = rotate(quaternion, position.map((value, k) => value - middle[k]));
+      return { x: width / 2 + x * scale, y: height / 2 - y * scale, z, scale };
+    };
   }
 }
 
 /** One to three parallel strokes, each half in the colour of its end. */
-function stick(from, to, order, scale) {
+function stick(from, to, order, scale, radius) {
   const length = Math.hypot(to.x - from.x, to.y - from.y) || 1;
   const [nx, ny] = [-(to.y - from.y) / length, (to.x - from.x) / length];
   const [mx, my] = [(from.x + to.x) / 2, (from.y + to.y) / 2];
-  const group = svg("g", { "stroke-width": (STICK * 2 * scale) / (order > 1 ? 1.6 : 1), "stroke-linecap": "round" });
+  const group = svg("g", { "stroke-width": (radius * 2 * scale) / (order > 1 ? 1.6 : 1), "stroke-linecap": "round" });
   for (let k = 0; k < Math.min(order, 3); k++) {
     const shift = (k - (order - 1) / 2) * 0.3 * scale;
     const [dx, dy] = [nx * shift, ny * shift];
     for (const end of [from, to]) {
       const ends = { x1: end.x + dx, y1: end.y + dy, x2: mx + dx, y2: my + dy };
-      group.append(svg("line", { ...ends, stroke: element(end.atom) }));
+      group.append(svg("line", { ...ends, stroke: colour(end.atom) }));
     }
   }
   return group;

@@ -4,7 +4,7 @@ import { Problem, events } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { EXAMPLES } from "./examples.js";
 import { Job } from "./job.js";
-import { ESTIMATE, EXACT } from "./likelihood.js";
+import { ESTIMATE, EXACT, shareAt } from "./likelihood.js";
 import { View } from "./view.js";
 import { acceptFiles, formatOf } from "./upload.js";
 import { energyText, headline, isParticles, nllText, title } from "./molecule.js";
@@ -14,8 +14,9 @@ import { partsChart, percentileChart } from "./chart.js";
 import { showProblem } from "./problem.js";
 
 const AT_ONCE = 4; // parallel requests: enough to fill a batch, few enough to leave connections of the browser free
-const FAR = 10; // nats: an atom in its place is within 4 of the others; a hydrogen displaced by 0.4 angstrom had 24
-const HEAT = { light: ["#2a9d8f", "#e9c46a", "#d1495b"], dark: ["#3fc1b0", "#f0d27a", "#ff6b7a"] };
+const NEAR = 4; // nats: an atom in its place is within so many of the others
+const FAR = 10; // a hydrogen displaced by 0.4 angstrom had 24
+const HEAT = { light: ["#e9c46a", "#d1495b"], dark: ["#f0d27a", "#ff6b7a"] };
 
 export class Score {
   constructor() {
@@ -25,16 +26,9 @@ export class Score {
     this.files = [];
     this.chooser = new Chooser(this.form);
     this.form.addEventListener("submit", (event) => (event.preventDefault(), this.run()));
-    this.form.elements.divergence.addEventListener("change", () => this.offer());
     acceptFiles(byId("score-drop"), byId("score-file"), (files) => this.take(files));
     const examples = EXAMPLES.map(({ name, xyz }) => button(name, () => this.put(xyz), { class: "small" }));
     byId("score-examples").append(...examples);
-  }
-
-  /** An exact divergence has no probes. */
-  offer() {
-    const { divergence, probes } = this.form.elements;
-    probes.disabled = divergence.value === "exact";
   }
 
   /** Copies a text into the form and scores it with a model. */
@@ -59,10 +53,10 @@ export class Score {
   }
 
   get options() {
-    const { divergence, probes, draws, seed } = this.form.elements;
-    const how = divergence.value === "exact" ? EXACT : { ...ESTIMATE, probes: Number(probes.value) };
-    const { name, particles } = this.chooser;
-    return { ...how, ...(name && { model: name }), ...(particles ? {} : { draws: Number(draws.value) }), seed: Number(seed.value || 0) };
+    const { divergence, target_error, seed } = this.form.elements;
+    const how = divergence.value === "exact" ? EXACT : ESTIMATE;
+    const { name } = this.chooser;
+    return { ...how, ...(name && { model: name }), target_error: Number(target_error.value || 2), seed: Number(seed.value || 0) };
   }
 
   async run() {
@@ -99,8 +93,8 @@ export class Score {
   hear(event, upload) {
     if (event.event === "start") this.total += upload.count = event.n_molecules;
     else if (event.event === "score") this.settle(event.score, upload);
-    for (const { index, t } of event.running ?? []) this.moving.set(`${upload.order} ${index}`, 1 - t);
-    const under = [...this.moving.values()].reduce((sum, share) => sum + 0.5 * share, 0); // the path is the first half of the work
+    for (const { index, t } of event.running ?? []) this.moving.set(`${upload.order} ${index}`, shareAt(t));
+    const under = [...this.moving.values()].reduce((sum, share) => sum + share, 0);
     if (event.event !== "done") this.job.progress({ done: this.list.children.length, under, total: this.total, noun: "structures" }, event);
   }
 
@@ -128,37 +122,35 @@ export class Score {
       return h("li", { class: "score bad" }, place);
     }
     const view = new View({ label: `${title(result)}. Arrow keys turn it.`, zoomable: true });
-    view.show(heated(structureOf(result), result.atom_base));
+    view.show(haloed(structureOf(result), result.atom_base));
     return h("li", { class: "score" }, view.element, h("div", { class: "score-body" }, words(result, name)));
   }
 }
 
-/** Colours atoms by their NLL under the base, in nats above the median atom of the molecule. */
-function heated(structure, costs) {
+/** Gives a halo to atoms whose NLL under the base is far above that of the median atom of the molecule. */
+function haloed(structure, costs) {
   if (!costs?.length) return structure;
   const middle = [...costs].sort((a, b) => a - b)[costs.length >> 1];
-  const [cold, warm, hot] = HEAT[theme()];
-  const heat = (share) => (share < 0.5 ? mix(cold, warm, 2 * share) : mix(warm, hot, 2 * share - 1));
-  const share = (cost) => Math.min(1, Math.max(0, (cost - middle) / FAR));
-  const atoms = structure.atoms.map((atom, i) => ({ ...atom, colour: heat(share(costs[i])) }));
-  return { ...structure, atoms };
+  const share = (cost) => Math.min(1, (cost - middle - NEAR) / (FAR - NEAR));
+  const halo = (cost) => share(cost) > 0 && { colour: mix(...HEAT[theme()], share(cost)), share: share(cost) };
+  return { ...structure, atoms: structure.atoms.map((atom, i) => ({ ...atom, halo: halo(costs[i]) })) };
 }
 
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 function words(result, name) {
   const how = result.divergence === "exact" ? "exact divergence" : `divergence by ${plural(result.probes, "probe")}`;
-  const colours = `The balls are coloured by how far out in the noise each ${isParticles(result) ? "particle comes from." : "atom comes from; the sticks show the elements."}`;
   return [
     h("p", { class: "headline" }, headline(result), h("span", { class: "quiet" }, name)),
     h("p", { class: "nll" }, h("b", {}, nllText(result)), " nats", aside(result)),
-    isParticles(result) ? null : (percentileChart(result.percentile) ?? h("p", { class: "quiet" }, `No percentile: too few held-out QM9 molecules have ${result.n_atoms} atoms.`)),
+    isParticles(result) ? null : (percentileChart(result.percentile) ?? h("p", { class: "quiet" }, `No rank: too few held-out QM9 molecules have ${result.n_atoms} atoms.`)),
     partsChart(result.parts, result),
-    result.atom_base?.length && h("p", { class: "key" }, "likely", h("span", { class: "ramp", "aria-hidden": "true" }), "unlikely"),
-    result.atom_base?.length && h("p", { class: "quiet" }, colours),
+    result.atom_base?.length && h("p", { class: "key" }, "halo", h("span", { class: "ramp", "aria-hidden": "true" }), halos(result)),
     h("p", { class: "quiet" }, [how, !isParticles(result) && plural(result.draws, "draw"), `${result.nfe} evaluations`].filter(Boolean).join(", ")),
   ];
 }
+
+const halos = (result) => `${isParticles(result) ? "particles" : "atoms"} from far out in the noise, ${NEAR} to ${FAR} nats or more above the median`;
 
 /** The text beside the NLL. */
 function aside(result) {

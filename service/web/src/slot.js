@@ -10,7 +10,7 @@ export class Slot {
     this.name = name;
     this.view = new View({ label: "" });
     this.title = h("span", { class: "quiet" });
-    this.text = h("textarea", { rows: 4, spellcheck: "false", "aria-label": `Structure ${name} as XYZ or SDF` });
+    this.text = h("textarea", { rows: 4, spellcheck: "false", "aria-label": `Structure ${name} as XYZ, SDF or SMILES` });
     this.text.addEventListener("change", () => this.set({ name: "pasted", data: this.text.value }));
     this.element = h("section", { class: "slot", "aria-label": `Structure ${name}` }, h("h3", {}, name, " ", this.title), this.view.element, this.sources());
     this.set({ name: title, data: xyz });
@@ -23,7 +23,7 @@ export class Slot {
       const example = EXAMPLES[pick.value];
       if (example) this.set({ name: example.name, data: example.xyz });
     });
-    const input = h("input", { type: "file", accept: ".xyz,.sdf,.mol", "aria-label": `File for ${this.name}` });
+    const input = h("input", { type: "file", accept: ".xyz,.extxyz,.sdf,.mol,.smi,.smiles", "aria-label": `File for ${this.name}` });
     const details = h("details", {}, h("summary", {}, "Paste or open a file"), this.text, input);
     const zone = h("div", { class: "sources" }, pick, details);
     acceptFiles(zone, input, ([file]) => this.set(file));
@@ -32,7 +32,7 @@ export class Slot {
 
   set({ name, data, format = formatOf(data) }) {
     this.structure = { format, data };
-    this.title.textContent = name;
+    this.title.textContent = format === "smiles3d" ? `${name}, drawn with the answer` : name;
     this.text.value = data;
     this.view.label = `Structure ${this.name}: ${name}`;
     this.draw(format, data);

@@ -1,5 +1,6 @@
 // A structure for drawing: {atoms: [{z: atomic number, position, certainty}], bonds: [[i, j, order]]}, from an answer of the service.
 import { elementOf, numberOf } from "./elements.js";
+import { distance } from "./geometry.js";
 
 const atom = (z, position, certainty = 1) => ({ z, position, certainty });
 
@@ -22,8 +23,6 @@ export function nearBonds(atoms) {
   }
   return bonds;
 }
-
-const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
 
 function fromNumbers(atomicNumbers, positions, certainty) {
   const atoms = atomicNumbers.map((z, i) => atom(z, positions[i], certainty[i]));
@@ -85,9 +84,12 @@ export function structureOfFrame({ t, atomic_numbers, positions, certainty }) {
   const settled = (certainty ?? atomic_numbers.map(() => 1)).map((lead) => Math.min(1, 1.5 * lead) * t ** 2);
   const structure = fromNumbers(atomic_numbers, positions, settled);
   // Distances in the noise have no meaning: a bond is drawn when both atoms have a certain type.
-  structure.bonds = structure.bonds.filter(([i, j]) => Math.min(settled[i], settled[j]) > 0.5);
+  structure.bonds = structure.bonds.filter(([i, j]) => isDecided(structure.atoms[i]) && isDecided(structure.atoms[j]));
   return structure;
 }
+
+/** True for an atom whose type no longer changes. */
+export const isDecided = ({ certainty }) => certainty > 0.5;
 
 /** A formula in Hill order from atomic numbers. */
 export function formulaOf(atomicNumbers) {

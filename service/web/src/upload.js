@@ -1,10 +1,17 @@
 // Uploaded files: dropped, chosen or pasted, and their format.
 
-/** "sdf" or "xyz", by the file name, otherwise by a line that every SDF has. */
+// A line of SMILES and, after a space, a name. An atom line of an XYZ file has numbers instead of a name.
+const SMILES = /^[A-Za-z0-9@+\-[\]()=#$:./\\%*]+(?:[ \t]+(?![+-]?[\d.]+(?:\s|$)).*)?$/;
+const NUMBER = /^\s*\d+\s*$/;
+
+/** "sdf", "smiles3d" or "xyz": by the file name, otherwise by a line that every SDF has, and by the first line. */
 export function formatOf(text, name = "") {
   if (/\.(sdf|mol|sd)$/i.test(name)) return "sdf";
-  if (/\.(xyz|extxyz)$/i.test(name)) return "xyz";
-  return /V[23]000|^M {2}END|^\$\$\$\$/m.test(text) ? "sdf" : "xyz";
+  if (/\.(xyz|extxyz|exyz)$/i.test(name)) return "xyz";
+  if (/\.(smi|smiles)$/i.test(name)) return "smiles3d";
+  if (/V[23]000|^M {2}END|^\$\$\$\$/m.test(text)) return "sdf";
+  const [first] = text.trimStart().split(/\r?\n/);
+  return !NUMBER.test(first) && SMILES.test(first.trim()) ? "smiles3d" : "xyz";
 }
 
 export const readAll = (files) =>

@@ -56,11 +56,14 @@ function hold(view) {
 export const repaint = () => [...holders].forEach((view) => view.refresh());
 
 export class View {
-  /** label: text for screen readers; open: called on click and Enter, which makes the view a button. */
-  constructor({ label = "", open = null, zoomable = false } = {}) {
+  /** label: text for screen readers; open: called on click and Enter, which makes the view a button; pick: called with the pixels of a click. */
+  constructor({ label = "", open = null, pick = null, zoomable = false } = {}) {
     this.element = h("div", { class: "stage", tabindex: 0, role: open ? "button" : "img", "aria-label": label });
     this.element.view = this;
     this.open = open;
+    this.pick = pick;
+    this.style = "balls";
+    this.overlay = null; // called with the projection after each picture
     this.structure = null;
     this.painter = null;
     this.quaternion = IDENTITY;
@@ -132,6 +135,7 @@ export class View {
     const start = performance.now();
     this.painter.draw(this.structure, this, hasty ? 1 : FINE);
     if (!hasty) this.slow = performance.now() - start > BUDGET_MS;
+    this.overlay?.(this.painter.project(this));
     this.size = this.measured;
     clearTimeout(this.rest);
     if (hasty) this.rest = setTimeout(() => this.refresh(), REST_MS);
@@ -180,7 +184,7 @@ export class View {
       pointers.set(event.pointerId, event);
     });
     for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, (event) => pointers.delete(event.pointerId));
-    element.addEventListener("click", () => travelled < 6 && this.open?.());
+    element.addEventListener("click", ({ offsetX, offsetY }) => travelled < 6 && (this.open?.(), this.pick?.(offsetX, offsetY)));
     element.addEventListener("dblclick", () => this.open || this.reset());
     element.addEventListener("keydown", (event) => this.key(event));
     if (zoomable) element.addEventListener("wheel", (event) => this.wheel(event), { passive: false });

@@ -98,3 +98,4 @@ def test_agrees_with_trying_everything(seed: int) -> None:
         for (i, j), d, o in zip(pairs, distances, found.orders, strict=True)
     )
     assert (cost, misfit) == pytest.approx(expected)
+    assert assign_orders(numbers, pairs, distances, 0, max_cost=0.0) == (None if cost else found)

@@ -1,5 +1,6 @@
 """Bonds from geometry: right for textbook molecules and for QM9, and a reason where there are none."""
 
+import math
 import pickle
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import pytest
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from enflow.model.chem.bonds import Bonds, infer_bonds, to_mol
+from enflow.model.chem.bonds import Bonds, _BondSearch, infer_bonds, to_mol
 from enflow.model.chem.elements import VALENCES
 from enflow.model.chem.molecule import Molecule
 
@@ -125,6 +126,16 @@ def test_to_mol_gives_back_what_was_inferred() -> None:
     mol = to_mol(original, bonds)
     assert Chem.MolToSmiles(Chem.RemoveHs(mol)) == bonds.smiles == Chem.CanonSmiles("C[C@H](N)c1ccco1")
     np.testing.assert_array_equal(mol.GetConformer().GetPositions(), original.positions)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_search_without_charges_comes_to_the_result_of_the_whole_search(seed: int) -> None:
+    exact = molecule("CC(=O)N[C@H]1CO1")
+    noise = np.random.default_rng(seed).normal(scale=0.04 * (1 + seed % 4), size=exact.positions.shape)
+    distorted = Molecule(exact.atomic_numbers, exact.positions + noise)
+    candidates = list(_BondSearch(distorted, 0).candidates(math.inf))
+    expected = min(candidates, key=lambda each: each.rank).method if candidates else None
+    assert infer_bonds(distorted).method == expected
 
 
 def test_qm9(qm9_test: Callable[[int], list[Molecule]]) -> None:

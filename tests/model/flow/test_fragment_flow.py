@@ -91,6 +91,7 @@ def test_decode_is_the_inverse_of_encode() -> None:
     assert expected.atomic_numbers.tolist() == [8, 6, 1, 1, 1, 1] == found.atomic_numbers.tolist()
     np.testing.assert_allclose(found.positions, expected.positions, atol=1e-5)
     assert (latent.x - torch.tensor(expected.positions)).abs().max() > 0.1
+    assert 0 < found.properties["parent_distance"] < 1e-5
 
 
 def test_the_density_is_that_of_the_gaussian_it_is() -> None:

@@ -25,7 +25,7 @@ from enflow.model.flow.likelihood import (
 )
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
-from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 from enflow.model.flow.velocity import Velocity
 from tests.model.flow.fields import mixing, mixing_divergence, states
 from tests.model.flow.small_networks import OURS, perturbed, small_flow
@@ -56,7 +56,7 @@ def test_the_exact_divergence_agrees_with_the_augmented_solve() -> None:
     velocity = perturbed(dynamics.build(OURS))
     x, h, mask = states([2], 5)
     with torch.no_grad():
-        expected = float(solve(velocity, x, h, mask, 1.0, 0.0, None, 1e-6, 1e-6).ladj)
+        expected = float(solve(velocity, x, h, mask, (1.0, 0.0), None, AugmentedOptions(1e-6)).ladj)
         for tolerance, within in ((1e-3, 0.5), (1e-5, 0.02)):
             end = path(velocity, x[0], h[0], path_tolerance(tolerance, exact=True))
             assert abs(divergence(velocity, end, tolerance)[0] - expected) < within

@@ -1,14 +1,18 @@
 """MoleculeFlow where everything about its density is known, and what it promises of seeds and failures."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
+from enflow.model.checkpoint import load
+from enflow.model.chem.io.smiles import read_smiles
+from enflow.model.chem.io.text import ReadLimits
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig
-from enflow.model.errors import ConfigError, SolverError, VocabularyError
+from enflow.model.errors import ConfigError, InverseWarning, SolverError, StructureError, VocabularyError
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -176,3 +180,65 @@ def test_a_formula_is_refused_by_a_model_that_draws_the_elements() -> None:
         gaussian_flow().sample("CH4")
     with pytest.raises(ConfigError, match="together, or none"):
         FlowConfig(dynamics=EGNNConfig(output="still"))
+
+
+def test_a_molecule_that_does_not_come_back_is_reported() -> None:
+    """Tetrahydrofuran of RDKit lies between two modes: decoding multiplies an error by more than 1e8."""
+    flow = load("qm9")
+    (furan,) = read_smiles("C1CCOC1", ReadLimits())
+    assert isinstance(furan, Molecule)
+    latents = flow.encode([WATER, furan], rtol=1e-5, atol=1e-5)
+    with pytest.warns(InverseWarning, match=r"^molecule 2: found a distance of 0\.[0-9]+ angstrom"):
+        water, other = flow.decode(latents, rtol=1e-5, atol=1e-5)
+    assert water.properties["parent_distance"] < 1e-3
+    assert other.properties["parent_distance"] > 1e-2
+    with pytest.raises(SolverError, match=r"molecule 1: found a distance"):
+        flow.decode(latents[1:], rtol=1e-5, atol=1e-5, on_mismatch="raise")
+    (quiet,) = flow.decode(latents[1:], rtol=1e-5, atol=1e-5, on_mismatch="ignore")
+    assert quiet.properties["parent_distance"] == pytest.approx(other.properties["parent_distance"], rel=0.01)
+    moved, copied = latents[0]._replace(h=latents[0].h + 0.1), pickle.loads(pickle.dumps(latents[0]))
+    elsewhere, back = flow.decode([moved, copied], rtol=1e-5, atol=1e-5, on_mismatch="raise")
+    assert "parent_distance" not in elsewhere.properties  # another latent is that of no molecule
+    assert back.properties["parent_distance"] < 1e-3
+
+
+def test_one_molecule_or_several_of_any_package() -> None:
+    flow = small_flow()
+    mol, atoms = WATER.to_rdkit(), WATER.to_ase()
+    (expected,) = flow.log_prob([WATER], draws=1)
+    assert flow.log_prob(WATER, draws=1) == flow.log_prob(mol, draws=1) == flow.log_prob(atoms, draws=1) == [expected]
+    several = flow.log_prob([WATER, mol, atoms], draws=1)
+    assert [each.log_prob for each in several] == pytest.approx([expected.log_prob] * 3, abs=1e-9)
+    assert len(flow.encode(atoms, rtol=1e-3, atol=1e-3)) == 1
+    assert flow.variations(mol, 2, seed=3) == flow.variations(WATER, 2, seed=3)
+    for wrong in ("O", [WATER, None]):
+        with pytest.raises(StructureError, match=r"expected an enflow\.Molecule"):
+            flow.log_prob(wrong)
+
+
+def test_generated_molecules_know_their_seed_and_their_index() -> None:
+    found = small_flow().sample([3, 4], seed=8)
+    assert [(each.properties["seed"], each.properties["index"]) for each in found] == [(8, 0), (8, 1)]
+
+
+def test_double_precision_as_the_default_changes_no_result() -> None:
+    """The flow computes in its own precision, whatever `torch.set_default_dtype` says."""
+
+    def results(flow: MoleculeFlow) -> tuple[object, ...]:
+        latents = flow.encode([WATER], rtol=1e-5, atol=1e-5)
+        return (
+            flow.sample([3, None], seed=2),
+            [each.log_prob for each in flow.log_prob([WATER], draws=2)],
+            [each.log_prob for each in flow.log_prob([WATER], divergence="exact", draws=1)],
+            flow.variations(WATER, 2),
+            flow.decode(latents, rtol=1e-5, atol=1e-5),
+        )
+
+    for flow in (small_flow(), small_flow().double()):
+        expected = results(flow)
+        torch.set_default_dtype(torch.float64)
+        try:
+            found = results(flow)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert found == expected

@@ -37,4 +37,6 @@ def errors_are_problems(ctx: Any, response: Any, case: Any) -> None:
     if response.status_code >= 400 and case.method != "HEAD":
         assert response.headers["content-type"] == ["application/problem+json"]
         assert response.json()["status"] == response.status_code
+        if response.status_code in (429, 503):
+            assert 1 <= int(response.headers["retry-after"][0]) <= 3600
         assert len(response.content) < 5000, "an error that grows with its cause echoes it"

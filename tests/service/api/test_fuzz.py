@@ -21,7 +21,7 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
     "wrong_json_is_refused,unsupported_method,allow_header_conformance,errors_are_problems"
 )
-OPERATIONS = 13
+OPERATIONS = 14
 MOST_GROWTH = 300_000_000
 """The most bytes by which the process may grow: thousands of requests fill caches and fragment the heap."""
 

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from enflow.service.handlers.job_runner import MAX_STOPS
+from enflow.service.handlers.job_runner import MAX_FAILURES
 from enflow.service.protocol.events import Event, Failed, Reason
 from enflow.service.protocol.requests import EngineRequest, EngineSampleRequest, Structure
-from enflow.service.protocol.status import Unavailable
+from enflow.service.protocol.status import Health, Unavailable
 from enflow.service.schemas.examples import METHANE as METHANE_XYZ
 from enflow.service.settings import JobSettings, Settings
 from tests.service.conftest import Api, eventually
@@ -208,7 +208,59 @@ def test_a_molecule_on_which_the_engine_fails_every_time_holds_up_no_job(
     done = ended(api.http, bad)
     assert (done["state"], done["done"], done["failed"]) == ("done", 10, 1)
     assert [(each["index"], each["reason"]) for each in results(api.http, bad)["failed"]] == [(7, "engine")]
-    assert len(api.client.submitted) == MAX_STOPS
+    assert len(api.client.submitted) == MAX_FAILURES
+
+
+@pytest.mark.parametrize("kind", ["sample", "likelihood", "interpolate", "variations"])
+def test_a_part_on_which_the_engine_fails_every_time_ends_with_the_reason_for_each_molecule(
+    api: Api, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("enflow.service.handlers.job_runner.RETRY_S", 0.0)
+
+    def results_of(request: EngineRequest) -> list[Event]:
+        first = request.first_index
+        return [Failed(request.id, i, Reason.ENGINE, "a defect") for i in range(first, first + len(request))]
+
+    monkeypatch.setattr(api.client, "_results", results_of)
+    structures = {"structures": [{"format": "xyz", "data": METHANE_XYZ * (2 if kind == "interpolate" else 1)}]}
+    scored = {"structures": [{"format": "xyz", "data": METHANE_XYZ * 3}]}
+    bodies: dict[str, dict[str, Any]] = {
+        "sample": {"n_molecules": 3, "n_atoms": 5, "first_index": 7},
+        "likelihood": scored,
+        "interpolate": {**structures, "steps": 3},
+        "variations": {**structures, "n_molecules": 3},
+    }
+    done = ended(api.http, posted(api.http, {kind: bodies[kind]}))
+    assert (done["state"], done["done"], done["failed"], done["tried"]) == ("done", 3, 3, 3)
+    assert len(api.client.submitted) == MAX_FAILURES
+    found = results(api.http, done)
+    if kind == "likelihood":
+        assert [(each["index"], each["error"]["status"]) for each in found["results"]] == [(i, 503) for i in range(3)]
+    else:
+        first = 7 if kind == "sample" else 0
+        assert [(each["index"], each["reason"]) for each in found["failed"]] == [
+            (first + i, "engine") for i in range(3)
+        ]
+        assert all(each["detail"] for each in found["failed"])
+
+
+def test_an_engine_that_is_down_does_not_use_up_the_trials_of_a_part(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enflow.service.handlers.job_runner.RETRY_S", 0.01)
+    found, health, asked = api.client._results, api.client.health, list[Health]()
+
+    def results_of(request: EngineRequest) -> list[Event]:
+        if api.client.ready:
+            return found(request)
+        return [Failed(request.id, i, Reason.ENGINE) for i in range(request.first_index, len(request))]
+
+    monkeypatch.setattr(api.client, "_results", results_of)
+    monkeypatch.setattr(api.client, "health", lambda: asked.append(health()) or health())
+    api.client.ready = False
+    job = posted(api.http, {"sample": {"n_molecules": 3, "n_atoms": 5}})
+    eventually(lambda: len(asked) > 50)
+    assert len(api.client.submitted) == 1
+    api.client.ready = True
+    assert ended(api.http, job)["failed"] == 0
 
 
 def test_the_service_starts_without_a_database_and_says_so(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ OPERATIONS = {
     ("/likelihood", "post"): ("score", "structures"),
     ("/interpolate", "post"): ("interpolate", "structures"),
     ("/variations", "post"): ("variations", "structures"),
+    ("/depiction", "get"): ("depiction", "structures"),
     ("/jobs", "post"): ("add_job", "jobs"),
     ("/jobs", "get"): ("list_jobs", "jobs"),
     ("/jobs/{job_id}", "get"): ("job", "jobs"),
@@ -79,5 +80,5 @@ def test_keys_are_described_and_optional_only_where_none_is_needed(tmp_path: Pat
     for file, expected in ((keys, schemes), (None, [*schemes, {}])):
         document = _application(tmp_path, api_keys_file=file).openapi()
         assert set(document["components"]["securitySchemes"]) == {"HTTPBearer", "APIKeyHeader"}
-        for place, operation in operations(document):
-            assert operation.get("security") == (expected if "post" in place or "jobs" in operation["tags"] else None)
+        for _, operation in operations(document):
+            assert operation.get("security") == (None if "service" in operation["tags"] else expected)

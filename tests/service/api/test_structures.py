@@ -1,6 +1,7 @@
 """POST /likelihood, /interpolate, /variations: every form of an upload, and one entry for each structure."""
 
 import gzip
+import json
 
 import numpy as np
 import pytest
@@ -169,6 +170,8 @@ def test_a_walk_between_two(api: Api) -> None:
     assert found.molecules[0].distance == pytest.approx(0, abs=1e-6)
     # The fake engine decodes everything to methane, of which the second parent has a nitrogen 0.1 angstrom off.
     assert found.molecules[0].distance_to_end == pytest.approx(0.1 * np.sqrt(4 / 25), abs=1e-6)
+    (warning,) = found.warnings
+    assert warning.startswith("structure 2: found a distance of 0.04 angstrom and other elements")
     encode, back, *_, decode = api.client.submitted
     assert isinstance(encode, EngineEncodeRequest)
     assert isinstance(back, EngineDecodeRequest)
@@ -194,6 +197,20 @@ def test_a_precise_walk_tightens_until_its_parents_come_back(api: Api, error: fl
     *_, decode = api.client.submitted
     assert isinstance(decode, EngineDecodeRequest)
     assert (len(decode.latents), decode.rtol) == (8, pytest.approx(tolerances[-1]))
+
+
+def test_a_walk_whose_structures_do_not_come_back_warns_or_fails(api: Api) -> None:
+    api.client.error = 1e9  # 0.1 angstrom even at the smallest tolerance
+    headers = {"Content-Type": "chemical/x-xyz"}
+    found = WalkResponse.model_validate_json(api.http.post("/interpolate", content=2 * WATER, headers=headers).content)
+    assert [each.partition(" of 0.")[0] for each in found.warnings] == [
+        "structure 1: found a distance",
+        "structure 2: found a distance",
+    ]
+    stream = api.http.post("/interpolate", content=2 * WATER, headers={**headers, "Accept": "application/x-ndjson"})
+    assert json.loads(stream.text.splitlines()[-1])["warnings"] == found.warnings
+    refused = api.http.post("/interpolate?on_mismatch=fail", content=2 * WATER, headers=headers)
+    assert "after encoding and decoding, expected 0.001 at most" in str(assert_problem(refused, 422)["detail"])
 
 
 def test_a_walk_finer_than_the_solver_can_follow_makes_do(api: Api) -> None:

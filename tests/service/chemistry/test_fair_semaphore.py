@@ -2,7 +2,7 @@
 
 import asyncio
 
-from enflow.service.chemistry.rdkit_pool import FairSemaphore
+from enflow.service.chemistry.fair_batches import FairSemaphore
 
 
 async def queue(semaphore: FairSemaphore, names: str) -> tuple[list[str], list[asyncio.Task[None]]]:

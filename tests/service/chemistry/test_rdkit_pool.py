@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -24,17 +25,17 @@ METHANE = Molecule(
 )
 
 
-def sleeper(_: Molecule) -> rdkit_pool.BondReport:
+def sleeper(_: object) -> list[rdkit_pool.BondReport]:
     time.sleep(600)
     raise AssertionError
 
 
-def glutton(_: Molecule) -> rdkit_pool.BondReport:
+def glutton(_: object) -> list[rdkit_pool.BondReport]:
     hoard = bytearray(3_000_000_000)
     raise AssertionError(len(hoard))
 
 
-def quitter(_: Molecule) -> rdkit_pool.BondReport:
+def quitter(_: object) -> list[rdkit_pool.BondReport]:
     os._exit(139)
 
 
@@ -60,11 +61,11 @@ def with_chemistry(act: Callable[[RDKitPool], Awaitable[T]], processes: int = 1)
 
 
 def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = rdkit_pool._bond_report
+    real = rdkit_pool._bond_reports
 
     async def act(pool: RDKitPool) -> None:
         for task, reason in ((sleeper, "not finished within 1 s"), (glutton, "more memory"), (quitter, "crashed")):
-            monkeypatch.setattr(rdkit_pool, "_bond_report", task)
+            monkeypatch.setattr(rdkit_pool, "_bond_reports", task)
             patient = pool._settings
             if task is sleeper:
                 pool._settings = patient.model_copy(update={"bonds_s": 1.0})
@@ -74,10 +75,35 @@ def test_a_worker_that_hangs_eats_or_dies_costs_one_molecule(monkeypatch: pytest
             assert report.bonds.reason is not None
             assert reason in report.bonds.reason
             assert report.stable  # the distance table needs no RDKit
-            monkeypatch.setattr(rdkit_pool, "_bond_report", real)
+            monkeypatch.setattr(rdkit_pool, "_bond_reports", real)
             assert (await pool.bond_report(METHANE)).bonds.smiles == "C"
 
     with_chemistry(act)
+
+
+def poisoned(tasks: Sequence[rdkit_pool.BondTask]) -> list[rdkit_pool.BondReport]:
+    """Note the size of the batch, or end the process for a molecule with fluorine."""
+    if any(9 in each.molecule.atomic_numbers for each in tasks):
+        os._exit(139)
+    reports = rdkit_pool._bond_reports(tasks)  # the process has the function of the module
+    return [replace(each, mol_block=f"a batch of {len(tasks)}") for each in reports]
+
+
+def test_molecules_that_come_together_share_calls_and_a_bad_one_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rdkit_pool, "_bond_reports", poisoned)
+    fluorine = Molecule([9, 1], [[0, 0, 0], [0.92, 0, 0]])
+
+    async def act(pool: RDKitPool) -> list[list[rdkit_pool.BondReport]]:
+        return [
+            await asyncio.gather(*map(pool.bond_report, molecules))
+            for molecules in ([METHANE] * 20, [METHANE] * 3 + [fluorine] + [METHANE] * 2, [METHANE])
+        ]
+
+    many, mixed, one = with_chemistry(act)
+    assert [each.mol_block for each in many] == ["a batch of 16"] * 16 + ["a batch of 4"] * 4
+    assert [each.bonds.smiles for each in mixed] == ["C", "C", "C", None, "C", "C"]
+    assert "crashed" in str(mixed[3].bonds.reason)
+    assert one[0].mol_block == "a batch of 1"
 
 
 def test_the_death_of_an_idle_worker_is_not_noticed() -> None:
@@ -87,7 +113,9 @@ def test_the_death_of_an_idle_worker_is_not_noticed() -> None:
             os.kill(worker, signal.SIGKILL)
             while pool._pool.active:  # until the pool itself has noticed, and given up
                 await asyncio.sleep(0.02)
-            assert (await pool._call(300, rdkit_pool._bond_report, METHANE)).bonds.smiles == "C"
+            assert (await pool._call(300, rdkit_pool._bond_reports, [rdkit_pool.BondTask(METHANE)]))[
+                0
+            ].bonds.smiles == "C"
 
     with_chemistry(act)
 

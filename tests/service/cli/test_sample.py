@@ -62,7 +62,7 @@ def test_only_kept_molecules_are_scored_each_by_its_own_index(run_sample, fake_m
     assert sorted((each.first_index, each.seed) for each in scored) == [(1, 1), (4, 1)]
 
 
-@pytest.mark.parametrize("ending", ["xyz", "sdf", "json", "html"])
+@pytest.mark.parametrize("ending", ["xyz", "sdf", "csv", "json", "html"])
 def test_a_file_holds_the_molecules(run_sample, ending: str) -> None:
     code, out, _ = run_sample({0, 1}, "-n", "2", "--out", f"two.{ending}", "--json")
     assert (code, json.loads(out)["out"]) == (0, f"two.{ending}")
@@ -77,3 +77,31 @@ def test_a_value_out_of_range_is_one_line(run_sample) -> None:
     code, _, err = run_sample(set(), "--first-index", str(2 * 10**9))
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith("enflow: first_index: ")
+
+
+def test_where_unique_and_sort_are_those_of_the_service(run_sample) -> None:
+    """Methane has 16.04 g/mol and no ring; of the samples of the first command only 1 and 3 have bonds."""
+    code, out, _ = run_sample({1, 3}, "-n", "1", "--where", "weight=16:16.1", "--where", "rings=:0", "--json")
+    (molecule,) = json.loads(out)["molecules"]
+    assert (code, molecule["index"], molecule["properties"]["inchikey"]) == (0, 1, "VNWKTOKETHGBQD-UHFFFAOYSA-N")
+    _, out, err = run_sample({0, 1, 2}, "-n", "2", "--unique", "--sort", "-weight", "--json")
+    assert [each["index"] for each in json.loads(out)["molecules"]] == [0, 3]
+    assert json.loads(out)["molecules"][0]["properties"]["weight"] == pytest.approx(16.04, abs=0.01)
+    assert json.loads(out)["attempts"]["rejected"] == {"duplicate": 1}
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--where", "qed>0.5"), "found --where qed>0.5; expected NAME=LOWER:UPPER"),
+        (("--where", "qed=a:b"), "found --where qed=a:b; expected NAME=LOWER:UPPER"),
+        (("--where", "mass=1:2"), "where: found a name that is no property, expected weight, logp"),
+        (("--sort", "mass"), "sort: found no such key, expected one of weight, logp"),
+        (("--sort", "nll"), "found sort by nll without with_nll"),
+    ],
+)
+def test_a_wrong_bound_or_order_is_one_line(run_sample, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = run_sample(set(), *arguments)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert message in err

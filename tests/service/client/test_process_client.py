@@ -225,7 +225,7 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
     engine: str, kills: int, sizes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A slow machine may be killed three times with the same molecule alone in the step, which ends no worker here.
-    monkeypatch.setattr("enflow.service.client.crashes.MAX_CRASHES_ALONE", 1000)
+    monkeypatch.setattr("enflow.service.client.request_tracker.MAX_CRASHES_ALONE", 1000)
     monkeypatch.setattr("enflow.service.client.admission.SMALL_S", 1000.0)
     requests = [sample(f"request {i}", each, frames=2) for i, each in enumerate(sizes)]
     wanted = {request.id: expected(request, engine) for request in requests}
@@ -283,6 +283,18 @@ def test_a_hung_worker_is_replaced_and_its_molecules_go_on(tmp_path: Path) -> No
         return events
 
     assert_complete(asyncio.run(asyncio.wait_for(talk(), 120)), expected(request))
+
+
+def test_a_start_that_takes_too_long_gets_more_time_each_time() -> None:
+    async def talk() -> None:
+        spec = EngineSpec("tests.stubs:slow_start", {"seconds": 1.0})
+        client = Forked(spec, ClientConfig(start_s=0.1, max_crashes=20))
+        await client.start()
+        await ready(client)
+        assert client.stats().restarts > 0
+        await client.close()
+
+    asyncio.run(asyncio.wait_for(talk(), 240))
 
 
 def test_a_crash_loop_opens_the_breaker_and_a_cure_closes_it(tmp_path: Path) -> None:

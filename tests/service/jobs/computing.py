@@ -26,7 +26,7 @@ def scaled(index: int) -> Structure:
 class NoChemistry:
     """Chemistry that finds no bonds."""
 
-    async def bond_report(self, molecule: Molecule) -> BondReport:
+    async def bond_report(self, molecule: Molecule, *, describe: bool = False) -> BondReport:  # noqa: ARG002
         return BondReport(Bonds("failed", "none", reason="not asked"), 0, molecule.n_atoms)
 
 

@@ -1,4 +1,8 @@
-"""Files written by other programs (ASE 3.29, Open Babel 3.1.1): each record gives the molecule it was made from."""
+"""Files of other programs: each record gives the molecule it was made from.
+
+ASE 3.29, Open Babel 3.1.1, RDKit 2026.9, chemfiles 0.10, QCElemental 0.51, PLAMS 2026.1 and cclib 1.8 wrote theirs. The
+files in the styles of xtb, CREST, ORCA, PubChem, Maestro, Marvin, DFTB+ and LAMMPS follow the documentation.
+"""
 
 from pathlib import Path
 
@@ -8,6 +12,7 @@ from rdkit import Chem
 from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
+from enflow.model.errors import StructureError
 
 FILES = {
     "ase_frames.xyz": "C O CCO c1ccccc1 C#N O=C=O N [H][H] C[N+](=O)[O-] FCF",
@@ -19,6 +24,28 @@ FILES = {
     "openbabel_zwitterion.sdf": "[NH3+]CC(=O)[O-]",
     "openbabel_isocyanide.mol": "[C-]#[N+]C",
     "openbabel_v3000.sdf": "C[N+](=O)[O-] CN=[N+]=[N-]",
+    "ase_forces.extxyz": "CC(N)=O CC(N)=O CC(N)=O",  # three frames of a simulation, with momenta and forces
+    "ase_wrapped_stress.extxyz": "CN",  # wrapped over a cell that is not rectangular
+    "openbabel_items.sdf": "O=[N+]([O-])CO",
+    "rdkit.sdf": "C1CO1 [NH3+]CC(=O)[O-] [C-]#[O+]",  # data items of several lines, lists for atoms
+    "chemfiles.xyz": "OC=O OC=O",
+    "chemfiles.sdf": "OC=O OC=O",
+    "qcelemental.xyz": "CF",
+    "plams.mol": "N#CC=O",
+    "cclib_gaussian.xyz": "C=C=C C=C=C C=C=C",  # the geometries of an optimization
+    "xtb_trajectory.xyz": "NC=O NC=O NC=O",
+    "xtb_opt.sdf": "NC=O",
+    "crest_conformers.xyz": "OCCO OCCO OCCO OCCO",
+    "orca_scan.xyz": "CC=O CC=O CC=O",
+    "pubchem_3d.sdf": "CC(N)=O",
+    "maestro.sdf": "CNC",  # line ends of Windows, a chiral flag
+    "marvin.sdf": "C[N+](=O)[O-]",
+    "dftbplus_geo_end.xyz": "CO",  # charges and velocities after the coordinates
+}
+
+REFUSED = {
+    "qcelemental_bohr.xyz": "line 1, column 3: found 'au'",
+    "lammps_types.xyz": "line 2: found the atom types of LAMMPS",
 }
 
 
@@ -27,6 +54,24 @@ def test_files_of_other_programs(file: str, smiles: str) -> None:
     found = read(Path(__file__).with_name("foreign").joinpath(file).read_bytes())
     assert all(isinstance(each, Molecule) for each in found), found
     assert [infer_bonds(each).smiles for each in found] == [Chem.CanonSmiles(each) for each in smiles.split()]
+
+
+@pytest.mark.parametrize(("file", "reason"), REFUSED.items())
+def test_files_whose_elements_or_units_are_others_are_refused(file: str, reason: str) -> None:
+    (found,) = read(Path(__file__).with_name("foreign").joinpath(file).read_bytes())
+    assert isinstance(found, StructureError)
+    assert reason in str(found)
+
+
+def test_the_facts_of_other_programs_survive() -> None:
+    found = read(Path(__file__).with_name("foreign").joinpath("ase_forces.extxyz").read_bytes())
+    assert [each.properties["energy"] for each in found if isinstance(each, Molecule)] == [-10.0, -11.0, -12.0]
+    (acetamide,) = read(Path(__file__).with_name("foreign").joinpath("pubchem_3d.sdf").read_bytes())
+    assert isinstance(acetamide, Molecule)
+    assert acetamide.properties["PUBCHEM_PHARMACOPHORE_FEATURES"] == "2\n1 2 acceptor\n1 4 donor"
+    (formamide,) = read(Path(__file__).with_name("foreign").joinpath("xtb_opt.sdf").read_bytes())
+    assert isinstance(formamide, Molecule)
+    assert (formamide.name, formamide.properties["total energy / Eh"]) == ("formamide", "-9.344500284")
 
 
 def test_as_avogadro_writes() -> None:

@@ -53,7 +53,7 @@ def test_json_is_json_whatever_the_properties() -> None:
 
 
 def test_every_format_has_a_writer() -> None:
-    assert FORMATS == ("xyz", "sdf", "json", "html")
+    assert FORMATS == ("xyz", "sdf", "json", "html", "csv")
     assert all(write(MOLECULES, BONDS, form) for form in FORMATS)
 
 

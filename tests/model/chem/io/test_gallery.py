@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from enflow.model.chem import viewer
 from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.io.formats import write
 from enflow.model.chem.io.gallery import write_gallery
-from enflow.model.chem.molecule import MOST_VIEWS, Molecule, Molecules
+from enflow.model.chem.molecule import Molecule, Molecules
+from enflow.model.chem.notebook import MOST_CARDS, MOST_VIEWS, formula_svg
 from enflow.model.chem.viewer import drawing
 
 WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.1], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]], "water", {"nll": -12.3456})
@@ -65,11 +68,29 @@ def test_notebook(library: bool) -> None:
 
 def test_a_list_in_a_notebook_brings_its_library_once(library: bool) -> None:
     html = Molecules([WATER] * (MOST_VIEWS + 2))._repr_html_()
-    assert html.count("<svg") == MOST_VIEWS + 2
+    assert html.count("<svg") == 2 * MOST_VIEWS + 2  # a formula each, and a drawing below each view
     assert html.count("createViewer(") == MOST_VIEWS
     assert html.count("data:text/javascript;base64,") == (1 if library else 0)
     assert len(set(re.findall(r'id="(3dmolviewer_\w+)"', html))) == MOST_VIEWS
     assert Molecules()._repr_html_().count("<svg") == 0
+
+
+def test_a_long_list_in_a_notebook_says_how_many_it_leaves_out(library: bool) -> None:
+    html = Molecules([Molecule([1], [[0.0, 0.0, 0.0]])] * (MOST_CARDS + 7))._repr_html_()
+    assert "and 7 more" in html
+    assert html.count("(no bonds)") == MOST_CARDS
+
+
+def test_structural_formulas_draw_the_order_of_each_bond() -> None:
+    """RDKit draws a line for each order of a bond: one in ethane, two in ethene, three in ethyne, of carbon alone."""
+    for smiles, lines in (("CC", 1), ("C=C", 2), ("C#C", 3)):
+        mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        rdDistGeom.EmbedMolecule(mol, randomSeed=1)
+        rdForceFieldHelpers.MMFFOptimizeMolecule(mol)
+        molecule = Molecule.from_rdkit(mol)
+        picture = ET.fromstring(formula_svg(molecule, infer_bonds(molecule), 200))
+        paths = [each for each in picture.iter() if "bond-0" in each.attrib.get("class", "")]
+        assert len(paths) == lines, smiles
 
 
 def test_drawing_shows_every_atom_and_bond_within_its_frame() -> None:

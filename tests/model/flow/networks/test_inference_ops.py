@@ -14,6 +14,7 @@ from enflow.model.flow.networks.inference_ops import (
     multiply_inplace,
     silu_inplace,
 )
+from tests.memory import resident
 
 ROWS = LARGE // 16 + 5
 
@@ -76,3 +77,14 @@ def test_derivatives_by_transforms_are_those_of_the_formula() -> None:
     for k, one in enumerate(found.numpy()):
         moved = np.eye(3)[k]
         np.testing.assert_allclose(one, slope * weight[:, k] * x.numpy() + silu(pre) * moved + moved, rtol=1e-9)
+
+
+def test_the_memory_does_not_grow_with_the_number_of_shapes() -> None:
+    """Every number of rows is a shape of its own; without a limit oneDNN keeps a kernel for each, 0.5 MB or more."""
+    layer = nn.Linear(64, 64)
+    with torch.inference_mode():
+        apply_linear(layer, torch.ones(8_600, 64))
+        before = resident()
+        for rows in range(600, 8_600, 20):
+            apply_linear(layer, torch.ones(rows, 64))
+    assert resident() - before < 250_000_000

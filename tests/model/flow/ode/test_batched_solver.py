@@ -25,7 +25,7 @@ def test_everyone_arrives_as_if_alone(monkeypatch) -> None:
     assert max(pairs) <= 81, "one molecule of nine atoms exceeds the room, nothing else may"
     for i, start in enumerate(starts):
         alone = dopri5.solve_rows(
-            stiff, start.x[None], start.h[None], mask[i : i + 1, : len(start.x)], start.t0, start.t1, 1e-4, 1e-4
+            stiff, start.x[None], start.h[None], mask[i : i + 1, : len(start.x)], (start.t0, start.t1), (1e-4, 1e-4)
         )
         torch.testing.assert_close(found[i].x, alone.x[0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(found[i].h, alone.h[0], rtol=1e-12, atol=1e-12)

@@ -16,7 +16,7 @@ from tests.model.flow.fields import oscillating, oscillating_solution, states, s
 def fixed_steps(count: int) -> tuple[float, float]:
     """Largest errors at the end, and half-way through a step, of `count` equal steps from 0 to 1."""
     (x, h, mask), start, end = states([3], 1), torch.zeros(1).double(), torch.ones(1).double()
-    state = dopri5.init(oscillating, x, h, mask, 0.0, 1.0, 1e9, 1e9)  # a tolerance that accepts everything
+    state = dopri5.init(oscillating, x, h, mask, (0.0, 1.0), (1e9, 1e9))  # a tolerance that accepts everything
     between = 0.0
     for k in range(count):
         step = dopri5.step(oscillating, state._replace(dt=torch.full((1,), 1.0 / count).double()))
@@ -38,7 +38,7 @@ def test_fifth_order_and_its_dense_output_of_fourth() -> None:
 def test_forward_and_backward_rows_reach_the_closed_solution(tolerance: float) -> None:
     x, h, mask = states([4, 2, 3], 2)
     t0, t1 = torch.tensor([0.0, 1.0, 0.2]).double(), torch.tensor([1.0, 0.0, 0.9]).double()
-    end = dopri5.solve_rows(oscillating, x, h, mask, t0, t1, tolerance, tolerance)
+    end = dopri5.solve_rows(oscillating, x, h, mask, (t0, t1), (tolerance, tolerance))
     exact = oscillating_solution(x, h, t0, t1)
     assert end.status.tolist() == [Status.SUCCESS] * 3
     assert torch.equal(end.t, t1)
@@ -54,7 +54,7 @@ def test_linear_field_is_the_matrix_exponential() -> None:
         y = torch.cat([x, h], -1) @ matrix.T
         return y[..., :3], y[..., 3:]
 
-    end = dopri5.solve_rows(linear, x, h, mask, torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), 1e-11, 1e-11)
+    end = dopri5.solve_rows(linear, x, h, mask, (torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])), (1e-11, 1e-11))
     forth, back = torch.linalg.matrix_exp(matrix), torch.linalg.matrix_exp(-matrix)
     start = torch.cat([x, h], -1)
     expected = torch.stack([start[0] @ forth.T, start[1] @ back.T])
@@ -63,7 +63,7 @@ def test_linear_field_is_the_matrix_exponential() -> None:
 
 def test_agrees_with_torchdiffeq_at_tight_tolerance() -> None:
     x, h, mask = states([4, 4], 2)
-    end = dopri5.solve_rows(stiff, x, h, mask, 0.0, 1.0, 1e-10, 1e-10)
+    end = dopri5.solve_rows(stiff, x, h, mask, (0.0, 1.0), (1e-10, 1e-10))
     theirs = odeint(
         lambda t, y: stiff(t.expand(2), y[0], y[1], mask),
         (x, h),
@@ -77,14 +77,16 @@ def test_agrees_with_torchdiffeq_at_tight_tolerance() -> None:
 
 def test_a_row_is_the_same_alone_in_company_padded_and_joining_late() -> None:
     x, h, mask = states([3, 9, 1], 2)
-    alone = dopri5.solve_rows(stiff, x[:1, :3], h[:1, :3], mask[:1, :3], 0.0, 1.0, 1e-5, 1e-5)
-    company = dopri5.solve_rows(stiff, x, h, mask, 0.0, 1.0, 1e-5, 1e-5)
+    alone = dopri5.solve_rows(stiff, x[:1, :3], h[:1, :3], mask[:1, :3], (0.0, 1.0), (1e-5, 1e-5))
+    company = dopri5.solve_rows(stiff, x, h, mask, (0.0, 1.0), (1e-5, 1e-5))
     assert company.nfe[1] > 1.5 * company.nfe[0], "the company is meant to be stiffer"
 
-    state = dopri5.init(stiff, x[1:], h[1:], mask[1:], 0.0, 1.0, 1e-5, 1e-5)
+    state = dopri5.init(stiff, x[1:], h[1:], mask[1:], (0.0, 1.0), (1e-5, 1e-5))
     for _ in range(3):
         state = dopri5.step(stiff, state).state
-    late = solver_state.concatenate(state, dopri5.init(stiff, x[:1, :3], h[:1, :3], mask[:1, :3], 0.0, 1.0, 1e-5, 1e-5))
+    late = solver_state.concatenate(
+        state, dopri5.init(stiff, x[:1, :3], h[:1, :3], mask[:1, :3], (0.0, 1.0), (1e-5, 1e-5))
+    )
     while late.running.any():
         late = dopri5.step(stiff, late).state
 
@@ -98,21 +100,21 @@ def test_a_row_is_the_same_alone_in_company_padded_and_joining_late() -> None:
 def test_tolerance_is_each_rows_own() -> None:
     x, h, mask = states([3, 3], 2)
     x, h = x[:1].expand(2, -1, -1), h[:1].expand(2, -1, -1)
-    end = dopri5.solve_rows(stiff, x, h, mask, 0.0, 1.0, torch.tensor([1e-3, 1e-9]), torch.tensor([1e-3, 1e-9]))
+    end = dopri5.solve_rows(stiff, x, h, mask, (0.0, 1.0), (torch.tensor([1e-3, 1e-9]),) * 2)
     assert end.nfe[1] > 3 * end.nfe[0]
 
 
 def test_turning_a_molecule_turns_its_steps_with_it() -> None:
     x, h, mask = states([5], 2)
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64))[0]
-    end = dopri5.solve_rows(stiff, x, h, mask, 0.0, 1.0, 1e-3, 1e-3)
-    other = dopri5.solve_rows(stiff, x @ turn, h, mask, 0.0, 1.0, 1e-3, 1e-3)
+    end = dopri5.solve_rows(stiff, x, h, mask, (0.0, 1.0), (1e-3, 1e-3))
+    other = dopri5.solve_rows(stiff, x @ turn, h, mask, (0.0, 1.0), (1e-3, 1e-3))
     torch.testing.assert_close(other.x, end.x @ turn, rtol=1e-11, atol=1e-11)
 
 
 def test_places_and_selects_without_touching_other_rows() -> None:
     x, h, mask = states([4, 2], 2)
-    fresh = dopri5.init(oscillating, x, h, mask, 0.0, 1.0, 1e-6, 1e-6)
+    fresh = dopri5.init(oscillating, x, h, mask, (0.0, 1.0), (1e-6, 1e-6))
     pool = solver_state.empty(4, 6, 2, torch.float64, torch.device("cpu"))
     pool = solver_state.insert(pool, torch.tensor([3, 1]), fresh)
     assert pool.running.tolist() == [False, True, False, True]
@@ -135,10 +137,8 @@ def test_recorded_steps_give_the_path_everywhere() -> None:
         x,
         h,
         mask,
-        t0,
-        t1,
-        1e-8,
-        1e-8,
+        (t0, t1),
+        (1e-8, 1e-8),
         observe=lambda step: pieces.append((step.accepted, step.interpolant)),
     )
     rows = torch.tensor([0, 1, 1, 0, 1, 0])
@@ -159,9 +159,9 @@ def non_finite(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, T
     return dx, torch.where(((mask.sum(1) == 2) & (t > 0.5))[:, None, None], torch.nan, dh)
 
 
-def solved(velocity: dopri5.Velocity, sizes: list[int], t1: float = 1.0, max_steps: int = 200) -> SolverState:
+def solved(velocity: dopri5.Velocity, sizes: list[int], t1: float = 1.0) -> SolverState:
     x, h, mask = states(sizes, 2)
-    return dopri5.solve_rows(velocity, x, h, mask, 0.0, t1, 1e-6, 1e-6, max_steps)
+    return dopri5.solve_rows(velocity, x, h, mask, (0.0, t1), (1e-6, 1e-6))
 
 
 def test_a_row_that_turns_non_finite_stops_where_it_was_and_spares_its_neighbours() -> None:
@@ -176,7 +176,7 @@ def test_a_row_that_turns_non_finite_stops_where_it_was_and_spares_its_neighbour
 def test_a_row_that_begins_non_finite_does_not_move() -> None:
     x, h, mask = states([3, 3], 2)
     x[0, 0, 0] = torch.nan
-    end = dopri5.solve_rows(oscillating, x, h, mask, 0.0, 1.0, 1e-6, 1e-6)
+    end = dopri5.solve_rows(oscillating, x, h, mask, (0.0, 1.0), (1e-6, 1e-6))
     assert end.status.tolist() == [Status.NON_FINITE, Status.SUCCESS]
     assert (end.nfe[0], end.t[0]) == (2, 0.0)
 
@@ -189,10 +189,32 @@ def test_a_field_that_no_step_is_small_enough_for_ends_in_the_smallest_step() ->
 
 
 def test_too_many_steps_and_nowhere_to_go() -> None:
-    end = solved(stiff, [9], max_steps=3)
+    x, h, mask = states([9], 2)
+    end = dopri5.init(stiff, x, h, mask, (0.0, 1.0), (1e-6, 1e-6))
+    while end.running.any():
+        end = dopri5.step(stiff, end, max_steps=3).state
     assert (end.status.tolist(), end.n_steps.tolist()) == ([Status.MAX_STEPS], [3])
     still = solved(oscillating, [2], t1=0.0)
     assert (still.status.tolist(), still.nfe.tolist()) == ([Status.SUCCESS], [2])
+
+
+def test_a_decision_that_rounding_turns_moves_the_result_by_less_than_the_tolerance() -> None:
+    """Two tolerances that differ by rounding, with another number of steps: so may one molecule in two batches."""
+    x, h, mask = states([4], 2)
+
+    def solved(tolerance: float) -> SolverState:
+        return dopri5.solve_rows(oscillating, x, h, mask, (0.0, 1.0), (tolerance, tolerance))
+
+    fine, coarse = 1e-4, 1e-2
+    while coarse / fine - 1 > 1e-12:
+        middle = math.sqrt(fine * coarse)
+        fine, coarse = (middle, coarse) if solved(middle).nfe == solved(fine).nfe else (fine, middle)
+    first, second = solved(fine), solved(coarse)
+    assert first.nfe != second.nfe
+    moved = float((first.x - second.x).abs().max())
+    assert 1e-7 < moved < coarse
+    exact = oscillating_solution(x, h, torch.zeros(1).double(), torch.ones(1).double())[0]
+    assert max(float((end.x - exact).abs().max()) for end in (first, second)) < 10 * coarse
 
 
 @pytest.mark.parametrize("width", [0.01, 0.005])
@@ -205,5 +227,5 @@ def test_the_growth_of_a_small_component_near_t_1_is_not_missed(width: float, si
 
     x = size * torch.tensor([[[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]]], dtype=torch.float64)
     h, mask = torch.full((1, 2, 5), 2.0, dtype=torch.float64), torch.ones(1, 2, dtype=torch.bool)
-    end = dopri5.solve_rows(velocity, x, h, mask, 1.0, 0.0, 1e-4, 1e-4)
+    end = dopri5.solve_rows(velocity, x, h, mask, (1.0, 0.0), (1e-4, 1e-4))
     torch.testing.assert_close(end.x, x * math.exp(math.asinh(1.0 / width)), rtol=2e-3, atol=0.0)

@@ -122,10 +122,8 @@ def test_along_a_path_each_row_has_its_own_integral() -> None:
         x,
         h,
         mask,
-        1.0,
-        0.0,
-        1e-8,
-        1e-8,
+        (1.0, 0.0),
+        (1e-8, 1e-8),
         observe=lambda step: pieces.append((step.accepted, step.interpolant)),
     )
 

@@ -9,7 +9,7 @@ from torchdiffeq import odeint
 
 from enflow.model.flow.divergence import rademacher
 from enflow.model.flow.noise import generator
-from enflow.model.flow.ode.torchdiffeq_solver import solve
+from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 from tests.model.flow.fields import Linear, states
 
 A, B = 0.3, -0.8
@@ -20,7 +20,9 @@ def test_gathers_log_density_and_regularisers(t0: float, t1: float) -> None:
     (x, h, mask), way = states([3, 1], 2), t1 - t0
     probe = rademacher([generator(0, row, "probe") for row in range(2)], mask, 2)
     n = mask.sum(1).double()
-    exact, estimated = (solve(Linear(A, B), x, h, mask, t0, t1, noise, 1e-9, 1e-9) for noise in (None, probe))
+    exact, estimated = (
+        solve(Linear(A, B), x, h, mask, (t0, t1), noise, AugmentedOptions(1e-9)) for noise in (None, probe)
+    )
     torch.testing.assert_close(exact.x, x * math.exp(A * way), rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(exact.ladj, way * (3 * (n - 1) * A + 2 * n * B), rtol=1e-7, atol=1e-7)
     # The probe sees 3 n positions, and of a diagonal Jacobian random signs see the trace without error.
@@ -38,8 +40,8 @@ def test_gradients_of_all_that_is_gathered(with_adjoint: bool, with_probe: bool)
     probe = rademacher([generator(0, 0, "probe")], mask, 1) if with_probe else None
 
     def loss(field: Linear) -> Tensor:
-        adjoint = field.parameters() if with_adjoint else None
-        found = solve(field, x, h, mask, 1.0, 0.0, probe, 1e-8, 1e-8, adjoint)
+        adjoint = list(field.parameters()) if with_adjoint else None
+        found = solve(field, x, h, mask, (1.0, 0.0), probe, AugmentedOptions(1e-8, adjoint))
         return (found.x.square().sum() + found.ladj + 0.3 * found.kinetic + 0.5 * found.frobenius).sum()
 
     field = Linear(A, B)
@@ -66,7 +68,7 @@ def test_only_what_is_gathered_shortens_the_steps() -> None:
         return nfe
 
     found = [
-        solve(Linear(rate, 0.0), x, h, mask, 0.0, 1.0, rtol=1e-6, atol=1e-6, regularised=squares)
+        solve(Linear(rate, 0.0), x, h, mask, (0.0, 1.0), options=AugmentedOptions(1e-6, regularised=squares))
         for squares in (False, True)
     ]
     assert [each.nfe for each in found] == [evaluations(squares=False), evaluations(squares=True)]

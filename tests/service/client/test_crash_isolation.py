@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from enflow.service.client.crashes import MAX_CRASHES_ALONE, CrashIsolation
+from enflow.service.client.request_tracker import MAX_CRASHES_ALONE, CrashIsolation
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64, 500])

@@ -1,0 +1,29 @@
+"""The route of drawings: skeletal formulas as SVG."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from enflow.service.api.auth import API_KEY, BEARER
+from enflow.service.api.openapi import PROBLEMS, Responses
+from enflow.service.handlers.model_registry import ModelRegistry
+from enflow.service.media_types import SVG
+
+depictions = APIRouter(tags=["structures"], responses=PROBLEMS, dependencies=[Depends(BEARER), Depends(API_KEY)])
+
+EXAMPLE = '<svg xmlns="http://www.w3.org/2000/svg" width="320px" height="240px" viewBox="0 0 320 240"/>'
+DRAWING: Responses = {
+    200: {"description": "The drawing.", "content": {SVG: {"schema": {"type": "string"}, "example": EXAMPLE}}}
+}
+
+
+@depictions.get("/depiction", response_class=Response, responses=DRAWING)
+async def depiction(
+    request: Request,
+    smiles: Annotated[str, Query(min_length=1, max_length=1000)],
+    theme: Annotated[Literal["light", "dark"], Query(description="the ground for which the colours are")] = "light",
+) -> Response:
+    """Draw the skeletal formula of a SMILES, as SVG."""
+    registry: ModelRegistry = request.app.state.registry
+    drawing = await registry.first.chemistry.depict(smiles, dark=theme == "dark")
+    return Response(drawing, media_type=SVG, headers={"Cache-Control": "private, max-age=3600"})

@@ -1,0 +1,37 @@
+"""The option --where: bounds of the properties of a molecule."""
+
+import re
+from collections.abc import Sequence
+
+from enflow.model.chem.analysis.descriptors import Bounds
+from enflow.model.errors import ConfigError
+
+_BOUND = re.compile(r"(?P<name>[a-z_]+)=(?:(?P<flag>true|false)|(?P<low>[^:]*):(?P<high>[^:]*))")
+
+
+def parse_where(texts: Sequence[str]) -> dict[str, Bounds | bool]:
+    """Return the bounds of properties by name.
+
+    Args:
+        texts: NAME=LOWER:UPPER each, where a bound may be left out; or novel=true.
+
+    Raises:
+        ConfigError: a text has another form.
+    """
+    return dict(_parse(text) for text in texts)
+
+
+def _parse(text: str) -> tuple[str, Bounds | bool]:
+    found = _BOUND.fullmatch(text)
+    try:
+        if found and found["flag"]:
+            return found["name"], found["flag"] == "true"
+        if found:
+            return found["name"], (_number(found["low"]), _number(found["high"]))
+    except ValueError:
+        pass
+    raise ConfigError(f"found --where {text}; expected NAME=LOWER:UPPER, such as qed=0.5: or rings=1:2, or novel=true")
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
