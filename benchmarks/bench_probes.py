@@ -11,6 +11,7 @@ so the errors are compared as standard deviation times the square root of the se
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -80,9 +81,7 @@ def main() -> None:
     (point,) = [latent for latent, _, _ in lifted.rows()]
     (end,) = flow.solve([point], 1.0, 0.0, *path_tolerances(OPTIONS), record=True)
     ways = {"new at every node": new_probes, "kept along the path": kept_probe}
-    found = {
-        name: measure(lambda seed, way=way: way(flow, end, seed), arguments.repetitions) for name, way in ways.items()
-    }  # type: ignore[misc]
+    found = {name: measure(partial(way, flow, end), arguments.repetitions) for name, way in ways.items()}
     new, kept = (deviation * seconds**0.5 for _, deviation, seconds in found.values())
     write_results(
         "probes",

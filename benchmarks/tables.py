@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from benchmarks import bench_inverse, nll_moves, own_samples, particles, trials
+from benchmarks import bench_coverage, bench_inverse, bench_likelihood, nll_moves, own_samples, particles, trials
 from benchmarks.measure import DOCS, RESULTS, write_section
 
 
@@ -21,6 +21,8 @@ def tables() -> dict[tuple[str, str], str]:
         ("training.md", "ablation"): trials.section(trained),
         ("training.md", "trials"): trials.tables(trained),
         ("science.md", "inverse"): bench_inverse.section(result("inverse")["kinds"]),
+        ("science.md", "coverage"): bench_coverage.section(result("coverage")["molecules"]),
+        ("performance.md", "likelihood"): bench_likelihood.section(result("likelihood_estimate")["molecules"]),
         ("science.md", "own samples"): own_samples.section(result("own_samples")["kinds"]),
         ("training.md", "nll moves"): nll_moves.section(result("nll_moves")["moves"]),
         **{("particles.md", place): table for place, table in particles.sections(systems).items()},
