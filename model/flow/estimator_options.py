@@ -8,7 +8,7 @@ from enflow.model.errors import ConfigError
 Divergence = Literal["exact", "hutchinson"]
 
 PROBES = 5
-"""The default number of probes per node. Each takes 32 evaluations of the velocity, where a path takes 80 to 110. For 18
+"""The default number of probes per node. Each takes 32 evaluations of the velocity, and a path takes 80 to 110. For 18
 atoms the variance of a draw with 2, 4 and 5 probes is 22, 9 and 7 nats^2 (bundled weights). With 5 the first four draws
 reached an error of 2 nats for 9 of 12 test molecules of 18 atoms, with 4 for 4 of them."""
 
