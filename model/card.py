@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
-from enflow.model.config import STRICT, FlowConfig, ParticleConfig, config_errors, from_json, to_json
+from enflow.model.config import STRICT, FlowConfig, FragmentConfig, ParticleConfig, config_errors, from_json, to_json
 from enflow.model.errors import ConfigError, WeightsError
 
 SCHEMA_VERSION = 1
@@ -65,6 +65,11 @@ class Card:
     units: str = "angstrom, nats"
     time_convention: str = "t = 0 base, t = 1 data"
     schema_version: int = SCHEMA_VERSION
+
+
+def takes_fragments(card: Card) -> bool:
+    """Return True for weights that generate the atoms around a given fragment, and nothing without one."""
+    return isinstance(card.config.dynamics, FragmentConfig)
 
 
 def write_card(directory: str | os.PathLike[str], card: Card) -> None:

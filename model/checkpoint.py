@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError
@@ -22,12 +22,14 @@ from enflow.model.card import (
     find_weights,
     read_card,
     replace_file,
+    takes_fragments,
     write_card,
 )
-from enflow.model.config import FlowConfig, FragmentConfig, ParticleConfig
+from enflow.model.config import FlowConfig, ParticleConfig
 from enflow.model.en_flows import import_en_flows
 from enflow.model.errors import ConfigError, WeightsError
 from enflow.model.flow.compiled_velocity import compile_velocity, load_compiled
+from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_adapter import ParticleFlowAdapter
@@ -41,6 +43,7 @@ __all__ = [
     "load",
     "load_any",
     "load_fragments",
+    "load_molecules",
     "load_particles",
     "read_card",
     "save",
@@ -75,9 +78,21 @@ def save(flow: MoleculeFlow | ParticleFlow | FragmentFlow, directory: str | os.P
     return card
 
 
+@overload
+def load(  # type: ignore[overload-overlap]  # the name of a folder says nothing; most hold a MoleculeFlow
+    weights: Literal["qm9-fragment"], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> FragmentFlow: ...
+
+
+@overload
 def load(
     weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> MoleculeFlow:
+) -> MoleculeFlow: ...
+
+
+def load(
+    weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> MoleculeFlow | FragmentFlow:
     """Load a model of molecules, in evaluation mode. The tensors are compared with the hash on the card.
 
     Args:
@@ -85,14 +100,28 @@ def load(
         device: the device that computes.
         dtype: dtype of the arithmetic; None = the card's.
 
+    Returns:
+        A `FragmentFlow` for weights that generate the atoms around a fragment, such as "qm9-fragment".
+
     Raises:
         WeightsError: there are no such weights, or a file is missing, damaged, or does not fit the other.
         ConfigError: the card's `config` is not the configuration of a flow, or the device or dtype cannot be used.
     """
+    if takes_fragments(read_card(weights)):
+        return load_fragments(weights, device, dtype)
+    return load_molecules(weights, device, dtype)
+
+
+def load_molecules(
+    weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> MoleculeFlow:
+    """Load a model of all atoms of molecules; arguments and errors are those of `load`."""
     place = find_weights(weights)
     card = read_card(place)
     if not isinstance(card.config, FlowConfig):
         raise WeightsError(f"{place} holds a model of particles, expected one of molecules; try load_particles")
+    if takes_fragments(card):
+        raise WeightsError(f"{place} holds a model of the atoms around a fragment, expected one of all atoms; try load")
     flow = _load_tensors(MoleculeFlow(card.config), place, card, device, dtype)
     use_compiled(flow, card)
     return flow
@@ -115,15 +144,17 @@ def load_fragments(
     """Load a model of the atoms around a fragment; arguments and errors are those of `load`."""
     place = find_weights(weights)
     card = read_card(place)
-    if not isinstance(card.config, FlowConfig) or not isinstance(card.config.dynamics, FragmentConfig):
+    if not isinstance(card.config, FlowConfig) or not takes_fragments(card):
         raise WeightsError(f"{place} holds no model of the atoms around a fragment; try load")
-    return _load_tensors(FragmentFlow(card.config), place, card, device, dtype)
+    flow = _load_tensors(FragmentFlow(card.config), place, card, device, dtype)
+    use_compiled(flow, card)
+    return flow
 
 
 def load_any(
     weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> MoleculeFlow:
-    """Load a model of molecules, or a model of particles as one of molecules of a single element; see `load`."""
+) -> FlowComponents:
+    """Load a model as `load` does, or a model of particles as one of molecules of a single element."""
     card = read_card(weights)
     if isinstance(card.config, FlowConfig):
         return load(weights, device, dtype)
@@ -132,7 +163,7 @@ def load_any(
     return flow
 
 
-def use_compiled(flow: MoleculeFlow, card: Card) -> bool:
+def use_compiled(flow: FlowComponents, card: Card) -> bool:
     """Let a flow compute its velocity by compiled code; return False if there is none for it on this machine."""
     if flow.device.type == "cpu" and flow.dtype == torch.float32:
         flow.compiled = load_compiled(flow.dynamics, flow.example(), card.weights_sha256)

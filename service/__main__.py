@@ -80,11 +80,16 @@ def serve(
 
 
 def _serve(settings: Settings, client: "EngineClient | None", further: "Mapping[Path, EngineClient] | None") -> None:
-    from enflow.service.api.app import create_app
+    from enflow.service.api.app import create_app, engine_clients
     from enflow.service.api.server import Server
     from enflow.service.jobs.store import JobStore
 
     JobStore(settings.jobs_database).close()  # a wrong URL ends the start with one line
+    if settings.fronts > 1:
+        from enflow.service.api.fronts import serve_fronts
+
+        serve_fronts(settings, engine_clients(settings, client, further))
+        return
     server = Server(create_app(settings, client, further), settings)
     try:
         server.run()

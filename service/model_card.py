@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, pvariance
 from typing import Any
 
-from enflow.model.card import WEIGHTS, Card, read_card
+from enflow.model.card import WEIGHTS, Card, read_card, takes_fragments
 from enflow.model.chem.elements import Vocabulary
 from enflow.model.chem.particle_systems import ParticleSystem
 from enflow.model.config import ParticleConfig
@@ -72,15 +72,25 @@ class ModelCard:
         return not isinstance(config, ParticleConfig) and config.dequantizer.kind == "given"
 
     @property
+    def takes_fragments(self) -> bool:
+        """True where the model generates the atoms around a given fragment, and nothing without one."""
+        return takes_fragments(self.card)
+
+    @property
+    def kind(self) -> str:
+        """The kind of the model in the words of the API: molecules, fragment or particles."""
+        return "particles" if self.system else "fragment" if self.takes_fragments else "molecules"
+
+    @property
     def summary(self) -> dict[str, Any]:
         """The card with the kind, the elements and the size of the model in the words of the API."""
         system, known = self.system, self.vocabulary
         if system:
-            facts: dict[str, Any] = {"kind": "particles", "elements": ["particle"]}
+            facts: dict[str, Any] = {"elements": ["particle"]}
             facts |= {"n_particles": system.n_particles, "n_dims": system.n_dims}
         else:
-            facts = {"kind": "molecules", "elements": list(known.symbols), "max_atoms": known.max_atoms, "n_dims": 3}
-        return {**to_json(self.card), **facts, "takes_formulas": self.takes_formulas}
+            facts = {"elements": list(known.symbols), "max_atoms": known.max_atoms, "n_dims": 3}
+        return {**to_json(self.card), "kind": self.kind, **facts, "takes_formulas": self.takes_formulas}
 
 
 def read_model_card(weights: Path) -> ModelCard:

@@ -27,6 +27,9 @@ BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "qm9"
 FORMULA_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-formula")
 """The weights of the model that takes formulas."""
 
+FRAGMENT_WEIGHTS = BUNDLED_WEIGHTS.with_name("qm9-fragment")
+"""The weights of the model that takes fragments."""
+
 PARTICLES = ("dw4", "lj13")
 """The folders of the particle systems, beside the folder of the molecules."""
 
@@ -128,6 +131,8 @@ class Settings(BaseSettings):
         weights: directory with weights.safetensors and card.json.
         formula_weights: directory of the model that takes formulas, in an engine of its own; None = the folder beside
             `weights` whose name has "-formula" appended, if it exists.
+        fragment_weights: directory of the model that takes fragments, whose engine starts at its first request; None =
+            the folder beside `weights` whose name has "-fragment" appended, if it exists.
         models: directories of further models, whose engines start at their first request; None = the folders dw4 and
             lj13 beside `weights`, if they exist.
         device: "auto", "cpu" or "cuda".
@@ -143,6 +148,8 @@ class Settings(BaseSettings):
         drain_s: seconds that running requests get when the service stops.
         header_s: seconds a connection may take to send its headers.
         stall_s: seconds in which a client must read a part of its response.
+        fronts: processes that answer HTTP, each with its own RDKit processes, count of requests per minute and of open
+            requests; more than 1 where one process cannot keep up with the engines.
         log_level: level of the JSON logs: debug, info, warning or error.
         jobs_url: the database of the jobs, as sqlite:////path/jobs.sqlite or postgresql://user@host/database, whose
             password stands in the file that PGPASSFILE names; None = the file enflow/jobs-PORT.sqlite in the user's
@@ -160,6 +167,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     weights: Annotated[Path, AfterValidator(_directory)] = BUNDLED_WEIGHTS
     formula_weights: Annotated[Path, AfterValidator(_directory)] | None = None
+    fragment_weights: Annotated[Path, AfterValidator(_directory)] | None = None
     models: tuple[Annotated[Path, AfterValidator(_directory)], ...] | None = None
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda)$")
     threads: int | None = Field(default=None, ge=1, le=1024)
@@ -172,6 +180,7 @@ class Settings(BaseSettings):
     drain_s: PositiveFloat = 30.0
     header_s: PositiveFloat = 10.0
     stall_s: PositiveFloat = 60.0
+    fronts: int = Field(default=1, ge=1, le=64)
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     jobs_url: str | None = None
     limits: RequestLimits = RequestLimits()
@@ -189,9 +198,14 @@ class Settings(BaseSettings):
         return self.formula_weights or next(self._beside(f"{self.weights.name}-formula"), None)
 
     @property
+    def fragment_folder(self) -> Path | None:
+        """The folder of the model that takes fragments; None where there is none."""
+        return self.fragment_weights or next(self._beside(f"{self.weights.name}-fragment"), None)
+
+    @property
     def further(self) -> tuple[Path, ...]:
         """The folders of all models but the first."""
-        return (*([self.formula_folder] if self.formula_folder else []), *self.model_folders)
+        return (*filter(None, (self.formula_folder, self.fragment_folder)), *self.model_folders)
 
     @property
     def model_folders(self) -> tuple[Path, ...]:

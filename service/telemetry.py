@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -9,9 +10,14 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from enflow.service.protocol.status import Health, Stats
+
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable with the folder in which prometheus_client keeps the metrics of several processes; it is read when the
+library is imported."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
@@ -28,7 +34,7 @@ class EngineMetrics(NamedTuple):
 
 
 class Telemetry:
-    """The metrics of an application, in a Prometheus registry of its own.
+    """The metrics of an application, in Prometheus registries of its own; of all its fronts where there are several.
 
     Attributes:
         requests: by method, path of the route such as "/sample", and HTTP status; 499 where the client left early.
@@ -36,14 +42,16 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry, self._engines = CollectorRegistry(), CollectorRegistry()
         self.requests = Counter(
             "enflow_requests", "HTTP requests", ["method", "route", "status"], registry=self.registry
         )
         self.request_seconds = Histogram(
             "enflow_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, registry=self.registry
         )
-        self.in_flight = Gauge("enflow_requests_in_flight", "Requests being answered", registry=self.registry)
+        self.in_flight = Gauge(
+            "enflow_requests_in_flight", "Requests being answered", registry=self.registry, multiprocess_mode="livesum"
+        )
         self.molecules = Counter(
             "enflow_molecules", "Molecules by their outcome", ["kind", "outcome"], registry=self.registry
         )
@@ -59,11 +67,14 @@ class Telemetry:
 
     def watch(self, engines: Mapping[str, EngineMetrics]) -> None:
         """Export the statistics of engines, read at each scrape, by the names of their models."""
-        self.registry.register(_Engines(engines))
+        self._engines.register(_Engines(engines))
 
     def exposition(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""
-        return generate_latest(self.registry)
+        metrics = self.registry
+        if METRICS_VARIABLE in os.environ:
+            MultiProcessCollector(metrics := CollectorRegistry())  # type: ignore[no-untyped-call]
+        return generate_latest(metrics) + generate_latest(self._engines)
 
 
 async def log_health(engines: Mapping[str, Callable[[], Health]]) -> None:

@@ -191,7 +191,7 @@ def evaluate(
     import torch
 
     from enflow.model.card import read_card
-    from enflow.model.checkpoint import load
+    from enflow.model.checkpoint import load_molecules
     from enflow.model.config import TOLERANCES
     from enflow.model.training.data.qm9 import data_file
     from enflow.model.training.evaluation.evaluate import EvaluationConfig
@@ -206,7 +206,7 @@ def evaluate(
     chosen = tolerance or card.metrics.get("tolerance", TOLERANCES["standard"])
     settings = EvaluationConfig(samples, molecules, seed, chosen, divergence, probes, draws, posebusters)
     folder = out or Path("runs") / "evaluate" / f"{card.name}-{card.weights_sha256[:8]}"
-    flow = load(weights, pick_device(device))
+    flow = load_molecules(weights, pick_device(device))
     with progress() as report:
         result = run_evaluation(flow, card.weights_sha256, data_file(), folder, settings, report)
         points = run_curve(flow, card.weights_sha256, folder, CurveConfig(curve, seed), report) if curve else []

@@ -105,7 +105,18 @@ class AtomCountPrior(nn.Module):
             raise VocabularyError(f"found {int(n_atoms[outside][0])} atoms, expected 1 to {self.max_atoms}")
         return self.log_probs[n_atoms]
 
-    def sample(self, source: Generator) -> int:
-        """Return a number of atoms, drawn on the CPU in float64 so that device and dtype do not change it."""
+    def sample(self, source: Generator, above: int = 0) -> int:
+        """Return a number of atoms, drawn on the CPU in float64 so that device and dtype do not change it.
+
+        Args:
+            source: the generator.
+            above: the number is drawn from p(N | N > above).
+
+        Raises:
+            VocabularyError: no number is above it.
+        """
+        if above >= self.max_atoms:
+            raise VocabularyError(f"found {above} atoms, expected at most {self.max_atoms - 1}, which leaves a place")
         probabilities = self.log_probs.cpu().double().exp()
+        probabilities[: above + 1] = 0.0
         return int(torch.multinomial(probabilities, 1, generator=source))

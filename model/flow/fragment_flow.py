@@ -1,16 +1,17 @@
 """FragmentFlow: a normalizing flow over the atoms around a given fragment."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from enflow.model.batch import collate
-from enflow.model.chem.molecule import Molecule
+from enflow.model.chem.connectivity import in_one_piece, opened
+from enflow.model.chem.molecule import Molecule, MoleculeLike, Molecules, as_molecules, check_vocabulary
 from enflow.model.config import TOLERANCES, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError, StructureError
+from enflow.model.flow.completion import Completion, placed, relative_to_fragment
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.distributions import LOG_2PI
 from enflow.model.flow.estimate import Likelihood, combine
@@ -40,30 +41,6 @@ PRECISE = 1e-9
 """The tolerance of `encode` and `decode`, as in `MoleculeFlow`."""
 
 
-@dataclass(frozen=True)
-class Completion:
-    """A molecule of which some atoms are given.
-
-    Attributes:
-        molecule: the whole molecule, angstrom.
-        given: the places of the given atoms in it, from 0; one or more, not all.
-    """
-
-    molecule: Molecule
-    given: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        n_atoms, given = self.molecule.n_atoms, set(self.given)
-        if not 0 < len(given) == len(self.given) < n_atoms or not given <= set(range(n_atoms)):
-            raise StructureError(f"found the given atoms {[i + 1 for i in self.given]}, expected some of {n_atoms}")
-
-    @property
-    def ordered(self) -> Molecule:
-        """The molecule with the given atoms first."""
-        order = [*self.given, *(i for i in range(self.molecule.n_atoms) if i not in self.given)]
-        return Molecule(self.molecule.atomic_numbers[order], self.molecule.positions[order])
-
-
 class FragmentFlow(FlowComponents):
     """A continuous normalizing flow over the elements and positions of N - M atoms around M given atoms.
 
@@ -82,30 +59,79 @@ class FragmentFlow(FlowComponents):
 
     def sample(
         self,
-        fragment: Molecule,
-        n_atoms: Sequence[int],
+        n: int | None = None,
+        *,
+        fragment: MoleculeLike,
+        attach: Sequence[int] | None = None,
+        n_atoms: int | Sequence[int | None] | None = None,
         seed: int = 0,
         rtol: float = STANDARD,
         atol: float = STANDARD,
     ) -> list[Molecule]:
-        """Return molecules that begin with the fragment's atoms, where they are; (seed, place) fixes each of them.
+        """Return molecules that begin with the fragment's atoms, where they are; (seed, index) fixes each of them.
+
+        They have the properties "status", "nfe", "seed", "index", "fragment_atoms" (the number of the fragment's atoms)
+        and "connected" (all atoms are in one piece, by their distances).
 
         Args:
-            fragment: the given atoms, angstrom.
-            n_atoms: the number of atoms of each molecule, the fragment's included.
+            n: the number of molecules; None = 1, or the length of the list `n_atoms`.
+            fragment: the given atoms, in one piece or several, of Enflow, RDKit or ASE, angstrom.
+            attach: atoms of the fragment, counted from 1, at which it grows: a hydrogen atom is removed, a heavy atom
+                loses all its hydrogen atoms; None = the fragment as it is. See `connectivity.opened`.
+            n_atoms: the number of atoms of all molecules or of each, with the M of the fragment that stay; None = drawn
+                from p(N | N > M).
             seed: the seed of all noise.
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
 
         Raises:
+            ConfigError: n and a list of sizes disagree.
             SolverError: the solver left the range of molecules.
             VocabularyError: an element or a size that the model does not know.
-            StructureError: a size that leaves no atom beside the fragment.
-        """
-        latents = [self.draw_completion(fragment, n, seed, index) for index, n in enumerate(n_atoms)]
-        return [_placed(each, fragment) for each in self.decode(latents, rtol, atol)]
+            StructureError: a size that leaves no atom beside the fragment; no molecule; an atom that is not there.
 
-    def draw_completion(self, fragment: Molecule, n_atoms: int, seed: int, index: int) -> Latent:
-        """Return the latent of molecule (seed, index) around a fragment, float64 on the CPU; see `sample`."""
+        Example:
+            `flow.sample(4, fragment=benzene, attach=[1], n_atoms=15)` are four molecules around a phenyl group.
+        """
+        (whole,) = as_molecules([fragment])
+        check_vocabulary(whole, self.vocabulary)
+        given = opened(whole, attach)
+        sizes = _sizes(n, n_atoms)
+        latents = [self.draw_completion(given, size, seed, index) for index, size in enumerate(sizes)]
+        decoded = enumerate(self.decode(latents, rtol, atol))
+        return Molecules(_grown(each, given, seed=seed, index=index) for index, each in decoded)
+
+    def draw_size(self, fragment: Molecule, seed: int, index: int) -> int:
+        """Return the number of atoms of molecule (seed, index), drawn from p(N | N > M) for M given atoms.
+
+        Raises:
+            VocabularyError: the fragment leaves no place for another atom.
+        """
+        return self.n_atoms.sample(generator(seed, index, "n_atoms"), above=fragment.n_atoms)
+
+    def draw_latent(self, n_atoms: int, seed: int, index: int, formula: str | None = None) -> Latent:
+        """Return the latent of molecule (seed, index) around a single atom; see `draw_completion`.
+
+        Raises:
+            ConfigError: a formula; this model draws the other elements itself.
+        """
+        if formula is not None:
+            raise ConfigError(f"found formula {formula}, but this model draws the elements itself")
+        atom = Molecule([self.vocabulary.atomic_numbers[-1]], [[0.0, 0.0, 0.0]])
+        return self.draw_completion(atom, n_atoms, seed, index)
+
+    def draw_completion(self, fragment: Molecule, n_atoms: int | None, seed: int, index: int) -> Latent:
+        """Return the latent of molecule (seed, index) around a fragment, float64 on the CPU; see `sample`.
+
+        Args:
+            fragment: the given atoms.
+            n_atoms: the number of all atoms; None = drawn by `draw_size`.
+            seed, index: the seed of the noise and its index.
+
+        Raises:
+            VocabularyError: an element or a size that the model does not know.
+            StructureError: the size leaves no atom beside the fragment.
+        """
+        n_atoms = self.draw_size(fragment, seed, index) if n_atoms is None else n_atoms
         free, source = n_atoms - fragment.n_atoms, generator(seed, index, "latent")
         if free < 1:
             raise StructureError(f"found {n_atoms} atoms in all, expected more than the {fragment.n_atoms} given ones")
@@ -168,7 +194,7 @@ class FragmentFlow(FlowComponents):
             completions: the molecules and their given atoms.
             seed: the seed of all noise, together with the place in the list.
             divergence: "hutchinson" for an estimated trace, "exact" for the exact trace.
-            probes: Hutchinson probes per node; None = 3.
+            probes: Hutchinson probes per node; None = 4.
             draws: draws of the dequantizer.
             rtol, atol: relative and absolute tolerance, per molecule.
 
@@ -177,7 +203,7 @@ class FragmentFlow(FlowComponents):
             VocabularyError: an element or a size that the model does not know.
         """
         options = EstimatorOptions(divergence, probes, draws, rtol, atol)
-        started = [self._start(one, seed, i, k, options) for i, one in enumerate(completions) for k in range(draws)]
+        started = [self.start_draw(one, seed, i, k, options) for i, one in enumerate(completions) for k in range(draws)]
         points = [point for point, _ in started]
         path_rtol, path_atol = (path_tolerance(each, options.exact) for each in (rtol, atol))
         for end in self.solve(points, 1.0, 0.0, path_rtol, path_atol, record=True):
@@ -202,9 +228,8 @@ class FragmentFlow(FlowComponents):
 
     def log_prob_base(self, x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Tensor) -> Float[Tensor, " B"]:
         """Return log p_z of the other atoms at t = 0, relative to the mean of the fragment, nats per molecule."""
-        real = mask.unsqueeze(-1).to(x.dtype)
-        flag, free = h[..., -1:] * real, (1.0 - h[..., -1:]) * real
-        y = torch.cat([x - (x * flag).sum(1, keepdim=True) / flag.sum(1, keepdim=True), h[..., :-1]], -1)
+        free = (1.0 - h[..., -1:]) * mask.unsqueeze(-1).to(x.dtype)
+        y = torch.cat(relative_to_fragment(x, h), -1)
         return -0.5 * (free * (y.square() + LOG_2PI)).sum((1, 2))
 
     def _given(self, fragment: Molecule) -> tuple[Tensor, Tensor]:
@@ -221,33 +246,45 @@ class FragmentFlow(FlowComponents):
         properties = {"status": end.status.name, "nfe": end.nfe}
         return Sample(end.index, Molecule(bare.atomic_numbers, bare.positions, "", properties), end.status, end.nfe)
 
-    def _start(
+    def start_draw(
         self, completion: Completion, seed: int, index: int, draw: int, options: EstimatorOptions
     ) -> tuple[Latent, DrawState]:
+        """Return the initial point of a draw of a likelihood, at t = 1, and its state before the path."""
         point, log_q = self.dequantize_completion(completion, seed, index, draw)
         probes = None
         if not options.exact:
             source = generator(seed, index, f"probe:{draw}")
             probes = draw_probes(source, len(point.h), point.h.shape[-1], options.probes_per_node)
+            # The flag and the types of the fragment are no coordinates: the trace over them is 0.
+            probes.signs[:, : len(completion.given), 3:] = 0.0
+            probes.signs[..., -1] = 0.0
         return point, DrawState(Terms(log_q, 0.0), probes, quadrature_tolerance(options.rtol))
 
     @torch.no_grad()
     def _complete(self, state: DrawState, end: FinalState) -> None:
         state.pieces = end.path
         base = float(self.log_prob_base(end.x[None], end.h[None], end.mask))
-        state.finish_path(base, end.x, end.h, end.status)
+        x, h = relative_to_fragment(end.x[None], end.h[None])
+        state.finish_path(base, x[0], h[0], end.status)
         complete_draw(state, self.velocity, self.dtype)
+
+
+def _grown(molecule: Molecule, given: Molecule, **properties: object) -> Molecule:
+    """Return a decoded molecule where its fragment is, with its properties."""
+    found = Molecule(molecule.atomic_numbers, placed(molecule.positions, given.positions), "", molecule.properties)
+    return found.with_properties(**properties, fragment_atoms=given.n_atoms, connected=in_one_piece(found))
+
+
+def _sizes(n: int | None, n_atoms: int | Sequence[int | None] | None) -> list[int | None]:
+    if not isinstance(n_atoms, Iterable):
+        return [n_atoms] * (1 if n is None else n)
+    sizes = list(n_atoms)
+    if n not in (None, len(sizes)):
+        raise ConfigError(f"found n = {n} and {len(sizes)} entries of n_atoms, expected one of them")
+    return sizes
 
 
 def _state(x: Float[Tensor, "N 3"], h: Float[Tensor, "N F"], n_given: int) -> Latent:
     flag = torch.zeros_like(h[:, :1])
     flag[:n_given] = 1.0
     return Latent(x - x.mean(0), torch.cat([h, flag], -1))
-
-
-def _placed(molecule: Molecule, fragment: Molecule) -> Molecule:
-    """Return a molecule where its fragment is, with the positions of the fragment as they were given."""
-    m = fragment.n_atoms
-    positions = molecule.positions + (fragment.positions.mean(axis=0) - molecule.positions[:m].mean(axis=0))
-    positions[:m] = fragment.positions
-    return Molecule(molecule.atomic_numbers, positions, molecule.name, molecule.properties)

@@ -131,9 +131,13 @@ class DrawState:
     def finish_path(
         self, log_prob_base: float, x: Float[Tensor, "N S"], h: Float[Tensor, "N F"], status: Status = Status.SUCCESS
     ) -> None:
-        """Take the end of the path: the point under the base and its log-density; queries are next."""
+        """Take the end of the path: the point under the base and its log-density; queries are next.
+
+        The atoms share the constant of the density equally, except those of a given fragment, whose entries are zeros.
+        """
         squares = 0.5 * (x.double().square().sum(-1) + h.double().square().sum(-1))
-        atoms = (squares - (log_prob_base + squares.sum()) / len(squares)).tolist()  # equal shares of the constant
+        free = (squares > 0).to(squares)
+        atoms = (squares - free * (log_prob_base + squares.sum()) / free.sum().clamp_min(1)).tolist()
         self.end = Draw(
             log_prob_base, self.terms.ladj, self.terms.log_q, status=status, atoms=atoms, pair=self.terms.pair
         )

@@ -23,7 +23,7 @@ from enflow.model.flow.ode.batched_solver import FinalState
 from enflow.model.flow.states import Latent
 
 if TYPE_CHECKING:
-    from enflow.model.flow.molecule_flow import MoleculeFlow
+    from enflow.model.flow.components import FlowComponents
 
 
 class LikelihoodEstimator:
@@ -36,7 +36,7 @@ class LikelihoodEstimator:
         options: the options of the estimate.
     """
 
-    def __init__(self, flow: "MoleculeFlow", options: EstimatorOptions) -> None:
+    def __init__(self, flow: "FlowComponents", options: EstimatorOptions) -> None:
         self._flow = flow
         self._options = options
 

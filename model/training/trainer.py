@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from enflow.model.checkpoint import load
+from enflow.model.checkpoint import load_molecules
 from enflow.model.config import EGNNConfig, FlowConfig, FragmentConfig, VectorEGNNConfig, VectorNetworkConfig
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -184,7 +184,7 @@ def starting_flow(config: TrainConfig) -> MoleculeFlow | None:
     """
     if config.start is None:
         return None
-    flow = load(config.start)
+    flow = load_molecules(config.start)
     expected = _expected_start(config, flow.config)
     if flow.config == expected:
         return flow

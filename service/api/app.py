@@ -97,7 +97,7 @@ def _lifespan(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        clients = {settings.weights: client or engine_client(settings), **(further or further_clients(settings))}
+        clients = engine_clients(settings, client, further)
         limits = limits_of(settings, list(cards.values()))
         chemistry = RDKitPool(settings.chemistry, limits, telemetry)
         app.state.registry = registry = ModelRegistry({}, limits)
@@ -110,6 +110,13 @@ def _lifespan(
             yield
 
     return lifespan
+
+
+def engine_clients(
+    settings: Settings, client: EngineClient | None = None, further: Mapping[Path, EngineClient] | None = None
+) -> dict[Path, EngineClient]:
+    """Return the clients of all models by the folders of their weights: the given ones, else an engine for each."""
+    return {settings.weights: client or engine_client(settings), **(further or further_clients(settings))}
 
 
 @asynccontextmanager

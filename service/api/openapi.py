@@ -141,7 +141,12 @@ def complete(
 
 def _can_run(example: Mapping[str, Any], cards: Sequence[ModelCard]) -> bool:
     named = example.get("model", cards[0].name) in [card.name for card in cards]
-    return named and ("formula" not in example or any(card.takes_formulas for card in cards))
+    needs_formulas, needs_fragments = "formula" in example, "fragment" in example
+    return (
+        named
+        and (not needs_formulas or any(card.takes_formulas for card in cards))
+        and (not needs_fragments or any(card.takes_fragments for card in cards))
+    )
 
 
 def _without_default(parameter: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from enflow.service.api.event_stream import EventStream
 from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, Responses, json_body, structures_body
 from enflow.service.api.uploads import StructureRequest, read_json, read_structures, wait_for_disconnect
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed, run_cancellable
+from enflow.service.handlers.fragments import read_fragment
 from enflow.service.handlers.latent_walk import LatentWalkHandler
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.model_registry import ModelRegistry
@@ -129,7 +130,8 @@ async def sample(request: Request, registry: OpenRegistry, accept: MoleculeAccep
     seed, caller = _seed(options), _caller(request, options, served)
 
     async def run(emit: Emit) -> Answer:
-        return await SamplingHandler(served, options, HandlerContext(seed, caller, emit)).run()
+        fragment = await read_fragment(served, options) if options.fragment else None
+        return await SamplingHandler(served, options, HandlerContext(seed, caller, emit), fragment=fragment).run()
 
     with _estimate(request, served, options) as headers:
         response = await _respond(request, accept, served, caller, run)
@@ -143,7 +145,7 @@ async def score(
 ) -> Response:
     """Score structures: a bound of the negative log-likelihood with its parts and error; one entry each, in order."""
     body = await read_structures(request, LikelihoodRequest, query, registry.limits)
-    served = registry.named(body.options.model)
+    served = registry.scoring(body.options.model)
     seed, caller = _seed(body.options), _caller(request, body.options, served)
 
     async def run(emit: Emit) -> Answer:
@@ -183,7 +185,8 @@ async def models(registry: Registry) -> ModelsOut:
 async def limits(registry: Registry) -> LimitsOut:
     """Return the limits of one request."""
     by_model = {served.card.name: served.limits.max_atoms for served in registry}
-    return LimitsOut(**registry.limits.model_dump(), max_atoms_by_model=by_model)
+    kinds = {card.name: card.kind for card in registry.cards}
+    return LimitsOut(**registry.limits.model_dump(), max_atoms_by_model=by_model, kind_by_model=kinds)
 
 
 @status.head("/health/live", include_in_schema=False)

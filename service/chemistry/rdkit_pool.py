@@ -139,7 +139,7 @@ class RDKitPool:
         )
 
     async def read(
-        self, data: bytes, form: FileFormat | None, max_records: int | None = None
+        self, data: bytes, form: FileFormat | None, max_records: int | None = None, *, open_bonds: bool = False
     ) -> list[Molecule | StructureError]:
         """Return the structures of an upload in order, each a molecule or its error.
 
@@ -147,6 +147,7 @@ class RDKitPool:
             data: the file.
             form: its format; None = by the content.
             max_records: the most structures; None = the limit of a request.
+            open_bonds: hydrogens may be missing, as in a fragment.
 
         Raises:
             StructureError: the file as a whole cannot be read.
@@ -155,7 +156,8 @@ class RDKitPool:
         await self._reading.acquire(current_client.get())
         release_after = 0.0
         try:
-            limits = replace(self._limits, max_records=max_records or self._limits.max_records)
+            most = max_records or self._limits.max_records
+            limits = replace(self._limits, max_records=most, open_bonds=open_bonds)
             return await self._call(self._settings.read_s, _read, data, form, limits)
         except FAILURES as error:
             raise Problem("invalid", f"reading this upload was stopped: {self._reason(error, 'read_s')}") from None

@@ -11,7 +11,7 @@ import typer
 from enflow.model.chem.io.formats import Format, read
 from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import Device, Divergence, Json, print_result
-from enflow.model.errors import DataError, EnflowError, ModelError
+from enflow.model.errors import ConfigError, DataError, EnflowError, ModelError
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.offline import (
     STANDARD_STREAM,
@@ -81,6 +81,8 @@ def likelihood(
     }
     records = [record for path in files for record in read_records(path)]
     offline = OfflineModel(weights, device)
+    if offline.card.takes_fragments:
+        raise ConfigError(f"found {offline.card.name}, which scores no whole molecules; see enflow sample --fragment")
     options = LikelihoodOptions.model_validate(values, context=offline.limits)
     check_target(offline.card, target)
     with progress() as report:

@@ -2,18 +2,22 @@
 
 import json
 import secrets
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from enflow.model.chem.io.formats import Format
+from enflow.model.chem.io.formats import Format, format_by_ending, sniff
+from enflow.model.chem.io.text import ReadLimits, decode
 from enflow.model.cli.options import Device, Json, print_result
-from enflow.model.errors import ConfigError, SolverError
+from enflow.model.errors import ConfigError, DataError, SolverError
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.bounds import parse_where
 from enflow.service.cli.offline import (
+    STANDARD_STREAM,
     Handle,
     OfflineModel,
     Target,
@@ -25,6 +29,7 @@ from enflow.service.cli.offline import (
     parse_tolerance,
 )
 from enflow.service.handlers.context import Emit, HandlerContext
+from enflow.service.handlers.fragments import read_fragment
 from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem, from_validation
@@ -32,8 +37,16 @@ from enflow.service.rendering.encoders import Answer
 from enflow.service.schemas.requests import Only, SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StreamEvent
-from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS
+from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
 
+FormulaOption = Annotated[str | None, typer.Option(help="Formula of each, such as C7H10O2; the weights must take one.")]
+FragmentOption = Annotated[
+    Path | None, typer.Option(help="XYZ or SDF file whose atoms stay; the flow adds the others. - reads stdin.")
+]
+AttachOption = Annotated[
+    list[int] | None,
+    typer.Option(min=1, help="Atom of the fragment, from 1, where it grows: a hydrogen, or an atom that has some."),
+]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all noise [default: random, and printed].")]
 
 
@@ -44,9 +57,9 @@ def sample(
         Path | None, typer.Option(help="File to write: .xyz, .sdf, .csv, .json, or .html for a gallery; - prints XYZ.")
     ] = None,
     n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
-    formula: Annotated[
-        str | None, typer.Option(help="Formula of each, such as C7H10O2; the weights must take one.")
-    ] = None,
+    formula: FormulaOption = None,
+    fragment: FragmentOption = None,
+    attach: AttachOption = None,
     seed: SeedOption = None,
     first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
     only: Annotated[Only, typer.Option(help="Generate until n molecules are valid, or stable.")] = "any",
@@ -68,6 +81,7 @@ def sample(
     """Generate molecules: enflow sample -n 100 --out molecules.sdf, or with --formula C7H10O2
 
     With another model: enflow sample lj13 -n 10 --out lj13.xyz
+    Around a fragment: enflow sample --fragment core.sdf --attach 3 -n 8 --out grown.sdf
 
     Without --out they are printed as XYZ. The same seed gives the same molecules: alone, in company, and from the
     service. Valid: RDKit finds bonds in which every atom has its valence. Stable: every atom has its valence by the
@@ -80,12 +94,14 @@ def sample(
         "n_molecules": n,
         "n_atoms": n_atoms,
         "formula": formula,
+        "fragment": fragment and read_fragment_text(fragment),
+        "attach": attach or None,
         "first_index": first_index,
         "only": only,
     }
     values |= {"unique": unique, "properties": properties, "where": parse_where(where or []), "sort": sort}
     values |= {"seed": secrets.randbits(32) if seed is None else seed, "tolerance": parse_tolerance(tolerance)}
-    offline = OfflineModel(_weights(model or weights, formula), device, n)
+    offline = OfflineModel(_weights(model or weights, values), device, n)
     check_target(offline.card, target)
     request = parse_request(offline, {**values, "with_nll": with_nll})
     print_answer(generate(offline, request), target, n, as_json=as_json)
@@ -139,9 +155,10 @@ def generate(offline: OfflineModel, request: SampleRequest) -> Answer:
     async def handle(served: ServedModel, context: HandlerContext) -> Answer:
         try:
             prepared = served.prepare_request(request)
+            fragment = await read_fragment(served, prepared)
         except Problem as problem:
             raise ConfigError(problem.detail) from None
-        return await SamplingHandler(served, prepared, context).run()
+        return await SamplingHandler(served, prepared, context, fragment=fragment).run()
 
     assert request.seed is not None, "the command draws a seed"
     return run_sampling(offline, handle, request.seed, len(request.sizes))
@@ -161,9 +178,31 @@ def run_sampling(offline: OfflineModel, handle: Handle, seed: int, n_molecules: 
     return answer
 
 
-def _weights(weights: Path, formula: str | None) -> Path:
-    """Return the weights to load: with a formula, the bundled ones that take it."""
-    return FORMULA_WEIGHTS if formula is not None and weights == BUNDLED_WEIGHTS else weights
+def read_fragment_text(path: Path) -> dict[str, str]:
+    """Return the file of a fragment as the field of a request.
+
+    Raises:
+        DataError: the file cannot be read.
+        ConfigError: it is neither XYZ nor SDF.
+    """
+    try:
+        content = sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    text = decode(content, ReadLimits())
+    form = format_by_ending(path.name) or sniff(text)
+    if form not in ("xyz", "sdf"):
+        raise ConfigError(f"found {form or 'an unknown format'} in {path}, expected XYZ or SDF")
+    return {"format": form, "data": text}
+
+
+def _weights(weights: Path, values: Mapping[str, Any]) -> Path:
+    """Return the weights to load: with a formula or a fragment, the bundled ones that take it."""
+    if weights != BUNDLED_WEIGHTS:
+        return weights
+    if values["fragment"] is not None:
+        return FRAGMENT_WEIGHTS
+    return weights if values["formula"] is None else FORMULA_WEIGHTS
 
 
 def _reporter(report: ProgressCallback, n_molecules: int) -> Emit:

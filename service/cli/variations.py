@@ -54,8 +54,8 @@ def variations(
     target = parse_target(out)
     records = [structure for _, structure in read_records(file)]
     offline = OfflineModel(weights, device)
-    if offline.card.system:
-        raise ConfigError(f"found {offline.card.name}, a model of particles; expected one of molecules")
+    if offline.card.kind != "molecules":
+        raise ConfigError(f"found {offline.card.name}, a model of the kind {offline.card.kind}; expected molecules")
     check_target(offline.card, target)
     values = {"n_molecules": n, "strength": strength, "keep": keep, "only": only}
     options = VariationsOptions.model_validate(

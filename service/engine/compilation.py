@@ -10,7 +10,7 @@ import torch
 from enflow.model.card import read_card
 from enflow.model.checkpoint import use_compiled
 from enflow.model.flow.compiled_velocity import find_compiler
-from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.components import FlowComponents
 
 LOWEST_PRIORITY = 19
 """The niceness of the process: it gets the time that the engine leaves."""
@@ -24,7 +24,7 @@ class BackgroundCompilation:
         weights: the folder of its weights.
     """
 
-    def __init__(self, flow: MoleculeFlow, weights: str) -> None:
+    def __init__(self, flow: FlowComponents, weights: str) -> None:
         self._flow, self._weights = flow, weights
         self._process: subprocess.Popen[bytes] | None = None
         self._notice = ""

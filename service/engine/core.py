@@ -13,15 +13,15 @@ from itertools import chain, islice
 import torch
 
 from enflow.model.errors import ModelError
+from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.likelihood import DrawState, evaluate_queries
-from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.solver_state import Status
 from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.compilation import BackgroundCompilation
 from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cost_model import BatchBudget, CostTable
 from enflow.service.engine.failures import EngineObserver, NoObserver, attempt
-from enflow.service.engine.flow_adapter import FlowAdapter
+from enflow.service.engine.fragment_adapter import adapter_of
 from enflow.service.engine.requests import MoleculeState, RequestState, RequestTable, RowState, new_rows
 from enflow.service.engine.runner import ModelRunner
 from enflow.service.engine.scheduler import Scheduler
@@ -41,10 +41,10 @@ class Engine:
     """
 
     def __init__(
-        self, flow: MoleculeFlow, config: EngineConfig | None = None, clock: Callable[[], float] = time.time
+        self, flow: FlowComponents, config: EngineConfig | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         torch.set_float32_matmul_precision("highest")  # TF32 moves one molecule in 24 to another element
-        self._adapter = FlowAdapter(flow)
+        self._adapter = adapter_of(flow)
         self._config = (config or EngineConfig.for_device(flow.device)).up_to(flow.config.max_atoms)
         pairs, sizes = self._config.pairs, self._config.sizes
         costs = CostTable.profile(self._adapter.evaluate, sizes, lambda size: max(1, pairs // size**2))
@@ -232,7 +232,7 @@ class Engine:
     # Arriving
 
     def _arrive(self, rows: list[RowState], ends: tuple[torch.Tensor, ...]) -> None:
-        for row, end in zip(rows, self._adapter.finished_rows(*ends), strict=True):
+        for row, end in zip(rows, self._adapter.finished_rows(rows, *ends), strict=True):
             self._runner.release(row)
             row.molecule.nfe += row.nfe
             if row.score is not None:

@@ -1,6 +1,7 @@
 """The flow adapter: it translates between the requests of the protocol and the tensors of a flow."""
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, check_vocabulary
+from enflow.model.flow.components import FlowComponents
+from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.likelihood import DrawState, path_tolerances
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
-from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode import dopri5
 from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.velocity import Velocity, pack, unpack
@@ -51,7 +53,7 @@ class FinishedRow(NamedTuple):
 class FlowAdapter:
     """A flow as the engine uses it. Every method concerns one molecule, or the rows of one batch."""
 
-    def __init__(self, flow: MoleculeFlow) -> None:
+    def __init__(self, flow: FlowComponents) -> None:
         self._flow = flow
         self.velocity = flow.velocity
         self.fine_velocity = flow.velocity if flow.dtype == torch.float64 else flow.in_double().velocity
@@ -133,7 +135,7 @@ class FlowAdapter:
 
     def scored(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Scored:
         """Return the likelihood of a molecule from all its draws."""
-        found = self._estimator(options).combine(molecule.draws, molecule.n_atoms)
+        found = self.combined(request, molecule, options)
         typical = min(molecule.draws, key=lambda draw: abs(draw.bound - found.parts["n_atoms"] + found.nll))
         atoms = np.empty(molecule.n_atoms)
         atoms[molecule.order] = typical.atoms
@@ -151,16 +153,22 @@ class FlowAdapter:
             draws=found.draws,
         )
 
-    def finished_rows(self, x: Tensor, h: Tensor, mask: Tensor) -> list[FinishedRow]:
+    def combined(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Likelihood:  # noqa: ARG002
+        """Return the estimate that all draws of a molecule give together."""
+        return self._estimator(options).combine(molecule.draws, molecule.n_atoms)
+
+    def finished_rows(self, rows: Sequence[RowState], x: Tensor, h: Tensor, mask: Tensor) -> list[FinishedRow]:
         """Return the results of rows at the end of their trajectory, (B, N, 3), (B, N, F) and (B, N) on the host."""
         log_prob = self._host_flow.log_prob_base(x, h, mask).tolist()
         numbers, coordinates, _ = self._decode(x, h, mask)
         x_end, h_end = x.double().numpy(), h.double().numpy()
         return [
             FinishedRow(
-                Structure(numbers[i, :n], coordinates[i, :n]), LatentArrays(x_end[i, :n], h_end[i, :n]), log_prob[i]
+                Structure(numbers[i, :n], self.placed(row, coordinates[i, :n])),
+                LatentArrays(x_end[i, :n], h_end[i, :n]),
+                log_prob[i],
             )
-            for i, n in enumerate(mask.sum(1).tolist())
+            for i, (row, n) in enumerate(zip(rows, mask.sum(1).tolist(), strict=True))
         ]
 
     def frame(self, step: Interpolant, i: int, t: float, row: RowState) -> Frame:
@@ -168,7 +176,11 @@ class FlowAdapter:
         one = step.row(i, row.molecule.n_atoms)
         x, h = (part.cpu() for part in unpack(one.at(one.t0.new_tensor([t]))))
         numbers, positions, features = self._decode(x, h, torch.ones_like(x[..., 0], dtype=torch.bool))
-        return Frame(t, row.nfe, numbers[0], positions[0], features[0])
+        return Frame(t, row.nfe, numbers[0], self.placed(row, positions[0]), features[0])
+
+    def placed(self, row: RowState, positions: FloatArray) -> FloatArray:  # noqa: ARG002
+        """Return the positions (N, 3) of a row, which are centred, where the caller expects them."""
+        return positions
 
     def evaluate(self, rows: int, size: int) -> None:
         """Evaluate the velocity of random molecules and wait for the device."""
@@ -204,7 +216,7 @@ class FlowAdapter:
         return molecule
 
 
-def _known_answer(flow: MoleculeFlow, velocity: Velocity, rows: int = 1) -> Tensor:
+def _known_answer(flow: FlowComponents, velocity: Velocity, rows: int = 1) -> Tensor:
     n_atoms = flow.config.max_atoms
     latent = flow.draw_latent(n_atoms, seed=0, index=0)
     x, h = (part.to(flow.device, flow.dtype).expand(rows, *part.shape) for part in latent)

@@ -11,13 +11,14 @@ from enflow.model.config import TOLERANCES
 from enflow.model.errors import EnflowError
 from enflow.service.chemistry.rdkit_pool import Upload
 from enflow.service.handlers.context import Caller, HandlerContext
+from enflow.service.handlers.fragments import read_fragment
 from enflow.service.handlers.latent_walk import TIGHTER, LatentWalkHandler, parents_of
 from enflow.service.handlers.likelihood import LikelihoodHandler, likelihood_seconds
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.sampling import SamplingHandler, sampling_seconds
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.variations import VariationsHandler
-from enflow.service.protocol.requests import EngineSampleRequest
+from enflow.service.protocol.requests import EngineSampleRequest, Structure
 from enflow.service.rendering.encoders import Answer
 from enflow.service.schemas.jobs import JobRequestBody
 from enflow.service.schemas.requests import (
@@ -44,11 +45,13 @@ class JobWork:
         served: the model, in the background.
         body: the body of the endpoint.
         structures: the parsed structures of the body, each a molecule or its error.
+        fragment: the fragment of a request for molecules.
     """
 
     served: ServedModel
     body: JobRequestBody
     structures: Sequence[Molecule | EnflowError] = ()
+    fragment: Structure | None = None
 
     @property
     def size(self) -> int:
@@ -72,7 +75,7 @@ class JobWork:
         context = HandlerContext(seed, Caller(CLIENT, job_id, time.time(), math.inf))
         match self.body:
             case SampleRequest():
-                return await SamplingHandler(self.served, self.body, context, part).run()
+                return await SamplingHandler(self.served, self.body, context, part, self.fragment).run()
             case LikelihoodRequest():
                 return await LikelihoodHandler(self.served, self.body, self.structures, context, part).run()
             case InterpolateRequest():
@@ -111,7 +114,8 @@ async def prepare_work(registry: ModelRegistry, body: JobRequestBody, served: Se
         Problem: the body does not fit its model, or its structures cannot be read.
     """
     if isinstance(body, SampleRequest):
-        return JobWork(served, registry.sampling(body)[1])
+        settled = registry.sampling(body)[1]
+        return JobWork(served, settled, fragment=await read_fragment(served, settled))
     files = [Upload(each.format, each.data.encode()) for each in body.structures]
     structures = await served.parse(files)
     if not isinstance(body, LikelihoodRequest):
@@ -131,7 +135,7 @@ def model_for(
         case SampleRequest():
             served = registry.sampling(body)[0]
         case LikelihoodRequest():
-            served = registry.named(body.model)
+            served = registry.scoring(body.model)
         case InterpolateRequest():
             served = registry.walking(body.model)
         case VariationsRequest():

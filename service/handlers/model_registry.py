@@ -1,7 +1,7 @@
 """The loaded models by name, and the choice of the one that a request asks for."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from enflow.service.handlers.served_model import ServedModel
@@ -61,12 +61,26 @@ class ModelRegistry:
         """
         served = self.named(request.model)
         if request.formula is not None and request.model is None:
-            served = self._for_formulas()
+            served = self._first_that("a formula", [each for each in self if each.card.takes_formulas])
+        if request.fragment is not None and request.model is None:
+            served = self._first_that("a fragment", [each for each in self if each.card.takes_fragments])
         if request.formula is not None and not (served.card.takes_formulas or served.card.system):
             raise Problem("invalid", f"found a formula, but {served.card.name} draws the elements itself")
         settled = served.prepare_request(request)
         _check_atoms(settled, served)
         return served, settled
+
+    def scoring(self, name: str | None) -> ServedModel:
+        """Return the model of a name for the likelihood of whole structures.
+
+        Raises:
+            Problem: no such model is loaded, or it scores only the atoms around a fragment.
+        """
+        served = self.named(name)
+        if served.card.takes_fragments:
+            detail = f"found the model {served.card.name} of the atoms around a fragment, expected one of all atoms"
+            raise Problem("invalid", detail, [At("/model", detail)])
+        return served
 
     def varying(self, name: str | None) -> ServedModel:
         """Return the model of a name for variations of a molecule.
@@ -74,7 +88,7 @@ class ModelRegistry:
         Raises:
             Problem: no such model is loaded, or it is of particles.
         """
-        served = self.named(name)
+        served = self.scoring(name)
         if served.card.system:
             detail = f"found the model {served.card.name}, expected one of molecules"
             raise Problem("invalid", detail, [At("/model", detail)])
@@ -86,7 +100,7 @@ class ModelRegistry:
         Raises:
             Problem: no such model is loaded, or its latents hold no elements.
         """
-        served = self.named(name)
+        served = self.scoring(name)
         if served.card.system or served.card.takes_formulas:
             detail = f"found the model {served.card.name}, expected one whose latents hold positions and elements"
             raise Problem("invalid", detail, [At("/model", detail)])
@@ -107,11 +121,10 @@ class ModelRegistry:
         await asyncio.sleep(seconds)
         self.stopping.set()
 
-    def _for_formulas(self) -> ServedModel:
-        for served in self:
-            if served.card.takes_formulas:
-                return served
-        raise Problem("invalid", "found a formula, but no model that takes one is loaded: see GET /models")
+    def _first_that(self, takes: str, found: Sequence[ServedModel]) -> ServedModel:
+        if not found:
+            raise Problem("invalid", f"found {takes}, but no model that takes one is loaded: see GET /models")
+        return found[0]
 
 
 def _check_atoms(request: SampleRequest, served: ServedModel) -> None:

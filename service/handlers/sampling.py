@@ -71,10 +71,16 @@ class SamplingHandler:
         request: the request, with the sizes that the model generates.
         context: the seed, the caller and the stream of events.
         part: the places of the molecules to compute, counted from 0; None = all.
+        fragment: the first atoms of all molecules, which stay where they are, as `read_fragment` returns them.
     """
 
     def __init__(
-        self, served: ServedModel, request: SampleRequest, context: HandlerContext, part: range | None = None
+        self,
+        served: ServedModel,
+        request: SampleRequest,
+        context: HandlerContext,
+        part: range | None = None,
+        fragment: Structure | None = None,
     ) -> None:
         sizes = request.sizes
         self._stride, self._part = len(sizes), part or range(len(sizes))
@@ -82,6 +88,8 @@ class SamplingHandler:
         self._served = served
         self._request = request
         self._context = context
+        self._fragment = fragment
+        self._given = len(fragment.atomic_numbers) if fragment else 0
         self._results = SampleResults()
         self._duplicates = DuplicateFilter(self._part) if request.unique else None
         self._progress = ProgressReporter(served, context.emit)
@@ -122,6 +130,7 @@ class SamplingHandler:
             seed=self._context.seed,
             n_atoms=tuple(sizes),
             formula=self._request.formula,
+            fragment=self._fragment,
             first_index=first_index,
             rtol=tolerance,
             atol=tolerance,
@@ -158,7 +167,7 @@ class SamplingHandler:
             return
         score = await self._score(sampled.index, molecule) if self._request.with_nll else None
         tolerance, describes = rtol(self._request.tolerance), self._request.describes
-        result = SampleResult(sampled, molecule, report, self._context.seed, tolerance, score, describes)
+        result = SampleResult(sampled, molecule, report, self._context.seed, tolerance, score, describes, self._given)
         rendered = await self.render(result)
         self._results.found.append(rendered)
         self._count("stable" if report.stable else report.bonds.status)
@@ -176,6 +185,7 @@ class SamplingHandler:
         request = EngineLikelihoodRequest(
             id=engine_request_id(),
             molecules=(Structure(molecule.atomic_numbers, molecule.positions),),
+            given=self._given,
             seed=self._context.seed,
             options=EstimatorOptions(divergence, rtol=tolerance, atol=tolerance),
             first_index=index,

@@ -15,7 +15,7 @@ from enflow.service.client.base import EngineClient
 from enflow.service.handlers.context import Emit, Usage
 from enflow.service.media_types import CSV, HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP
 from enflow.service.model_card import ModelCard
-from enflow.service.problems import Problem, retry_after
+from enflow.service.problems import At, Problem, retry_after
 from enflow.service.protocol.events import Done, Event, Frame, Progress
 from enflow.service.protocol.requests import EngineRequest, sample_costs
 from enflow.service.protocol.status import Overloaded, Unavailable
@@ -186,6 +186,11 @@ class ServedModel:
         Raises:
             Problem: the model cannot generate such molecules.
         """
+        if (request.fragment is not None) != self.card.takes_fragments:
+            found = "no fragment" if self.card.takes_fragments else "a fragment"
+            need = "the atoms around a fragment" if self.card.takes_fragments else "all atoms; see GET /models"
+            detail = f"found {found}, but {self.card.name} generates {need}"
+            raise Problem("invalid", detail, [At("/fragment", detail)])
         if request.formula is None:
             return request
         try:

@@ -64,13 +64,14 @@ class Client:
 
         Args:
             progress: is called with the task, the molecules done and all molecules.
-            params: the fields of `POST /sample`, such as n_molecules, n_atoms, seed, only or with_nll.
+            params: the fields of `POST /sample`, such as n_molecules, n_atoms, seed, only or with_nll. A fragment is a
+                molecule of Enflow, RDKit or ASE, angstrom.
         """
-        return self.generate("sample", params, progress)
+        return self.generate("sample", _sample_body(params), progress)
 
     def samples(self, **params: Unpack[SampleParams]) -> Iterator[Molecule]:
         """Yield molecules in the order in which they finish; see `sample`. A caller that stops cancels the rest."""
-        for event in self._connection.events("/sample", params):
+        for event in self._connection.events("/sample", _sample_body(params)):
             if event["event"] == "molecule":
                 yield molecule(event["molecule"])
 
@@ -160,6 +161,14 @@ class Client:
             if progress:
                 progress("computing", min(len(found), total), total)
         return found
+
+
+def _sample_body(params: SampleParams) -> Json:
+    """Return the fields of a request for molecules; a fragment that is an object becomes a text."""
+    body: Json = {**params}
+    if body.get("fragment") is not None and not isinstance(body["fragment"], Mapping):
+        (body["fragment"],) = structures(body["fragment"])
+    return body
 
 
 def structures(molecules: MoleculeLike | Iterable[MoleculeLike]) -> list[dict[str, str]]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
+from enflow.model.chem.molecule import MoleculeLike
+
 Tolerance = Literal["draft", "standard", "precise"] | float
 Only = Literal["any", "valid", "stable"]
 
@@ -22,6 +24,8 @@ class SampleParams(ComputeParams, total=False):
     n_molecules: int
     n_atoms: int | Sequence[int] | None
     formula: str | None
+    fragment: MoleculeLike | Mapping[str, str] | None
+    attach: Sequence[int] | None
     first_index: int
     only: Only
     frames: int

@@ -54,6 +54,7 @@ class EngineSampleRequest:
         seed: (seed, index) fixes a molecule.
         n_atoms: one entry per sample; None = drawn from p(N).
         formula: the formula of all samples, for models that take one.
+        fragment: the first atoms of all samples, which stay where they are, for models of fragments.
         first_index: the index of the first sample.
         rtol, atol: tolerances of the solver.
         frames: the number of states along the path that come with each molecule, evenly spaced in t from 0 to 1.
@@ -67,6 +68,7 @@ class EngineSampleRequest:
     seed: int
     n_atoms: tuple[int | None, ...]
     formula: str | None = None
+    fragment: Structure | None = None
     first_index: int = 0
     rtol: float = 1e-3
     atol: float = 1e-3
@@ -82,10 +84,15 @@ class EngineSampleRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLikelihoodRequest:
-    """Score molecules: a bound of -log p(molecule) in nats; `Scored` is the answer to each."""
+    """Score molecules: a bound of -log p(molecule) in nats; `Scored` is the answer to each.
+
+    With models of fragments, `given` atoms of each molecule, its first ones, are the fragment, and the bound is of
+    -log p(other atoms | fragment).
+    """
 
     id: str
     molecules: tuple[Structure, ...]
+    given: int = 0
     seed: int = 0
     options: EstimatorOptions = field(default_factory=EstimatorOptions)
     first_index: int = 0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from enflow.model.chem.analysis.ranking import sort_key
 from enflow.model.chem.bonds import Bonds
+from enflow.model.chem.connectivity import in_one_piece
 from enflow.model.chem.io.sdf import sdf_record
 from enflow.model.chem.io.xyz import write_xyz
 from enflow.model.chem.molecule import Molecule
@@ -50,7 +51,11 @@ class RenderedMolecule(Generic[D_co]):
 
 @dataclass(frozen=True)
 class SampleResult:
-    """A generated molecule: the event of the engine, its bonds, its NLL if one was asked for, and its provenance."""
+    """A generated molecule: the event of the engine, its bonds, its NLL if one was asked for, and its provenance.
+
+    Attributes:
+        given: the number of its first atoms that are a fragment which was given.
+    """
 
     sampled: Sampled
     molecule: Molecule
@@ -59,6 +64,7 @@ class SampleResult:
     tolerance: float
     score: Scored | Failed | None = None
     describes: bool = False
+    given: int = 0
 
     @property
     def scored(self) -> Scored | None:
@@ -77,6 +83,7 @@ class SampleResult:
             "nfe": self.sampled.nfe,
             "solver_status": self.sampled.status,
             **({"nll": score.nll, "nll_std_error": score.std_error} if score else {}),
+            **self.completion(),
             **(self.report.descriptors.as_dict() if self.report.descriptors else {}),
         }
 
@@ -84,7 +91,16 @@ class SampleResult:
         """Return the fields that molecules and particles share."""
         found = {"index": self.sampled.index, "seed": self.seed, "nfe": self.sampled.nfe}
         reason = {"nll": None, "nll_error": failure_message(self.score)} if isinstance(self.score, Failed) else {}
-        return {**found, "solver_status": self.sampled.status, **reason}
+        return {**found, "solver_status": self.sampled.status, **reason, **self.completion()}
+
+    def completion(self) -> dict[str, Any]:
+        """Return the fields of a molecule that grew from a fragment; none for another."""
+        if not self.given:
+            return {}
+        bonds = self.report.bonds
+        connected = bonds.fragments == 1 if bonds.status == "ok" else in_one_piece(self.molecule)
+        found = {"fragment_atoms": self.given, "connected": connected}
+        return {**found, "nll_of": "rest given fragment"} if self.scored else found
 
 
 @dataclass(frozen=True)
@@ -120,7 +136,7 @@ class ScoreResult:
 def render_sample(card: ModelCard, result: SampleResult) -> RenderedMolecule[MoleculeOut]:
     """Return a generated molecule as every response shows it."""
     molecule = _with_properties(result.molecule, result.report, result.properties(card))
-    numbers = score_fields(card, result.scored, molecule.n_atoms) if result.scored else {}
+    numbers = score_fields(card, result.scored, molecule.n_atoms - result.given) if result.scored else {}
     frames: dict[str, Any] = {"frames": [render_frame(card, each) for each in result.sampled.frames]}
     described = result.report.descriptors
     properties: dict[str, Any] = {"properties": PropertiesOut(**described.as_dict()) if described else None}

@@ -129,7 +129,7 @@ _HEALTH = {
     "device": "cpu",
     "models": {"qm9": "ok"},
 }
-_LIMITS = {**RequestLimits().model_dump(), "max_atoms_by_model": {"qm9": 29}}
+_LIMITS = {**RequestLimits().model_dump(), "max_atoms_by_model": {"qm9": 29}, "kind_by_model": {"qm9": "molecules"}}
 
 RESPONSES: Mapping[str, Mapping[str, Any]] = {
     "sample": _SAMPLE,

@@ -94,6 +94,24 @@ def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
+class StructureText(Document):
+    """The text of a file with one structure or more."""
+
+    format: StructureFormat
+    data: str
+
+
+class FragmentText(Document):
+    """The text of a file with one structure, whose atoms stay where they are."""
+
+    format: Literal["xyz", "sdf"]
+    data: str
+
+
+Attach = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Within("max_atoms")]
+"""Atoms of a fragment, counted from 1."""
+
+
 class SampleRequest(RequestOptions):
     """A request for molecules."""
 
@@ -105,6 +123,7 @@ class SampleRequest(RequestOptions):
                 {"n_molecules": 2, "n_atoms": 12, "only": "valid", "seed": 3},
                 {"n_molecules": 4, "unique": True, "where": {"qed": [0.4, None]}, "sort": "-qed", "seed": 3},
                 {"formula": "C7H10O2", "seed": 5},
+                {"fragment": {"format": "xyz", "data": METHANE}, "attach": [2], "n_atoms": 9, "seed": 5},
                 {"model": "lj13", "seed": 5},
             ]
         }
@@ -116,10 +135,20 @@ class SampleRequest(RequestOptions):
         json_schema_extra=_without_default,
     )
     n_atoms: Atoms | Annotated[list[Atoms], Field(min_length=1, fail_fast=True), Within("max_molecules")] | None = (
-        Field(default=None, description="null = drawn from p(N); one number for all; or one for each molecule")
+        Field(
+            default=None, description="one number, or one for each molecule, with the fragment; null = drawn from p(N)"
+        )
     )
     formula: Annotated[str, Field(pattern=r"^([A-Z][a-z]?[0-9]{0,4})+$", max_length=40)] | None = Field(
         default=None, description="formula of all molecules, such as C7H10O2; needs a model of p(geometry | formula)"
+    )
+    fragment: FragmentText | None = Field(
+        default=None, description="a structure that stays where it is, to complete; needs a model of kind fragment"
+    )
+    attach: Attach | None = Field(
+        default=None,
+        description="atoms of the fragment, counted from 1, at which it grows: a hydrogen that is named is removed, a "
+        "heavy atom loses its hydrogens; null = the fragment grows where it has open bonds",
     )
     first_index: Annotated[int, Field(ge=0, le=10**9)] = Field(
         default=0, description="index of the first molecule: (seed, index) fixes a molecule"
@@ -130,7 +159,7 @@ class SampleRequest(RequestOptions):
     frames: Annotated[int, Field(ge=0), Within("max_frames")] = Field(
         default=0, description="number of frames of each trajectory from noise to data"
     )
-    with_nll: bool = False
+    with_nll: bool = Field(default=False, description="the NLL too; with a fragment, of the other atoms given it")
     unique: bool = Field(
         default=False, description="sample on until no two molecules have the same SMILES; the first index is kept"
     )
@@ -149,8 +178,11 @@ class SampleRequest(RequestOptions):
             raise ValueError(
                 f"found n_molecules {self.n_molecules} and {len(self.sizes)} entries of n_atoms, expected one of them"
             )
-        if self.formula is not None and self.n_atoms is not None:
-            raise ValueError("found formula and n_atoms, expected one of them")
+        for name in ("n_atoms", "fragment"):
+            if self.formula is not None and getattr(self, name) is not None:
+                raise ValueError(f"found formula and {name}, expected one of them")
+        if self.attach is not None and self.fragment is None:
+            raise ValueError("found attach without fragment, expected a fragment")
         if self.sort in ("nll", "-nll") and not self.with_nll:
             raise ValueError("found sort by nll without with_nll, expected with_nll: true")
         return self
@@ -169,13 +201,6 @@ class SampleRequest(RequestOptions):
     def sizes(self) -> tuple[int | None, ...]:
         """The number of atoms of each molecule; None where it is drawn."""
         return tuple(self.n_atoms) if isinstance(self.n_atoms, list) else (self.n_atoms,) * self.n_molecules
-
-
-class StructureText(Document):
-    """The text of a file with one structure or more."""
-
-    format: StructureFormat
-    data: str
 
 
 class LikelihoodOptions(RequestOptions):

@@ -42,10 +42,7 @@ class FrameOut(Strict):
 
     t: float
     nfe: int = Field(description="evaluations of the velocity so far")
-    certainty: list[float] | None = Field(
-        description="of each atom, the lead of the largest type feature over the next, 0 to 1; null for a model whose "
-        "features are not one number per type"
-    )
+    certainty: list[float] | None = Field(description="lead of each atom's largest type, 0 to 1; null if given")
     atomic_numbers: list[int]
     positions: list[Position]
 
@@ -89,6 +86,9 @@ class MoleculeOut(StructureOut):
     percentile: float | None = None
     frames: list[FrameOut] | None = None
     properties: PropertiesOut | None = Field(default=None, description="where asked for; null without bonds")
+    fragment_atoms: int | None = Field(default=None, description="with a fragment: its atoms, which are the first ones")
+    connected: bool | None = Field(default=None, description="with a fragment: all atoms are in one piece")
+    nll_of: Literal["rest given fragment"] | None = Field(default=None, description="with a fragment: what nll is of")
     fraction: float | None = Field(default=None, description="/interpolate: the share of the path, 0 to 1")
     distance: float | None = Field(default=None, description="RMSD to the first parent, angstrom, best superposition")
     kept: Kept | None = Field(default=None, description="/variations: the elements (types), the bonds too, or none")
@@ -291,9 +291,10 @@ class LimitsOut(RequestLimits):
     """The limits in force; `max_atoms` is that of the largest model."""
 
     max_atoms_by_model: dict[str, int] = Field(description="atoms of one molecule, by the name of the model")
+    kind_by_model: dict[str, str] = Field(description="molecules, fragment or particles, by the name of the model")
 
 
 class ModelsOut(Strict):
-    """The cards of the loaded weights, each with its kind: molecules or particles."""
+    """The cards of the loaded weights, each with its kind: molecules, fragment or particles."""
 
     models: list[dict[str, Any]]

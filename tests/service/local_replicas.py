@@ -1,15 +1,18 @@
-"""Engines in threads of the test process, and a pool of two of them without a cluster."""
+"""Engines in threads of the test process: alone, behind a socket, and a pool of two of them without a cluster."""
 
 import asyncio
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from enflow.service.client.config import ClientConfig, EngineSpec
 from enflow.service.client.process_client import ProcessClient
+from enflow.service.client.remote_client import EngineServer, Model, RemoteClient
 from enflow.service.client.replica_client import ReplicaClient
 from enflow.service.client.replica_pool import ReplicaLost, ReplicaStatus
 from enflow.service.client.worker_handle import WorkerRunner
@@ -125,3 +128,24 @@ class TwoReplicas(ReplicaClient):
         await super().close()
         for engine in self.pool.engines.values():
             await engine.close()
+
+
+class OverSocket(RemoteClient):
+    """The client of an engine in a thread, with a socket between them as between two processes."""
+
+    def __init__(self, spec: EngineSpec, config: ClientConfig) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._client, model = InProcessClient(spec, config), Model(Path("model"), "0")
+        self._server = EngineServer({model: self._client})
+        super().__init__(Path(self._folder.name) / "socket", model)
+
+    async def start(self) -> None:
+        await self._client.start()
+        self._listening = await self._server.start(Path(self._folder.name) / "socket")
+        await super().start()
+
+    async def close(self) -> None:
+        await super().close()
+        self._listening.close()
+        await self._client.close()
+        self._folder.cleanup()

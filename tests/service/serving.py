@@ -15,8 +15,9 @@ import torch
 
 from enflow.model import checkpoint
 from enflow.model.card import Card, Dataset
-from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig, ParticleConfig
+from enflow.model.config import DequantizerConfig, EGNNConfig, FlowConfig, FragmentConfig, ParticleConfig
 from enflow.model.config_json import to_json
+from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.service.api.app import create_app
@@ -55,6 +56,12 @@ def tiny_formula_weights(directory: Path) -> Path:
     return _saved(config, directory, "tiny-formula")
 
 
+def tiny_fragment_weights(directory: Path) -> Path:
+    """Save a small flow of the atoms around a fragment, with random weights."""
+    dynamics = FragmentConfig(node_dim=16, edge_dim=8, n_vectors=4, n_layers=2, n_radial=4)
+    return _saved(FlowConfig(dynamics=dynamics), directory, "tiny-fragment")
+
+
 def tiny_particle_weights(directory: Path, data: str) -> Path:
     """Save a small flow of the particle system "dw4" or "lj13", with random weights."""
     n_particles, n_dims, scale = {"dw4": (4, 2, 2.1), "lj13": (13, 3, 0.9)}[data]
@@ -67,9 +74,14 @@ def _saved(config: FlowConfig | ParticleConfig, directory: Path, name: str, data
     torch.manual_seed(0)
     dataset = checkpoint.Dataset(data, "0" * 64, "none")
     card = checkpoint.Card(name, "2026-01-01T00:00:00Z", "0" * 7, config, dataset, 0, "MIT", {})
-    flow = ParticleFlow(config) if isinstance(config, ParticleConfig) else MoleculeFlow(config)
-    checkpoint.save(flow, directory, card)
+    checkpoint.save(_flow(config), directory, card)
     return directory
+
+
+def _flow(config: FlowConfig | ParticleConfig) -> MoleculeFlow | FragmentFlow | ParticleFlow:
+    if isinstance(config, ParticleConfig):
+        return ParticleFlow(config)
+    return FragmentFlow(config) if isinstance(config.dynamics, FragmentConfig) else MoleculeFlow(config)
 
 
 def one_worker() -> ChemistrySettings:

@@ -55,7 +55,8 @@ def _molecule(record: list[Line], limits: ReadLimits) -> Molecule:
     numbers = [mol.GetAtomWithIdx(i).GetAtomicNum() for i in range(n_atoms)]
     positions = mol.GetConformer().GetPositions()
     check_solid(mol, positions, record[1])
-    check_hydrogens(mol, record[3])
+    if not limits.open_bonds:
+        check_hydrogens(mol, record[3])
     molecule = Molecule(numbers, positions, record[0].text.strip(), read_items(after))
     check_apart(molecule)
     return molecule

@@ -33,12 +33,14 @@ class ReadLimits:
         max_records: structures in the file.
         max_atoms: atoms of a structure.
         max_embedded_atoms: atoms, with hydrogens, of a SMILES whose geometry is generated: seconds for a hundred.
+        open_bonds: the bonds may ask for hydrogens that the file does not hold, as those of a fragment do.
     """
 
     max_bytes: int = 16_000_000
     max_records: int = 10_000
     max_atoms: int = 1_000
     max_embedded_atoms: int = 100
+    open_bonds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

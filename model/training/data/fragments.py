@@ -3,23 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-BOND_RADII = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57}
-"""Covalent radii, angstrom (Cordero et al. 2008)."""
-
-BOND_FACTOR = 1.15
-"""Two atoms are joined when nearer than the sum of their radii times this, as in `chem.bonds`."""
+from enflow.model.chem.connectivity import joined
 
 MAX_HEAVY = 8
 """The largest number of heavy atoms of a fragment."""
-
-
-def joined(atomic_numbers: NDArray[np.int64], positions: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Return True for each pair of atoms with a bond, (N, N)."""
-    radii = np.array([BOND_RADII[int(number)] for number in atomic_numbers])
-    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    close: NDArray[np.bool_] = distances < BOND_FACTOR * (radii[:, None] + radii[None])
-    np.fill_diagonal(close, False)
-    return close
 
 
 def random_fragment(

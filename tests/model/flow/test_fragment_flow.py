@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from enflow.model.chem.connectivity import in_one_piece
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import DequantizerConfig, FlowConfig
-from enflow.model.errors import ConfigError, StructureError
-from enflow.model.flow.fragment_flow import Completion, FragmentFlow
+from enflow.model.errors import ConfigError, StructureError, VocabularyError
+from enflow.model.flow.completion import Completion
+from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.noise import generator
 from tests.laws import rotation
 from tests.model.flow.fields import states
 from tests.model.flow.small_networks import FRAGMENT, OURS, perturbed
@@ -65,14 +68,37 @@ def test_the_fragment_moves_as_one_body_and_the_others_relative_to_it() -> None:
 def test_samples_begin_with_the_fragment_as_it_was_given() -> None:
     fragment = Molecule([8, 6, 1], [[3.0, 1.0, -2.0], [4.2, 1.1, -2.3], [4.9, 0.2, -2.0]])
     flow = fragment_flow()
-    first, second, again = flow.sample(fragment, [6, 4, 6], seed=2)
-    for one, n_atoms in ((first, 6), (second, 4)):
+    first, second, again = flow.sample(fragment=fragment, n_atoms=[6, 4, 6], seed=2)
+    for index, (one, n_atoms) in enumerate(((first, 6), (second, 4))):
         assert one.n_atoms == n_atoms
         assert np.array_equal(one.atomic_numbers[:3], fragment.atomic_numbers)
         assert np.array_equal(one.positions[:3], fragment.positions)
+        assert [one.properties[name] for name in ("seed", "index", "fragment_atoms")] == [2, index, 3]
+        assert one.properties["connected"] == in_one_piece(one)
     assert not np.allclose(first.positions[3:], again.positions[3:], atol=0.1)
-    (alone,) = flow.sample(fragment, [6], seed=2)
+    (alone,) = flow.sample(fragment=fragment, n_atoms=6, seed=2)
     np.testing.assert_allclose(alone.positions, first.positions, atol=1e-9)
+
+
+def test_a_fragment_of_another_package_grows_where_it_is_told() -> None:
+    flow = fragment_flow()
+    (grown,) = flow.sample(1, fragment=METHANOL.to_rdkit(), attach=[2], n_atoms=9, seed=1)
+    assert grown.atomic_numbers[:2].tolist() == [6, 8]
+    assert grown.properties["fragment_atoms"] == METHANOL.n_atoms - 1
+    kept = [i for i in range(METHANOL.n_atoms) if i != 5]
+    np.testing.assert_allclose(grown.positions[:5], METHANOL.positions[kept], atol=1e-12)
+
+
+def test_sizes_that_are_drawn_are_above_that_of_the_fragment() -> None:
+    flow = fragment_flow()
+    drawn = [flow.draw_size(METHANOL, 3, index) for index in range(400)]
+    assert min(drawn) == METHANOL.n_atoms + 1
+    assert max(drawn) == 29
+    assert np.mean(drawn) == pytest.approx(18, abs=1.2)  # p(N) of an untrained flow is uniform: the mean of 7 to 29
+    with pytest.raises(VocabularyError, match="found 29 atoms, expected at most 28"):
+        flow.n_atoms.sample(generator(0, 0, "n_atoms"), above=29)
+    with pytest.raises(ConfigError, match="found n = 2 and 1 entries of n_atoms"):
+        flow.sample(2, fragment=METHANOL, n_atoms=[8])
 
 
 def test_samples_turn_with_their_fragment() -> None:
@@ -125,7 +151,7 @@ def test_given_atoms_that_leave_nothing_or_are_none(given: tuple[int, ...]) -> N
 
 def test_a_size_that_leaves_no_atom_and_another_dynamics_are_refused() -> None:
     with pytest.raises(StructureError, match="found 6 atoms in all, expected more than the 6 given ones"):
-        fragment_flow().sample(METHANOL, [6])
+        fragment_flow().sample(fragment=METHANOL, n_atoms=[6])
     with pytest.raises(ConfigError, match=r'found dynamics .egnn., expected "fragment"'):
         FragmentFlow(FlowConfig(dynamics=OURS))
     with pytest.raises(ConfigError, match=r'found dynamics "fragment"'):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from enflow.model.checkpoint import Card, Dataset, load, load_fragments, save
+from enflow.model.checkpoint import Card, Dataset, load, load_fragments, load_molecules, save
 from enflow.model.config import DequantizerConfig, FlowConfig, VectorEGNNConfig
-from enflow.model.errors import ConfigError
+from enflow.model.errors import WeightsError
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -117,8 +117,9 @@ def test_weights_come_back_from_disk(tmp_path: Path) -> None:
     assert found.config == flow.config
     weights = found.dynamics.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in flow.dynamics.state_dict().items())
-    with pytest.raises(ConfigError, match='found dynamics "fragment"'):
-        load(tmp_path)
+    assert isinstance(load(tmp_path), FragmentFlow)
+    with pytest.raises(WeightsError, match="holds a model of the atoms around a fragment, expected one of all atoms"):
+        load_molecules(tmp_path)
 
 
 def test_the_bundled_configuration_begins_from_the_bundled_weights() -> None:

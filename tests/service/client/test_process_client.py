@@ -26,7 +26,7 @@ from enflow.service.protocol.requests import EngineSampleRequest
 from enflow.service.protocol.status import Overloaded, Unavailable
 from enflow.service.settings import Settings
 from tests import stubs
-from tests.service.local_replicas import InProcessClient, TwoReplicas
+from tests.service.local_replicas import InProcessClient, OverSocket, TwoReplicas
 from tests.service.serving import tiny_particle_weights, tiny_weights
 from tests.stubs import run
 
@@ -78,7 +78,7 @@ def lazy(spec: EngineSpec, config: ClientConfig) -> LazyClient:
     return LazyClient(InProcessClient(spec, config))
 
 
-@pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas, lazy])
+@pytest.fixture(scope="module", params=[InProcessClient, ProcessClient, TwoReplicas, OverSocket, lazy])
 def contract(request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs a conversation with a client that is ready; one client for the whole suite."""
     client = request.param(EngineSpec("tests.stubs:engine", {"non_finite": 13, "pause": 0.0005}), CONFIG)
@@ -169,8 +169,8 @@ def test_an_id_names_one_request(contract: Run) -> None:
 def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
     async def talk(client: Any) -> None:
         await answer(client, sample("zeroth"))  # starts a lazy engine
-        client = getattr(client, "_client", client)
-        admission, client._admission = client._admission, type(client._admission)(seconds=1e-6, client_share=1.0)
+        engine = getattr(client, "_client", client)
+        admission, engine._admission = engine._admission, type(engine._admission)(seconds=1e-6, client_share=1.0)
         try:
             await client.submit(sample("first", (20,) * 200))  # long, and aborted below
             with pytest.raises(Overloaded) as caught:
@@ -180,7 +180,7 @@ def test_a_full_queue_refuses_and_takes_again(contract: Run) -> None:
             assert isinstance((await answer(client, sample("third")))[-1], Done)
             assert isinstance((await answer(client, sample("fourth")))[-1], Done)
         finally:
-            client._admission = admission
+            engine._admission = admission
 
     contract(talk)
 

@@ -1,0 +1,61 @@
+"""Connectivity: the pairs of atoms that are joined, by their distances alone, and fragments with open bonds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enflow.model.chem.molecule import Molecule
+from enflow.model.errors import StructureError
+
+BOND_RADII = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57}
+"""Covalent radii, angstrom (Cordero et al. 2008)."""
+
+BOND_FACTOR = 1.15
+"""Two atoms are joined when nearer than the sum of their radii times this, as in `chem.bonds`."""
+
+
+def joined(atomic_numbers: NDArray[np.int64], positions: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return True for each pair of atoms with a bond, (N, N), for the elements H, C, N, O and F."""
+    radii = np.array([BOND_RADII[int(number)] for number in atomic_numbers])
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    close: NDArray[np.bool_] = distances < BOND_FACTOR * (radii[:, None] + radii[None])
+    np.fill_diagonal(close, False)
+    return close
+
+
+def in_one_piece(molecule: Molecule) -> bool:
+    """Return True if bonds join all atoms."""
+    bonds = joined(molecule.atomic_numbers, molecule.positions)
+    reached = np.arange(molecule.n_atoms) == 0
+    while (bonds[reached].any(0) & ~reached).any():
+        reached |= bonds[reached].any(0)
+    return bool(reached.all())
+
+
+def opened(fragment: Molecule, attach: Sequence[int] | None) -> Molecule:
+    """Return a fragment without the hydrogen atoms in whose places it grows.
+
+    A hydrogen atom that is named is removed. A heavy atom that is named loses all its hydrogen atoms, as an atom with a
+    cut bond does in the training of `FragmentFlow`, which gives back those that remain.
+
+    Args:
+        fragment: the fragment, of H, C, N, O and F.
+        attach: atoms, counted from 1; None = the fragment as it is.
+
+    Raises:
+        StructureError: a number is out of range or there twice, or no atom is left.
+    """
+    named = [int(atom) - 1 for atom in attach or ()]
+    for atom in named:
+        if not 0 <= atom < fragment.n_atoms:
+            raise StructureError(f"found atom {atom + 1} in attach, expected 1 to {fragment.n_atoms}")
+        if named.count(atom) > 1:
+            raise StructureError(f"found atom {atom + 1} twice in attach, expected each once")
+    numbers, bonds = fragment.atomic_numbers, joined(fragment.atomic_numbers, fragment.positions)
+    removed = np.zeros(fragment.n_atoms, bool)
+    for atom in named:
+        removed |= bonds[atom] & (numbers == 1) if numbers[atom] > 1 else np.arange(fragment.n_atoms) == atom
+    if removed.all():
+        raise StructureError("found hydrogen atoms alone in the fragment, all of them in attach; expected others")
+    return Molecule(numbers[~removed], fragment.positions[~removed], fragment.name, fragment.properties)

@@ -1,0 +1,98 @@
+"""The adapter of a FragmentFlow to the engine: rows begin with the atoms of a fragment, which stay where they are."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from enflow.model.chem.molecule import Molecule
+from enflow.model.errors import StructureError
+from enflow.model.flow.completion import Completion, placed, relative_to_fragment
+from enflow.model.flow.components import FlowComponents
+from enflow.model.flow.estimate import Likelihood, combine
+from enflow.model.flow.estimator_options import EstimatorOptions
+from enflow.model.flow.fragment_flow import FragmentFlow
+from enflow.model.flow.likelihood import DrawState, path_tolerances
+from enflow.service.engine.flow_adapter import FinishedRow, FloatArray, FlowAdapter
+from enflow.service.engine.requests import MoleculeState, RowState
+from enflow.service.engine.slots import RowStart
+from enflow.service.protocol.requests import (
+    EngineLikelihoodRequest,
+    EngineRequest,
+    EngineSampleRequest,
+    LatentArrays,
+)
+
+
+class FragmentAdapter(FlowAdapter):
+    """A flow around a fragment as the engine uses it; see `FlowAdapter`."""
+
+    def __init__(self, flow: FragmentFlow) -> None:
+        super().__init__(flow)
+        self._fragments = flow if flow.device.type == "cpu" else copy.deepcopy(flow).to("cpu")
+
+    def n_atoms(self, request: EngineRequest, index: int) -> int:
+        """Return the number of atoms of sample `index`, the fragment's included.
+
+        Raises:
+            ModelError: the model does not know the structure or the size, or there is no fragment.
+        """
+        if isinstance(request, EngineSampleRequest):
+            fragment = _fragment(request)
+            return request.n_atoms[index - request.first_index] or self._fragments.draw_size(
+                fragment, request.seed, index
+            )
+        return super().n_atoms(request, index)
+
+    def start(self, row: RowState) -> tuple[RowStart, DrawState | None]:
+        """Return the initial value of a row, and for a likelihood the state of its draw.
+
+        Raises:
+            ModelError: the model does not know the structure, or there is no fragment.
+        """
+        request = row.request_state.request
+        if isinstance(request, EngineLikelihoodRequest):
+            molecule = self._molecule(request.molecules[row.index - request.first_index])
+            row.molecule.order = np.arange(molecule.n_atoms)
+            completion, options = Completion(molecule, tuple(range(request.given))), request.options
+            point, draw = self._fragments.start_draw(completion, request.seed, row.index, row.draw, options)
+            return RowStart(point.x, point.h, 1.0, 0.0, *path_tolerances(options)), draw
+        if isinstance(request, EngineSampleRequest):
+            fragment, n_atoms = _fragment(request), row.molecule.n_atoms
+            x, h = self._fragments.draw_completion(fragment, n_atoms, request.seed, row.index)
+            return RowStart(x, h, 0.0, 1.0, request.rtol, request.atol), None
+        raise StructureError("found no fragment, expected one: the model generates the atoms around it")
+
+    def combined(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Likelihood:
+        """Return the estimate for the other atoms, given the fragment, that all draws of a molecule give together."""
+        assert isinstance(request, EngineLikelihoodRequest), "others are not scored"
+        return combine(molecule.draws, molecule.n_atoms - request.given, 0.0, options.exact)
+
+    def finished_rows(self, rows: Sequence[RowState], x: Tensor, h: Tensor, mask: Tensor) -> list[FinishedRow]:
+        """Return the results of rows; the latent of each is relative to its fragment."""
+        return [each._replace(latent=_relative(each.latent)) for each in super().finished_rows(rows, x, h, mask)]
+
+    def placed(self, row: RowState, positions: FloatArray) -> FloatArray:
+        """Return the positions of a row where its fragment was given."""
+        request = row.request_state.request
+        if isinstance(request, EngineSampleRequest) and request.fragment is not None:
+            return placed(positions, request.fragment.positions)
+        return positions
+
+
+def adapter_of(flow: FlowComponents) -> FlowAdapter:
+    """Return the adapter of a flow."""
+    return FragmentAdapter(flow) if isinstance(flow, FragmentFlow) else FlowAdapter(flow)
+
+
+def _fragment(request: EngineSampleRequest) -> Molecule:
+    if request.fragment is None:
+        raise StructureError("found no fragment, expected one: the model generates the atoms around it")
+    return Molecule(*request.fragment)
+
+
+def _relative(latent: LatentArrays) -> LatentArrays:
+    x, h = relative_to_fragment(*(torch.from_numpy(part)[None] for part in latent))
+    return LatentArrays(x[0].numpy(), h[0].numpy())
