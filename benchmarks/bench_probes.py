@@ -3,9 +3,10 @@
     python -m benchmarks.bench_probes [--atoms 18] [--repetitions 40]
 
 One molecule that the bundled weights generate, and one path. A new probe is a finite difference at a random time, as
-in the default estimate, by compiled code where there is some (`enflow compile`). A kept probe is a Jacobian-vector product with the same signs at the 32 nodes of a
-Gauss-Legendre rule in s, t = 1 - s^2. The error of a mean falls as the inverse square root of the time that is spent,
-so the errors are compared as standard deviation times the square root of the seconds.
+in the default estimate, by compiled code where there is some (`enflow compile`). A kept probe is a Jacobian-vector
+product with the same signs at the 32 nodes of a Gauss-Legendre rule in s, t = 1 - s^2. The error of a mean falls as the
+inverse square root of the time that is spent, so the errors are compared as standard deviation times the square root of
+the seconds.
 """
 
 import argparse

@@ -124,13 +124,13 @@ def test_the_reported_interval_covers_the_truth_in_95_percent_of_repetitions(mir
     errors, reported = np.array(pairs).T
     # The prior of the dequantizer's variance is wide: with four units the error is a little too large.
     assert lowest <= np.mean(inside) <= 0.98
-    assert 0.8 < (reported**2).mean() / errors.var() < 1.5
+    assert 0.7 < (reported**2).mean() / errors.var() < 1.5
 
 
 def test_draws_are_added_until_the_target_error_is_reached() -> None:
     flow = small_flow()
-    loose, tight = (flow.log_prob([FLUOROMETHANE], target_error=target, probes=1)[0] for target in (50.0, 1.2))
+    loose, tight = (flow.log_prob([FLUOROMETHANE], target_error=target, probes=1)[0] for target in (50.0, 0.4))
     assert loose.draws == 4
     assert tight.draws > 4
-    assert tight.std_error <= 1.2 or tight.draws == 32
+    assert tight.std_error <= 0.4 or tight.draws == 32
     assert abs(loose.log_prob - tight.log_prob) < 3 * (loose.std_error + tight.std_error)
