@@ -3,7 +3,16 @@
 import json
 from typing import Any
 
-from benchmarks import bench_inverse, fragments, nll_moves, own_samples, particles, trials
+from benchmarks import (
+    bench_coverage,
+    bench_inverse,
+    bench_likelihood,
+    fragments,
+    nll_moves,
+    own_samples,
+    particles,
+    trials,
+)
 from benchmarks.measure import DOCS, RESULTS, write_section
 
 
@@ -22,6 +31,8 @@ def tables() -> dict[tuple[str, str], str]:
         ("training.md", "ablation"): trials.section(trained),
         ("training.md", "trials"): trials.tables(trained),
         ("science.md", "inverse"): bench_inverse.section(result("inverse")["kinds"]),
+        ("science.md", "coverage"): bench_coverage.section(result("coverage")["molecules"]),
+        ("performance.md", "likelihood"): bench_likelihood.section(result("likelihood_estimate")["molecules"]),
         ("science.md", "own samples"): own_samples.section(result("own_samples")["kinds"]),
         ("training.md", "nll moves"): nll_moves.section(result("nll_moves")["moves"]),
         **({("science.md", "fragments"): fragments.section(result("fragments")["tasks"])} if measured else {}),

@@ -23,7 +23,8 @@ of 32 edge features)."""
 
 STEP, FINEST_SCALE = 0.01, 0.03
 """The step of a difference relative to the width of the density at time t, sqrt((1 - t)^2 + FINEST_SCALE^2). Steps
-between 0.005 and 0.02 serve: the error of a difference grows as its square, the noise of rounding as its inverse."""
+between 0.005 and 0.02 serve: the error of a difference grows as its square, the noise of rounding as its inverse. With
+0.01 the error of an integral was -0.06 to 0.03 nats (four test molecules of 9 to 25 atoms, bundled weights)."""
 
 
 def exact(

@@ -199,7 +199,7 @@ class LikelihoodOptions(RequestOptions):
     )
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
     probes: Annotated[int, Field(ge=1), Within("max_probes")] | None = Field(
-        default=None, description="Hutchinson probes per node; null = 4"
+        default=None, description="Hutchinson probes per node; null = 5"
     )
     draws: Annotated[int, Field(ge=1), Within("max_draws")] | None = Field(
         default=None, description="draws of the dequantizer; null = as many as target_error needs"

@@ -99,9 +99,14 @@ def test_estimates_along_one_path_are_unbiased_and_their_variance_is_right(per_n
     assert 0.8 * values.var(ddof=1) < variances.mean() < 1.25 * values.var(ddof=1)
 
 
-@pytest.mark.parametrize("mirrored", [-0.6, 0.0, 0.5], ids=["pairs help", "no pairs", "pairs harm"])
-def test_the_reported_interval_covers_the_truth_in_95_percent_of_repetitions(mirrored: float) -> None:
-    """400 likelihoods of 4 draws or pairs: estimated divergences, and normal noise of 1 nat for the dequantizer."""
+@pytest.mark.parametrize(
+    ("mirrored", "lowest"), [(-0.6, 0.92), (0.0, 0.92), (0.5, 0.9)], ids=["pairs help", "no pairs", "pairs harm"]
+)
+def test_the_reported_interval_covers_the_truth_in_95_percent_of_repetitions(mirrored: float, lowest: float) -> None:
+    """400 likelihoods of 4 draws or pairs: estimated divergences, and normal noise of 1 nat for the dequantizer.
+
+    A pair that harms has 2.6 times the standard deviation that is typical by the prior.
+    """
     size = 2 if mirrored else 1
     source, inside, pairs = np.random.default_rng(5), [], []
     rows = iter(np.concatenate([source.permutation(estimates(800, 1)) for _ in range(1600 * size // 800)]).tolist())
@@ -118,14 +123,14 @@ def test_the_reported_interval_covers_the_truth_in_95_percent_of_repetitions(mir
         pairs.append((likelihood.log_prob - mixing_divergence(5, 4), likelihood.std_error))
     errors, reported = np.array(pairs).T
     # The prior of the dequantizer's variance is wide: with four units the error is a little too large.
-    assert 0.92 <= np.mean(inside) <= 0.98
-    assert 0.8 < (reported**2).mean() / errors.var() < 1.5
+    assert lowest <= np.mean(inside) <= 0.98
+    assert 0.7 < (reported**2).mean() / errors.var() < 1.5
 
 
 def test_draws_are_added_until_the_target_error_is_reached() -> None:
     flow = small_flow()
-    loose, tight = (flow.log_prob([FLUOROMETHANE], target_error=target, probes=1)[0] for target in (50.0, 1.2))
+    loose, tight = (flow.log_prob([FLUOROMETHANE], target_error=target, probes=1)[0] for target in (50.0, 0.4))
     assert loose.draws == 4
     assert tight.draws > 4
-    assert tight.std_error <= 1.2 or tight.draws == 32
+    assert tight.std_error <= 0.4 or tight.draws == 32
     assert abs(loose.log_prob - tight.log_prob) < 3 * (loose.std_error + tight.std_error)
