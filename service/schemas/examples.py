@@ -99,7 +99,7 @@ _VARIATIONS = {**_SAMPLE, "molecules": [{"index": 0, "seed": 7, **_WATER, "dista
 _LIKELIHOOD = {
     "seed": 0,
     "model": _MODEL,
-    "results": [{"index": 0, **_WATER, **_SCORE}],
+    "results": [{"index": 0, "name": "water", "data": {}, "file": "water.sdf", **_WATER, **_SCORE}],
     "usage": _USAGE,
 }
 _JOB = {

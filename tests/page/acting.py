@@ -23,7 +23,7 @@ BROKEN = "3\n<img src=x onerror=document.title='owned'>\nO 0 0 0.12\nH 0 zero -0
 
 def unfold(page: Page, section: str = "generate") -> None:
     """Open the advanced fields of a form."""
-    page.locator(f"#{section}-form .advanced").evaluate("details => { details.open = true; }")
+    page.locator(f"#{section}-form .advanced").evaluate_all("all => all.forEach(details => details.open = true)")
 
 
 def generate(page: Page, *, count: int = 3, atoms: str = "5", seed: int = 1, nll: str = "none") -> None:
