@@ -335,8 +335,9 @@ def test_works_by_keyboard(visit: Open) -> None:
     page = visit()
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to content")).to_be_focused()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
+    for section in ("Generate", "Grow", "Watch"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name=section)).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#flow")).to_be_visible()
     expect(page.get_by_role("link", name="Watch")).to_have_attribute("aria-current", "page")
