@@ -67,7 +67,9 @@ def test_curl_examples_work_as_written(service, tmp_path):
     results = json.loads(answers[1])["results"]
     assert [sorted(entry["parts"]) for entry in results] == [["base", "dequantizer", "divergence", "n_atoms"]] * 2
     assert [each["n_particles"] for each in json.loads(answers[2])["molecules"]] == [13]
-    assert json.loads(answers[3])["models"][0]["name"] == "qm9"
+    (grown,) = json.loads(answers[3])["molecules"]
+    assert (grown["n_atoms"], grown["fragment_atoms"]) == (12, 3)
+    assert json.loads(answers[4])["models"][0]["name"] == "qm9"
 
 
 def curl(line: str, service: str, place: Path) -> tuple[int, str]:

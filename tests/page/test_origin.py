@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from enflow.service.settings import Settings
+from tests.page.conftest import PATIENCE_MS
 from tests.page.serving import browsing, missing
 from tests.service import serving as service
 from tests.service.conftest import Api
@@ -67,6 +68,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield Api(http, client)
 
 
+def new_page(browser: Browser) -> Page:
+    """Open a page that waits as long as a slow machine takes."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    return page
+
+
 def refused(api: Api) -> float:
     """Return the number of POST requests that were answered with 403."""
     lines = [line.split() for line in api.http.get("/metrics").text.splitlines() if line.startswith("enflow_requests_")]
@@ -82,13 +90,13 @@ def browser(running: Api) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_the_own_page_computes(browser: Browser, running: Api, host: str) -> None:
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto(f"http://{host}:{running.http.base_url.port}/docs")
     assert page.evaluate(SAMPLE) == HTTPStatus.OK
 
 
 def test_a_name_that_points_here_is_refused(browser: Browser, running: Api) -> None:
-    answer = browser.new_page().goto(f"http://evil.example:{running.http.base_url.port}/limits")
+    answer = new_page(browser).goto(f"http://evil.example:{running.http.base_url.port}/limits")
     assert answer is not None
     assert answer.status == HTTPStatus.FORBIDDEN
     assert "max_molecules" not in answer.text()
@@ -100,7 +108,7 @@ def test_a_name_that_points_here_is_refused(browser: Browser, running: Api) -> N
 def test_a_foreign_page_computes_nothing(
     browser: Browser, running: Api, foreign: int, page_host: str, service_host: str
 ) -> None:
-    page, url = browser.new_page(), f"http://{service_host}:{running.http.base_url.port}/likelihood"
+    page, url = new_page(browser), f"http://{service_host}:{running.http.base_url.port}/likelihood"
     running.client.submitted.clear()
     before = refused(running)
     page.goto(f"http://{page_host}:{foreign}/")

@@ -309,10 +309,11 @@ def test_cancel_frees_the_device(visit: Open, api: httpx.Client) -> None:
 
 def test_without_webgl_there_are_flat_pictures(visit: Open) -> None:
     page = visit("#explore")
-    expect(page.locator(".slot").first.locator("circle")).to_have_count(15)  # diethyl ether
-    before = page.locator(".slot circle").first.get_attribute("cx")
-    page.locator(".slot .stage").first.press("ArrowRight")
-    expect(page.locator(".slot circle").first).not_to_have_attribute("cx", before or "")
+    slot = page.locator("#explore .slot").first
+    expect(slot.locator("circle")).to_have_count(15)  # diethyl ether
+    before = slot.locator("circle").first.get_attribute("cx")
+    slot.locator(".stage").press("ArrowRight")
+    expect(slot.locator("circle").first).not_to_have_attribute("cx", before or "")
 
 
 def test_errors_of_a_request_are_shown(visit: Open) -> None:
