@@ -254,12 +254,23 @@ def cell(row: dict[str, list[float]], column: str) -> str:
 
 
 def section(tasks: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Return the table in Markdown."""
-    lines = ["| | " + " | ".join(f"{name} %" for name in COLUMNS) + " | NLL |", "|---" * (len(COLUMNS) + 2) + "|"]
+    """Return a table for each task in Markdown, with the larger half of each interval."""
+    tables = []
     for task, rows in tasks.items():
+        lines = [f"| {task} | {' | '.join(COLUMNS)} | NLL |", "|---" * (len(COLUMNS) + 2) + "|"]
         for name, row in rows.items():
-            lines.append(f"| {task}: {name} | " + " | ".join(cell(row, each) for each in [*COLUMNS, "NLL"]) + " |")
-    return "\n".join(lines)
+            lines.append(f"| {name} | " + " | ".join(short(row, each) for each in [*COLUMNS, "NLL"]) + " |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def short(row: dict[str, list[float]], column: str) -> str:
+    """Return a figure and the larger half of its interval; a dash for one that was not measured."""
+    if column not in row:
+        return "-"
+    factor, digits = (1, 0) if column == "NLL" else (100, 1)
+    value, low, high = (factor * each for each in row[column])
+    return f"{value:.{digits}f} ± {max(high - value, value - low):.{digits}f}"
 
 
 def main(count: int, weights: Path) -> None:

@@ -103,7 +103,7 @@ def test_the_table_has_a_row_for_each_way_and_a_dash_for_what_was_not_measured(a
     assert rows["truth"]["the true molecule"][0] == 1.0
     lines = section({"a fragment": rows}).splitlines()
     # Wilson, 3 of 3: 3 / (3 + 1.96^2)
-    assert lines[2].startswith("| a fragment: truth | 100.0 (43.9 to 100.0) |")
+    assert lines[2].startswith("| truth | 100.0 ± 56.1 |")
     assert "| - |" in lines[2]
     assert len(lines) == 2 + len(rows)
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
