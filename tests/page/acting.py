@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from rdkit import Chem
 
 from tests.page.conftest import PATIENCE_MS
@@ -89,10 +89,22 @@ def structures(xyz: str) -> list[Chem.Mol]:
 
 
 def received(page: Page, act: Callable[[], None]) -> dict[str, Any]:
-    """Return the one molecule that the page receives from /sample when an action asks for it."""
-    with page.expect_response("**/sample") as answer:
+    """Return the one molecule that the page receives from /sample when an action asks for it.
+
+    The answer is read before the page gets it: Chromium may have dropped the text of a stream that was read.
+    """
+    texts: list[str] = []
+
+    def read(route: Route) -> None:
+        answer = route.fetch(timeout=0)  # no limit
+        texts.append(answer.text())
+        route.fulfill(response=answer)
+
+    page.route("**/sample", read)
+    with page.expect_response("**/sample"):
         act()
-    events = [json.loads(line) for line in answer.value.text().splitlines()]
+    page.unroute("**/sample", read)
+    events = [json.loads(line) for line in texts[0].splitlines()]
     (molecule,) = [event["molecule"] for event in events if event["event"] == "molecule"]
     return dict(molecule)
 
