@@ -110,8 +110,7 @@ class EngineServer:
     async def _respond(self, message: Watch | Run, writer: StreamWriter) -> None:
         client = self._clients.get(message.model)
         if client is None:
-            found = ", ".join(model.sha256 for model in self._clients)
-            await _send(writer, Unavailable(f"found weights with SHA-256 {found}, expected {message.model.sha256}"))
+            await _send(writer, Unavailable(f"found no engine with weights of SHA-256 {message.model.sha256}"))
             return
         match message:
             case Watch():
@@ -238,6 +237,8 @@ class RemoteClient:
                 accepted.set_exception(error if isinstance(error, EnflowError) else Unavailable(UNREACHED))
         finally:
             self._tasks.pop(request.id, None)
+            if not accepted.done():  # the client was closed meanwhile
+                accepted.set_exception(Unavailable("the engine was stopped"))
 
     async def _watch(self) -> None:
         while True:
