@@ -54,7 +54,7 @@ def likelihood(
     ] = 2.0,
     divergence: Annotated[Divergence, typer.Option(help="hutchinson: an estimate; exact: slower.")] = "hutchinson",
     probes: Annotated[
-        int | None, typer.Option(min=1, help="Probes of Hutchinson's estimate at every node [default: 5].")
+        int | None, typer.Option(min=1, help="Probes of Hutchinson's estimate at every node [default: 3].")
     ] = None,
     draws: Annotated[
         int | None, typer.Option(min=1, help="Draws of the dequantizer [default: as many as the error needs].")
