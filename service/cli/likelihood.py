@@ -97,6 +97,7 @@ def likelihood(
         typer.echo(_table(results), err=True)
     else:
         print_result(_table(results), facts, as_json=as_json)
+    offline.end_if_interrupted(target)
     raise typer.Exit(int(any("error" in each for each in results)))
 
 

@@ -3,9 +3,10 @@
 import asyncio
 import math
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,7 +61,10 @@ LARGE = 10**9
 
 
 class OfflineModel:
-    """A model in this process.
+    """A model in this process. Ctrl-C ends the work early, with the results so far; a second one ends it at once.
+
+    Attributes:
+        interrupted: True after Ctrl-C.
 
     Args:
         weights: a folder, or the name of bundled weights.
@@ -76,6 +80,7 @@ class OfflineModel:
         self._folder = find_weights(weights)
         self.card: ModelCard = read_model_card(self._folder)
         self._device = pick_device(device)
+        self.interrupted = False
         self._rdkit_processes = max(1, min(cpu_count() - 1, n_molecules // MOLECULES_PER_PROCESS))
 
     @property
@@ -99,6 +104,7 @@ class OfflineModel:
 
         Raises:
             SolverError: the handler refused the request or has no result.
+            KeyboardInterrupt: Ctrl-C came before the first result.
         """
 
         async def answer() -> Answer:
@@ -109,7 +115,20 @@ class OfflineModel:
             with first_error():
                 return asyncio.run(answer())
         except Problem as problem:
+            if self.interrupted:
+                raise KeyboardInterrupt from None
             raise SolverError(problem.detail) from None
+
+    def end_if_interrupted(self, target: "Target | None") -> None:
+        """End a command whose results are written, and that Ctrl-C has ended early.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C has ended it.
+        """
+        if self.interrupted:
+            where = "the output" if target is None or target.is_stdout else str(target.path)
+            typer.echo(f"enflow: interrupted; {where} has what was finished", err=True)
+            raise KeyboardInterrupt
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[ServedModel]:
@@ -123,10 +142,23 @@ class OfflineModel:
             kind = ServedParticles if self.card.system else ServedModel
             async with asyncio.TaskGroup() as tasks:
                 stepping = tasks.create_task(client.step_forever())
+                self._end_on_interrupt(client)
                 yield kind(client, chemistry, self.card, self.limits, telemetry)
                 stepping.cancel()
         finally:
             chemistry.close()
+
+    def _end_on_interrupt(self, client: "OfflineClient") -> None:
+        """Let the first Ctrl-C cancel what is not finished; until then and after it Python ends the process."""
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            self.interrupted = True
+            loop.remove_signal_handler(signal.SIGINT)
+            client.cancel_all()
+
+        with suppress(NotImplementedError):  # asyncio has no signal handlers on Windows
+            loop.add_signal_handler(signal.SIGINT, interrupt)
 
     def _load_engine(self) -> "Engine":
         from enflow.model.checkpoint import load_any
@@ -147,6 +179,7 @@ class OfflineClient:
         self._engine = engine
         self._events: dict[str, asyncio.Queue[Event]] = {}
         self._busy = asyncio.Event()
+        self._cancelled = False
 
     async def step_forever(self) -> None:
         """Step the engine while it has work; other tasks run between two steps."""
@@ -165,6 +198,8 @@ class OfflineClient:
         """Submit a request."""
         self._events[request.id] = asyncio.Queue()
         self._engine.add(request)
+        if self._cancelled:
+            self._engine.abort(request.id)
         self._busy.set()
 
     async def events(self, request_id: str) -> AsyncIterator[Event]:
@@ -179,6 +214,12 @@ class OfflineClient:
     async def abort(self, request_id: str) -> None:
         """Abort a request; do nothing if it has ended."""
         self._engine.abort(request_id)
+
+    def cancel_all(self) -> None:
+        """Abort every request, now and later; the samples that are finished are kept."""
+        self._cancelled = True
+        for request_id in self._events:
+            self._engine.abort(request_id)
 
     async def drain(self, timeout: float) -> None:
         """Do nothing: a command ends with its request."""

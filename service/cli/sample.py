@@ -105,6 +105,7 @@ def sample(
     check_target(offline.card, target)
     request = parse_request(offline, {**values, "with_nll": with_nll})
     print_answer(generate(offline, request), target, n, as_json=as_json)
+    offline.end_if_interrupted(target)
 
 
 def print_answer(answer: Answer, target: Target | None, n: int, *, as_json: bool) -> None:

@@ -67,3 +67,4 @@ def variations(
 
     answer = run_sampling(offline, handle, secrets.randbits(32) if seed is None else seed, n)
     print_answer(answer, target, n, as_json=as_json)
+    offline.end_if_interrupted(target)
