@@ -38,6 +38,9 @@ MAX_RETURN_ERROR = 1e-3
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
+Element = Annotated[int, Field(ge=1, le=118)]
+"""An atomic number."""
+
 
 @config_errors
 @dataclass(frozen=True, config=STRICT)
@@ -67,12 +70,12 @@ class AtomNetworkConfig:
     edge_dim: PositiveInt = 32
     n_layers: PositiveInt = 8
     n_radial: NonNegativeInt = 16
-    message_scale: float = 5.0
+    message_scale: PositiveFloat = 5.0
     n_frequencies: NonNegativeInt = 4
     size_input: bool = True
     output: Literal["velocity", "centre", "still"] = "centre"
-    feature_scale: float = 0.25
-    feature_sigma: float = 0.05
+    feature_scale: PositiveFloat = 0.25
+    feature_sigma: PositiveFloat = 0.05
     odd_types: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -106,7 +109,7 @@ class EGNNConfig(AtomNetworkConfig):
     kind: Literal["egnn"] = "egnn"
     layer_norm: bool = True
     gate: bool = True
-    tanh_range: float | None = 3.0
+    tanh_range: PositiveFloat | None = 3.0
     reverse: bool = False
 
 
@@ -125,7 +128,7 @@ class VectorNetworkConfig(AtomNetworkConfig):
     edge_dim: PositiveInt = 48
     n_radial: NonNegativeInt = 24
     n_vectors: PositiveInt = 16
-    move_scale: float = 1.0
+    move_scale: PositiveFloat = 1.0
 
 
 @config_errors
@@ -194,7 +197,7 @@ class SimpleConfig:
     n_layers: PositiveInt = 2
     n_radial: AtLeastTwo = 16
     n_frequencies: NonNegativeInt = 4
-    range: float = 8.0
+    range: PositiveFloat = 8.0
 
 
 @config_errors
@@ -213,7 +216,7 @@ class KernelConfig:
     n_features: NonNegativeInt = 0
     n_radial: AtLeastTwo = 50
     n_times: AtLeastTwo = 10
-    range: float = 8.0
+    range: PositiveFloat = 8.0
 
 
 def _kind(config: Any) -> Any:
@@ -246,7 +249,7 @@ class DequantizerConfig:
         capacity: compositions that the table of "given" holds; QM9 has about 600.
     """
 
-    kind: str = "truncated"
+    kind: Literal["truncated", "uniform", "argmax", "variational", "argmax_variational", "given"] = "truncated"
     scale: NonNegativeFloat = 0.25
     sigma: PositiveFloat = 0.05
     node_dim: PositiveInt = 64
@@ -257,19 +260,25 @@ class DequantizerConfig:
         if self.kind == "uniform" and self.scale == 0:
             raise ValueError(f'scale is {self.scale}; expected more than 0 for "uniform"')
 
+    def n_features(self, n_types: int) -> int:
+        """Return the number of features per atom: a channel for each type, an ordinal one, or both."""
+        return n_types * (self.kind != "variational") + ("variational" in self.kind)
+
 
 @config_errors
 @dataclass(frozen=True, config=STRICT)
 class FlowConfig:
     """Configuration of a model of molecules: vocabulary, velocity, dequantizer, optional ActNorm."""
 
-    vocabulary: tuple[int, ...] = (1, 6, 7, 8, 9)
+    vocabulary: tuple[Element, ...] = (1, 6, 7, 8, 9)
     max_atoms: PositiveInt = 29
     dynamics: DynamicsConfig = field(default_factory=EGNNConfig)
     dequantizer: DequantizerConfig = field(default_factory=DequantizerConfig)
     act_norm: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 < len(set(self.vocabulary)) == len(self.vocabulary):
+            raise ValueError(f"vocabulary is {list(self.vocabulary)}; expected at least one element, each once")
         still, given = getattr(self.dynamics, "output", None) == "still", self.dequantizer.kind == "given"
         if still != given or (given and self.act_norm):
             raise ValueError('expected output "still", dequantizer "given" and no act_norm together, or none of them')

@@ -16,8 +16,8 @@ from enflow.model.chem.particle_systems import PARTICLE
 from enflow.service.__main__ import main
 from enflow.service.cli import likelihood, sample
 
-MANY = 3000
-"""Particle systems; an engine computes fewer of them at once."""
+MANY = 400
+"""Particle systems, which are not all finished by the same step of the solver."""
 
 
 @contextmanager
@@ -66,8 +66,9 @@ def test_finished_samples_are_printed(interrupted) -> None:
 
 
 def test_finished_scores_are_written(interrupted) -> None:
-    places = np.random.default_rng(0).normal(scale=2.0, size=(MANY, 4, 3)) * [1.0, 1.0, 0.0]
-    Path("many.xyz").write_text(write_xyz(Molecule([PARTICLE] * 4, each) for each in places))
+    square = 3.0 * np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]])
+    moves = np.random.default_rng(0).normal(scale=0.3, size=(MANY, 4, 3)) * [1.0, 1.0, 0.0]
+    Path("many.xyz").write_text(write_xyz(Molecule([PARTICLE] * 4, square + each) for each in moves))
     _, err = interrupted("likelihood", "many.xyz", "--weights", "dw4", "--tolerance", "draft", "--out", "scored.xyz")
     scored = read(Path("scored.xyz").read_text())
     assert 1 <= len(scored) < MANY
