@@ -15,6 +15,12 @@ os.environ["ENFLOW_CACHE"] = str(REPOSITORY / "build" / "no-compiled-code")
 os.environ["ENFLOW_COMPILE"] = "0"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files whose tests take longest, so that no process is left alone with one of them at the end."""
+    first = [REPOSITORY / "tests", REPOSITORY / "tests" / "page"]
+    items.sort(key=lambda item: first.index(item.path.parent) if item.path.parent in first else len(first))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The directory of reference data and checkpoints, which is too large for the repository.

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from enflow.model.chem.io.formats import Format, format_by_ending, sniff
 from enflow.model.chem.io.text import ReadLimits, decode
 from enflow.model.cli.options import Device, Json, print_result
-from enflow.model.errors import ConfigError, DataError, SolverError
+from enflow.model.errors import ConfigError, DataError, SolverError, StructureError
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.bounds import parse_where
 from enflow.service.cli.offline import (
@@ -34,7 +34,7 @@ from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem, from_validation
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import Only, SampleRequest
+from enflow.service.schemas.requests import MAX_SEED, Only, SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StreamEvent
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
@@ -47,7 +47,9 @@ AttachOption = Annotated[
     list[int] | None,
     typer.Option(min=1, help="Atom of the fragment, from 1, where it grows: a hydrogen, or an atom that has some."),
 ]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all noise [default: random, and printed].")]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of all noise [default: random, and printed].")
+]
 
 
 def sample(
@@ -142,7 +144,7 @@ def parse_request(offline: OfflineModel, values: dict[str, Any]) -> SampleReques
         return SampleRequest.model_validate(values, context=offline.limits)
     except ValidationError as error:
         found = from_validation(error).errors
-        raise ConfigError("; ".join(f"{each.at.strip('/')}: {each.message}" for each in found)) from None
+        raise ConfigError("; ".join(f"{each.at.strip('/')}: {each.message}".lstrip(": ") for each in found)) from None
 
 
 def generate(offline: OfflineModel, request: SampleRequest) -> Answer:
@@ -188,9 +190,11 @@ def read_fragment_text(path: Path) -> dict[str, str]:
     """
     try:
         content = sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
+        text = decode(content, ReadLimits())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    text = decode(content, ReadLimits())
+    except StructureError as error:
+        raise ConfigError(f"{path}: {error}") from None
     form = format_by_ending(path.name) or sniff(text)
     if form not in ("xyz", "sdf"):
         raise ConfigError(f"found {form or 'an unknown format'} in {path}, expected XYZ or SDF")

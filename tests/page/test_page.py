@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from rdkit import Chem
 from rdkit.Chem import rdMolTransforms
 
@@ -157,6 +157,25 @@ def test_errors_of_a_request_are_shown(visit: Open) -> None:
     page.get_by_label("Example for B").select_option(label="benzene")
     page.get_by_role("button", name="Interpolate").click()
     expect(page.get_by_role("alert")).to_contain_text("15 and 12 atoms")
+
+
+def test_a_request_that_a_full_queue_refuses_is_sent_again_when_it_is_due(visit: Open) -> None:
+    page, waits = visit("#score"), ["1", None, "60"]
+
+    def answer(route: Route) -> None:
+        if wait := waits.pop(0):
+            body = json.dumps({"title": "Too much work", "detail": "the queue is full"})
+            route.fulfill(status=429, headers={"Retry-After": wait}, content_type="application/problem+json", body=body)
+        else:
+            route.continue_()
+
+    page.route("**/likelihood*", answer)
+    page.locator("#score-form textarea").fill(WATER)
+    page.get_by_role("button", name="Score", exact=True).click()
+    expect(page.locator("#score-note")).to_have_text("1 structure scored")
+    page.get_by_role("button", name="Score", exact=True).click()  # the user decides about a wait of a minute
+    expect(page.locator("#score-results")).to_contain_text("the queue is full. Try again in 1 min")
+    assert waits == []
 
 
 def test_shows_the_card_and_the_load(visit: Open, api: httpx.Client) -> None:

@@ -16,7 +16,7 @@ from enflow.model.chem.particle_systems import PARTICLE
 from enflow.service.__main__ import main
 from enflow.service.cli import likelihood, sample
 
-MANY = 400
+MANY = 200
 """Particle systems, which are not all finished by the same step of the solver."""
 
 
@@ -69,7 +69,8 @@ def test_finished_scores_are_written(interrupted) -> None:
     square = 3.0 * np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]])
     moves = np.random.default_rng(0).normal(scale=0.3, size=(MANY, 4, 3)) * [1.0, 1.0, 0.0]
     Path("many.xyz").write_text(write_xyz(Molecule([PARTICLE] * 4, square + each) for each in moves))
-    _, err = interrupted("likelihood", "many.xyz", "--weights", "dw4", "--tolerance", "draft", "--out", "scored.xyz")
+    options = ("--weights", "dw4", "--tolerance", "draft", "--draws", "1", "--probes", "1")
+    _, err = interrupted("likelihood", "many.xyz", *options, "--out", "scored.xyz")
     scored = read(Path("scored.xyz").read_text())
     assert 1 <= len(scored) < MANY
     assert all("nll" in each.properties for each in scored)
