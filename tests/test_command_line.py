@@ -106,6 +106,17 @@ def test_particles_are_sampled_and_scored_as_the_service_does(enflow, tmp_path, 
     assert [score["energy"] for score in scores] == pytest.approx([first["energy"], second["energy"]], abs=1e-3)
 
 
+def test_an_interrupted_evaluation_says_where_its_results_are(enflow, tmp_path, monkeypatch):
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("enflow.model.training.data.qm9.data_file", lambda: tmp_path / "qm9.npz")
+    monkeypatch.setattr("enflow.model.training.evaluation.evaluate.evaluate", interrupt)
+    code, out, err = enflow("evaluate", "qm9", "--out", str(tmp_path))
+    assert (code, out) == (130, "")
+    assert f"enflow: interrupted; {tmp_path} has what was finished, and the same command continues" in err
+
+
 def test_the_version_is_that_of_the_package(enflow):
     assert enflow("--version") == (0, f"enflow {__version__}\n", "")
 

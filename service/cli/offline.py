@@ -149,7 +149,7 @@ class OfflineModel:
             chemistry.close()
 
     def _end_on_interrupt(self, client: "OfflineClient") -> None:
-        """Let the first Ctrl-C cancel what is not finished; until then and after it Python ends the process."""
+        """Let the first Ctrl-C cancel what is not finished; the next one ends the process, as without this function."""
         loop = asyncio.get_running_loop()
 
         def interrupt() -> None:

@@ -85,9 +85,9 @@ def sample(
     With another model: enflow sample lj13 -n 10 --out lj13.xyz
     Around a fragment: enflow sample --fragment core.sdf --attach 3 -n 8 --out grown.sdf
 
-    Without --out they are printed as XYZ. The same seed gives the same molecules: alone, in company, and from the
-    service. Valid: RDKit finds bonds in which every atom has its valence. Stable: every atom has its valence by the
-    table of bond lengths that the literature uses.
+    Without --out they are printed as XYZ. Ctrl-C ends the command with the molecules so far. The same seed gives the
+    same molecules: alone, in company, and from the service. Valid: RDKit finds bonds in which every atom has its
+    valence. Stable: every atom has its valence by the table of bond lengths that the literature uses.
     """
     if formula is not None and n_atoms is not None:
         raise ConfigError("found --formula and --n-atoms; expected one of them")

@@ -160,7 +160,7 @@ def test_errors_of_a_request_are_shown(visit: Open) -> None:
 
 
 def test_a_request_that_a_full_queue_refuses_is_sent_again_when_it_is_due(visit: Open) -> None:
-    page, waits = visit("#score"), ["1", None, "60"]
+    page, waits = visit("#score"), ["1", None, "120"]
 
     def answer(route: Route) -> None:
         if wait := waits.pop(0):
@@ -174,7 +174,7 @@ def test_a_request_that_a_full_queue_refuses_is_sent_again_when_it_is_due(visit:
     page.get_by_role("button", name="Score", exact=True).click()
     expect(page.locator("#score-note")).to_have_text("1 structure scored")
     page.get_by_role("button", name="Score", exact=True).click()  # the user decides about a wait of a minute
-    expect(page.locator("#score-results")).to_contain_text("the queue is full. Try again in 1 min")
+    expect(page.locator("#score-results")).to_contain_text("the queue is full. Try again in 2 min")
     assert waits == []
 
 
