@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, format_by_ending, sniff
 from enflow.model.chem.io.text import ReadLimits, decode
 from enflow.model.cli.options import Device, Json, print_result
@@ -133,10 +134,13 @@ def parse_request(offline: OfflineModel, values: dict[str, Any]) -> SampleReques
 
     Raises:
         ConfigError: a value out of range, or one that the model cannot use.
+        StructureError, VocabularyError: the formula is none, or none of the model's elements.
     """
     card = offline.card
     if values["formula"] is not None and not (card.takes_formulas or card.system):
         raise ConfigError(f"found --formula, but {card.name} draws the elements itself; see --weights")
+    if values["formula"] is not None and card.takes_formulas:
+        parse_formula(values["formula"], card.vocabulary)  # the schema would refuse it without repeating it
     largest = card.vocabulary.max_atoms
     if values["n_atoms"] is not None and values["n_atoms"] > largest:
         raise ConfigError(f"found {values['n_atoms']} atoms; the model knows at most {largest}")
