@@ -38,9 +38,6 @@ MAX_RETURN_ERROR = 1e-3
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
-Element = Annotated[int, Field(ge=1, le=118)]
-"""An atomic number."""
-
 
 @config_errors
 @dataclass(frozen=True, config=STRICT)
@@ -93,10 +90,9 @@ class AtomNetworkConfig:
 class EGNNConfig(AtomNetworkConfig):
     """Configuration of the E(n) equivariant graph network that is the velocity (Satorras et al. 2021, eq. 3 to 6).
 
-    The defaults are Enflow's own shape: wide nodes, narrow pairs. The original authors' network is
-    ``node_dim = edge_dim = 64, n_layers = 6, n_radial = 0, layer_norm = False, tanh_range = 2.5, message_scale = 1,
-    n_frequencies = 0, size_input = False, output = "velocity"``. With ``n_radial = 0`` the network sees the squared
-    distance alone.
+    The defaults are Enflow's own shape: wide nodes, narrow pairs. The authors' network has ``node_dim = edge_dim = 64,
+    n_layers = 6, n_radial = 0, layer_norm = False, tanh_range = 2.5, message_scale = 1, n_frequencies = 0, size_input =
+    False, output = "velocity"``. With ``n_radial = 0`` the network sees the squared distance alone.
 
     Attributes:
         kind: name of the dynamics in the registry.
@@ -241,8 +237,7 @@ class DequantizerConfig:
     """The way in which discrete atom types become continuous features (see `flow.dequantization`).
 
     Attributes:
-        kind: "truncated", "uniform", "argmax", "variational" or "argmax_variational"; or "given": types are given to
-            the velocity as they are, with a table of the probability of each composition.
+        kind: for "given", the velocity gets the types as they are, with a table of the probability of each composition.
         scale: the corner of a type's region is scale * one-hot; the side of the boxes of "uniform".
         sigma: width of the Gaussian of "truncated", unit of the channels of "argmax".
         node_dim, n_layers: the network of the learned kinds, "argmax" and "variational".
@@ -260,17 +255,13 @@ class DequantizerConfig:
         if self.kind == "uniform" and self.scale == 0:
             raise ValueError(f'scale is {self.scale}; expected more than 0 for "uniform"')
 
-    def n_features(self, n_types: int) -> int:
-        """Return the number of features per atom: a channel for each type, an ordinal one, or both."""
-        return n_types * (self.kind != "variational") + ("variational" in self.kind)
-
 
 @config_errors
 @dataclass(frozen=True, config=STRICT)
 class FlowConfig:
     """Configuration of a model of molecules: vocabulary, velocity, dequantizer, optional ActNorm."""
 
-    vocabulary: tuple[Element, ...] = (1, 6, 7, 8, 9)
+    vocabulary: tuple[Annotated[int, Field(ge=1, le=118)], ...] = (1, 6, 7, 8, 9)
     max_atoms: PositiveInt = 29
     dynamics: DynamicsConfig = field(default_factory=EGNNConfig)
     dequantizer: DequantizerConfig = field(default_factory=DequantizerConfig)

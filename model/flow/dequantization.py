@@ -163,7 +163,7 @@ class Learned(Dequantizer):
 
     def __init__(self, config: DequantizerConfig, atomic_numbers: Sequence[int]) -> None:
         self.categorical, self.ordinal = "argmax" in config.kind, "variational" in config.kind
-        super().__init__(config, atomic_numbers, config.n_features(len(atomic_numbers)))
+        super().__init__(config, atomic_numbers, feature_count(config.kind, len(atomic_numbers)))
         width = config.node_dim
         plain = EGNNConfig(
             node_dim=width, edge_dim=width, n_layers=config.n_layers, n_radial=0, layer_norm=False, gate=False,
@@ -252,6 +252,11 @@ REGISTRY: dict[str, Callable[[DequantizerConfig, Sequence[int]], Dequantizer]] =
     "argmax_variational": Learned,
     "given": Given,
 }
+
+
+def feature_count(kind: str, n_types: int) -> int:
+    """Return the number of features per atom of a kind: a channel for each type, an ordinal one, or both."""
+    return n_types * (kind != "variational") + ("variational" in kind)
 
 
 LEARNED = tuple(kind for kind, cls in REGISTRY.items() if cls is Learned)

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from enflow.model.config import STRICT, FlowConfig, ParticleConfig, config_errors, from_json
 from enflow.model.errors import ConfigError
-from enflow.model.flow.dequantization import LEARNED
+from enflow.model.flow.dequantization import LEARNED, feature_count
 from enflow.model.training.flow_matching import MatchingConfig
 from enflow.model.training.max_likelihood import LikelihoodConfig
 from enflow.model.training.optimizer import OptimizerConfig
@@ -79,7 +79,7 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         dynamics, types = self.flow.dynamics, len(self.flow.vocabulary)
-        width = self.flow.dequantizer.n_features(types) + (dynamics.kind == "fragment")
+        width = feature_count(self.flow.dequantizer.kind, types) + (dynamics.kind == "fragment")
         if dynamics.n_features != width or getattr(dynamics, "n_dims", 3) != 3:
             raise ValueError(
                 f"the dynamics has n_features {dynamics.n_features}; expected {width}, for {types} elements and the "

@@ -70,7 +70,6 @@ def likelihood(
     The score of a molecule is its negative log-likelihood (NLL) in nats, lower = likelier; an upper bound, since atom
     types are discrete. Its parts add up to it; the percentile places it among held-out molecules of its size. A file
     or a structure that cannot be scored gets a line with the reason, the others are scored, and the exit code is 1.
-    Ctrl-C ends the command with the scores so far.
     """
     target = parse_target(out)
     values = {

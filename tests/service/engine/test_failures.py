@@ -1,4 +1,4 @@
-"""What fails in an engine: the reason is said, and no other molecule notices."""
+"""Failures in an engine: the reason is said, and no other molecule notices."""
 
 import math
 from collections.abc import Sequence
