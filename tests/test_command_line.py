@@ -122,6 +122,17 @@ def test_an_interrupted_evaluation_says_where_its_results_are(enflow, tmp_path, 
     assert f"enflow: interrupted; {tmp_path} has what was finished, and the same command continues" in err
 
 
+def test_an_interrupted_table_of_particles_says_where_its_results_are(enflow, tmp_path, monkeypatch):
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("enflow.model.training.data.particles.load", lambda *_: None)
+    monkeypatch.setattr("enflow.model.training.experiments.particle_benchmark.train_cells", interrupt)
+    code, _, err = enflow("particles", "table", "dw4", "--folder", str(tmp_path))
+    assert code == 130
+    assert f"enflow: interrupted; {tmp_path} has what was finished" in err
+
+
 def test_the_version_is_that_of_the_package(enflow):
     assert enflow("--version") == (0, f"enflow {__version__}\n", "")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from enflow.model.cli.options import Json, print_result
+from enflow.model.cli.options import Json, print_result, says_what_is_kept
 from enflow.model.progress import progress
 
 particles_app = typer.Typer(
