@@ -21,11 +21,22 @@ to 25 atoms the variance of an integral was 7 % smaller than with the rest unifo
 GRID = np.linspace(0.0, 1.0, 257)
 """Points in s between which the density of the strata is constant."""
 
-STRATA_PER_BLOCK = 4
-"""The strata of a block. The first pairs of its strata may depend on each other, and so may the second ones; the first
-are independent of the second, and blocks are independent of each other."""
+LARGEST_BLOCK, FEWEST_BLOCKS = 4, 6
+"""The most strata of a block, and the fewest blocks whose differences show a variance well enough."""
 
 Values = Float64[np.ndarray, " _"]
+
+
+def strata_per_block(strata: int) -> int:
+    """Return the number of strata of a block: a power of two.
+
+    The first pairs of the strata of a block may depend on each other, and so may the second ones. The first are
+    independent of the second, and blocks are independent of each other.
+    """
+    size = LARGEST_BLOCK
+    while size > 1 and strata < FEWEST_BLOCKS * size:
+        size //= 2
+    return size
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class StratifiedRule:
     def variance(self) -> float:
         """An unbiased estimate of the variance of `value` over the times and the noise of the integrand."""
         first, second = self._pairs().T
-        differences = np.add.reduceat(first - second, range(0, len(first), STRATA_PER_BLOCK))
+        differences = np.add.reduceat(first - second, range(0, len(first), strata_per_block(len(first))))
         return float((differences**2).sum() / 4.0)
 
     @property
