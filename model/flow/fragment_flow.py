@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -235,10 +234,9 @@ class FragmentFlow(FlowComponents):
         given, free = (h[..., -1] > 0.5) & mask, (h[..., -1] <= 0.5) & mask
         y, features = relative_to_fragment(x, h)
         log_h = -0.5 * (free.unsqueeze(-1) * (features.square() + LOG_2PI)).sum((1, 2))
-        numbers = np.array(self.vocabulary.atomic_numbers)[h[..., :-1].argmax(-1).cpu().numpy()]
-        y, x, given, free = (each.cpu().numpy() for each in (y, x, given, free))
-        rows = zip(y, numbers, x, given, free, strict=True)
-        return log_h + log_h.new_tensor([log_density(y[f], z[g], x[g]) for y, z, x, g, f in rows])
+        numbers = torch.tensor(self.vocabulary.atomic_numbers)[h[..., :-1].argmax(-1).cpu()]
+        rows = zip(*(each.cpu().numpy() for each in (y, free, numbers, x, given)), strict=True)
+        return log_h + log_h.new_tensor([log_density(y[f], z[g], x[g]) for y, f, z, x, g in rows])
 
     def _given(self, fragment: Molecule) -> tuple[Tensor, Tensor]:
         """Return the positions of a fragment, centred, and the noiseless features of its types, float64 on the CPU."""

@@ -47,11 +47,10 @@ def noise_around(noise: Positions, atomic_numbers: NDArray[np.int64], positions:
         atomic_numbers: (M,) of the fragment.
         positions: (M, 3) of the fragment, angstrom.
     """
-    if len(positions) == 1:
-        middle = RADIUS * noise[-1] / np.linalg.norm(noise[-1])
-    else:
-        middle = front(atomic_numbers, positions)
-    return noise[:-1] + middle.astype(noise.dtype)
+    alone = len(positions) == 1
+    middle = RADIUS * noise[-1] / np.linalg.norm(noise[-1]) if alone else front(atomic_numbers, positions)
+    moved: Positions = noise[:-1] + middle.astype(noise.dtype)
+    return moved
 
 
 def log_density(x: Positions, atomic_numbers: NDArray[np.int64], positions: Positions) -> float:

@@ -1,4 +1,4 @@
-"""The prior of the atoms around a fragment: places known by hand, its law under motions, and its density by counting."""
+"""The prior of the atoms around a fragment: places known by hand, its law under motions, its density by counting."""
 
 import math
 
@@ -49,4 +49,6 @@ def test_around_a_single_atom_the_others_lie_in_a_random_direction() -> None:
     means = np.array([noise_around(rng.standard_normal((401, 3)), ETHYL[:1], X[:1]).mean(0) for _ in range(300)])
     assert np.linalg.norm(means, axis=1).mean() == pytest.approx(RADIUS, abs=0.02)
     assert np.abs(means.mean(0)).max() < 4 * RADIUS / math.sqrt(3 * 300)
-    assert log_density(np.zeros((1, 3)), ETHYL[:1], X[:1]) == pytest.approx(-RADIUS**2 / 2 - 1.5 * math.log(2 * math.pi))
+    assert log_density(np.zeros((1, 3)), ETHYL[:1], X[:1]) == pytest.approx(
+        -(RADIUS**2) / 2 - 1.5 * math.log(2 * math.pi)
+    )
