@@ -32,8 +32,8 @@ MAX_ITERATIONS = 1_000
 class Bonds:
     """The bonds of a molecule, or the reason why none were found. Plain data: it can leave a worker process."""
 
-    status: Literal["ok", "failed"]
-    """ok: RDKit sanitizes it, every atom has its valence, there are no radicals."""
+    status: Literal["ok", "failed", "omitted"]
+    """ok: RDKit sanitizes it, every atom has its valence, there are no radicals; omitted: they were not asked for."""
     rdkit: str
     """Version of RDKit."""
     method: str | None = None
@@ -48,6 +48,11 @@ class Bonds:
     """Number of connected pieces."""
     smiles: str | None = None
     """Canonical, isomeric, without hydrogen atoms."""
+
+    @property
+    def valid(self) -> bool | None:
+        """True where bonds were found; None where they were not asked for."""
+        return None if self.status == "omitted" else self.status == "ok"
 
     @property
     def charge(self) -> int:

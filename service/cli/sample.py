@@ -63,6 +63,7 @@ def sample(
     seed: SeedOption = None,
     first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
     only: Annotated[Only, typer.Option(help="Generate until n molecules are valid, or stable.")] = "any",
+    bonds: Annotated[bool, typer.Option("--bonds/--no-bonds", help="Without bonds: positions only, faster.")] = True,
     with_nll: Annotated[bool, typer.Option("--with-nll", help="Score each molecule too.")] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Generate until n molecules have different SMILES.")] = False,
     properties: Annotated[
@@ -98,6 +99,7 @@ def sample(
         "attach": attach or None,
         "first_index": first_index,
         "only": only,
+        "bonds": bonds,
     }
     values |= {"unique": unique, "properties": properties, "where": parse_where(where or []), "sort": sort}
     values |= {"seed": secrets.randbits(32) if seed is None else seed, "tolerance": parse_tolerance(tolerance)}

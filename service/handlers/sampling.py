@@ -161,7 +161,7 @@ class SamplingHandler:
             unbounded = Rejection("no structure", "atoms outside the bounds of a molecule")
             self._reject(sampled.index, unbounded, Failed("", sampled.index, Reason.STRUCTURE, str(error)))
             return
-        report = await self._served.infer_bonds(molecule, self._context.usage, describe=self._request.describes)
+        report = await self._bond_report(molecule)
         if found := self.rejection(molecule, report) or await self._duplicate(sampled.index, report):
             self._reject(sampled.index, found)
             return
@@ -172,6 +172,11 @@ class SamplingHandler:
         self._results.found.append(rendered)
         self._count("stable" if report.stable else report.bonds.status)
         await self._context.emit(MoleculeEvent(event="molecule", molecule=rendered.document))
+
+    async def _bond_report(self, molecule: Molecule) -> BondReport:
+        if not self._request.bonds:
+            return self._served.omit_bonds(molecule)
+        return await self._served.infer_bonds(molecule, self._context.usage, describe=self._request.describes)
 
     async def _duplicate(self, index: int, report: BondReport) -> Rejection | None:
         if self._duplicates is None or await self._duplicates.keeps(self._place(index), report.bonds.smiles):

@@ -5,8 +5,11 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Any, ClassVar
 
+from enflow.model.chem.analysis.metrics import stability
+from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.errors import EnflowError, ModelError, StructureError, VocabularyError
@@ -126,6 +129,11 @@ class ServedModel:
             report = await self.chemistry.bond_report(molecule, describe=describe)
         usage.bonds_ms += 1000 * (time.perf_counter() - started)
         return report
+
+    def omit_bonds(self, molecule: Molecule) -> BondReport:
+        """Return the report of a molecule whose bonds nobody asked for: the number of its stable atoms."""
+        stable_atoms = int(stability([molecule]).stable_atoms[0])
+        return BondReport(Bonds("omitted", version("rdkit")), stable_atoms, molecule.n_atoms)
 
     def render_sample(self, result: SampleResult) -> RenderedMolecule[MoleculeOut | ParticlesOut]:
         """Return a generated molecule as responses show it."""

@@ -43,6 +43,10 @@ class ServedParticles(ServedModel):
         describe: bool = False,  # noqa: ARG002
     ) -> BondReport:
         """Return a report without bonds."""
+        return self.omit_bonds(molecule)
+
+    def omit_bonds(self, molecule: Molecule) -> BondReport:
+        """Return a report without bonds; particles have no valence."""
         return BondReport(no_bonds(molecule), 0, molecule.n_atoms)
 
     def render_sample(self, result: SampleResult) -> RenderedMolecule[ParticlesOut]:

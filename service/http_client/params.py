@@ -29,6 +29,7 @@ class SampleParams(ComputeParams, total=False):
     first_index: int
     only: Only
     frames: int
+    bonds: bool
     with_nll: bool
     unique: bool
     properties: bool

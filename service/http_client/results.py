@@ -86,7 +86,7 @@ def score(document: Json) -> MoleculeScore:
 def _facts(document: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
     for name, value in document.items():
         if name == "bonds":
-            yield name, value["method"] if value["status"] == "ok" else "failed"
+            yield name, value["method"] or value["status"]
         elif name == "properties" and value:
             yield from value.items()
         elif name == "std_error":

@@ -185,7 +185,7 @@ def structure_fields(molecule: Molecule, report: BondReport) -> dict[str, Any]:
         "xyz": write_xyz([molecule]),
         "sdf": sdf_record(report.mol_block, molecule, bonds) if ok and report.mol_block else None,
         "bonds": _render_bonds(bonds),
-        "valid": ok,
+        "valid": bonds.valid,
         "stable": report.stable,
         "stable_reason": None if report.stable else _unstable(report),
         "atom_stability": report.atom_stability,
@@ -279,7 +279,7 @@ def _with_properties(molecule: Molecule, report: BondReport, properties: Mapping
     facts = {
         **molecule.properties,
         **properties,
-        "bonds": bonds.method or "failed",
+        "bonds": bonds.method or bonds.status,
         "smiles": bonds.smiles,
         "stable": report.stable,
     }

@@ -147,6 +147,9 @@ class SampleRequest(RequestOptions):
     frames: Annotated[int, Field(ge=0), Within("max_frames")] = Field(
         default=0, description="number of frames of each trajectory from noise to data"
     )
+    bonds: bool = Field(
+        default=True, description="false = positions only, which is faster: no bonds, no SMILES, no SDF; valid is null"
+    )
     with_nll: bool = Field(default=False, description="the NLL too; with a fragment, of the other atoms given it")
     unique: bool = Field(
         default=False, description="sample on until no two molecules have the same SMILES; the first index is kept"
@@ -171,6 +174,9 @@ class SampleRequest(RequestOptions):
                 raise ValueError(f"found formula and {name}, expected one of them")
         if self.attach is not None and self.fragment is None:
             raise ValueError("found attach without fragment, expected a fragment")
+        if not self.bonds and (self.only == "valid" or self.unique or self.describes):
+            wants = "only valid" if self.only == "valid" else "unique" if self.unique else "properties, where or sort"
+            raise ValueError(f"found bonds false and {wants}, expected one of them")
         if self.sort in ("nll", "-nll") and not self.with_nll:
             raise ValueError("found sort by nll without with_nll, expected with_nll: true")
         return self

@@ -18,9 +18,9 @@ Path = list[tuple[float, float]]
 
 
 class BondsOut(Strict):
-    """The bonds that RDKit inferred from the geometry."""
+    """The bonds that RDKit inferred from the geometry; omitted where the request had `bonds: false`."""
 
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed", "omitted"]
     method: str | None
     reason: str | None
     charge: int | None
@@ -48,7 +48,7 @@ class FrameOut(Strict):
 
 
 class StructureOut(Strict):
-    """The fields of a molecule in every response; `sdf` and `smiles` are null where no bonds could be inferred."""
+    """The fields of a molecule in every response; `sdf` and `smiles` are null where no bonds were inferred."""
 
     index: int
     kind: Literal["molecule"]
@@ -58,9 +58,9 @@ class StructureOut(Strict):
     xyz: str
     sdf: str | None
     bonds: BondsOut
-    valid: bool = Field(
+    valid: bool | None = Field(
         description="RDKit finds bonds that give every atom its valence (`inferred_validity` on the card); papers have "
-        "another measure, EDM validity (`validity` on the card), with bonds from a table of lengths"
+        "another measure, EDM validity (`validity` on the card), with bonds from a table of lengths; null without bonds"
     )
     stable: bool = Field(
         description="every atom has its valence by the table of bond lengths that papers use: a convention, by which "

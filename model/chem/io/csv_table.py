@@ -25,4 +25,4 @@ def write_csv(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> str:
 def _row(molecule: Molecule, bonds: Bonds) -> Mapping[str, object]:
     named = {"name": molecule.name} if molecule.name else {}
     found = {"formula": molecule.formula, "n_atoms": molecule.n_atoms, "smiles": bonds.smiles}
-    return {**named, **found, "valid": bonds.status == "ok", **molecule.properties}
+    return {**named, **found, "valid": bonds.valid, **molecule.properties}

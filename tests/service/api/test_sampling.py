@@ -70,6 +70,38 @@ def test_a_molecule_without_bonds_is_returned_with_the_reason(api: Api) -> None:
     assert Molecule(METHANE.atomic_numbers, TORN.positions) == read(molecule["xyz"], "xyz")[0]
 
 
+def test_without_bonds_a_molecule_has_its_positions_and_its_stability(api: Api) -> None:
+    api.client.molecule = lambda index: METHANE if index else TORN
+    body = {"n_molecules": 2, "seed": 1}
+    with_bonds = api.http.post("/sample", json=body).json()
+    answer = api.http.post("/sample", json={**body, "bonds": False}).json()
+    assert answer["usage"]["bonds_ms"] == 0
+    for molecule, other in zip(answer["molecules"], with_bonds["molecules"], strict=True):
+        assert [molecule[name] for name in ("smiles", "sdf", "valid")] == [None, None, None]
+        assert molecule["bonds"]["status"] == "omitted"
+        for name in ("index", "formula", "stable", "atom_stability", "nfe"):
+            assert molecule[name] == other[name]
+        assert read(molecule["xyz"], "xyz")[0] == read(other["xyz"], "xyz")[0]
+    sdf = api.http.post("/sample", json={**body, "bonds": False}, headers={"Accept": "chemical/x-mdl-sdfile"}).text
+    assert sdf.count(">  <bond_status>\nomitted\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"only": "valid"}, "only valid"),
+        ({"unique": True}, "unique"),
+        ({"properties": True}, "properties"),
+        ({"where": {"qed": [0.5, None]}}, "where"),
+        ({"sort": "-logp"}, "sort"),
+    ],
+)
+def test_what_needs_bonds_is_refused_without_them(api: Api, asked: dict[str, object], said: str) -> None:
+    problem = assert_problem(api.http.post("/sample", json={"bonds": False, **asked}), 422)
+    assert "found bonds false and" in problem["errors"][0]["message"]
+    assert said in problem["errors"][0]["message"]
+
+
 def test_only_valid_tries_on_and_says_so(api: Api) -> None:
     """Molecule j tries the indices j, j + n, ...: here 0 and 2 of two molecules fail, 4 and 1 pass."""
     api.client.molecule = lambda index: TORN if index in (0, 2) else METHANE
