@@ -51,7 +51,7 @@ serve: install page ## install, then serve on http://127.0.0.1:8000
 
 # One process for each core, at most four, with one thread each; a file's tests stay together, as they share services.
 test: check page browser ## install, run every check and every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory test-ray
 
 test-ray: $(VENV)/installed-ray ## two engines in Ray, one of which is killed

@@ -24,11 +24,12 @@ from enflow.model.checkpoint import load
 from enflow.model.flow.divergence import rademacher
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.geometry import centre
-from enflow.model.flow.likelihood import NODES, DrawState, Terms, complete_draw, draw_probes, path_tolerances
+from enflow.model.flow.likelihood import DrawState, Terms, complete_draw, path_tolerances
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.batched_solver import FinalState
 from enflow.model.flow.ode.dense_output import Trajectory
+from enflow.model.flow.probes import NODES, draw_probes
 from enflow.model.flow.velocity import packed
 
 LARGEST_RATIO = 0.3
@@ -37,7 +38,8 @@ OPTIONS = EstimatorOptions()
 
 def new_probes(flow: MoleculeFlow, end: FinalState, seed: int) -> float:
     """Return the divergence along a path by the default number of new probes."""
-    noise = draw_probes(generator(seed, 0, "probe"), *end.h.shape, OPTIONS.probes_per_node)
+    positions = end.path[0].y0[0, :, :3].double().numpy()
+    noise = draw_probes(generator(seed, 0, "probe"), positions, end.h.shape[-1], OPTIONS.probes_per_node)
     state = DrawState(Terms(0.0, 0.0), noise, 0.0, pieces=end.path)
     state.finish_path(0.0, end.x, end.h, end.status)
     complete_draw(state, flow.velocity, flow.dtype)

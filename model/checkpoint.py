@@ -119,7 +119,9 @@ def load_molecules(
     place = find_weights(weights)
     card = read_card(place)
     if not isinstance(card.config, FlowConfig):
-        raise WeightsError(f"{place} holds a model of particles, expected one of molecules; try load_particles")
+        raise WeightsError(
+            f"{place} holds a model of particles, expected one of molecules; in Python try load_particles"
+        )
     if takes_fragments(card):
         raise WeightsError(f"{place} holds a model of the atoms around a fragment, expected one of all atoms; try load")
     flow = _load_tensors(MoleculeFlow(card.config), place, card, device, dtype)

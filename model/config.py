@@ -67,12 +67,12 @@ class AtomNetworkConfig:
     edge_dim: PositiveInt = 32
     n_layers: PositiveInt = 8
     n_radial: NonNegativeInt = 16
-    message_scale: float = 5.0
+    message_scale: PositiveFloat = 5.0
     n_frequencies: NonNegativeInt = 4
     size_input: bool = True
     output: Literal["velocity", "centre", "still"] = "centre"
-    feature_scale: float = 0.25
-    feature_sigma: float = 0.05
+    feature_scale: PositiveFloat = 0.25
+    feature_sigma: PositiveFloat = 0.05
     odd_types: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,10 +90,9 @@ class AtomNetworkConfig:
 class EGNNConfig(AtomNetworkConfig):
     """Configuration of the E(n) equivariant graph network that is the velocity (Satorras et al. 2021, eq. 3 to 6).
 
-    The defaults are Enflow's own shape: wide nodes, narrow pairs. The original authors' network is
-    ``node_dim = edge_dim = 64, n_layers = 6, n_radial = 0, layer_norm = False, tanh_range = 2.5, message_scale = 1,
-    n_frequencies = 0, size_input = False, output = "velocity"``. With ``n_radial = 0`` the network sees the squared
-    distance alone.
+    The defaults are Enflow's own shape: wide nodes, narrow pairs. The authors' network has ``node_dim = edge_dim = 64,
+    n_layers = 6, n_radial = 0, layer_norm = False, tanh_range = 2.5, message_scale = 1, n_frequencies = 0, size_input =
+    False, output = "velocity"``. With ``n_radial = 0`` the network sees the squared distance alone.
 
     Attributes:
         kind: name of the dynamics in the registry.
@@ -106,7 +105,7 @@ class EGNNConfig(AtomNetworkConfig):
     kind: Literal["egnn"] = "egnn"
     layer_norm: bool = True
     gate: bool = True
-    tanh_range: float | None = 3.0
+    tanh_range: PositiveFloat | None = 3.0
     reverse: bool = False
 
 
@@ -125,7 +124,7 @@ class VectorNetworkConfig(AtomNetworkConfig):
     edge_dim: PositiveInt = 48
     n_radial: NonNegativeInt = 24
     n_vectors: PositiveInt = 16
-    move_scale: float = 1.0
+    move_scale: PositiveFloat = 1.0
 
 
 @config_errors
@@ -194,7 +193,7 @@ class SimpleConfig:
     n_layers: PositiveInt = 2
     n_radial: AtLeastTwo = 16
     n_frequencies: NonNegativeInt = 4
-    range: float = 8.0
+    range: PositiveFloat = 8.0
 
 
 @config_errors
@@ -213,7 +212,7 @@ class KernelConfig:
     n_features: NonNegativeInt = 0
     n_radial: AtLeastTwo = 50
     n_times: AtLeastTwo = 10
-    range: float = 8.0
+    range: PositiveFloat = 8.0
 
 
 def _kind(config: Any) -> Any:
@@ -238,15 +237,14 @@ class DequantizerConfig:
     """The way in which discrete atom types become continuous features (see `flow.dequantization`).
 
     Attributes:
-        kind: "truncated", "uniform", "argmax", "variational" or "argmax_variational"; or "given": types are given to
-            the velocity as they are, with a table of the probability of each composition.
+        kind: for "given", the velocity gets the types as they are, with a table of the probability of each composition.
         scale: the corner of a type's region is scale * one-hot; the side of the boxes of "uniform".
         sigma: width of the Gaussian of "truncated", unit of the channels of "argmax".
         node_dim, n_layers: the network of the learned kinds, "argmax" and "variational".
         capacity: compositions that the table of "given" holds; QM9 has about 600.
     """
 
-    kind: str = "truncated"
+    kind: Literal["truncated", "uniform", "argmax", "variational", "argmax_variational", "given"] = "truncated"
     scale: NonNegativeFloat = 0.25
     sigma: PositiveFloat = 0.05
     node_dim: PositiveInt = 64
@@ -263,13 +261,15 @@ class DequantizerConfig:
 class FlowConfig:
     """Configuration of a model of molecules: vocabulary, velocity, dequantizer, optional ActNorm."""
 
-    vocabulary: tuple[int, ...] = (1, 6, 7, 8, 9)
+    vocabulary: tuple[Annotated[int, Field(ge=1, le=118)], ...] = (1, 6, 7, 8, 9)
     max_atoms: PositiveInt = 29
     dynamics: DynamicsConfig = field(default_factory=EGNNConfig)
     dequantizer: DequantizerConfig = field(default_factory=DequantizerConfig)
     act_norm: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 < len(set(self.vocabulary)) == len(self.vocabulary):
+            raise ValueError(f"vocabulary is {list(self.vocabulary)}; expected at least one element, each once")
         still, given = getattr(self.dynamics, "output", None) == "still", self.dequantizer.kind == "given"
         if still != given or (given and self.act_norm):
             raise ValueError('expected output "still", dequantizer "given" and no act_norm together, or none of them')

@@ -11,8 +11,8 @@ from pydantic.dataclasses import is_pydantic_dataclass
 
 from enflow.model.errors import ConfigError
 
-STRICT = ConfigDict(extra="forbid", strict=True)
-"""The rules of every configuration: no unknown key, no conversion between types."""
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""The rules of every configuration: no unknown key, no conversion between types, finite numbers."""
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ def _explain(cls: type, error: ValidationError, where: str) -> str:
             return f"{place} is {_shown(found['input'])}; expected an object"
     expected = found["msg"].removeprefix("Input should be ")
     expected = expected.replace("greater than or equal to", "at least").replace("greater than", "more than")
+    expected = expected.replace("less than or equal to", "at most")
     return f"{place} is {_shown(found['input'])}; expected {expected}"
 
 

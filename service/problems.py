@@ -1,6 +1,7 @@
 """The table of all errors of the service, and their form as problem+json (RFC 9457)."""
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,7 +105,7 @@ class EngineFailure(Problem):
 
 def retry_after(seconds: float) -> dict[str, str]:
     """Return the header Retry-After: whole seconds, from 1 to 3600."""
-    return {"Retry-After": str(max(1, min(3600, round(seconds + 0.5))))}
+    return {"Retry-After": str(max(1, min(3600, math.ceil(seconds))))}
 
 
 def from_status(status: int) -> Problem:

@@ -15,6 +15,12 @@ os.environ["ENFLOW_CACHE"] = str(REPOSITORY / "build" / "no-compiled-code")
 os.environ["ENFLOW_COMPILE"] = "0"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files whose tests take longest, so that no process is left alone with one of them at the end."""
+    first = [REPOSITORY / "tests", REPOSITORY / "tests" / "page"]
+    items.sort(key=lambda item: first.index(item.path.parent) if item.path.parent in first else len(first))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The directory of reference data and checkpoints, which is too large for the repository.
@@ -29,12 +35,19 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def compiled_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the weights of a tiny flow in `weights`, and with its compiled velocity in `cache`."""
+    """A folder with the weights of a tiny flow in `weights`, and with its compiled velocity in `cache`.
+
+    The processes of pytest-xdist share the cache, so that one of them compiles.
+    """
     from enflow.model.checkpoint import compile_weights
     from tests.model.flow.compiled_weights import tiny_weights
 
     place = tmp_path_factory.mktemp("compiled")
     tiny_weights(place / "weights")
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    cache = tmp_path_factory.getbasetemp().parent / "compiled" if parallel else place / "made"
+    cache.mkdir(exist_ok=True)
+    (place / "cache").symlink_to(cache, target_is_directory=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENFLOW_CACHE", str(place / "cache"))
         compile_weights(place / "weights")

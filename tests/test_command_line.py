@@ -38,11 +38,16 @@ def enflow(monkeypatch, capsys):
         ("sample --weights nowhere", "found no weights 'nowhere', expected a directory with card.json"),
         ("sample weights/dw4 --out dw4.sdf", "dw4 is of particles; expected .xyz, .json or .html"),
         ("sample dw4 --only valid", "dw4 is one of particles: particles are neither valid nor stable"),
+        ("sample --formula Foo", "found formula 'Foo', expected elements with counts, such as C7H10O2"),
+        ("sample --formula SiH4", "found element Si, expected one of H, C, N, O, F"),
         ("sample --device toaster", "found device 'toaster'; expected auto, cpu or cuda"),
         ("serve --port 99999", "ENFLOW_PORT: Input should be less than or equal to 65535"),
         ("serve --host 0.0.0.0", "without API keys: anybody who reaches it could use it"),
         ("jobs list --url http://127.0.0.1:9", "found no service (ConnectError); start it by `enflow serve`"),
-        ("jobs submit nowhere.json", "nowhere.json cannot be read"),
+        (
+            "jobs submit nowhere.json",
+            "nowhere.json cannot be read: No such file or directory; expected JSON or a file with it",
+        ),
         ("jobs results 0 --out molecules.pdb", "found the ending '.pdb' of molecules.pdb; expected one of .json"),
         ("serve --weights nowhere", "nowhere/card.json (No such file or directory)"),
     ],
@@ -59,6 +64,9 @@ def test_bad_input_is_one_line_and_exit_code_1(enflow, arguments, message):
         ("evaluate nowhere --divergence guess", "'guess' is not one of"),
         ("particles table lj55", "'lj55' is not one of"),
         ("sample -n 0", "-n"),
+        ("sample --seed 9007199254740992", "--seed"),
+        ("variations --seed 9007199254740992 molecule.sdf", "--seed"),
+        ("likelihood --seed 9007199254740992 molecules.sdf", "--seed"),
         ("likelihood", "Missing argument"),
         ("likelihood --draws 0 molecules.sdf", "--draws"),
         ("paint", "No such command 'paint'"),
@@ -101,6 +109,28 @@ def test_particles_are_sampled_and_scored_as_the_service_does(enflow, tmp_path, 
     scores = json.loads(out)["results"]
     assert [score["nll"] for score in scores] == pytest.approx([first["nll"], second["nll"]], abs=0.02)
     assert [score["energy"] for score in scores] == pytest.approx([first["energy"], second["energy"]], abs=1e-3)
+
+
+def test_an_interrupted_evaluation_says_where_its_results_are(enflow, tmp_path, monkeypatch):
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("enflow.model.training.data.qm9.data_file", lambda: tmp_path / "qm9.npz")
+    monkeypatch.setattr("enflow.model.training.evaluation.evaluate.evaluate", interrupt)
+    code, out, err = enflow("evaluate", "qm9", "--out", str(tmp_path))
+    assert (code, out) == (130, "")
+    assert f"enflow: interrupted; {tmp_path} has what was finished, and the same command continues" in err
+
+
+def test_an_interrupted_table_of_particles_says_where_its_results_are(enflow, tmp_path, monkeypatch):
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("enflow.model.training.data.particles.load", lambda *_: None)
+    monkeypatch.setattr("enflow.model.training.experiments.particle_benchmark.train_cells", interrupt)
+    code, _, err = enflow("particles", "table", "dw4", "--folder", str(tmp_path))
+    assert code == 130
+    assert f"enflow: interrupted; {tmp_path} has what was finished" in err
 
 
 def test_the_version_is_that_of_the_package(enflow):

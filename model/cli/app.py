@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from enflow.model.cli.options import Device, Divergence, Json, pick_device, print_result
+from enflow.model.cli.options import Device, Divergence, Json, pick_device, print_result, says_what_is_kept
 from enflow.model.cli.particles import particles_app
 from enflow.model.errors import EnflowError
 from enflow.model.progress import progress
@@ -144,7 +144,7 @@ def train(
 
     settings = read_config(config)
     folder = run or Path("runs") / settings.name
-    with progress() as report:
+    with progress() as report, says_what_is_kept(f"--resume continues from the last state that {folder} has"):
         for record in run_training(settings, folder, resume=resume, anneal=anneal, device=pick_device(device)):
             if as_json:
                 typer.echo(json.dumps(record))
@@ -207,7 +207,7 @@ def evaluate(
     settings = EvaluationConfig(samples, molecules, seed, chosen, divergence, probes, draws, posebusters)
     folder = out or Path("runs") / "evaluate" / f"{card.name}-{card.weights_sha256[:8]}"
     flow = load_molecules(weights, pick_device(device))
-    with progress() as report:
+    with progress() as report, says_what_is_kept(f"{folder} has what was finished, and the same command continues"):
         result = run_evaluation(flow, card.weights_sha256, data_file(), folder, settings, report)
         points = run_curve(flow, card.weights_sha256, folder, CurveConfig(curve, seed), report) if curve else []
     command = shlex.join(["enflow", *sys.argv[1:]])

@@ -1,6 +1,8 @@
 """Options and functions that several commands share."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import typer
@@ -17,6 +19,16 @@ Device = Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu o
 def print_result(text: str, result: object, *, as_json: bool) -> None:
     """Print a result: `text`, or with `as_json` one line of JSON."""
     typer.echo(json.dumps(result, allow_nan=False) if as_json else text)
+
+
+@contextmanager
+def says_what_is_kept(text: str) -> Iterator[None]:
+    """Print where the results are if Ctrl-C ends the work."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"enflow: interrupted; {text}", err=True)
+        raise
 
 
 def pick_device(name: str) -> str:

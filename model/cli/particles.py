@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from enflow.model.cli.options import Json, print_result
+from enflow.model.cli.options import Json, print_result, says_what_is_kept
 from enflow.model.progress import progress
 
 particles_app = typer.Typer(
@@ -61,7 +61,7 @@ def table(
     wanted = particle_cells.cells(
         system, models or particle_cells.MODELS, sizes or particle_cells.SIZES[system], seeds, budget.objective
     )
-    with progress() as report:
+    with progress() as report, says_what_is_kept(f"{folder} has what was finished, and the same command continues"):
         report(f"cells of {system}", 0, len(wanted))
         for done, _ in enumerate(particle_benchmark.train_cells(wanted, budget, data, folder, report), start=1):
             report(f"cells of {system}", done, len(wanted))

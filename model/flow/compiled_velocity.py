@@ -57,7 +57,8 @@ class CompiledVelocity:
             raise CompileError(f"{path}: the content does not have the hash in the file's name")
         self.path = path
         self._dynamics, self._n_features = dynamics, n_features
-        self._version = _weights_version(dynamics)
+        self._weights = list(dynamics.parameters())  # the walk over the modules takes as long as half an evaluation
+        self._version = self._weights_version()
         self._library = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)  # noqa: SLF001 - imports no compiler
 
     def fits(self, dynamics: nn.Module, arguments: Arguments) -> bool:
@@ -74,7 +75,7 @@ class CompiledVelocity:
             and all(each.is_cpu and each.dtype == dtype for each, dtype in zip(arguments, DTYPES, strict=True))
             and [each.shape for each in arguments] == shapes  # the code does not check them
             and dynamics is self._dynamics
-            and _weights_version(dynamics) == self._version
+            and self._weights_version() == self._version
         )
 
     def __call__(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,6 +83,9 @@ class CompiledVelocity:
         # The code takes contiguous tensors only, and does not check that either.
         dx, dh = self._library.run([each.contiguous() for each in (t, x, h, mask)])
         return dx, dh
+
+    def _weights_version(self) -> int:
+        return sum(each._version for each in self._weights)  # noqa: SLF001 - torch's count of changes in place
 
     def __reduce__(self) -> tuple[object, ...]:
         # A copy of a flow may get other weights: it has None here and computes eagerly.
@@ -175,10 +179,6 @@ def _agree(velocity: CompiledVelocity, dynamics: nn.Module, example: Arguments) 
     with torch.no_grad():
         pairs = zip(velocity(*example), dynamics(*example), strict=True)
         return all(torch.allclose(a, b, rtol=0.0, atol=AGREEMENT * float(b.abs().max())) for a, b in pairs if b.numel())
-
-
-def _weights_version(dynamics: nn.Module) -> int:
-    return sum(each._version for each in dynamics.parameters())  # noqa: SLF001 - torch's count of changes in place
 
 
 def _name(weights_sha256: str) -> str:

@@ -16,7 +16,6 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
 from enflow.model.config import DequantizerConfig, EGNNConfig
-from enflow.model.errors import ConfigError
 from enflow.model.flow.composition_prior import CompositionPrior, types_of
 from enflow.model.flow.distributions import LOG_2PI, FeatureGaussian
 from enflow.model.flow.geometry import pair_mask
@@ -164,7 +163,7 @@ class Learned(Dequantizer):
 
     def __init__(self, config: DequantizerConfig, atomic_numbers: Sequence[int]) -> None:
         self.categorical, self.ordinal = "argmax" in config.kind, "variational" in config.kind
-        super().__init__(config, atomic_numbers, self.categorical * len(atomic_numbers) + self.ordinal)
+        super().__init__(config, atomic_numbers, feature_count(config.kind, len(atomic_numbers)))
         width = config.node_dim
         plain = EGNNConfig(
             node_dim=width, edge_dim=width, n_layers=config.n_layers, n_radial=0, layer_norm=False, gate=False,
@@ -255,17 +254,16 @@ REGISTRY: dict[str, Callable[[DequantizerConfig, Sequence[int]], Dequantizer]] =
 }
 
 
+def feature_count(kind: str, n_types: int) -> int:
+    """Return the number of features per atom of a kind: a channel for each type, an ordinal one, or both."""
+    return n_types * (kind != "variational") + ("variational" in kind)
+
+
 LEARNED = tuple(kind for kind, cls in REGISTRY.items() if cls is Learned)
 
 
 def build(config: DequantizerConfig, atomic_numbers: Sequence[int]) -> Dequantizer:
-    """Return the dequantizer of a configuration.
-
-    Raises:
-        ConfigError: the kind is unknown.
-    """
-    if config.kind not in REGISTRY:
-        raise ConfigError(f"dequantizer: found kind {config.kind!r}, expected one of {', '.join(sorted(REGISTRY))}")
+    """Return the dequantizer of a configuration."""
     return REGISTRY[config.kind](config, atomic_numbers)
 
 

@@ -7,10 +7,10 @@ from enflow.model.errors import ConfigError
 
 Divergence = Literal["exact", "hutchinson"]
 
-PROBES = 5
-"""The default number of probes per node. Each takes 32 evaluations of the velocity, and a path takes 80 to 110. For 18
-atoms the variance of a draw with 2, 4 and 5 probes is 22, 9 and 7 nats^2 (bundled weights). With 5 the first four draws
-reached an error of 2 nats for 9 of 12 test molecules of 18 atoms, with 4 for 4 of them."""
+PROBES = 3
+"""The default number of probes per node. Each takes 32 evaluations of the velocity, and a path takes 90 to 130. With 3
+the variance of a draw was 4 to 28 nats^2, 7.5 in the median, and the first four draws reached an error of 2 nats for 7
+of 12 test molecules of 18 atoms (bundled weights)."""
 
 FIRST_DRAWS, MAX_DRAWS = 4, 32
 """The draws of the first round, and the budget, where a target error is asked for."""
@@ -25,7 +25,7 @@ class EstimatorOptions:
 
     Attributes:
         divergence: "hutchinson" estimates the trace with random signs; "exact" takes one product per dimension.
-        probes: Hutchinson probes per node, on average over 32 nodes; None = 5.
+        probes: Hutchinson probes per node, on average over 32 nodes; None = 3.
         draws: draws of the dequantizer; None = as many as `target_error` needs, 4 to 32 (2 with "exact").
         rtol: relative tolerance, which the path and the quadrature derive their own from.
         atol: absolute tolerance.

@@ -21,12 +21,12 @@ from enflow.model.flow.likelihood import (
     DrawState,
     Terms,
     complete_draw,
-    draw_probes,
     path_tolerance,
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator, normal
 from enflow.model.flow.ode.batched_solver import FinalState
+from enflow.model.flow.probes import draw_probes
 from enflow.model.flow.states import (
     EncodedLatent,
     Latent,
@@ -260,7 +260,8 @@ class FragmentFlow(FlowComponents):
         probes = None
         if not options.exact:
             source = generator(seed, index, f"probe:{draw}")
-            probes = draw_probes(source, len(point.h), point.h.shape[-1], options.probes_per_node)
+            positions = point.x.double().cpu().numpy()
+            probes = draw_probes(source, positions, point.h.shape[-1], options.probes_per_node)
             # The flag and the types of the fragment are no coordinates: the trace over them is 0.
             probes.signs[:, : len(completion.given), 3:] = 0.0
             probes.signs[..., -1] = 0.0

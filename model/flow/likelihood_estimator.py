@@ -14,12 +14,12 @@ from enflow.model.flow.likelihood import (
     DrawState,
     Terms,
     complete_draw,
-    draw_probes,
     path_tolerances,
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.batched_solver import FinalState
+from enflow.model.flow.probes import draw_probes
 from enflow.model.flow.states import Latent
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ class LikelihoodEstimator:
         ((point, log_q, ladj),) = self._flow.dequantize([form.molecule], seed, [form.key], number, mirrored).rows()
         probes, options = None, self._options
         if not options.exact:
-            source, n_atoms = generator(seed, form.key, f"probe:{draw}"), form.molecule.n_atoms
-            probes = draw_probes(source, n_atoms, point.h.shape[-1], options.probes_per_node)
+            source, positions = generator(seed, form.key, f"probe:{draw}"), form.molecule.positions
+            probes = draw_probes(source, positions, point.h.shape[-1], options.probes_per_node)
             if self._flow.fixed_features:
                 probes.signs[..., 3:] = 0.0  # the trace over fixed features is 0, and so is its estimate
         return point, DrawState(

@@ -5,12 +5,12 @@ from dataclasses import field
 from pathlib import Path
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from enflow.model.config import STRICT, FlowConfig, ParticleConfig, config_errors, from_json
 from enflow.model.errors import ConfigError
-from enflow.model.flow.dequantization import LEARNED
+from enflow.model.flow.dequantization import LEARNED, feature_count
 from enflow.model.training.flow_matching import MatchingConfig
 from enflow.model.training.max_likelihood import LikelihoodConfig
 from enflow.model.training.optimizer import OptimizerConfig
@@ -43,7 +43,7 @@ class RunConfig:
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    seed: int = 0
+    seed: NonNegativeInt = 0
     passes: PositiveInt = 10_000_000
     batch_size: PositiveInt = 64
     pair_dtype: str = "float32"
@@ -78,6 +78,13 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        dynamics, types = self.flow.dynamics, len(self.flow.vocabulary)
+        width = feature_count(self.flow.dequantizer.kind, types) + (dynamics.kind == "fragment")
+        if dynamics.n_features != width or getattr(dynamics, "n_dims", 3) != 3:
+            raise ValueError(
+                f"the dynamics has n_features {dynamics.n_features}; expected {width}, for {types} elements and the "
+                f'dequantizer "{self.flow.dequantizer.kind}", in 3 dimensions'
+            )
         if self.objective == "dequantizer" and (self.start is None or self.flow.dequantizer.kind not in LEARNED):
             raise ValueError(f'objective is "dequantizer"; expected a start and a kind of {", ".join(LEARNED)}')
 

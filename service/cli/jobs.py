@@ -116,7 +116,8 @@ def _text(body: str) -> str:
     try:
         return typer.get_text_stream("stdin").read() if body == "-" else Path(body).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{body} cannot be read: {type(error).__name__}; expected JSON or a file with it") from None
+        reason = error.strerror if isinstance(error, OSError) else "found bytes that are no text in UTF-8"
+        raise ConfigError(f"{body} cannot be read: {reason}; expected JSON or a file with it") from None
 
 
 def _line(job: Job) -> str:

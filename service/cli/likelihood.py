@@ -27,7 +27,7 @@ from enflow.service.handlers.context import Emit, HandlerContext
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import LikelihoodOptions
+from enflow.service.schemas.requests import MAX_SEED, LikelihoodOptions
 from enflow.service.schemas.responses import LikelihoodResponse, ScoreErrorOut
 from enflow.service.schemas.stream_events import ScoreEvent, StreamEvent
 from enflow.service.settings import BUNDLED_WEIGHTS
@@ -54,12 +54,12 @@ def likelihood(
     ] = 2.0,
     divergence: Annotated[Divergence, typer.Option(help="hutchinson: an estimate; exact: slower.")] = "hutchinson",
     probes: Annotated[
-        int | None, typer.Option(min=1, help="Probes of Hutchinson's estimate at every node [default: 5].")
+        int | None, typer.Option(min=1, help="Probes of Hutchinson's estimate at every node [default: 3].")
     ] = None,
     draws: Annotated[
         int | None, typer.Option(min=1, help="Draws of the dequantizer [default: as many as the error needs].")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all noise.")] = 0,
     tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,
     device: Device = "auto",
@@ -97,6 +97,7 @@ def likelihood(
         typer.echo(_table(results), err=True)
     else:
         print_result(_table(results), facts, as_json=as_json)
+    offline.end_if_interrupted(target)
     raise typer.Exit(int(any("error" in each for each in results)))
 
 

@@ -3,9 +3,10 @@
 import asyncio
 import math
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,14 +22,12 @@ from enflow.model.cli.options import pick_device
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import ConfigError, DataError, SolverError
 from enflow.service.chemistry.rdkit_pool import RDKitPool
+from enflow.service.cli.offline_client import OfflineClient
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, first_error
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.served_particles import ServedParticles
 from enflow.service.model_card import ModelCard, read_model_card
 from enflow.service.problems import Problem
-from enflow.service.protocol.events import Done, Event
-from enflow.service.protocol.requests import EngineRequest
-from enflow.service.protocol.status import Health, Stats
 from enflow.service.rendering.encoders import Answer
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
@@ -60,7 +59,10 @@ LARGE = 10**9
 
 
 class OfflineModel:
-    """A model in this process.
+    """A model in this process. Ctrl-C ends the work early, with the results so far; a second one ends it at once.
+
+    Attributes:
+        interrupted: True after Ctrl-C.
 
     Args:
         weights: a folder, or the name of bundled weights.
@@ -76,6 +78,7 @@ class OfflineModel:
         self._folder = find_weights(weights)
         self.card: ModelCard = read_model_card(self._folder)
         self._device = pick_device(device)
+        self.interrupted = False
         self._rdkit_processes = max(1, min(cpu_count() - 1, n_molecules // MOLECULES_PER_PROCESS))
 
     @property
@@ -99,6 +102,7 @@ class OfflineModel:
 
         Raises:
             SolverError: the handler refused the request or has no result.
+            KeyboardInterrupt: Ctrl-C came before the first result.
         """
 
         async def answer() -> Answer:
@@ -109,7 +113,20 @@ class OfflineModel:
             with first_error():
                 return asyncio.run(answer())
         except Problem as problem:
+            if self.interrupted:
+                raise KeyboardInterrupt from None
             raise SolverError(problem.detail) from None
+
+    def end_if_interrupted(self, target: "Target | None") -> None:
+        """End a command whose results are written, and that Ctrl-C has ended early.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C has ended it.
+        """
+        if self.interrupted:
+            where = "the output" if target is None or target.is_stdout else str(target.path)
+            typer.echo(f"enflow: interrupted; {where} has what was finished", err=True)
+            raise KeyboardInterrupt
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[ServedModel]:
@@ -123,10 +140,23 @@ class OfflineModel:
             kind = ServedParticles if self.card.system else ServedModel
             async with asyncio.TaskGroup() as tasks:
                 stepping = tasks.create_task(client.step_forever())
+                self._end_on_interrupt(client)
                 yield kind(client, chemistry, self.card, self.limits, telemetry)
                 stepping.cancel()
         finally:
             chemistry.close()
+
+    def _end_on_interrupt(self, client: OfflineClient) -> None:
+        """Let the first Ctrl-C cancel what is not finished; the next one ends the process, as without this function."""
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            self.interrupted = True
+            loop.remove_signal_handler(signal.SIGINT)
+            client.cancel_all()
+
+        with suppress(NotImplementedError):  # asyncio has no signal handlers on Windows
+            loop.add_signal_handler(signal.SIGINT, interrupt)
 
     def _load_engine(self) -> "Engine":
         from enflow.model.checkpoint import load_any
@@ -138,61 +168,6 @@ class OfflineModel:
 def cpu_count() -> int:
     """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class OfflineClient:
-    """A client of an engine in this thread, without limits of its queue; see `EngineClient`."""
-
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
-        self._events: dict[str, asyncio.Queue[Event]] = {}
-        self._busy = asyncio.Event()
-
-    async def step_forever(self) -> None:
-        """Step the engine while it has work; other tasks run between two steps."""
-        while True:
-            await self._busy.wait()
-            while not self._engine.idle:
-                for event in self._engine.step():
-                    self._events[event.id].put_nowait(event)
-                await asyncio.sleep(0)
-            self._busy.clear()
-
-    async def start(self) -> None:
-        """Do nothing: the engine is loaded."""
-
-    async def submit(self, request: EngineRequest) -> None:
-        """Submit a request."""
-        self._events[request.id] = asyncio.Queue()
-        self._engine.add(request)
-        self._busy.set()
-
-    async def events(self, request_id: str) -> AsyncIterator[Event]:
-        """Give the events of a request; `Done` is the last."""
-        while True:
-            event = await self._events[request_id].get()
-            yield event
-            if isinstance(event, Done):
-                del self._events[request_id]
-                return
-
-    async def abort(self, request_id: str) -> None:
-        """Abort a request; do nothing if it has ended."""
-        self._engine.abort(request_id)
-
-    async def drain(self, timeout: float) -> None:
-        """Do nothing: a command ends with its request."""
-
-    def stats(self) -> Stats:
-        """Return no numbers: there is no queue of others."""
-        return Stats()
-
-    def health(self) -> Health:
-        """Return the health of a running engine."""
-        return Health(live=True, ready=True, reason="", step_age=0.0)
-
-    async def close(self) -> None:
-        """Do nothing: the engine ends with the process."""
 
 
 @dataclass(frozen=True)

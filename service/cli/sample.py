@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, format_by_ending, sniff
 from enflow.model.chem.io.text import ReadLimits, decode
 from enflow.model.cli.options import Device, Json, print_result
-from enflow.model.errors import ConfigError, DataError, SolverError
+from enflow.model.errors import ConfigError, DataError, SolverError, StructureError
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.bounds import parse_where
 from enflow.service.cli.offline import (
@@ -34,7 +35,7 @@ from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem, from_validation
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import Only, SampleRequest
+from enflow.service.schemas.requests import MAX_SEED, Only, SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StreamEvent
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
@@ -47,7 +48,9 @@ AttachOption = Annotated[
     list[int] | None,
     typer.Option(min=1, help="Atom of the fragment, from 1, where it grows: a hydrogen, or an atom that has some."),
 ]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all noise [default: random, and printed].")]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of all noise [default: random, and printed].")
+]
 
 
 def sample(
@@ -84,9 +87,9 @@ def sample(
     With another model: enflow sample lj13 -n 10 --out lj13.xyz
     Around a fragment: enflow sample --fragment core.sdf --attach 3 -n 8 --out grown.sdf
 
-    Without --out they are printed as XYZ. The same seed gives the same molecules: alone, in company, and from the
-    service. Valid: RDKit finds bonds in which every atom has its valence. Stable: every atom has its valence by the
-    table of bond lengths that the literature uses.
+    Without --out they are printed as XYZ. Ctrl-C ends the command with the molecules so far. The same seed gives the
+    same molecules: alone, in company, and from the service. Valid: RDKit finds bonds in which every atom has its
+    valence. Stable: every atom has its valence by the table of bond lengths that the literature uses.
     """
     if formula is not None and n_atoms is not None:
         raise ConfigError("found --formula and --n-atoms; expected one of them")
@@ -107,6 +110,7 @@ def sample(
     check_target(offline.card, target)
     request = parse_request(offline, {**values, "with_nll": with_nll})
     print_answer(generate(offline, request), target, n, as_json=as_json)
+    offline.end_if_interrupted(target)
 
 
 def print_answer(answer: Answer, target: Target | None, n: int, *, as_json: bool) -> None:
@@ -132,10 +136,13 @@ def parse_request(offline: OfflineModel, values: dict[str, Any]) -> SampleReques
 
     Raises:
         ConfigError: a value out of range, or one that the model cannot use.
+        StructureError, VocabularyError: the formula is none, or none of the model's elements.
     """
     card = offline.card
     if values["formula"] is not None and not (card.takes_formulas or card.system):
         raise ConfigError(f"found --formula, but {card.name} draws the elements itself; see --weights")
+    if values["formula"] is not None and card.takes_formulas:
+        parse_formula(values["formula"], card.vocabulary)  # the schema would refuse it without repeating it
     largest = card.vocabulary.max_atoms
     if values["n_atoms"] is not None and values["n_atoms"] > largest:
         raise ConfigError(f"found {values['n_atoms']} atoms; the model knows at most {largest}")
@@ -143,7 +150,7 @@ def parse_request(offline: OfflineModel, values: dict[str, Any]) -> SampleReques
         return SampleRequest.model_validate(values, context=offline.limits)
     except ValidationError as error:
         found = from_validation(error).errors
-        raise ConfigError("; ".join(f"{each.at.strip('/')}: {each.message}" for each in found)) from None
+        raise ConfigError("; ".join(f"{each.at.strip('/')}: {each.message}".lstrip(": ") for each in found)) from None
 
 
 def generate(offline: OfflineModel, request: SampleRequest) -> Answer:
@@ -189,9 +196,11 @@ def read_fragment_text(path: Path) -> dict[str, str]:
     """
     try:
         content = sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
+        text = decode(content, ReadLimits())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    text = decode(content, ReadLimits())
+    except StructureError as error:
+        raise ConfigError(f"{path}: {error}") from None
     form = format_by_ending(path.name) or sniff(text)
     if form not in ("xyz", "sdf"):
         raise ConfigError(f"found {form or 'an unknown format'} in {path}, expected XYZ or SDF")

@@ -8,7 +8,7 @@ import typer
 
 from enflow.model.cli.options import Device, Json
 from enflow.model.config import STRENGTH
-from enflow.model.errors import ConfigError
+from enflow.model.errors import ConfigError, StructureError
 from enflow.service.cli.likelihood import prepare, read_records
 from enflow.service.cli.offline import (
     OfflineModel,
@@ -53,6 +53,9 @@ def variations(
     """
     target = parse_target(out)
     records = [structure for _, structure in read_records(file)]
+    for each in records:
+        if isinstance(each, StructureError):
+            raise ConfigError(f"{file}: {each}")
     offline = OfflineModel(weights, device)
     if offline.card.kind != "molecules":
         raise ConfigError(f"found {offline.card.name}, a model of the kind {offline.card.kind}; expected molecules")
@@ -67,3 +70,4 @@ def variations(
 
     answer = run_sampling(offline, handle, secrets.randbits(32) if seed is None else seed, n)
     print_answer(answer, target, n, as_json=as_json)
+    offline.end_if_interrupted(target)

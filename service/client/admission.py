@@ -242,7 +242,8 @@ class AdmissionController:
             self._promises.add(Promise(request.id, request.client, scope, amount, self.clock() + wait))
         holds, needs = _seconds(held / self.rate), _seconds(amount / self.rate)
         detail = f"{QUEUES[scope]} holds {holds} of computing and this request needs {needs}"
-        return Overloaded("client" if scope == "client" else "service", wait, f"{detail}; repeat it in {wait:.0f} s")
+        told = f"{detail}; repeat it in {math.ceil(wait)} s"
+        return Overloaded("client" if scope == "client" else "service", wait, told)
 
 
 def _seconds(seconds: float) -> str:

@@ -16,6 +16,7 @@ def test_a_job_from_its_start_to_its_file(visit: Open, api: httpx.Client) -> Non
     form.get_by_label("Keep").select_option("any")
     unfold(page, "jobs")
     form.get_by_label("Seed").fill("3")
+    form.get_by_label("Tolerance").select_option("draft")
     form.get_by_role("button", name="Start job").click()
     job = page.locator("#jobs-list .job")
     expect(job).to_contain_text("70 × sample, seed 3")

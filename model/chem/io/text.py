@@ -135,6 +135,9 @@ def printable(text: str) -> str:
 def decode(data: str | bytes, limits: ReadLimits) -> str:
     """Return the text of a file without its byte order mark; gzip and UTF-16 are recognised.
 
+    A control character 0x1A (Ctrl-Z) at the end is removed: programs for DOS end a text with it, and Open Babel and
+    RDKit read such files.
+
     Raises:
         StructureError: the file has too many bytes, is damaged, or holds nothing but white space.
     """
@@ -142,7 +145,7 @@ def decode(data: str | bytes, limits: ReadLimits) -> str:
     if size > limits.max_bytes:
         raise StructureError(f"found {size} bytes, expected at most {limits.max_bytes}")
     text = data if isinstance(data, str) else _decode_bytes(_decompressed(data, limits.max_bytes))
-    text = text.removeprefix("\ufeff")
+    text = text.removeprefix("\ufeff").rstrip("\x1a")
     if not text.strip():
         raise StructureError("found an empty file, expected at least one structure")
     return text

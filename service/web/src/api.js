@@ -37,6 +37,32 @@ async function request(path, options) {
   return response;
 }
 
+const PATIENCE_S = 15;
+
+const pause = (seconds, signal) =>
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+
+/** Sends a request that a full queue refuses again at the time that the service names, for a quarter of a minute in all. */
+async function persist(path, options) {
+  for (let left = PATIENCE_S; ; ) {
+    try {
+      return await request(path, options);
+    } catch (problem) {
+      const wait = problem.retryAfter;
+      if (!wait || wait > left) throw problem;
+      left -= wait;
+      await pause(wait, options.signal);
+    }
+  }
+}
+
 /** The API key of this tab, for services that require one. */
 export const key = {
   get: () => sessionStorage.getItem("api-key") ?? "",
@@ -54,7 +80,7 @@ const posting = (body, accept, signal) => ({
 
 export const get = async (path, signal) => (await request(path, { headers: authorized(), signal })).json();
 
-export const post = async (path, body) => (await request(path, posting(body, "application/json"))).json();
+export const post = async (path, body) => (await persist(path, posting(body, "application/json"))).json();
 
 export const remove = async (path) => (await request(path, { method: "DELETE", headers: authorized() })).json();
 
@@ -85,7 +111,7 @@ async function* lines(stream) {
 
 /** Yields the events of a streamed answer, one object per line. Ends after "done", throws a Problem on "error" or a broken stream. */
 export async function* events(path, body, signal) {
-  const response = await request(path, posting(body, "application/x-ndjson", signal));
+  const response = await persist(path, posting(body, "application/x-ndjson", signal));
   try {
     for await (const line of lines(response.body)) {
       if (!line.trim()) continue;

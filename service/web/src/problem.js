@@ -14,9 +14,10 @@ function excerpt(text, where) {
 
 /** Shows a problem inside `place`; `text` is the upload it is about. */
 export function showProblem(place, problem, text = null) {
-  const later = problem.retryAfter ? ` Try again in ${duration(problem.retryAfter)}.` : "";
   const errors = problem.errors ?? [];
   const said = problem.message ?? problem.detail ?? "";
+  const told = !problem.retryAfter || said.includes("repeat it in");
+  const later = told ? "" : `. Try again in ${duration(problem.retryAfter)}.`;
   const others = errors.filter(({ message }) => !said.includes(message));
   const where = [...errors.map(({ at, message }) => `${at} ${message}`), said].join(" ");
   place.replaceChildren(

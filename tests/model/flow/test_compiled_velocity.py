@@ -26,7 +26,8 @@ pytestmark = pytest.mark.skipif(not find_compiler(), reason="no C++ compiler")
 @pytest.fixture
 def place(compiled_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with weights and with a cache of their compiled velocity."""
-    shutil.copytree(compiled_weights, tmp_path, dirs_exist_ok=True)
+    passing = shutil.ignore_patterns("tmp*")  # another process of the tests looks into the cache
+    shutil.copytree(compiled_weights, tmp_path, dirs_exist_ok=True, ignore=passing)
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     return tmp_path
 

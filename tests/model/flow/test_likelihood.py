@@ -15,10 +15,8 @@ from enflow.model.flow import dynamics
 from enflow.model.flow.estimate import Draw, combine
 from enflow.model.flow.likelihood import (
     DrawState,
-    Probes,
     Terms,
     complete_draw,
-    draw_probes,
     evaluate_queries,
     path_tolerance,
     quadrature_tolerance,
@@ -26,6 +24,7 @@ from enflow.model.flow.likelihood import (
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
 from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
+from enflow.model.flow.probes import Probes, draw_probes
 from enflow.model.flow.velocity import Velocity
 from tests.model.flow.fields import mixing, mixing_divergence, states
 from tests.model.flow.small_networks import OURS, perturbed, small_flow
@@ -82,7 +81,7 @@ def estimates(repetitions: int, per_node: int) -> np.ndarray:
         end = path(mixing, x[0], h[0], 1e-6)
         drawn = []
         for index in range(repetitions):
-            noise = draw_probes(generator(7, index, "probe"), 5, 4, per_node)
+            noise = draw_probes(generator(7, index, "probe"), x[0].numpy(), 4, per_node)
             drawn.append(DrawState(Terms(0.0, 0.0), noise, 0.3, pieces=end.path))
             drawn[-1].finish_path(0.0, end.x, end.h)
         asked = [state.queries(state.open) for state in drawn]

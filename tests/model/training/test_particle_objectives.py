@@ -81,7 +81,7 @@ def flow_of(trainer: Trainer) -> ParticleFlow:
 
 
 def above_entropy(trainer: Trainer, data: Particles) -> float:
-    return -flow_of(trainer).log_prob(torch.from_numpy(data.test)).mean().item() - entropy(data)
+    return -flow_of(trainer).log_prob(torch.from_numpy(data.test), 1e-3, 1e-3).mean().item() - entropy(data)
 
 
 def test_compiled_training_moves_the_weights_of_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:

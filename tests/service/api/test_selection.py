@@ -14,8 +14,8 @@ from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
 from enflow.service.protocol.requests import EngineSampleRequest, Structure
 from enflow.service.schemas.responses import SampleResponse
+from tests.service.api.job_requests import ended, posted, results
 from tests.service.api.test_errors import assert_problem
-from tests.service.api.test_jobs import ended, posted, results
 from tests.service.conftest import Api
 from tests.service.fake_client import METHANE, TORN
 

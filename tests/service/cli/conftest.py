@@ -21,7 +21,7 @@ class FakeModel(OfflineModel):
     """Molecules of 29 atoms at most; `client` computes."""
 
     def __init__(self, client: FakeClient, chemistry: RDKitPool) -> None:
-        self.client, self.chemistry = client, chemistry
+        self.client, self.chemistry, self.interrupted = client, chemistry, False
         self.card = ModelCard(some_card("fake"), {})
 
     @asynccontextmanager

@@ -104,10 +104,13 @@ def test_where_unique_and_sort_are_those_of_the_service(run_sample) -> None:
         (("--where", "qed=a:b"), "found --where qed=a:b; expected NAME=LOWER:UPPER"),
         (("--where", "mass=1:2"), "where: found a name that is no property, expected weight, logp"),
         (("--sort", "mass"), "sort: found no such key, expected one of weight, logp"),
-        (("--sort", "nll"), "found sort by nll without with_nll"),
+        (("--sort", "nll"), "enflow: found sort by nll without with_nll"),
+        (("--attach", "3"), "enflow: found attach without fragment"),
+        (("--fragment", "empty.sdf"), "enflow: empty.sdf: found an empty file, expected at least one structure"),
     ],
 )
-def test_a_wrong_bound_or_order_is_one_line(run_sample, arguments: tuple[str, ...], message: str) -> None:
+def test_a_wrong_value_is_one_line(run_sample, arguments: tuple[str, ...], message: str) -> None:
+    Path("empty.sdf").touch()
     code, out, err = run_sample(set(), *arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert message in err

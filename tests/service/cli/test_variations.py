@@ -52,7 +52,8 @@ def test_they_are_written_to_a_file(run_variations) -> None:
     [
         (2 * PARENT, "found 2 structures, expected 1"),
         ("1\n\nXe 0 0 0\n", "Xe"),
-        ("2\n\nC 0 0 0\nO 1,5 0 0\n", "line 4"),
+        ("2\n\nC 0 0 0\nO 1,5 0 0\n", ".xyz: structure 1, line 4"),
+        ("", ".xyz: found an empty file"),
     ],
 )
 def test_a_file_that_is_not_one_molecule_is_one_line(run_variations, text: str, message: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from enflow.service.client.admission import AdmissionController
+from enflow.service.problems import retry_after
 from enflow.service.protocol.requests import (
     EngineDecodeRequest,
     EngineEncodeRequest,
@@ -58,6 +59,17 @@ def test_a_full_queue_tells_when_there_will_be_room() -> None:
     with pytest.raises(Overloaded, match="the service's queue") as caught:
         controller.admit(sample("c", 4, client="b"))
     assert (caught.value.scope, caught.value.retry_after) == ("service", pytest.approx(2.0))  # one of each
+
+
+def test_the_time_in_the_text_of_a_refusal_is_that_of_the_header() -> None:
+    controller = AdmissionController(seconds=9.7, client_share=1.0, rate=UNIT)
+    controller.admit(sample("a", 7, client="a"))
+    with pytest.raises(Overloaded) as caught:
+        controller.admit(sample("b", 5, client="b"))
+    assert caught.value.retry_after == pytest.approx(2.3)
+    assert str(caught.value).endswith("repeat it in 3 s")
+    assert retry_after(caught.value.retry_after) == {"Retry-After": "3"}
+    assert retry_after(3.0) == {"Retry-After": "3"}
 
 
 def test_a_client_has_a_share() -> None:

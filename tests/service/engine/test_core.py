@@ -2,9 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,44 +21,12 @@ from enflow.service.protocol.requests import (
     EngineSampleRequest,
     EngineVariationRequest,
     EstimatorOptions,
-    Structure,
 )
-from enflow.service.protocol.status import RowKey
 from tests import stubs
+from tests.service.engine.engine_runs import METHANE, answers, assert_same, drain, molecule_of, sample, sampled
 from tests.stubs import run
 
 GROWN = math.exp(stubs.RATE)
-METHANE = Structure(
-    np.array([6, 1, 1, 1, 1]),
-    0.63 * np.array([[0.0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]),
-)
-
-
-def sample(name: str = "s", n_atoms: tuple[int | None, ...] = (5,), **options: Any) -> EngineSampleRequest:
-    return EngineSampleRequest(id=name, seed=7, n_atoms=n_atoms, rtol=1e-6, atol=1e-6, **options)
-
-
-def drain(engine: Engine, limit: int = 5000) -> list[Event]:
-    events: list[Event] = []
-    while not engine.idle:
-        events += engine.step()
-        limit -= 1
-        assert limit, "the engine does not come to an end"
-    return events
-
-
-def answers(events: list[Event]) -> list[Sampled | Scored | Encoded | Failed]:
-    return [event for event in events if isinstance(event, Sampled | Scored | Encoded | Failed)]
-
-
-def sampled(events: list[Event]) -> dict[tuple[str, int], Sampled]:
-    return {(event.id, event.index): event for event in events if isinstance(event, Sampled)}
-
-
-def assert_same(one: Sampled, other: Sampled, tolerance: float = 1e-12) -> None:
-    assert np.array_equal(one.atomic_numbers, other.atomic_numbers)
-    np.testing.assert_allclose(one.positions, other.positions, atol=tolerance, rtol=0)
-    assert one.nfe == other.nfe
 
 
 def test_a_sample_is_its_latent_grown_by_the_known_solution() -> None:
@@ -122,7 +88,7 @@ def test_a_likelihood_is_the_closed_form() -> None:
     # z = exp(-rate) x, exp(rate) h and tr J = rate (3 (N - 1) - 5 N), integrated over a mean of one.
     assert scored.parts["divergence"] == pytest.approx(rate * (3 * (n - 1) - 5 * n), abs=1e-3)
     flow = stubs.flow()
-    form = flow.canonical_form(_molecule(METHANE))
+    form = flow.canonical_form(molecule_of(METHANE))
     lifted = flow.dequantize([form.molecule], 3, [form.key])
     base = -float(flow.log_prob_base(lifted.x / GROWN, lifted.h * GROWN, lifted.mask))
     assert scored.parts["base"] == pytest.approx(base, abs=1e-3)
@@ -154,7 +120,7 @@ def test_an_estimated_density_leads_from_the_base_to_the_data() -> None:
 def test_the_engine_scores_as_the_flow_does() -> None:
     options = EstimatorOptions(divergence="hutchinson", probes=2, draws=3)
     events = run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(METHANE, METHANE), seed=3, options=options))
-    expected = stubs.flow().log_prob([_molecule(METHANE)] * 2, 3, probes=2, draws=3)
+    expected = stubs.flow().log_prob([molecule_of(METHANE)] * 2, 3, probes=2, draws=3)
     for event in answers(list(events)):
         assert isinstance(event, Scored)
         assert event.nll == pytest.approx(expected[event.index].nll, abs=1e-6)
@@ -177,7 +143,7 @@ def test_variations_begin_at_their_time_and_are_those_of_the_library() -> None:
     found = {event.index: event for event in answers(list(run(stubs.engine(), request))) if isinstance(event, Sampled)}
     assert sorted(found) == [2, 3, 4]
     for index, event in found.items():
-        start = stubs.flow().noised(_molecule(METHANE), 0.7, 5, index)
+        start = stubs.flow().noised(molecule_of(METHANE), 0.7, 5, index)
         # The rate's integral from 0.7 to 1.
         grown = math.exp(stubs.RATE * (0.3 + (math.cos(1.4 * math.pi) - 1) / (2 * math.pi)))
         np.testing.assert_allclose(event.positions, grown * start.x.numpy(), atol=1e-3)
@@ -200,105 +166,6 @@ def test_frames_are_evenly_spaced_and_lie_on_the_path() -> None:
     times = [event.t for event in progress]
     assert times == sorted(times)
     assert times[-1] == 1.0
-
-
-def test_a_row_that_turns_non_finite_leaves_and_its_neighbours_do_not_notice() -> None:
-    expected = sampled(list(run(stubs.engine(), sample(n_atoms=(10, 11, 12)))))
-    events = list(run(stubs.engine(non_finite=11), sample(n_atoms=(10, 11, 12))))
-    failed = [event for event in events if isinstance(event, Failed)]
-    assert [(event.index, event.reason) for event in failed] == [(1, Reason.NON_FINITE)]
-    for index in (0, 2):
-        assert_same(sampled(events)["s", index], expected["s", index])
-
-
-def test_a_row_that_needs_too_many_steps_is_given_up() -> None:
-    (found,) = answers(list(run(stubs.engine(max_steps=3), sample())))
-    assert isinstance(found, Failed)
-    assert found.reason == Reason.MAX_STEPS
-
-
-def test_a_structure_that_the_model_does_not_know_spoils_no_other() -> None:
-    silane = Structure(np.array([14, 1, 1, 1, 1]), METHANE.positions)
-    options = EstimatorOptions(divergence="hutchinson")
-    events = list(run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(silane, METHANE), options=options)))
-    first, second = sorted(answers(events), key=lambda event: event.index)
-    assert isinstance(first, Failed)
-    assert first.reason == Reason.STRUCTURE
-    assert "Si" in first.detail
-    assert isinstance(second, Scored)
-
-
-def test_a_size_beyond_the_model_fails_alone() -> None:
-    events = answers(list(run(stubs.engine(), sample(n_atoms=(30, 5)))))
-    assert [(type(event), event.index) for event in events] == [(Failed, 0), (Sampled, 1)]
-
-
-def test_out_of_memory_halves_the_room_and_changes_no_molecule() -> None:
-    request = sample(n_atoms=(12,) * 10)
-    ample = sampled(list(run(stubs.engine(pairs=2000), request)))
-    engine = stubs.engine(pairs=2000)
-    dynamics = engine._adapter._flow.dynamics  # the device shrinks after the start
-    dynamics.memory = 500
-    short = sampled(list(run(engine, request)))
-    assert short.keys() == ample.keys()
-    for key, one in short.items():
-        assert_same(one, ample[key])
-    assert dynamics.largest <= 2000
-    dynamics.largest = 0
-    list(run(engine, sample("again", (12,) * 10)))
-    assert 0 < dynamics.largest <= 500  # remembered
-
-
-def test_a_molecule_that_fits_no_memory_fails_with_its_reason() -> None:
-    engine = stubs.engine()
-    engine._adapter._flow.dynamics.memory = 200
-    events = answers(list(run(engine, sample(n_atoms=(20, 10)))))
-    assert {(event.index, getattr(event, "reason", None)) for event in events} == {(0, Reason.MEMORY), (1, None)}
-
-
-def test_a_molecule_that_raises_takes_no_other_with_it() -> None:
-    events = answers(list(run(stubs.engine(poison=11), sample(n_atoms=(10, 11, 12, 11, 12)))))
-    reasons = {event.index: getattr(event, "reason", None) for event in events}
-    assert reasons == {0: None, 1: Reason.ENGINE, 2: None, 3: Reason.ENGINE, 4: None}
-    assert any("IndexError" in event.detail for event in events if isinstance(event, Failed))
-
-
-class Recorder:
-    """An observer that keeps what it receives."""
-
-    def __init__(self) -> None:
-        self.steps: list[list[RowKey]] = []
-        self.failures: list[tuple[list[RowKey], str]] = []
-
-    def step_begins(self, rows: Sequence[RowKey]) -> None:
-        self.steps.append(list(rows))
-
-    def step_failed(self, rows: Sequence[RowKey], trace: str) -> None:
-        self.failures.append((list(rows), trace))
-
-
-@pytest.mark.parametrize("lag", [0, 1])
-def test_an_observer_knows_the_rows_of_every_step_and_the_traceback_of_a_failure(lag: int) -> None:
-    engine, recorder = stubs.engine(poison=11, lag=lag), Recorder()
-    engine.observer = recorder
-    list(run(engine, sample("r", (10, 11))))
-    rows, trace = recorder.failures[-1]
-    assert rows == [("r", 1, 0)]
-    assert "IndexError: a defect" in trace
-    assert 'File "' in trace
-    assert {key for step in recorder.steps for key in step} == {("r", 0, 0), ("r", 1, 0)}
-
-
-def test_out_of_memory_is_counted_and_a_larger_memory_is_used_again() -> None:
-    engine = stubs.engine(pairs=2000)
-    dynamics = engine._adapter._flow.dynamics
-    dynamics.memory = 1000
-    list(run(engine, sample("short", (12,) * 10)))
-    assert engine.stats().memory_errors == 1
-    dynamics.memory, dynamics.largest = math.inf, 0
-    while dynamics.largest <= 1000 and engine.stats().steps < 2000:
-        list(run(engine, sample("ample", (12,) * 12)))
-    assert dynamics.largest > 1000
 
 
 def test_a_deadline_ends_a_work_whether_it_waits_or_runs() -> None:
@@ -372,15 +239,6 @@ def test_likelihoods_do_not_starve_samples() -> None:
     assert ended == ["s", "l"]
 
 
-def test_the_known_answer_is_missed_when_the_device_errs() -> None:
-    engine = stubs.engine()
-    assert engine.check()
-    engine._adapter._flow.dynamics.rate.mul_(1.1)
-    assert not engine.check()
-    engine._adapter._flow.dynamics.rate.fill_(torch.nan)
-    assert not engine.check()
-
-
 class Life(RuleBasedStateMachine):
     """Requests come and are aborted between steps: one answer per molecule, then Done, then nothing."""
 
@@ -431,9 +289,3 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=6, stateful_step_count=10, deadline=None)
-
-
-def _molecule(structure: Structure) -> Any:
-    from enflow.model.chem.molecule import Molecule
-
-    return Molecule(structure.atomic_numbers, structure.positions)

@@ -111,6 +111,16 @@ def test_gzip_is_read_within_the_limits() -> None:
             read(damaged, "xyz")
 
 
+@pytest.mark.parametrize("end", ["\x1a", "\r\n\x1a", "\r\n" + 5 * "\x1a"])
+def test_ctrl_z_at_the_end_is_passed_over(end: str) -> None:
+    """Programs for DOS end a text, or fill its last block, with 0x1A; Open Babel and RDKit read such files."""
+    for form in ("xyz", "sdf"):
+        text = write([WATER], [infer_bonds(WATER)], form).rstrip().replace("\n", "\r\n")  # type: ignore[arg-type]
+        assert read(text + end) == read((text + end).encode()) == read(text)
+    with pytest.raises(StructureError, match="found an empty file"):
+        read("\x1a")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
 def test_every_encoding_is_recognised(encoding: str) -> None:
     text = f"3\nwater\n{ATOMS}"
