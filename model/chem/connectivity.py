@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from enflow.model.chem.elements import VALENCES
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
@@ -22,6 +23,17 @@ def joined(atomic_numbers: NDArray[np.int64], positions: NDArray[np.floating]) -
     close: NDArray[np.bool_] = distances < BOND_FACTOR * (radii[:, None] + radii[None])
     np.fill_diagonal(close, False)
     return close
+
+
+def open_bonds(atomic_numbers: NDArray[np.int64], bonds: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the number of bonds that each atom lacks, (N,): its valence less its neighbours, 0 or more.
+
+    Args:
+        atomic_numbers: (N,).
+        bonds: (N, N) the pairs that are joined.
+    """
+    lacking: NDArray[np.int64] = np.array([VALENCES[int(number)] for number in atomic_numbers]) - bonds.sum(1)
+    return lacking.clip(0)
 
 
 def in_one_piece(molecule: Molecule) -> bool:

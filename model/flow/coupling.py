@@ -41,6 +41,35 @@ def transport(
     return x0, h0
 
 
+def transport_around(
+    x0: NDArray[np.floating],
+    h0: NDArray[np.floating],
+    x1: NDArray[np.floating],
+    h1: NDArray[np.floating],
+    fragment: NDArray[np.floating],
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return noise around a fragment that is permuted onto the atoms of a molecule, as short paths as possible.
+
+    The fragment fixes the orientation. But all rotations about a single atom leave it in place, and so do the rotations
+    about the axis of two atoms and the reflection at the plane of three: these turn the noise as `transport` does.
+
+    Args:
+        x0, h0: positions (F, 3) and features (F, K) of the noise.
+        x1, h1: positions (F, 3) and features (F, K) of the atoms.
+        fragment: (M, 3) positions of the fragment, whose mean is the origin of all positions.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    across = np.linalg.svd(fragment)[2][len(fragment) - 1 :]  # directions in which the fragment has no extent
+    for turning in (True, True, False) if len(across) else (False,):
+        order = linear_sum_assignment(-x1 @ x0.T - h1 @ h0.T)[1]
+        x0, h0 = x0[order], h0[order]
+        if turning:
+            part = x0 @ across.T
+            x0 = x0 + (rotate_onto(part[None], (x1 @ across.T)[None])[0] - part) @ across
+    return x0, h0
+
+
 def rotate_onto(x: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.floating]:
     """Rotate or reflect centred points (B, N, D) onto their targets with least squared distance (Kabsch)."""
     u, _, vt = np.linalg.svd(x.transpose(0, 2, 1) @ target)

@@ -16,6 +16,7 @@ from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.distributions import LOG_2PI
 from enflow.model.flow.estimate import Likelihood, combine
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
+from enflow.model.flow.fragment_prior import log_density, noise_around
 from enflow.model.flow.likelihood import (
     DrawState,
     Terms,
@@ -44,9 +45,10 @@ PRECISE = 1e-9
 class FragmentFlow(FlowComponents):
     """A continuous normalizing flow over the elements and positions of N - M atoms around M given atoms.
 
-    Relative to the mean position of the fragment x(0) ~ N(0, 1), h(0) ~ N(0, 1) for the other atoms; d(x, h)/dt =
-    velocity from t = 0 to 1, where the fragment stands still; types by `quantize` of the dequantizer. States have the
-    fragment first, all atoms centred, and a flag as the last feature, which is 1 for the fragment.
+    For the other atoms h(0) ~ N(0, 1), and x(0) ~ N(m, 1) with the place m in front of the open bonds of the fragment
+    (see `fragment_prior`); d(x, h)/dt = velocity from t = 0 to 1, where the fragment stands still; types by `quantize`
+    of the dequantizer. States have the fragment first, all atoms centred, and a flag as the last feature, which is 1
+    for the fragment.
 
     Args:
         config: the architecture, with the dynamics "fragment" and the dequantizer "truncated".
@@ -137,8 +139,9 @@ class FragmentFlow(FlowComponents):
             raise StructureError(f"found {n_atoms} atoms in all, expected more than the {fragment.n_atoms} given ones")
         self.n_atoms.log_prob(torch.tensor([n_atoms], device=self.device))  # checks the size
         x, h = self._given(fragment)
-        noise = normal((free, 3), source), normal((free, self.dequantizer.n_features), source)
-        return _state(torch.cat([x, noise[0]]), torch.cat([h, noise[1]]), len(x))
+        noise = normal((free + 1, 3), source), normal((free, self.dequantizer.n_features), source)
+        others = noise_around(noise[0].numpy(), fragment.atomic_numbers, fragment.positions)
+        return _state(torch.cat([x, torch.from_numpy(others)]), torch.cat([h, noise[1]]), len(x))
 
     def encode(
         self, completions: Sequence[Completion], seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE
@@ -227,10 +230,13 @@ class FragmentFlow(FlowComponents):
         return _state(x[0], torch.cat([self._given(fragment)[1].to(x), h[0]]), m), float(log_q)
 
     def log_prob_base(self, x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Tensor) -> Float[Tensor, " B"]:
-        """Return log p_z of the other atoms at t = 0, relative to the mean of the fragment, nats per molecule."""
-        free = (1.0 - h[..., -1:]) * mask.unsqueeze(-1).to(x.dtype)
-        y = torch.cat(relative_to_fragment(x, h), -1)
-        return -0.5 * (free * (y.square() + LOG_2PI)).sum((1, 2))
+        """Return log p_z of the other atoms at t = 0, given the fragment, nats per molecule."""
+        given, free = (h[..., -1] > 0.5) & mask, (h[..., -1] <= 0.5) & mask
+        y, features = relative_to_fragment(x, h)
+        log_h = -0.5 * (free.unsqueeze(-1) * (features.square() + LOG_2PI)).sum((1, 2))
+        numbers = torch.tensor(self.vocabulary.atomic_numbers)[h[..., :-1].argmax(-1).cpu()]
+        rows = zip(*(each.cpu().numpy() for each in (y, free, numbers, x, given)), strict=True)
+        return log_h + log_h.new_tensor([log_density(y[f], z[g], x[g]) for y, f, z, x, g in rows])
 
     def _given(self, fragment: Molecule) -> tuple[Tensor, Tensor]:
         """Return the positions of a fragment, centred, and the noiseless features of its types, float64 on the CPU."""

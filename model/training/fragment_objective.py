@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from enflow.model.config import FragmentConfig
+from enflow.model.flow.coupling import transport_around
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.fragment_flow import FragmentFlow
+from enflow.model.flow.fragment_prior import noise_around
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.data.fragments import random_fragment
@@ -35,10 +36,9 @@ def couple_around(
     corners: NDArray[np.float32],
     sigma: float,
     rng: np.random.Generator,
+    numbers: NDArray[np.int64],
 ) -> FragmentPairs:
-    """Draw noise around the fragments of molecules of one size, and assign it to the other atoms by least distance.
-
-    The noise is not rotated: the fragment fixes the orientation.
+    """Draw noise around the fragments of molecules of one size, and couple it to the other atoms.
 
     Args:
         atom_types: (B, N) indices into the vocabulary.
@@ -47,19 +47,22 @@ def couple_around(
         corners: (K, K) noiseless features of each type.
         sigma: standard deviation of the noise that is added to the features.
         rng: source of the noise.
+        numbers: (B, N) atomic numbers.
     """
     flag = given[..., None].astype(np.float32)
     middle = (positions * flag).sum(1, keepdims=True) / flag.sum(1, keepdims=True)
     centres, x1 = corners[atom_types], positions - middle
     h1 = centres + sigma * (1 - flag) * rng.standard_normal(centres.shape, dtype=np.float32)
-    noise = rng.standard_normal((*given.shape, 3 + corners.shape[1]), dtype=np.float32)
-    start, end = np.concatenate([x1, h1], -1), np.concatenate([x1, h1], -1)
+    x0, h0 = x1.copy(), h1.copy()
     for row, part in enumerate(given):
-        drawn, target = noise[row, ~part], end[row, ~part]
-        start[row, ~part] = drawn[linear_sum_assignment(-target @ drawn.T)[1]]
+        fragment, free = x1[row, part], ~part
+        noise = rng.standard_normal((free.sum() + 1, 3), dtype=np.float32)
+        drawn = noise_around(noise, numbers[row, part], fragment)
+        features = rng.standard_normal((len(drawn), corners.shape[1]), dtype=np.float32)
+        x0[row, free], h0[row, free] = transport_around(drawn, features, x1[row, free], h1[row, free], fragment)
     mask = torch.ones(given.shape, dtype=torch.bool)
-    x0, x1_, h0, h1_, c = (torch.from_numpy(a) for a in (start[..., :3], x1, start[..., 3:], h1, centres))
-    return FragmentPairs(CoupledPairs(centre(x0, mask), centre(x1_, mask), h0, h1_, c, mask), torch.from_numpy(flag))
+    x0_, x1_, h0_, h1_, c = (torch.from_numpy(a) for a in (x0, x1, h0, h1, centres))
+    return FragmentPairs(CoupledPairs(centre(x0_, mask), centre(x1_, mask), h0_, h1_, c, mask), torch.from_numpy(flag))
 
 
 class FragmentMatching(FlowMatching):
@@ -87,7 +90,7 @@ class FragmentMatching(FlowMatching):
         numbers = np.array(self.config.vocabulary)[types]
         given = np.stack([random_fragment(n, x, rng) for n, x in zip(numbers, positions, strict=True)])
         assert self.sigma is not None, "the types of the other atoms are generated"
-        drawn = couple_around(types, positions, given, self.corners, self.sigma, rng)
+        drawn = couple_around(types, positions, given, self.corners, self.sigma, rng, numbers)
         return drawn, draw_times(len(rows), self.matching.time_power, rng)
 
     def losses(self, network: Any, drawn: tuple[Any, Tensor]) -> dict[str, Tensor]:

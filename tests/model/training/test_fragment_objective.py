@@ -1,15 +1,18 @@
 """Fragments of molecules, and the flow matching of the atoms around them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from enflow.model.checkpoint import Card, Dataset, load, load_fragments, load_molecules, save
 from enflow.model.config import DequantizerConfig, FlowConfig, VectorEGNNConfig
 from enflow.model.errors import WeightsError
+from enflow.model.flow.coupling import transport_around
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -58,7 +61,7 @@ def pairs():
     given = np.array([[True, True, False] + [False] * 6] * 64)
     corners = 0.25 * np.eye(5, dtype=np.float32)
     positions = np.repeat(POSITIONS[None].astype(np.float32), 64, 0)
-    return couple_around(types, positions, given, corners, 0.05, rng)
+    return couple_around(types, positions, given, corners, 0.05, rng, np.repeat(NUMBERS[None], 64, 0))
 
 
 def test_the_fragment_stands_still_and_noise_around_it_is_normal() -> None:
@@ -67,6 +70,7 @@ def test_the_fragment_stands_still_and_noise_around_it_is_normal() -> None:
     torch.testing.assert_close(apart[0], apart[1])
     assert torch.equal(drawn.h0[:, :2], drawn.h1[:, :2])
     assert torch.equal(drawn.h1[:, :2], drawn.centres[:, :2])
+    # The carbon atoms lack three and three bonds: the noise lies around their middle.
     noise = drawn.x0[:, 2:] - drawn.x0[:, :2].mean(1, keepdim=True)
     squares = noise.square().sum((1, 2))  # chi-squared with 21 degrees of freedom: its variance is 42
     assert float(squares.mean()) == pytest.approx(21, abs=4 * (42 / 64) ** 0.5)
@@ -131,3 +135,33 @@ def test_the_bundled_configuration_begins_from_the_bundled_weights() -> None:
     objective.copy_weights(network, whole)
     first = next(iter(whole.dynamics.network.layers.parameters()))
     assert torch.equal(next(iter(network.network.layers.parameters())), first)
+
+
+def turned(points: np.ndarray, axis: tuple[float, ...], angle: float) -> np.ndarray:
+    rotated: np.ndarray = Rotation.from_rotvec(angle * np.array(axis)).apply(points)
+    return rotated
+
+
+@pytest.mark.parametrize(
+    ("fragment", "move"),
+    [
+        ([[0, 0, 0]], lambda x: turned(x, (0.6, 0, 0.8), 0.3)),
+        ([[-0.7, 0, 0], [0.7, 0, 0]], lambda x: turned(x, (1, 0, 0), 0.3)),
+        ([[-0.7, -0.5, 0], [0.7, -0.5, 0], [0, 1, 0]], lambda x: x * [1, 1, -1]),
+    ],
+)
+def test_noise_turns_by_the_motions_that_leave_the_fragment_in_place(fragment: list, move: Callable) -> None:
+    """Noise that is the molecule itself, moved and in another order, comes back as the molecule."""
+    x1, h = POSITIONS[3:], np.eye(6)
+    order = np.array([3, 0, 5, 1, 2, 4])
+    x0, h0 = transport_around(move(x1)[order], 9 * h[order], x1, h, np.array(fragment, float))
+    np.testing.assert_allclose(x0, x1, atol=1e-12)
+    np.testing.assert_array_equal(h0, 9 * h)
+
+
+def test_noise_around_four_atoms_is_only_exchanged() -> None:
+    rng = np.random.default_rng(3)
+    x0, h0, x1, h1, fragment = (rng.standard_normal((n, 3)) for n in (5, 5, 5, 5, 4))
+    found, _ = transport_around(x0, h0, x1, h1, fragment - fragment.mean(0))
+    assert sorted(found.tolist()) == sorted(x0.tolist())
+    assert (found * x1).sum() + (transport_around(x0, h0, x1, h1, fragment)[1] * h1).sum() >= (x0 * x1 + h0 * h1).sum()
