@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
-from statistics import fmean, pvariance
+from statistics import fmean, linear_regression, pvariance
 from typing import Any
 
 from enflow.model.card import WEIGHTS, Card, read_card, takes_fragments
@@ -20,7 +20,10 @@ from enflow.model.errors import WeightsError
 PERCENTILES = "percentiles.json"
 
 FEWEST = 20
-"""The number of held-out molecules of a size below which there is no percentile."""
+"""The number of held-out molecules below which there is no percentile."""
+
+NEAR = 2
+"""The largest difference in atoms at which molecules of another size complete those of a size with few."""
 
 LEAST_SIGNAL = 0.1
 """Smallest share of the variance of scores that is not Monte Carlo error; below it there is no percentile."""
@@ -124,9 +127,32 @@ def _held_out(table: Path, sha256: str) -> dict[int, list[float]]:
     document = _read_table(table)
     if document.get("weights_sha256") != sha256:
         return {}  # the table belongs to other weights
-    noise = document.get("std_error", {})
-    spread = {int(n_atoms): sharpened(values, noise.get(n_atoms, 0.0)) for n_atoms, values in document["nll"].items()}
-    return {n_atoms: values for n_atoms, values in spread.items() if len(values) >= FEWEST}
+    noise = {int(n_atoms): error for n_atoms, error in document.get("std_error", {}).items()}
+    completed = complete({int(n_atoms): values for n_atoms, values in document["nll"].items()})
+    spread = {n_atoms: sharpened(values, noise.get(n_atoms, 0.0)) for n_atoms, values in completed.items()}
+    return {n_atoms: values for n_atoms, values in spread.items() if values}
+
+
+def complete(scores: Mapping[int, Sequence[float]]) -> dict[int, list[float]]:
+    """Return the scores for each size with enough of them; the nearest sizes complete a size with few.
+
+    The scores of another size are shifted by the slope of a straight line through the means of the sizes with enough.
+
+    Args:
+        scores: NLLs in nats, by the number of atoms.
+    """
+    means = {n_atoms: fmean(values) for n_atoms, values in scores.items() if len(values) >= FEWEST}
+    slope = linear_regression(list(means), list(means.values())).slope if len(means) > 1 else 0.0
+    found = {}
+    for n_atoms in scores:
+        values = list(scores[n_atoms])
+        for distance in range(1, NEAR + 1) if means else ():
+            if len(values) < FEWEST:
+                near = (n_atoms - distance, n_atoms + distance)
+                values += [nll + slope * (n_atoms - other) for other in near for nll in scores.get(other, ())]
+        if len(values) >= FEWEST:
+            found[n_atoms] = values
+    return found
 
 
 def sharpened(values: Sequence[float], std_error: float) -> list[float]:

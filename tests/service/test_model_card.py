@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from enflow.model.errors import WeightsError
-from enflow.service.model_card import FEWEST, read_model_card, sharpened
+from enflow.service.model_card import FEWEST, complete, read_model_card, sharpened
 from enflow.service.rendering.molecules import percentile
 from tests.service.serving import CARD, weights_with_card
 
@@ -50,6 +50,16 @@ def test_where_little_is_known_there_is_no_percentile(tmp_path: Path) -> None:
     card = read_model_card(with_table(tmp_path, nll={"9": few, "18": noisy}, std_error={"18": float(np.std(noisy))}))
     assert card.held_out == {}
     assert percentile((), -90.0) is None
+
+
+def test_near_sizes_complete_a_size_with_few_scores() -> None:
+    """The NLL falls by 10 nats per atom; sizes 13 and 14 are too few together, and 15 is three atoms from 18."""
+    many = list(range(FEWEST))
+    scores = {11: [7.0], 18: many, 20: [each - 20.0 for each in many], 21: [-25.0], 13: [0.0], 14: [0.0], 15: [0.0]}
+    found = complete(scores)
+    assert sorted(found) == [18, 20, 21]
+    assert sorted(found[21]) == sorted([-25.0, *(each - 30.0 for each in many)])
+    assert found[18] == many
 
 
 def test_a_table_of_other_weights_is_none(tmp_path: Path) -> None:
