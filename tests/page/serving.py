@@ -21,6 +21,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # the sandbox.
 FLAGS = [
     "--use-angle=swiftshader-webgl",
+    "--disable-gpu-watchdog",  # on a busy machine it ends the process that draws, and WebGL with it
     "--enable-unsafe-swiftshader",
     "--no-sandbox",
     "--disable-background-networking",
