@@ -201,7 +201,7 @@ def tables(records: Sequence[Record]) -> str:
     starts = ["stable % from t =", *("data" if t == 1.0 else f"{t:g}" for t in STARTS)]
     lost = [[one["name"], *(f"{100 * share:.1f}" for share in one["start_time"].values())] for one in full]
     found = [LEGEND, _table(HEADER, [row(one) for one in full]), _table(starts, lost)]
-    if predicted := [outcome(one) for one in full if one["expected"]]:
+    if predicted := [outcome(one) for one in full if one["came"]]:
         found.append("\n".join(predicted))
     return "\n\n".join(found)
 
