@@ -1,5 +1,8 @@
 """An evaluation against an uninterrupted one, and against the bounds of single draws."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.evaluation.evaluate import EvaluationConfig, evaluate, rows_to_score
 from enflow.model.training.git_commit import git_commit
+from tests.conftest import REPOSITORY
 
 METHANE = Molecule(
     [6, 1, 1, 1, 1],
@@ -102,6 +106,27 @@ def test_another_tolerance_in_the_same_folder_keeps_the_earlier_results(flow, da
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit() == "unknown"
+
+
+def test_the_commit_of_another_repository_is_not_that_of_this_code(tmp_path):
+    """An environment within a repository of its user, in which the package is installed and ignored."""
+    installed = tmp_path / "git_commit.py"
+    installed.write_text((REPOSITORY / "model/training/git_commit.py").read_text())
+
+    def found() -> str:
+        code = "import git_commit; print(git_commit.git_commit())"
+        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, stdout=subprocess.PIPE).stdout
+
+    def git(*arguments: str) -> str:
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.test"]
+        return subprocess.run(["git", *author, *arguments], cwd=tmp_path, text=True, stdout=subprocess.PIPE).stdout
+
+    git("init", "-q")
+    assert found() == "unknown\n"  # a repository without a commit
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    assert found() == "unknown\n"
+    git("add", installed.name)
+    assert found() == git("rev-parse", "HEAD") != ""
 
 
 def test_several_draws_report_the_gain_over_their_own_mean(flow, data, tmp_path):
