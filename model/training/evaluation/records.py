@@ -24,7 +24,7 @@ class SampleRecord:
 
     @property
     def molecule(self) -> Molecule | None:
-        """The molecule; None if the solver failed or two atoms have the same position."""
+        """The molecule; None if the sample failed. Atoms may coincide."""
         succeeded = self.status == Status.SUCCESS.name and self.atomic_numbers
         return Molecule(self.atomic_numbers, self.positions) if succeeded else None
 
