@@ -35,6 +35,10 @@ from enflow.model.flow.ode.batched_solver import InitialState, solve_batched
 from enflow.model.flow.ode.dopri5 import working_dtype
 from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 from enflow.model.flow.velocity import Velocity
+from enflow.service.engine.core import Engine
+from enflow.service.protocol.events import Scored
+from enflow.service.protocol.requests import EngineLikelihoodRequest, Structure
+from tests.stubs import run
 
 WITHIN = 0.1
 LADDER = [float(f"{10 ** (-exponent / 4):.2g}") for exponent in range(8, 27)]
@@ -70,17 +74,20 @@ def quadrature(flow: MoleculeFlow, x: Tensor, h: Tensor) -> Way:
 def estimates(flow: MoleculeFlow, sizes: Sequence[int], known: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return processor seconds, errors and draws of default estimates of each size, and of one exact bound.
 
+    The seconds of the service's engine for the same estimates are `served`.
+
     Args:
         flow: the model.
         sizes: numbers of atoms.
         known: exact bounds that are not computed again, by the number of atoms.
     """
-    found = []
+    found, engine = [], Engine(flow)
     for n_atoms in sizes:
         molecules = flow.sample([n_atoms] * PER_SIZE, seed=2, rtol=1e-4, atol=1e-4)
         estimated = [scored(flow, molecule, "hutchinson") for molecule in molecules]
         exact = known.get(n_atoms) or scored(flow, molecules[0], "exact")
-        found.append({"n_atoms": n_atoms, "estimated": estimated, "exact": exact})
+        served = [served_seconds(engine, molecule) for molecule in molecules]
+        found.append({"n_atoms": n_atoms, "estimated": estimated, "served": served, "exact": exact})
     return found
 
 
@@ -91,7 +98,25 @@ def scored(flow: MoleculeFlow, molecule: Molecule, divergence: Divergence) -> di
     return {"s": time.process_time() - started, "std_error": found.std_error, "draws": found.draws}
 
 
-ESTIMATE_HEADS = ["atoms", "estimate, s", "`std_error`, nats", "draws", "exact, s", "`std_error`, nats", "draws"]
+def served_seconds(engine: Engine, molecule: Molecule) -> float:
+    """Return the processor seconds of the service's engine for one default score."""
+    started = time.process_time()
+    structure = Structure(molecule.atomic_numbers, molecule.positions)
+    events = list(run(engine, EngineLikelihoodRequest(id="one", molecules=(structure,))))
+    assert isinstance(events[0], Scored), "the molecule of a model can be scored"
+    return time.process_time() - started
+
+
+ESTIMATE_HEADS = [
+    "atoms",
+    "estimate, s",
+    "`std_error`, nats",
+    "draws",
+    "in the engine, s",
+    "exact, s",
+    "`std_error`, nats",
+    "draws",
+]
 
 
 def estimate_cells(one: dict[str, Any]) -> list[str]:
@@ -102,6 +127,7 @@ def estimate_cells(one: dict[str, Any]) -> list[str]:
         ", ".join(f"{each['s']:.1f}" for each in estimated),
         ", ".join(f"{each['std_error']:.1f}" for each in estimated),
         ", ".join(f"{each['draws']}" for each in estimated),
+        ", ".join(f"{seconds:.1f}" for seconds in one["served"]),
         f"{exact['s']:.1f}",
         f"{exact['std_error']:.1f}",
         f"{exact['draws']}",

@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import trial_objectives
 from benchmarks.start_time import start_times
-from benchmarks.trial_variants import trials
+from benchmarks.trial_objectives import SEAM, LateExpert, OwnSamples, SeveralDraws, ShortCouplings
+from benchmarks.trial_variants import OBJECTIVES, trials
 from benchmarks.trials import came
+from enflow.model.chem.molecule import Molecule
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.ode.solver_state import Status
+from enflow.model.flow.states import Sample
 from enflow.model.training.data.qm9 import MoleculeDataset
+from enflow.model.training.flow_matching import MatchingConfig
+from enflow.model.training.objectives import FlowMatching
 from enflow.model.training.widen import check_grows
 
 METHANE = [[0, 0, 0], [0.63, 0.63, 0.63], [-0.63, -0.63, 0.63], [-0.63, 0.63, -0.63], [0.63, -0.63, -0.63]]
@@ -52,7 +59,7 @@ def test_every_trial_can_be_built_and_differs_from_what_it_is_compared_with():
     found = trials()
     for name, trial in found.items():
         other = found[trial.against]
-        assert trial.config != other.config or name in (trial.against, "charge channel")
+        assert trial.config != other.config or name == trial.against or name in OBJECTIVES
         if trial.config.start is not None:
             assert trial.expected
             check_grows(other.config.flow, trial.config.flow)
@@ -66,3 +73,55 @@ def test_intervals_that_do_not_overlap_decide(interval, word):
     trial = base | {"intervals_95": {"molecule_stability": list(interval)}, "errors": [9.0, 3.0, 3.0]}
     assert came(trial, base) == f"{word} stable molecules; error -25.0 % at t from 0.25 to 0.5, +50.0 % later"
     assert came(trial, None) == ""
+
+
+ROWS = np.arange(6)
+
+
+def drawn(kind, flow, data):
+    return kind(flow.config, MatchingConfig(), "cpu").draw(None, data, ROWS, 0, 0)
+
+
+def test_short_couplings_are_shorter_and_their_noise_stays_normal(flow, data):
+    rows = np.zeros(300, int)
+    draws = {kind: kind(flow.config, MatchingConfig(), "cpu").draw(None, data, rows, 0, 0)[0]
+             for kind in (FlowMatching, ShortCouplings)}  # fmt: skip
+    lengths = {kind: float((each.x1 - each.x0).square().sum((1, 2)).mean()) for kind, each in draws.items()}
+    assert lengths[ShortCouplings] < 0.96 * lengths[FlowMatching]
+    radii = draws[ShortCouplings].x0.square().sum((1, 2)) / 12  # a mean of chi squared with 3 (5 - 1) degrees
+    assert float(radii.mean()) == pytest.approx(1.0, abs=4 * (2 / 12 / 300) ** 0.5)
+
+
+def test_several_draws_repeat_molecules_with_new_noise(flow, data):
+    pairs, t = drawn(SeveralDraws, flow, data)
+    torch.testing.assert_close(pairs.x1[:3], pairs.x1[3:])
+    assert (pairs.x0[:3] != pairs.x0[3:]).any((1, 2)).all()
+    assert (t[:3] != t[3:]).all()
+
+
+def test_a_late_expert_sees_late_times_and_computes_them_alone(flow, data, monkeypatch):
+    monkeypatch.setattr(trial_objectives, "load", lambda _: MoleculeFlow(flow.config))
+    objective = LateExpert(flow.config, MatchingConfig(), "cpu")
+    pairs, t = objective.draw(None, data, ROWS, 0, 0)
+    assert ((t >= SEAM) & (t <= 1)).all()
+    both = objective.flow(flow.dynamics).dynamics
+    at = [torch.full((6,), value) for value in (SEAM - 0.01, SEAM)]
+    arguments = pairs.x1, pairs.h1, pairs.mask
+    torch.testing.assert_close(both(at[0], *arguments), both.early(at[0], *arguments))
+    torch.testing.assert_close(both(at[1], *arguments), both.late(at[1], *arguments))
+    assert not torch.equal(both(at[0], *arguments)[1], both.late(at[0], *arguments)[1])
+
+
+def test_only_own_samples_that_pass_the_filter_are_trained_on(flow, data, monkeypatch):
+    methane = Molecule(np.array([6, 1, 1, 1, 1]), 1.01 * np.array(METHANE))
+    torn = Molecule(np.array([6, 1, 1, 1, 1]), 2.0 * np.array(TORN))
+    unknown = Molecule(np.array([7, 1, 1, 1, 1]), 1.02 * np.array(METHANE))
+    samples = [Sample(i, one, Status.SUCCESS, 1) for i, one in enumerate((torn, methane, unknown))]
+    own = MoleculeFlow(flow.config)
+    own.samples = lambda *_: iter(samples)
+    monkeypatch.setattr(trial_objectives, "load", lambda _: own)
+    pairs, _ = OwnSamples(flow.config, MatchingConfig(), "cpu").draw(None, data, np.zeros(100, int), 0, 0)
+    scales = (pairs.x1.square().sum((1, 2)) / float(np.square(METHANE).sum())).sqrt()
+    shares = [float((abs(scales - scale) < 1e-3).float().mean()) for scale in (1.0, 1.01)]
+    assert sum(shares) == pytest.approx(1.0)
+    assert shares[1] == pytest.approx(trial_objectives.OWN_SHARE, abs=0.2)
