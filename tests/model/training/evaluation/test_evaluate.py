@@ -13,6 +13,7 @@ from enflow.model.errors import DataError
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.evaluation.evaluate import EvaluationConfig, evaluate, rows_to_score
+from enflow.model.training.evaluation.records import RecordFile, SampleRecord
 from enflow.model.training.git_commit import git_commit
 from tests.conftest import REPOSITORY
 
@@ -101,6 +102,21 @@ def test_another_tolerance_in_the_same_folder_keeps_the_earlier_results(flow, da
     drawn = flow.drawn
     assert evaluate(flow, "ab", data, tmp_path, first, silent) == whole
     assert flow.drawn == drawn
+
+
+@pytest.mark.parametrize("damage", [b'{"index": 0, "n_at', b"\x00\x00", b"\xff\xfe", b"[]", b'{"index": 0}', b""])
+def test_a_damaged_line_costs_no_other_record(tmp_path, damage):
+    header, records = {"seed": 0}, [SampleRecord(index, 1, [1], [[0.0, 0.0, 0.0]], 9, "SUCCESS") for index in range(3)]
+    file = RecordFile(tmp_path / "samples.jsonl", header, SampleRecord)
+    for record in records:
+        file.append(record)
+    lines = file.path.read_bytes().splitlines()
+    lines[1] = damage
+    file.path.write_bytes(b"\n".join(lines) + b"\n")
+    again = RecordFile(file.path, header, SampleRecord)
+    assert (again.path, again.records) == (file.path, {1: records[1], 2: records[2]})
+    again.append(records[0])
+    assert RecordFile(file.path, header, SampleRecord).records == {record.index: record for record in records}
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
