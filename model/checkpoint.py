@@ -120,10 +120,14 @@ def load_molecules(
     card = read_card(place)
     if not isinstance(card.config, FlowConfig):
         raise WeightsError(
-            f"{place} holds a model of particles, expected one of molecules; in Python try load_particles"
+            f"{place} holds a model of particles, expected one of molecules; "
+            "`enflow particles evaluate`, and in Python load_particles, take it"
         )
     if takes_fragments(card):
-        raise WeightsError(f"{place} holds a model of the atoms around a fragment, expected one of all atoms; try load")
+        raise WeightsError(
+            f"{place} holds a model of the atoms around a fragment, expected one of all atoms; "
+            "`enflow sample --fragment`, and in Python load, take it"
+        )
     flow = _load_tensors(MoleculeFlow(card.config), place, card, device, dtype)
     use_compiled(flow, card)
     return flow
@@ -136,7 +140,10 @@ def load_particles(
     place = find_weights(weights)
     card = read_card(place)
     if not isinstance(card.config, ParticleConfig):
-        raise WeightsError(f"{place} holds a model of molecules, expected one of particles; try load")
+        raise WeightsError(
+            f"{place} holds a model of molecules, expected one of particles; "
+            "`enflow evaluate`, and in Python load, take it"
+        )
     return _load_tensors(ParticleFlow(card.config), place, card, device, dtype)
 
 
@@ -147,7 +154,7 @@ def load_fragments(
     place = find_weights(weights)
     card = read_card(place)
     if not isinstance(card.config, FlowConfig) or not takes_fragments(card):
-        raise WeightsError(f"{place} holds no model of the atoms around a fragment; try load")
+        raise WeightsError(f"{place} holds no model of the atoms around a fragment; in Python load takes it")
     flow = _load_tensors(FragmentFlow(card.config), place, card, device, dtype)
     use_compiled(flow, card)
     return flow

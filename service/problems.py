@@ -80,13 +80,19 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
         """The row of the table with this name."""
         return KINDS[self.name]
 
+    @property
+    def _time_to_repeat(self) -> str:
+        """The time of the header as text, for a caller who sees the body alone."""
+        seconds = self.headers.get("Retry-After")
+        return f"; repeat it in {seconds} s" if seconds else ""
+
     def document(self, request_id: str) -> dict[str, Any]:
         """Return the problem document of RFC 9457."""
         return {
             "type": f"urn:enflow:problem:{self.kind.name}",
             "title": self.kind.title,
             "status": self.kind.status,
-            "detail": self.detail,
+            "detail": self.detail + self._time_to_repeat,
             "instance": f"urn:enflow:request:{request_id}",
             "errors": [{"at": error.at, "message": error.message} for error in self.errors[:MOST_ERRORS]],
         }

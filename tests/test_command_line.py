@@ -27,6 +27,9 @@ def enflow(monkeypatch, capsys):
     [
         ("evaluate nowhere", "found no weights 'nowhere'"),
         ("particles evaluate nowhere", "found no weights 'nowhere'"),
+        ("evaluate dw4", "dw4 holds a model of particles, expected one of molecules; `enflow particles evaluate`"),
+        ("evaluate qm9-fragment", "expected one of all atoms; `enflow sample --fragment`"),
+        ("particles evaluate qm9", "qm9 holds a model of molecules, expected one of particles; `enflow evaluate`"),
         ("data particles lj55", "found system 'lj55'; expected dw4 or lj13"),
         ("data qm9 --files nowhere", "no dsgdb9nsd.xyz.tar.bz2 in nowhere"),
         ("train nowhere.json", "cannot read nowhere.json"),
@@ -61,6 +64,9 @@ def test_bad_input_is_one_line_and_exit_code_1(enflow, arguments, message):
     [
         ("evaluate nowhere --samples many", "--samples"),
         ("evaluate nowhere --samples -1", "--samples"),
+        ("evaluate nowhere --seed -1", "--seed"),
+        ("data particles --seed -1", "--seed"),
+        ("particles evaluate nowhere --seed -1", "--seed"),
         ("evaluate nowhere --divergence guess", "'guess' is not one of"),
         ("particles table lj55", "'lj55' is not one of"),
         ("sample -n 0", "-n"),

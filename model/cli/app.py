@@ -100,7 +100,7 @@ def inchikeys(
 def particles(
     system: Annotated[list[str] | None, typer.Argument(help="dw4, lj13 [default: both].")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files [default: $ENFLOW_DATA, or data].")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Sample the particle systems of the paper by Hamiltonian Monte Carlo, and estimate their entropy by annealing.
@@ -163,7 +163,7 @@ def evaluate(
     weights: Annotated[Path, typer.Argument(help="Folder with weights.safetensors and card.json.")],
     samples: Annotated[int, typer.Option(min=0, help="Number of molecules to generate.")] = 1000,
     molecules: Annotated[int, typer.Option(min=0, help="Number of test molecules to score.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all noise.")] = 0,
     tolerance: Annotated[
         float | None, typer.Option(min=1e-7, help="Tolerance of the solver [default: that of the card].")
     ] = None,

@@ -78,7 +78,7 @@ def evaluate(
     test_samples: Annotated[
         int, typer.Option("--test", min=0, help="Number of test samples to score; 0 keeps the NLL of the card.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     tolerance: Annotated[float, typer.Option(min=1e-9, help="Tolerance of the solver.")] = 1e-5,
     out: Annotated[
         Path | None, typer.Option(help="Write weights and card, with these metrics, to this folder.")

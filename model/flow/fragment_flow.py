@@ -197,7 +197,7 @@ class FragmentFlow(FlowComponents):
             completions: the molecules and their given atoms.
             seed: the seed of all noise, together with the place in the list.
             divergence: "hutchinson" for an estimated trace, "exact" for the exact trace.
-            probes: Hutchinson probes per node; None = 4.
+            probes: Hutchinson probes per node; None = 3.
             draws: draws of the dequantizer.
             rtol, atol: relative and absolute tolerance, per molecule.
 

@@ -71,6 +71,7 @@ class LikelihoodEstimator:
                 following += [(place, len(finished[place]) + i) for i in range(more)]
                 if not more:
                     yield indices[place], self.combine(finished[place], n_atoms)
+                    finished[place] = []
             wanted = following
 
     def further_draws(self, draws: Sequence[Draw], n_atoms: int) -> int:
@@ -91,18 +92,23 @@ class LikelihoodEstimator:
             seed: the seed of all noise, together with the structure.
             draw: the number of the draw; draws 2 k and 2 k + 1 are a mirrored pair where the options allow it.
         """
+        point, terms = self._point(form, seed, draw)
+        return point, self._state(form, seed, draw, terms, point.h.shape[-1])
+
+    def _point(self, form: CanonicalForm, seed: int, draw: int) -> tuple[Latent, Terms]:
         paired = self._options.paired and self._flow.dequantizer.random
         number, mirrored = (draw // 2, bool(draw % 2)) if paired else (draw, False)
         ((point, log_q, ladj),) = self._flow.dequantize([form.molecule], seed, [form.key], number, mirrored).rows()
+        return point, Terms(log_q, ladj, number if paired else None)
+
+    def _state(self, form: CanonicalForm, seed: int, draw: int, terms: Terms, n_features: int) -> DrawState:
         probes, options = None, self._options
         if not options.exact:
             source, positions = generator(seed, form.key, f"probe:{draw}"), form.molecule.positions
-            probes = draw_probes(source, positions, point.h.shape[-1], options.probes_per_node)
+            probes = draw_probes(source, positions, n_features, options.probes_per_node)
             if self._flow.fixed_features:
                 probes.signs[..., 3:] = 0.0  # the trace over fixed features is 0, and so is its estimate
-        return point, DrawState(
-            Terms(log_q, ladj, number if paired else None), probes, quadrature_tolerance(options.rtol)
-        )
+        return DrawState(terms, probes, quadrature_tolerance(options.rtol))
 
     def draws(
         self, forms: Sequence[CanonicalForm], seed: int, wanted: Sequence[tuple[int, int]]
@@ -114,13 +120,13 @@ class LikelihoodEstimator:
             seed: the seed of all noise, together with the structure.
             wanted: the place of a structure in `forms`, and the number of the draw.
         """
-        started = [self.start_draw(forms[place], seed, draw) for place, draw in wanted]
-        points, states = [point for point, _ in started], [state for _, state in started]
+        points, terms = zip(*(self._point(forms[place], seed, draw) for place, draw in wanted), strict=True)
         for end in self._flow.solve(points, 1.0, 0.0, *path_tolerances(self._options), record=True):
-            state = states[end.index]
+            place, draw = wanted[end.index]
+            # The probes are drawn only now: those of 10,000 molecules would take half a gigabyte.
+            state = self._state(forms[place], seed, draw, terms[end.index], end.h.shape[-1])
             self._complete(state, end)
-            yield wanted[end.index][0], state.result(end.nfe)
-            state.pieces = []
+            yield place, state.result(end.nfe)
 
     @torch.no_grad()
     def _complete(self, state: DrawState, end: FinalState) -> None:

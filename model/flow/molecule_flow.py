@@ -215,7 +215,7 @@ class MoleculeFlow(FlowComponents):
             seed: the seed of all noise, together with the structure.
             target_error: the standard error, nats, at which draws stop; at most 32 are made.
             divergence: "hutchinson" for an estimated trace, "exact" for the exact trace.
-            probes: Hutchinson probes per node; None = 5.
+            probes: Hutchinson probes per node; None = 3.
             draws: draws of the dequantizer; None = as many as the target error needs (2 with "exact").
             rtol, atol: relative and absolute tolerance, per molecule.
 

@@ -43,28 +43,29 @@ async def add(request: Request, response: Response, handler: Jobs) -> JobOut:
     limits: RequestLimits = request.app.state.job_limits
     body = await read_json(request, JobRequest, limits)
     job = await handler.add(body, request.state.client)
-    response.headers["Location"] = f"{request.scope.get('root_path', '')}/jobs/{job.id}"
-    return job
+    response.headers["Location"] = f"{_prefix(request)}/jobs/{job.id}"
+    return _linked(job, request)
 
 
 @jobs.get("", name="list_jobs")
 async def newest(request: Request, response: Response, handler: Jobs) -> JobsOut:
     """Return the newest jobs: with API keys those of the caller, else all."""
     response.headers["Cache-Control"] = "no-store"
-    return await handler.newest(request.state.client)
+    found = await handler.newest(request.state.client)
+    return JobsOut(jobs=[_linked(job, request) for job in found.jobs])
 
 
 @jobs.get("/{job_id}", name="job")
 async def show(job_id: str, request: Request, response: Response, handler: Jobs) -> JobOut:
     """Return the state of a job: how much is done, the rate, and the time left."""
     response.headers["Cache-Control"] = "no-store"
-    return await handler.show(job_id, request.state.client)
+    return _linked(await handler.show(job_id, request.state.client), request)
 
 
 @jobs.delete("/{job_id}", name="delete_job")
 async def delete(job_id: str, request: Request, handler: Jobs) -> JobOut:
     """Cancel a job that has not ended, whose results so far stay; or remove one that has ended, with its results."""
-    return await handler.delete(job_id, request.state.client)
+    return _linked(await handler.delete(job_id, request.state.client), request)
 
 
 @jobs.get("/{job_id}/results", name="job_results", response_model=JobResultsOut, responses=JOB_RESULTS)
@@ -87,11 +88,19 @@ async def results(
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media[0] + text}
     if found.more:
         length = f"&count={count}" if count else ""
-        prefix = request.scope.get("root_path", "")  # the client resolves the link against its own address
-        headers["Link"] = f'<{prefix}/jobs/{job_id}/results?first={found.next}{length}>; rel="next"'
+        headers["Link"] = f'<{_prefix(request)}/jobs/{job_id}/results?first={found.next}{length}>; rel="next"'
     if media[0] in FILE_NAMES:
         headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media[0]]}"'
     return StreamingResponse(await _begun(found.body), headers=headers)
+
+
+def _prefix(request: Request) -> str:
+    """Return the path prefix of a proxy: a client resolves a link against the address that it asked."""
+    return str(request.scope.get("root_path", ""))
+
+
+def _linked(job: JobOut, request: Request) -> JobOut:
+    return job.model_copy(update={"results": f"{_prefix(request)}{job.results}"})
 
 
 async def _begun(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -12,6 +12,7 @@ from enflow.model.chem.io.formats import Format, read
 from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import Device, Divergence, Json, print_result
 from enflow.model.errors import ConfigError, DataError, EnflowError, ModelError
+from enflow.model.flow.estimator_options import PROBES
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.offline import (
     STANDARD_STREAM,
@@ -54,7 +55,7 @@ def likelihood(
     ] = 2.0,
     divergence: Annotated[Divergence, typer.Option(help="hutchinson: an estimate; exact: slower.")] = "hutchinson",
     probes: Annotated[
-        int | None, typer.Option(min=1, help="Probes of Hutchinson's estimate at every node [default: 3].")
+        int | None, typer.Option(min=1, help=f"Probes of Hutchinson's estimate at every node [default: {PROBES}].")
     ] = None,
     draws: Annotated[
         int | None, typer.Option(min=1, help="Draws of the dequantizer [default: as many as the error needs].")

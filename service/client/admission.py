@@ -242,8 +242,7 @@ class AdmissionController:
             self._promises.add(Promise(request.id, request.client, scope, amount, self.clock() + wait))
         holds, needs = _seconds(held / self.rate), _seconds(amount / self.rate)
         detail = f"{QUEUES[scope]} holds {holds} of computing and this request needs {needs}"
-        told = f"{detail}; repeat it in {math.ceil(wait)} s"
-        return Overloaded("client" if scope == "client" else "service", wait, told)
+        return Overloaded("client" if scope == "client" else "service", wait, detail)
 
 
 def _seconds(seconds: float) -> str:

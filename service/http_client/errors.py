@@ -57,8 +57,6 @@ def from_answer(answer: httpx.Response, *, safe: bool) -> ServiceError:
         message = _message(problem)
     except (ValueError, KeyError, TypeError):  # a proxy answered, in a form of its own
         problem, message = {}, f"the service answered with the status {status}"
-    if passing and retry_after is not None:
-        message = f"{message} (the service takes the request after {retry_after:.0f} s)"
     return ServiceError(message, status, problem, retry_after=retry_after, passing=passing)
 
 

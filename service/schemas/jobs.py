@@ -84,7 +84,7 @@ class JobOut(Strict):
     ended: str | None
     expires: str | None = Field(description="the time at which the job and its results are removed")
     detail: str = Field(description="the reason why the job failed or waits; else empty")
-    results: str = Field(description="path of the results")
+    results: str = Field(description="path of the results, with the prefix of a proxy")
 
 
 class JobsOut(Strict):

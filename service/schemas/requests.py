@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds
 from enflow.model.config import STRENGTH, TOLERANCES
+from enflow.model.flow.estimator_options import PROBES
 from enflow.service.schemas.examples import METHANE, SAMPLE_REQUESTS, TILTED
 from enflow.service.schemas.properties import Sort, Where
 
@@ -205,7 +206,7 @@ class LikelihoodOptions(RequestOptions):
     )
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
     probes: Annotated[int, Field(ge=1), Within("max_probes")] | None = Field(
-        default=None, description="Hutchinson probes per node; null = 5"
+        default=None, description=f"Hutchinson probes per node; null = {PROBES}"
     )
     draws: Annotated[int, Field(ge=1), Within("max_draws")] | None = Field(
         default=None, description="draws of the dequantizer; null = as many as target_error needs"

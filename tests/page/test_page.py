@@ -164,7 +164,7 @@ def test_a_request_that_a_full_queue_refuses_is_sent_again_when_it_is_due(visit:
 
     def answer(route: Route) -> None:
         if wait := waits.pop(0):
-            body = json.dumps({"title": "Too much work", "detail": "the queue is full"})
+            body = json.dumps({"title": "Too much work", "detail": f"the queue is full; repeat it in {wait} s"})
             route.fulfill(status=429, headers={"Retry-After": wait}, content_type="application/problem+json", body=body)
         else:
             route.continue_()
@@ -174,7 +174,7 @@ def test_a_request_that_a_full_queue_refuses_is_sent_again_when_it_is_due(visit:
     page.get_by_role("button", name="Score", exact=True).click()
     expect(page.locator("#score-note")).to_have_text("1 structure scored")
     page.get_by_role("button", name="Score", exact=True).click()  # the user decides about a wait of a minute
-    expect(page.locator("#score-results")).to_contain_text("the queue is full. Try again in 2 min")
+    expect(page.locator("#score-results")).to_contain_text("the queue is full; repeat it in 120 s")
     assert waits == []
 
 

@@ -38,7 +38,7 @@ def proxying(service: httpx.URL, *, strips: bool) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(answer.content)
 
-        do_POST = do_GET  # noqa: N815
+        do_POST = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None: ...
 

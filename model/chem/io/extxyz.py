@@ -86,13 +86,14 @@ def _columns(token: Token) -> Columns:
     return Columns(kinds, species, position, more=False)
 
 
-# A bracket stops at the next one of its kind, so that a comment full of open brackets costs linear time.
+# A bracket stops at the next one of its kind, so that a comment full of open brackets costs linear time. ASE writes an
+# empty text as nothing (`note= energy=-1.5`), and other programs write `energy= -1.5`.
 _PAIR = re.compile(
     r"""(?:"((?:[^"\\]|\\.)+)"|([^\s="]+))   # the key, quoted or bare
-    (?:[ ]*=[ ]*(?:
-        (?:"((?:[^"\\]|\\.)*)"            # quoted, with \" and \\ and \n
+    (?:[ ]*=(?:
+        [ ]*(?:"((?:[^"\\]|\\.)*)"        # quoted, with \" and \\ and \n
       | '([^']*)' | \{([^{}]*)\} | \[([^\[\]]*)\])(?=\s|$)
-      | (\S*)                            # bare
+      | (?:[ ]+(?=[^\s="]+(?:\s|$)))?(\S*)  # bare
     ))?(?=\s|$)""",
     re.VERBOSE,
 )

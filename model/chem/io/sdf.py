@@ -1,5 +1,6 @@
 """SDF, V2000 and V3000: a reader that checks counts and atoms line by line before RDKit sees a record, and a writer."""
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -76,7 +77,7 @@ def _split(record: list[Line]) -> tuple[list[Line], list[Line]]:
 
 def _parsed(block: list[Line], n_atoms: int) -> Chem.Mol:
     counts = block[3].text
-    lines = [line.text for line in block]
+    lines = _capitalized(block, n_atoms)
     if not counts[33:39].strip():  # as old programs write it; V2000 is meant
         lines[3] = f"{counts[:33]:<33} V2000"
     with rdBase.BlockLogs():
@@ -84,6 +85,19 @@ def _parsed(block: list[Line], n_atoms: int) -> Chem.Mol:
     if mol is None or mol.GetNumAtoms() != n_atoms:
         raise block[3].error("found bonds or property lines that RDKit cannot read, expected a valid molfile")
     return mol
+
+
+_V3000_ATOM = re.compile(r"M  V30 +\d+ +[A-Za-z]+", re.ASCII)
+
+
+def _capitalized(block: list[Line], n_atoms: int) -> list[str]:
+    """Return the lines with elements as RDKit knows them; xtb writes `cl` where its input did."""
+    lines = [line.text for line in block]
+    if block[3].field(33, 39).text == "V3000":
+        return [_V3000_ATOM.sub(lambda atom: atom[0].title(), line) for line in lines]
+    for at in range(4, 4 + n_atoms):
+        lines[at] = lines[at][:31] + lines[at][31:34].title() + lines[at][34:]
+    return lines
 
 
 def _check_atoms(block: list[Line], limits: ReadLimits) -> int:

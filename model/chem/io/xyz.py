@@ -4,7 +4,18 @@ import re
 from collections.abc import Iterable, Iterator
 
 from enflow.model.chem.io.extxyz import LOGICAL, PLAIN, Columns, comment_line, read_header
-from enflow.model.chem.io.text import Line, Lines, ReadLimits, Token, atom_count, coordinate, element, integer, number
+from enflow.model.chem.io.text import (
+    MAX_LINE,
+    Line,
+    Lines,
+    ReadLimits,
+    Token,
+    atom_count,
+    coordinate,
+    element,
+    integer,
+    number,
+)
 from enflow.model.chem.molecule import Molecule, check_apart
 from enflow.model.chem.periodic import unwrapped
 from enflow.model.errors import StructureError
@@ -59,9 +70,7 @@ def _record(lines: Lines, limits: ReadLimits) -> Molecule:
     if comment is None:
         raise StructureError(f"found the end of the file, expected a comment line and {n_atoms} atoms")
     header = read_header(comment)
-    # In the XYZ of LAMMPS 1, 2, 3 are types of its input, unless it was told the elements.
-    if comment.text.startswith("Atoms. Timestep:") and lines.next and _NUMBERED.match(lines.next.text):
-        raise comment.error("found the atom types of LAMMPS, expected elements (dump_modify element)")
+    _check_columns(comment, lines.next)
     atomic_numbers, positions = _atoms(lines, header.columns, n_atoms)
     if comment.text.rstrip().endswith("%PBC"):
         _skip_cell(lines)
@@ -69,6 +78,23 @@ def _record(lines: Lines, limits: ReadLimits) -> Molecule:
     molecule = Molecule(atomic_numbers, positions, header.name, header.properties | trailer)
     check_apart(molecule)
     return unwrapped(molecule)
+
+
+_OF_IPI = re.compile(r"\b(?!cell\{|(?:positions|x_centroid)\{(?:angstrom|automatic)\})\w+\{\w+\}", re.ASCII)
+_OF_ORCA = re.compile(r"\bUnit is (?!Angstrom(?!/))[^ \t]+")
+
+
+def _check_columns(comment: Line, first: Line | None) -> None:
+    """Raise where the comment says that the columns are something else than elements and positions in angstrom.
+
+    In the XYZ of LAMMPS 1, 2, 3 are types of its input, unless it was told the elements. i-PI and the dynamics of ORCA
+    write positions in other units, velocities and forces as XYZ, too.
+    """
+    if comment.text.startswith("Atoms. Timestep:") and first and _NUMBERED.match(first.text):
+        raise comment.error("found the atom types of LAMMPS, expected elements (dump_modify element)")
+    named = _OF_IPI if comment.text.startswith("# CELL(") else _OF_ORCA
+    if other := named.search(comment.text[:MAX_LINE]):
+        raise Token(other[0], comment.number, other.start() + 1).error("positions in angstrom")
 
 
 def _atoms(lines: Lines, columns: Columns, n_atoms: int) -> tuple[list[int], list[list[float]]]:

@@ -24,7 +24,7 @@ class SampleRecord:
 
     @property
     def molecule(self) -> Molecule | None:
-        """The molecule; None if the solver failed or two atoms have the same position."""
+        """The molecule; None if the sample failed. Atoms may coincide."""
         succeeded = self.status == Status.SUCCESS.name and self.atomic_numbers
         return Molecule(self.atomic_numbers, self.positions) if succeeded else None
 
@@ -75,12 +75,12 @@ class RecordFile(Generic[Record]):
         self.name = path.stem
         self.path = _path_for(path, header)
         self.records: dict[int, Record] = {}
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         for line in lines[1:]:
             try:
                 record = kind(**json.loads(line))
-            except ValueError:
-                break  # an interruption may leave half of the last line
+            except (ValueError, TypeError):
+                continue  # an interruption leaves half of a line, and a broken disk anything: the other records stay
             self.records[record.index] = record
         if len(lines) != 1 + len(self.records):
             content = [dict(header), *map(asdict, self.records.values())]
@@ -102,7 +102,7 @@ def _path_for(path: Path, header: Mapping[str, Any]) -> Path:
 
 def _header_of(path: Path) -> Any:
     """Return the header of a file; None if not even the header was written in full."""
-    with path.open() as file:
+    with path.open(errors="replace") as file:
         try:
             return json.loads(file.readline())
         except ValueError:

@@ -89,7 +89,7 @@ export class Jobs {
     const words = h("p", { class: "quiet" });
     const end = button("", () => this.doing(() => remove(`/jobs/${first.id}`)), { class: "small" });
     const files = Object.entries(first.kind === "likelihood" ? SCORES : FILES).map(([ending, accept]) =>
-      button(ending.toUpperCase(), () => this.doing(() => save(first.results, accept, `job-${first.id.slice(0, 6)}.${ending}`)), { class: "small", "aria-label": `Download ${ending.toUpperCase()}` }),
+      button(ending.toUpperCase(), () => this.doing(() => save(`/jobs/${first.id}/results`, accept, `job-${first.id.slice(0, 6)}.${ending}`)), { class: "small", "aria-label": `Download ${ending.toUpperCase()}` }),
     );
     const head = h("p", { class: "headline" }, h("span", {}, `${first.n_molecules.toLocaleString("en")} × ${first.kind}, seed ${first.seed}`), h("span", { class: "quiet" }, time(first.created)));
     const element = h("li", { class: "job", "data-id": first.id }, head, meter, words, h("p", { class: "row" }, files, end));

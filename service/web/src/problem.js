@@ -1,5 +1,5 @@
-// A problem as text: what was found, where, the line itself, and when to try again.
-import { announce, duration, h } from "./dom.js";
+// A problem as text: what was found, where, and the line itself.
+import { announce, h } from "./dom.js";
 
 const PLACE = /line (\d+)(?:,? column (\d+))?/;
 
@@ -16,15 +16,13 @@ function excerpt(text, where) {
 export function showProblem(place, problem, text = null) {
   const errors = problem.errors ?? [];
   const said = problem.message ?? problem.detail ?? "";
-  const told = !problem.retryAfter || said.includes("repeat it in");
-  const later = told ? "" : `. Try again in ${duration(problem.retryAfter)}.`;
   const others = errors.filter(({ message }) => !said.includes(message));
   const where = [...errors.map(({ at, message }) => `${at} ${message}`), said].join(" ");
   place.replaceChildren(
     h(
       "div",
       { class: "problem", role: "alert" },
-      h("p", {}, h("b", {}, problem.title ?? "Something is wrong"), ` ${said}${later}`),
+      h("p", {}, h("b", {}, problem.title ?? "Something is wrong"), ` ${said}`),
       others.length > 0 && h("ul", {}, others.map(({ at, message }) => h("li", {}, at && h("code", {}, at), ` ${message}`))),
       excerpt(text, where),
     ),

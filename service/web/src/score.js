@@ -117,8 +117,8 @@ export class Score {
     const name = upload.count > 1 ? `${upload.name}, structure ${result.index + 1}` : upload.name;
     if (result.error) {
       const place = h("div");
-      const { detail = result.error.message, errors, retryAfter } = result.error;
-      showProblem(place, { detail, errors, retryAfter, title: `${name}:` }, upload.data);
+      const { detail = result.error.message, errors } = result.error;
+      showProblem(place, { detail, errors, title: `${name}:` }, upload.data);
       return h("li", { class: "score bad" }, place);
     }
     const view = new View({ label: `${title(result)}. Arrow keys turn it.`, zoomable: true });

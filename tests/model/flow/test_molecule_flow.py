@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from enflow.model.errors import ConfigError, InverseWarning, SolverError, Struct
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.probes import Probes, draw_probes
 from tests.model.flow.fields import Linear
 from tests.model.flow.small_networks import small_flow
 
@@ -50,6 +52,22 @@ def test_log_prob_is_that_of_the_gaussian_it_is() -> None:
         assert math.isclose(found[row].log_prob, density - float(dequantized.log_q[row]) - math.log(29), abs_tol=1e-4)
         assert math.isclose(found[row].parts["divergence"], 3 * (n - 1) * A + 5 * n * B, abs_tol=1e-5)
         assert math.isclose(found[row].parts["n_atoms"], math.log(29))
+
+
+def test_probes_are_drawn_when_a_draw_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 10,000 molecules together would take half a gigabyte."""
+    drawn = list[object]()
+
+    def counting(source: torch.Generator, *given: Any) -> Probes:
+        drawn.append(source)
+        return draw_probes(source, *given)
+
+    monkeypatch.setattr("enflow.model.flow.likelihood_estimator.draw_probes", counting)
+    found = gaussian_flow().likelihoods([WATER] * 20, 0, EstimatorOptions(draws=1))
+    next(found)
+    assert len(drawn) == 1
+    assert len(list(found)) == 19
+    assert len(drawn) == 20
 
 
 def test_act_norm_changes_the_density_by_its_scale() -> None:

@@ -183,7 +183,7 @@ def test_new_work_is_refused_with_503_while_the_service_stops_and_a_second_signa
                     time.sleep(0.05)  # the signal is noticed ten times a second
                 assert answer.status_code == 503
                 assert int(answer.headers["retry-after"]) > 0
-                assert answer.json()["detail"] == "the service is stopping"
+                assert answer.json()["detail"] == "the service is stopping; repeat it in 10 s"
                 assert httpx.get(f"{url}/health/live").status_code == 200
                 assert next(lines)  # the running request goes on
                 process.send_signal(signal.SIGTERM)

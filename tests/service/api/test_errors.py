@@ -244,7 +244,7 @@ def test_what_is_no_http_is_a_problem_too(api: Api) -> None:
 def test_an_engine_that_is_not_ready_is_alive(api: Api) -> None:
     api.client.ready = False
     problem = assert_problem(api.http.get("/health/ready"), 503)
-    assert problem["detail"] == "the device answers nonsense"
+    assert problem["detail"] == "the device answers nonsense; repeat it in 5 s"
     assert api.http.get("/health/live").json()["status"] == "ok"
 
 

@@ -72,7 +72,12 @@ def test_the_description_names_the_prefix(below: httpx.Client) -> None:
 def test_a_new_job_is_below_the_prefix(below: httpx.Client) -> None:
     answer = below.post(f"{PREFIX}/jobs", json={"sample": {"n_atoms": 5}})
     assert answer.headers["Location"] == f"{PREFIX}/jobs/{answer.json()['id']}"
-    assert below.get(answer.headers["Location"]).json()["n_molecules"] == 1
+    job = below.get(answer.headers["Location"]).json()
+    assert job["n_molecules"] == 1
+    listed = below.get(f"{PREFIX}/jobs").json()["jobs"]
+    assert below.get(job["results"]).json()["id"] == job["id"]
+    removed = below.delete(answer.headers["Location"]).json()
+    assert {each["results"] for each in (answer.json(), *listed, removed)} == {job["results"]}
 
 
 def test_the_prefix_opens_nothing(below: httpx.Client) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from enflow.service.client.admission import AdmissionController
-from enflow.service.problems import retry_after
+from enflow.service.problems import Problem, retry_after
 from enflow.service.protocol.requests import (
     EngineDecodeRequest,
     EngineEncodeRequest,
@@ -67,9 +67,9 @@ def test_the_time_in_the_text_of_a_refusal_is_that_of_the_header() -> None:
     with pytest.raises(Overloaded) as caught:
         controller.admit(sample("b", 5, client="b"))
     assert caught.value.retry_after == pytest.approx(2.3)
-    assert str(caught.value).endswith("repeat it in 3 s")
-    assert retry_after(caught.value.retry_after) == {"Retry-After": "3"}
-    assert retry_after(3.0) == {"Retry-After": "3"}
+    problem = Problem("unavailable", str(caught.value), headers=retry_after(caught.value.retry_after))
+    assert problem.document("id")["detail"] == f"{caught.value}; repeat it in 3 s"
+    assert problem.headers == retry_after(3.0) == {"Retry-After": "3"}
 
 
 def test_a_client_has_a_share() -> None:

@@ -195,7 +195,7 @@ def test_a_service_that_asks_for_more_than_the_patience_is_not_asked_again(
     asked = refuse(api, monkeypatch, Overloaded("service", 1000, "the queue is full"), 9)
     with enflow.Client(str(api.http.base_url), patience_s=600) as client, pytest.raises(enflow.ServiceError) as refused:
         client.sample()
-    assert str(refused.value) == "the queue is full (the service takes the request after 1000 s)"
+    assert str(refused.value) == "the queue is full; repeat it in 1000 s"
     assert (refused.value.status, refused.value.retry_after) == (503, 1000)
     assert (sleeps, len(asked)) == ([], 1)
 

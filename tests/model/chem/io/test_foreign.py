@@ -1,7 +1,8 @@
 """Files of other programs: each record gives the molecule it was made from.
 
-ASE 3.29, Open Babel 3.1.1, RDKit 2026.9, chemfiles 0.10, QCElemental 0.51, PLAMS 2026.1 and cclib 1.8 wrote theirs. The
-files in the styles of xtb, CREST, ORCA, PubChem, Maestro, Marvin, DFTB+ and LAMMPS follow the documentation.
+ASE 3.29, Open Babel 3.1.1, RDKit 2026.9, chemfiles 0.10, QCElemental 0.51, PLAMS 2026.1, cclib 1.8 and xtb 6.5.1 wrote
+theirs (xtb_trajectory.xyz and xtb_opt.sdf excepted). The files in the styles of xtb, CREST, ORCA, PubChem, Maestro,
+Marvin, DFTB+, LAMMPS and i-PI follow the documentation.
 """
 
 from pathlib import Path
@@ -27,6 +28,7 @@ FILES = {
     "ase_forces.extxyz": "CC(N)=O CC(N)=O CC(N)=O",  # three frames of a simulation, with momenta and forces
     "ase_wrapped_stress.extxyz": "CN",  # wrapped over a cell that is not rectangular
     "openbabel_items.sdf": "O=[N+]([O-])CO",
+    "openbabel_deuterium.sdf": "CO",  # M  ISO
     "rdkit.sdf": "C1CO1 [NH3+]CC(=O)[O-] [C-]#[O+]",  # data items of several lines, lists for atoms
     "chemfiles.xyz": "OC=O OC=O",
     "chemfiles.sdf": "OC=O OC=O",
@@ -35,17 +37,24 @@ FILES = {
     "cclib_gaussian.xyz": "C=C=C C=C=C C=C=C",  # the geometries of an optimization
     "xtb_trajectory.xyz": "NC=O NC=O NC=O",
     "xtb_opt.sdf": "NC=O",
+    "xtb_dynamics.trj": "CNC(C)=O CNC(C)=O",
+    "xtb_fluoride.sdf": "N[C@H](F)CO",
+    "xtb_from_coord.mol": "O",  # elements in lower case, as in the input
     "crest_conformers.xyz": "OCCO OCCO OCCO OCCO",
+    "crest_rotamers.xyz": "CCO CCO",
     "orca_scan.xyz": "CC=O CC=O CC=O",
     "pubchem_3d.sdf": "CC(N)=O",
     "maestro.sdf": "CNC",  # line ends of Windows, a chiral flag
     "marvin.sdf": "C[N+](=O)[O-]",
+    "ipi.xyz": "CCO",
     "dftbplus_geo_end.xyz": "CO",  # charges and velocities after the coordinates
 }
 
 REFUSED = {
     "qcelemental_bohr.xyz": "line 1, column 3: found 'au'",
+    "ipi_bohr.xyz": "line 2, column 56: found 'positions{atomic…', expected positions in angstrom",
     "lammps_types.xyz": "line 2: found the atom types of LAMMPS",
+    "orca_forces.xyz": "line 2, column 50: found 'Unit is Hartree/…', expected positions in angstrom",
 }
 
 

@@ -42,6 +42,7 @@ def refusal(data: str | bytes, form: str | None = None) -> StructureError:
         ("a={1 2 {3}} b=[1 [2 3]]", {"a": "{1", "2": True, "b": "[1"}),
         ("hessian=" + 40_000 * "x", {"hessian": 40_000 * "x"}),
         ("energy= -76.4 = 5 empty=", {"energy": -76.4, "5": True, "comment": "=", "empty": ""}),
+        ('note= energy=-1.5 x= "total energy"=2 y= pbc="T T F"', {"note": "", "energy": -1.5, "x": "", "y": ""}),
         ("method=r2SCAN-3c/def2 charge=0 mult=1 T", {"method": "r2SCAN-3c/def2", "charge": 0, "mult": 1, "T": True}),
     ],
 )

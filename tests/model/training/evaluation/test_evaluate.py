@@ -1,5 +1,8 @@
 """An evaluation against an uninterrupted one, and against the bounds of single draws."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,9 @@ from enflow.model.errors import DataError
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.evaluation.evaluate import EvaluationConfig, evaluate, rows_to_score
+from enflow.model.training.evaluation.records import RecordFile, SampleRecord
 from enflow.model.training.git_commit import git_commit
+from tests.conftest import REPOSITORY
 
 METHANE = Molecule(
     [6, 1, 1, 1, 1],
@@ -99,9 +104,45 @@ def test_another_tolerance_in_the_same_folder_keeps_the_earlier_results(flow, da
     assert flow.drawn == drawn
 
 
+@pytest.mark.parametrize("damage", [b'{"index": 0, "n_at', b"\x00\x00", b"\xff\xfe", b"[]", b'{"index": 0}', b""])
+def test_a_damaged_line_costs_no_other_record(tmp_path, damage):
+    header, records = {"seed": 0}, [SampleRecord(index, 1, [1], [[0.0, 0.0, 0.0]], 9, "SUCCESS") for index in range(3)]
+    file = RecordFile(tmp_path / "samples.jsonl", header, SampleRecord)
+    for record in records:
+        file.append(record)
+    lines = file.path.read_bytes().splitlines()
+    lines[1] = damage
+    file.path.write_bytes(b"\n".join(lines) + b"\n")
+    again = RecordFile(file.path, header, SampleRecord)
+    assert (again.path, again.records) == (file.path, {1: records[1], 2: records[2]})
+    again.append(records[0])
+    assert RecordFile(file.path, header, SampleRecord).records == {record.index: record for record in records}
+
+
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit() == "unknown"
+
+
+def test_the_commit_of_another_repository_is_not_that_of_this_code(tmp_path):
+    """An environment within a repository of its user, in which the package is installed and ignored."""
+    installed = tmp_path / "git_commit.py"
+    installed.write_text((REPOSITORY / "model/training/git_commit.py").read_text())
+
+    def found() -> str:
+        code = "import git_commit; print(git_commit.git_commit())"
+        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, stdout=subprocess.PIPE).stdout
+
+    def git(*arguments: str) -> str:
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.test"]
+        return subprocess.run(["git", *author, *arguments], cwd=tmp_path, text=True, stdout=subprocess.PIPE).stdout
+
+    git("init", "-q")
+    assert found() == "unknown\n"  # a repository without a commit
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    assert found() == "unknown\n"
+    git("add", installed.name)
+    assert found() == git("rev-parse", "HEAD") != ""
 
 
 def test_several_draws_report_the_gain_over_their_own_mean(flow, data, tmp_path):
