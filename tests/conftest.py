@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import type_checks
+
+type_checks.install()
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Tests use no code that the machine's user has compiled before, and compile none in the background.

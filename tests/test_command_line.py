@@ -46,7 +46,7 @@ def enflow(monkeypatch, capsys):
         ("sample --device toaster", "found device 'toaster'; expected auto, cpu or cuda"),
         ("serve --port 99999", "ENFLOW_PORT: Input should be less than or equal to 65535"),
         ("serve --host 0.0.0.0", "without API keys: anybody who reaches it could use it"),
-        ("jobs list --url http://127.0.0.1:9", "found no service (ConnectError); start it by `enflow serve`"),
+        ("jobs list --url http://127.0.0.1:0", "found no service (ConnectError); start it by `enflow serve`"),
         (
             "jobs submit nowhere.json",
             "nowhere.json cannot be read: No such file or directory; expected JSON or a file with it",

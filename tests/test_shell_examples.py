@@ -24,7 +24,7 @@ def test_shell_examples_work_as_written(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "molecules.sdf").read_text().count("$$$$") == 4
     assert [m["n_atoms"] for m in json.loads(printed[1])["molecules"]] == [12, 12]
     assert all(m["stable"] for m in json.loads(printed[1])["molecules"])
-    assert len(printed[2].splitlines()) == 5
+    assert len(printed[4].splitlines()) == 5
     assert (tmp_path / "scored.sdf").read_text().count("<nll>") == 4
     assert (tmp_path / "near.sdf").read_text().count("$$$$") == 4
     assert (tmp_path / "lj13.xyz").read_text().count("energy=") == 10

@@ -1,4 +1,4 @@
-"""The built page in a real browser with a real service and a small model, shared by the tests of a module."""
+"""The built page in a real browser, one for each module, with a real service and small models for all of them."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def tiny_weights(directory: Path) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running service with models of molecules, formulas, fragments and both particle systems."""
     if reason := missing():

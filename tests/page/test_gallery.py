@@ -41,6 +41,7 @@ def drawn(page: Page, count: int) -> None:
           return all.length === count && coloured.length === count;
         }""",
         arg=count,
+        polling=500,  # each look draws every canvas: at every frame of the browser it takes longer than the pictures
     )
 
 

@@ -184,7 +184,7 @@ def test_new_work_is_refused_with_503_while_the_service_stops_and_a_second_signa
                 assert answer.status_code == 503
                 assert int(answer.headers["retry-after"]) > 0
                 assert answer.json()["detail"] == "the service is stopping; repeat it in 10 s"
-                assert httpx.get(f"{url}/health/live").status_code == 200
+                assert httpx.get(f"{url}/health/live", timeout=60).status_code == 200
                 assert next(lines)  # the running request goes on
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(60) in (0, -signal.SIGTERM)

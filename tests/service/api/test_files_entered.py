@@ -18,6 +18,8 @@ from tests.service.serving import one_worker, serving, tiny_weights
 
 SERVICE = Path(enflow.service.__file__).parent
 MAX_FILES = 20
+Functions = set[tuple[str, str]]
+"""Files below `service` and their functions."""
 Running = tuple[httpx.Client, asyncio.AbstractEventLoop]
 BODIES = {
     "/sample": {"n_molecules": 2, "n_atoms": 5, "deadline_s": 300.0},
@@ -34,19 +36,24 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield http, server.servers[0].get_loop()
 
 
+@pytest.fixture(scope="module")
+def without_request(running: Running) -> Functions:
+    """The functions that the service calls by itself."""
+    return functions_called(running, lambda: time.sleep(6.0))
+
+
 @pytest.mark.parametrize("path", BODIES)
-def test_a_request_enters_few_files(running: Running, path: str) -> None:
+def test_a_request_enters_few_files(running: Running, without_request: Functions, path: str) -> None:
     http, _ = running
-    without_request = functions_called(running, lambda: time.sleep(6.0))
     with_request = functions_called(running, lambda: http.post(path, json=BODIES[path]).raise_for_status())
     files = {file for file, _ in with_request - without_request}
     assert len(files) <= MAX_FILES, "\n".join(sorted(files))
 
 
-def functions_called(running: Running, act: Callable[[], object]) -> set[tuple[str, str]]:
-    """Return the files below `service` and their functions that the event loop's thread calls during an action."""
+def functions_called(running: Running, act: Callable[[], object]) -> Functions:
+    """Return the functions that the event loop's thread calls during an action."""
     _, loop = running
-    called: set[tuple[str, str]] = set()
+    called: Functions = set()
 
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(f"{SERVICE}/"):

@@ -230,7 +230,7 @@ def test_a_job_whose_answer_is_lost_is_not_started_twice(api: Api, proxy: Breaki
 
 def test_a_service_that_was_there_is_waited_for(proxy: BreakingProxy, sleeps: list[float]) -> None:
     """A port without a listener is first a wrong address, and later a service that is being restarted."""
-    with enflow.Client("http://127.0.0.1:1", patience_s=3) as client:
+    with enflow.Client("http://127.0.0.1:0", patience_s=3) as client:
         with pytest.raises(enflow.ServiceError, match=r"found no service \(ConnectError\); start it by `enflow serve`"):
             client.sample()
         assert sleeps == []

@@ -1,6 +1,7 @@
 """The computation of jobs without HTTP and without RDKit, for a process that is killed."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.jobs.store import JobStore
 from enflow.service.model_card import read_model_card
-from enflow.service.protocol.requests import Structure
+from enflow.service.protocol.requests import EngineRequest, Structure
 from enflow.service.settings import JobSettings, RequestLimits
 from enflow.service.telemetry import Telemetry
 from tests.service.fake_client import METHANE, FakeClient
@@ -30,14 +31,26 @@ class NoChemistry:
         return BondReport(Bonds("failed", "none", reason="not asked"), 0, molecule.n_atoms)
 
 
-def compute(folder: Path, url: str) -> None:
-    """Compute the jobs of a database for ever."""
-    asyncio.run(_compute(folder, url))
+@dataclass
+class LimitedClient(FakeClient):
+    """A client that answers a limited number of requests, so that a process that lives long does not end its job."""
+
+    requests: int = 1
+
+    async def submit(self, request: EngineRequest) -> None:
+        self.requests -= 1
+        self.pause = self.pause if self.requests >= 0 else 1e6
+        await super().submit(request)
 
 
-async def _compute(folder: Path, url: str) -> None:
+def compute(folder: Path, url: str, parts: int) -> None:
+    """Compute so many parts of the jobs of a database, and then wait for ever."""
+    asyncio.run(_compute(folder, url, parts))
+
+
+async def _compute(folder: Path, url: str, parts: int) -> None:
     limits, card = RequestLimits(), read_model_card(folder)
-    client = FakeClient(molecule=scaled, steps=5, pause=0.01)
+    client = LimitedClient(molecule=scaled, steps=5, pause=0.01, requests=parts)
     served = ServedModel(client, cast("RDKitPool", NoChemistry()), card, limits, Telemetry())
     registry = ModelRegistry({card.name: served}, limits)
     await JobRunner(JobStore(url), registry, JobSettings(), asyncio.Semaphore(1)).run()

@@ -20,13 +20,15 @@ from tests.service.serving import weights_with_card
 
 KILLS = 10
 SIZE = 3000
+PARTS = SIZE // 64
+"""The parts of the job."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.service.jobs.computing"])
 
 
-def started(folder: Path, url: str) -> BaseProcess:
-    process = CONTEXT.Process(target=compute, args=(folder, url), daemon=True)
+def started(folder: Path, url: str, parts: int) -> BaseProcess:
+    process = CONTEXT.Process(target=compute, args=(folder, url, parts), daemon=True)
     process.start()
     return process
 
@@ -49,7 +51,7 @@ def test_a_job_is_complete_after_ten_kills_at_random(tmp_path: Path, url: str) -
     chance, seen, cut = random.Random(0), list[str](), 0
     for _ in range(KILLS):
         before = done(store)
-        process = started(tmp_path, url)
+        process = started(tmp_path, url, PARTS // KILLS)
         # Without progress between two kills nothing could be doubled.
         eventually(lambda before=before: done(store) > before or done(store) == SIZE)
         time.sleep(chance.uniform(0, 0.2))
@@ -61,7 +63,7 @@ def test_a_job_is_complete_after_ten_kills_at_random(tmp_path: Path, url: str) -
         assert found[: len(seen)] == seen, "a result that was there has changed"
         seen = found
     assert cut == KILLS, "a kill came after the end of the job"
-    process = started(tmp_path, url)
+    process = started(tmp_path, url, 2 * PARTS)
     eventually(lambda: done(store) == SIZE)
     process.kill()
     process.join()

@@ -43,7 +43,7 @@ def over_http(api: Api) -> Iterator[str]:
     def listens() -> bool:
         assert process.poll() is None
         try:
-            httpx.get(address)
+            httpx.get(address, timeout=60)
         except httpx.TransportError:
             return False
         return True
