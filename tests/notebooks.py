@@ -14,7 +14,8 @@ FOLDER = REPOSITORY / "docs" / "notebooks"
 def executed(path: Path) -> Any:
     """Return a notebook with the outputs of a new kernel; the times of the execution are left out."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=600, record_timing=False, resources={"metadata": {"path": FOLDER}})
+    options = {"coalesce_streams": True, "record_timing": False}  # on a busy machine the text of a cell comes in parts
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": FOLDER}}, **options)
     client.execute()
     notebook.metadata = nbformat.from_dict({"kernelspec": notebook.metadata.kernelspec})
     return notebook
