@@ -178,9 +178,9 @@ HEADER = (
     "trial", "passes", "seed", "size", "atoms %", "molecules %", "valid %", "known %", "strain", "nfe", "middle",
     "late", "per s",
 )  # fmt: skip
-LEGEND = """`size` is in million parameters; `atoms %` and `molecules %` are the stable shares, with the 95 % interval;
-`known %` is the share whose composition occurs in the training data; `strain` is the median in kcal/mol; `middle` and
-`late` are the velocity errors at t from 0.25 to 0.5 and from 0.5 on."""
+LEGEND = """`passes` are in thousands; `size` is in million parameters; `atoms %` and `molecules %` are the stable
+shares, with the 95 % interval; `known %` is the share whose composition occurs in the training data; `strain` is the
+median in kcal/mol; `middle` and `late` are the velocity errors at t from 0.25 to 0.5 and from 0.5 on."""
 
 
 def row(one: Record) -> list[str]:
@@ -188,8 +188,8 @@ def row(one: Record) -> list[str]:
     low, high = (100 * end for end in one["intervals_95"]["molecule_stability"])
     shares = {name: f"{100 * one[name]:.1f}" for name in KEPT}
     return [
-        one["name"], f"{one['passes']:,}", str(one["seed"]), f"{one['parameters'] / 1e6:.2f}",
-        shares["atom_stability"], f"{shares['molecule_stability']} ({low:.1f} to {high:.1f})", shares["validity"],
+        one["name"], f"{one['passes'] / 1000:.0f}", str(one["seed"]), f"{one['parameters'] / 1e6:.2f}",
+        shares["atom_stability"], f"{shares['molecule_stability']} ({low:.1f}-{high:.1f})", shares["validity"],
         shares["known_composition"], f"{one['strain']:.1f}", f"{one['nfe']:.1f}", f"{sum(one['errors'][1:LATE]):.2f}",
         f"{late(one):.2f}", str(one.get("molecules_per_s", "")),
     ]  # fmt: skip
