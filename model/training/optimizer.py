@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from enflow.model.config import STRICT, config_errors
+from enflow.model.training.precision import has_fast_bfloat16
 
 
 @config_errors
@@ -95,7 +96,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Return nearly orthogonal matrices with the same singular vectors, in bfloat16.
+    """Return nearly orthogonal matrices with the same singular vectors, in bfloat16 where that is fast, else float32.
 
     Five steps of a quintic Newton-Schulz iteration bring all singular values to about 0.7 to 1.2.
 
@@ -106,7 +107,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
         (M, A, B).
     """
     a, b, c = 3.4445, -4.775, 2.0315
-    x: Tensor = matrices.bfloat16()
+    x: Tensor = matrices.bfloat16() if has_fast_bfloat16(matrices.device) else matrices.float()
     if tall := x.shape[-2] > x.shape[-1]:
         x = x.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)

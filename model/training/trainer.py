@@ -20,6 +20,7 @@ from enflow.model.training.fragment_objective import FragmentMatching
 from enflow.model.training.objectives import DequantizerFit, FlowMatching, MaximumLikelihood, Objective
 from enflow.model.training.optimizer import Optimizer, rate_at, update_average
 from enflow.model.training.particle_objectives import ParticleFlowMatching, ParticleLikelihood
+from enflow.model.training.precision import has_fast_bfloat16
 from enflow.model.training.widen import widened
 
 Values = dict[str, Tensor | float]
@@ -212,8 +213,11 @@ def _expected_start(config: TrainConfig, found: FlowConfig) -> FlowConfig:
 
 
 def compiled(network: Any, config: RunConfig) -> Callable[..., Any]:
-    """Prepare the network for training: messages in the chosen dtype, layers compiled one by one."""
-    if config.objective == "flow_matching":
+    """Prepare the network for training: messages in the chosen dtype, layers compiled one by one.
+
+    Messages stay in float32 on a CPU on which products in bfloat16 are slower.
+    """
+    if config.objective == "flow_matching" and has_fast_bfloat16(next(network.parameters()).device):
         network.pair_dtype = PAIR_DTYPES[config.pair_dtype]
     if config.compile:
         for layer in network.network.layers:

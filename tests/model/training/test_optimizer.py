@@ -1,5 +1,6 @@
 """Muon against that of PyTorch, the effect of its iteration on singular values, and skipped gradients."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -27,7 +28,16 @@ def test_muon_moves_matrices_as_pytorch_s_does():
     for one, other, start in zip(parameters, expected, before, strict=True):
         moved = (other - start).norm()
         assert moved > 0.05
-        assert (one - other).norm() < 0.06 * moved, "both iterate in bfloat16"
+        assert (one - other).norm() < 0.06 * moved, "one iterates in bfloat16, perhaps both"
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [("AVX2", torch.float32), ("AVX512", torch.bfloat16)])
+def test_the_iteration_runs_in_bfloat16_only_where_that_is_fast(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    found = orthogonal(torch.eye(4).expand(2, 4, 4))
+    assert found.dtype == dtype
+    assert found.float().diagonal(dim1=-2, dim2=-1).allclose(found[0, 0, 0].float())
+    assert 0.6 < found[0, 0, 0] < 1.3
 
 
 def test_a_matrix_without_gradient_stays():

@@ -86,6 +86,7 @@ def above_entropy(trainer: Trainer, data: Particles) -> float:
 
 def test_compiled_training_moves_the_weights_of_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # it takes a minute, for the same numbers
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     dynamics = VectorEGNNConfig(
         n_features=0, node_dim=8, edge_dim=8, n_vectors=2, n_layers=1, n_radial=4, size_input=False, output="velocity"
     )

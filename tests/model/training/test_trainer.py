@@ -18,7 +18,7 @@ from enflow.model.training.export import export, flow_of
 from enflow.model.training.max_likelihood import LikelihoodConfig
 from enflow.model.training.optimizer import OptimizerConfig, rate_at, split_parameters
 from enflow.model.training.run import train, validation_draws
-from enflow.model.training.trainer import Trainer, starting_flow
+from enflow.model.training.trainer import Trainer, compiled, starting_flow
 
 TINY = TrainConfig(
     flow=FlowConfig(dynamics=EGNNConfig(node_dim=16, edge_dim=8, n_layers=2, n_radial=4)),
@@ -87,6 +87,13 @@ def test_validation_batches_are_as_large_as_training_batches(qm9):
     drawn = validation_draws(Trainer(replace(TINY, batch_size=3)), load_qm9(qm9, "valid"))
     assert {len(pairs.x0) for pairs, _ in drawn} <= {2, 3}
     assert len(drawn) == 8
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [("AVX2", None), ("AVX512", torch.bfloat16)])
+def test_messages_are_in_bfloat16_only_where_that_is_fast(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    config = replace(TINY, pair_dtype="bfloat16")
+    assert compiled(Trainer(config).network, config).pair_dtype is dtype
 
 
 def validation(trainer, path):
