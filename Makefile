@@ -50,7 +50,9 @@ serve: install page ## install, then serve on http://127.0.0.1:8000
 	$(BIN)/enflow serve --host 127.0.0.1 --port $(PORT)
 
 # One process for each core, at most four, with one thread each; a file's tests stay together, as they share services.
-test: check page browser ## install, run every check and every test
+test: ## install, run every check and every test
+	$(MAKE) --no-print-directory --jobs=2 $(VENV)/installed-test browser
+	$(MAKE) --no-print-directory --jobs=2 check page
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory test-ray
 

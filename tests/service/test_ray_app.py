@@ -308,14 +308,14 @@ def test_the_command_serves_drains_and_leaves_no_process(weights: Path) -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
             until(lambda: process.poll() is not None or _ready(http), "ready")
             answers: list[httpx.Response] = []
-            asked = {"n_molecules": 400, "n_atoms": 9, "seed": 8, "tolerance": 1e-7}
+            asked = {"n_molecules": 160, "n_atoms": 9, "seed": 8, "tolerance": 1e-7}
             asking = threading.Thread(target=lambda: answers.append(http.post("/sample", json=asked)))
             asking.start()
             until(lambda: not asking.is_alive() or http.get("/health/ready").json()["queue"]["running"], "it runs")
             process.send_signal(signal.SIGTERM)
             asking.join()
         assert process.wait(120) == 0
-        assert_same(answers[0].json()["molecules"], expected(weights, 400, 8, 1e-7))
+        assert_same(answers[0].json()["molecules"], expected(weights, 160, 8, 1e-7))
     finally:
         process.kill()
         output = process.communicate()[1]
