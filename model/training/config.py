@@ -35,8 +35,8 @@ class RunConfig:
         seed: seed of the initial weights, the order of the data and the noise.
         passes: number of molecules shown before training stops. An annealing may end the run earlier.
         batch_size: number of molecules per step; all molecules of a batch have the same number of atoms.
-        pair_dtype: dtype of the messages while training, "float32" or "bfloat16"; flow matching only. A CPU on which
-            products in bfloat16 are slower uses float32 in any case.
+        pair_dtype: dtype of the messages while training, "float32" or "bfloat16"; flow matching only. On a device
+            whose products in bfloat16 are slower it is float32 in any case.
         compile: compile the layers with torch.compile; flow matching only.
     """
 

@@ -9,4 +9,6 @@ take ten times as long as in float32."""
 
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Return whether products in bfloat16 are faster than in float32; training uses float32 where they are not."""
-    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith(FAST_CPUS)
+    if device.type == "cpu":
+        return torch.backends.cpu.get_cpu_capability().startswith(FAST_CPUS)
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)

@@ -215,7 +215,7 @@ def _expected_start(config: TrainConfig, found: FlowConfig) -> FlowConfig:
 def compiled(network: Any, config: RunConfig) -> Callable[..., Any]:
     """Prepare the network for training: messages in the chosen dtype, layers compiled one by one.
 
-    Messages stay in float32 on a CPU on which products in bfloat16 are slower.
+    Messages stay in float32 on a device whose products in bfloat16 are slower.
     """
     if config.objective == "flow_matching" and has_fast_bfloat16(next(network.parameters()).device):
         network.pair_dtype = PAIR_DTYPES[config.pair_dtype]
