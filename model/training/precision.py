@@ -1,4 +1,4 @@
-"""Whether a device multiplies matrices in bfloat16 faster than in float32."""
+"""The devices that multiply matrices in bfloat16 faster than in float32."""
 
 import torch
 
