@@ -49,7 +49,8 @@ $(VENV)/installed-ray: $(VENV)/installed-test
 serve: install page ## install, then serve on http://127.0.0.1:8000
 	$(BIN)/enflow serve --host 127.0.0.1 --port $(PORT)
 
-# One process for each core, at most four, with one thread each; a file's tests stay together, as they share services.
+# The installation and the checks use one core each, so the browser and the page are made beside them. Then there is one
+# process of tests for each core, at most four, with one thread each; a file's tests stay together, as they share services.
 test: ## install, run every check and every test
 	$(MAKE) --no-print-directory --jobs=2 $(VENV)/installed-test browser
 	$(MAKE) --no-print-directory --jobs=2 check page

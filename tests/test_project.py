@@ -1,6 +1,7 @@
 """The rules of the project: import directions, pins, declared dependencies, the Makefile, code and prose."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -272,6 +273,14 @@ def test_the_readme_is_short() -> None:
 
 def test_no_file_name_says_nothing() -> None:
     assert not [path for path in SOURCES if re.search(r"util|helper|misc|common", path.name)]
+
+
+def test_bundled_evaluations_name_weights_of_the_repository() -> None:
+    """The commands that made them can be run by anyone."""
+    evaluations = sorted((REPOSITORY / "weights").rglob("evaluation.json"))
+    commands = [made["command"] for path in evaluations for made in json.loads(path.read_text())["made"].values()]
+    assert len(commands) >= len(evaluations) > 0
+    assert not [each for each in commands if not re.match(r"enflow evaluate weights/[\w-]+ ", each)]
 
 
 def test_nothing_unpickles_weights() -> None:

@@ -28,7 +28,7 @@ def test_muon_moves_matrices_as_pytorch_s_does():
     for one, other, start in zip(parameters, expected, before, strict=True):
         moved = (other - start).norm()
         assert moved > 0.05
-        assert (one - other).norm() < 0.06 * moved, "one iterates in bfloat16, perhaps both"
+        assert (one - other).norm() < 0.06 * moved, "that of PyTorch iterates in bfloat16"
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [("AVX2", torch.float32), ("AVX512", torch.bfloat16)])
