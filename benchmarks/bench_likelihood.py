@@ -32,7 +32,7 @@ from enflow.model.flow.estimator_options import Divergence
 from enflow.model.flow.likelihood import DrawState, Terms, complete_draw, path_tolerance, quadrature_tolerance
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.batched_solver import InitialState, solve_batched
-from enflow.model.flow.ode.dopri5 import working_dtype
+from enflow.model.flow.ode.step_control import working_dtype
 from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 from enflow.model.flow.velocity import Velocity
 from enflow.service.engine.core import Engine

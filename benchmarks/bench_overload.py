@@ -28,8 +28,8 @@ CONFIG = EngineConfig()
 EVALUATION_S, LAUNCH_S = 2.6e-3, 3e-3
 """Seconds of an evaluation for 18 atoms in a full batch, and of a launch: one core of a server (`bench_engine`)."""
 
-STEPS = {"draft": 5, "standard": 8, "precise": 19}
-"""Attempted steps of a molecule."""
+STEPS = {"draft": 2, "standard": 5, "precise": 16}
+"""Steps of the engine for a molecule, of six evaluations each."""
 
 SECONDS = 240.0
 LOADS = ((0.7, 20), (1.5, 20), (2.5, 20), (2.5, 1), (4.0, 20))
@@ -45,7 +45,7 @@ class SimulatedEngine:
         seconds = tuple(EVALUATION_S * (size / 18) ** 2 for size in CONFIG.sizes)
         self.costs, self.now = CostTable(tuple(CONFIG.sizes), seconds, LAUNCH_S), 0.0
         self._budget = BatchBudget(CONFIG.pairs, 5, self.costs)
-        credit = CONFIG.initial_credit * self._budget.cost(BatchKey("sample", "path", CONFIG.middle_size))
+        credit = CONFIG.initial_credit * self._budget.cost(BatchKey("sample", "adams", CONFIG.middle_size))
         limits = self._budget.max_rows, CONFIG.slots, credit, self._budget.short_step_rows
         self._scheduler: Scheduler[Row] = Scheduler(LANES, *limits)
         self._admission = AdmissionController(600.0, 0.5, rate=self.costs.rate, clock=lambda: self.now)
@@ -55,7 +55,7 @@ class SimulatedEngine:
     def submit(self, request: EngineSampleRequest, steps: int) -> None:
         """Admit a request and add its rows."""
         self._admission.admit(request)
-        keys = [BatchKey("sample", "path", self.costs.size(n or 18)) for n in request.n_atoms]
+        keys = [BatchKey("sample", "adams", self.costs.size(n or 18)) for n in request.n_atoms]
         rows = [Row(request.id, i, "sample", key, self._budget.cost(key)) for i, key in enumerate(keys)]
         self._steps |= dict.fromkeys(rows, steps)
         self._left[request.id] = len(rows)

@@ -22,7 +22,7 @@ from enflow.model.config import TOLERANCES
 from enflow.model.errors import StructureError
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
-from enflow.model.flow.ode.dopri5 import Status
+from enflow.model.flow.ode.solver_state import Status
 from enflow.model.training.data.qm9 import MoleculeDataset, data_file, load_qm9
 from enflow.model.training.flow_matching import CoupledPairs, couple
 

@@ -21,7 +21,7 @@ from enflow.model.flow.coupling import transport
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, FixedFeatures
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
-from enflow.model.flow.ode.dopri5 import working_dtype
+from enflow.model.flow.ode.step_control import working_dtype
 from enflow.model.flow.states import DequantizedMolecules, Latent
 
 

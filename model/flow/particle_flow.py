@@ -15,9 +15,10 @@ from enflow.model.flow.geometry import centre
 from enflow.model.flow.likelihood import quadrature_tolerance
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.dense_output import Trajectory
-from enflow.model.flow.ode.dopri5 import Step, solve_rows
+from enflow.model.flow.ode.methods import DORMAND_PRINCE, solve_rows
 from enflow.model.flow.ode.quadrature import integrate
 from enflow.model.flow.ode.solver_state import SolverState, Status
+from enflow.model.flow.ode.step_control import Step
 
 PAIRS = 8192
 """The number of pairs of particles in one batch: 512 rows of four particles, 48 rows of thirteen."""
@@ -152,7 +153,8 @@ class ParticleFlow(nn.Module):
             attempts.append((step.accepted, step.interpolant))
 
         tolerances = _path_tolerance(rtol, self.dtype), _path_tolerance(atol, self.dtype)
-        state = solve_rows(self.dynamics, x, x[..., :0], _full_mask(x), (t0, t1), tolerances, observe=record)
+        no_features, mask = x[..., :0], _full_mask(x)
+        state = solve_rows(DORMAND_PRINCE, self.dynamics, x, no_features, mask, (t0, t1), tolerances, record)
         _check_success(state)
         return state.x, Trajectory(attempts)
 

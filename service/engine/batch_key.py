@@ -5,11 +5,11 @@ from typing import Literal, NamedTuple
 Lane = Literal["sample", "likelihood", "background"]
 """A class of service: the lanes share the device by weight."""
 
-StepKind = Literal["path", "fine", "exact", "hutchinson"]
+StepKind = Literal["adams", "path", "fine", "exact", "hutchinson"]
 """The work of one step.
 
-"path" and "fine" move a row along its trajectory, in the precision of the model and in float64. "exact" and
-"hutchinson" evaluate the divergence along a finished trajectory.
+"adams", "path" and "fine" move a row along its trajectory: by Adams' method, by Dormand-Prince, and by Dormand-Prince
+in float64. "exact" and "hutchinson" evaluate the divergence along a finished trajectory.
 """
 
 
@@ -23,4 +23,4 @@ class BatchKey(NamedTuple):
     @property
     def moves(self) -> bool:
         """True if the rows move along a trajectory and hold a slot on the device."""
-        return self.kind in ("path", "fine")
+        return self.kind in ("adams", "path", "fine")

@@ -6,7 +6,7 @@ from typing import Self
 
 import torch
 
-from enflow.model.flow.ode.dopri5 import MAX_STEPS
+from enflow.model.flow.ode.step_control import MAX_STEPS
 from enflow.service.engine.batch_key import Lane
 from enflow.service.engine.cost_model import INITIAL_CREDIT
 

@@ -1,7 +1,7 @@
 """The engine: continuous batching of molecules on one device.
 
 The engine is synchronous. `add` takes a request, every `step` runs one batch of rows and returns events, and `Done` is
-the last event of a request. A step is one attempted step of the solver, or some values of the divergence along finished
+the last event of a request. A step is some attempts of the solver, or some values of the divergence along finished
 trajectories. Rows join and leave the batch between two steps.
 """
 
@@ -16,6 +16,7 @@ from enflow.model.errors import ModelError
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.likelihood import DrawState, evaluate_queries
 from enflow.model.flow.ode.solver_state import Status
+from enflow.model.flow.ode.step_control import Step
 from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.compilation import BackgroundCompilation
 from enflow.service.engine.config import LANES, EngineConfig
@@ -50,7 +51,7 @@ class Engine:
         costs = CostTable.profile(self._adapter.evaluate, sizes, lambda size: max(1, pairs // size**2))
         self._budget = BatchBudget(pairs, self._adapter.n_features, costs)
         self._runner = ModelRunner(self._adapter, self._config)
-        credit = self._config.initial_credit * self._budget.cost(BatchKey("sample", "path", self._config.middle_size))
+        credit = self._config.initial_credit * self._budget.cost(BatchKey("sample", "adams", self._config.middle_size))
         self._scheduler: Scheduler[RowState] = Scheduler(
             LANES, self._budget.max_rows, self._config.slots, credit, self._budget.short_step_rows
         )
@@ -201,15 +202,16 @@ class Engine:
     # Postprocess
 
     def _postprocess(self, rows: list[RowState], step: InFlightStep) -> None:
-        flags = step.flags()
-        arrived = []
+        flags, arrived = step.flags(), list[tuple[int, RowState]]()
         for i, row in enumerate(rows):
             if row.slot is None:  # aborted or finished after this step was submitted
                 continue
-            row.t, row.nfe = flags.t[i], flags.nfe[i]
-            if flags.accepted[i]:
-                self._accept(row, step, i)
-            status = Status(flags.status[i])
+            for each, result in zip(flags, step.attempts, strict=True):
+                if each.accepted[i]:
+                    row.t, row.nfe = each.t[i], each.nfe[i]
+                    self._accept(row, result, i)
+            row.t, row.nfe = flags[-1].t[i], flags[-1].nfe[i]
+            status = Status(flags[-1].status[i])
             if status == Status.SUCCESS:
                 arrived.append((i, row))
             elif status != Status.RUNNING:
@@ -218,16 +220,14 @@ class Engine:
         if arrived:
             self._arrive([row for _, row in arrived], step.rows([i for i, _ in arrived]))
 
-    def _accept(self, row: RowState, step: InFlightStep, i: int) -> None:
+    def _accept(self, row: RowState, result: Step, i: int) -> None:
         if row.score is not None:
-            row.score.record(step.step.interpolant, i, row.molecule.n_atoms)
-        times = row.request_state.frame_times[len(row.frames) :]
-        passed = [t for t in times if t <= row.t]
+            row.score.record(result.interpolant, i, row.molecule.n_atoms)
+        passed = [t for t in row.request_state.frame_times[len(row.frames) :] if t <= row.t]
         for t in passed:
-            row.frames.append(self._adapter.frame(step.step.interpolant, i, t, row))
+            row.frames.append(self._adapter.frame(result.interpolant, i, t, row))
         if row.request_state.request.progress:
-            frame = row.frames[-1] if passed else None
-            self._requests.emit(Progress(row.request_id, row.index, row.t, row.nfe, frame))
+            self._requests.emit(Progress(row.request_id, row.index, row.t, row.nfe, row.frames[-1] if passed else None))
 
     # Arriving
 

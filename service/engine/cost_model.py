@@ -9,7 +9,7 @@ from enflow.service.engine.batch_key import BatchKey
 from enflow.service.protocol.requests import DOUBLE_COST, EXACT_COST, PROBE_COST, TYPICAL_ATOMS
 
 STAGES = 6
-"""Evaluations of the velocity in one attempted step of the solver."""
+"""Evaluations of the velocity in a step of the engine: one attempt of Dormand-Prince, or six of Adams' method."""
 
 QUADRATURE_NODES = 7
 """Nodes of one Gauss-Kronrod stretch of the likelihood's quadrature (`model.flow.ode.quadrature`)."""
@@ -21,9 +21,9 @@ SHORT_STEP_OVERHEAD = 1 / 4
 """The largest part of a short step that may be spent on launching it."""
 
 
-INITIAL_CREDIT = 60.0
+INITIAL_CREDIT = 42.0
 """Steps of a molecule of middle size that a small request may take before older requests continue: enough for one
-molecule of any size at any named tolerance, or for seven of middle size at the standard one."""
+molecule of any size at any named tolerance, or for nine of middle size at the standard one."""
 
 SMALL_REQUEST = INITIAL_CREDIT * STAGES * TYPICAL_ATOMS**2
 """The largest cost of a small request, which its credit covers."""
@@ -136,6 +136,7 @@ class BatchBudget:
 
     def _evaluations(self, key: BatchKey) -> float:
         evaluations = {
+            "adams": STAGES,
             "path": STAGES,
             "fine": DOUBLE_COST * STAGES,
             "hutchinson": PROBE_COST,

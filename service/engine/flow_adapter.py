@@ -15,8 +15,9 @@ from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.likelihood import DrawState, path_tolerances
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
-from enflow.model.flow.ode import dopri5
 from enflow.model.flow.ode.dense_output import Interpolant
+from enflow.model.flow.ode.methods import ADAMS, method_for
+from enflow.model.flow.ode.step_control import working_dtype
 from enflow.model.flow.velocity import Velocity, pack, unpack
 from enflow.service.engine.batch_key import StepKind
 from enflow.service.engine.requests import MoleculeState, RequestState, RowState
@@ -66,13 +67,17 @@ class FlowAdapter:
             self._known_velocity = _known_answer(exact, exact.velocity)
 
     def kind(self, request_state: RequestState) -> StepKind:
-        """Return "fine" if the tolerance asks for more than the precision of the model, else "path"."""
-        if request_state.scoring is not None:
-            tolerance = min(path_tolerances(request_state.scoring))
+        """Return the method of a row's path; "fine" if the tolerance asks for more than the precision of the model."""
+        request, scoring = request_state.request, request_state.scoring
+        if scoring is not None:
+            tolerance = min(path_tolerances(scoring))
         else:
-            assert not isinstance(request_state.request, EngineLikelihoodRequest), "it is scored"
-            tolerance = min(request_state.request.rtol, request_state.request.atol)
-        return "path" if dopri5.working_dtype(tolerance, self.dtype) == self.dtype else "fine"
+            assert not isinstance(request, EngineLikelihoodRequest), "it is scored"
+            tolerance = min(request.rtol, request.atol)
+        if working_dtype(tolerance, self.dtype) != self.dtype:
+            return "fine"
+        end = 0.0 if scoring is not None or isinstance(request, EngineEncodeRequest) else 1.0
+        return "adams" if method_for(1.0 - end, end, tolerance) is ADAMS else "path"
 
     def n_atoms(self, request: EngineRequest, index: int) -> int:
         """Return the number of atoms of sample `index`.

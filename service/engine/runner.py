@@ -7,6 +7,7 @@ from contextlib import suppress
 import numpy as np
 import torch
 
+from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE, Method
 from enflow.model.flow.ode.solver_state import SolverState
 from enflow.model.flow.velocity import Velocity
 from enflow.service.engine.batch_key import BatchKey, StepKind
@@ -39,16 +40,17 @@ class ModelRunner:
         fine_velocity = self._graphs[1] if static else adapter.fine_velocity
         buckets = {size: row_buckets(max(1, config.pairs // size**2)) if static else () for size in config.sizes}
         self.check_rows = min(buckets[config.sizes[-1]], default=1)
-        kinds: dict[StepKind, tuple[Velocity, torch.dtype]] = {
-            "path": (self.velocity, adapter.dtype),
-            "fine": (fine_velocity, torch.float64),
+        kinds: dict[StepKind, tuple[Velocity, Method, torch.dtype]] = {
+            "adams": (self.velocity, ADAMS, adapter.dtype),
+            "path": (self.velocity, DORMAND_PRINCE, adapter.dtype),
+            "fine": (fine_velocity, DORMAND_PRINCE, torch.float64),
         }
         self._pools = {
             BatchKey(lane, kind, size): SlotPool(
-                kind_velocity, config.slots, size, adapter.n_features, dtype, adapter.device, buckets[size]
+                kind_velocity, method, config.slots, size, adapter.n_features, dtype, adapter.device, buckets[size]
             )
             for lane in LANES
-            for kind, (kind_velocity, dtype) in kinds.items()
+            for kind, (kind_velocity, method, dtype) in kinds.items()
             for size in config.sizes
         }
         self._max_steps, self._lag = config.max_steps, config.lag
@@ -59,7 +61,7 @@ class ModelRunner:
                 self._graphs[0].capture(shapes, adapter.n_features, adapter.dtype)
 
     def submit(self, rows: list[RowState], starts: Mapping[RowState, RowStart]) -> None:
-        """Attempt one solver step with rows of one batch key.
+        """Submit a step with rows of one batch key.
 
         Args:
             rows: rows on the device, rows with a saved state, and rows in `starts`.

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from enflow.model.flow.ode import dopri5, solver_state
-from enflow.model.flow.ode.dopri5 import Step
+from enflow.model.flow.ode import solver_state
+from enflow.model.flow.ode.methods import Method
 from enflow.model.flow.ode.solver_state import SolverState
+from enflow.model.flow.ode.step_control import Step
 from enflow.model.flow.velocity import Velocity
+from enflow.service.engine.cost_model import STAGES
 
 
 class RowStart(NamedTuple):
@@ -25,7 +27,7 @@ class RowStart(NamedTuple):
 
 
 class StepFlags(NamedTuple):
-    """The facts about each row that the host reads after a step."""
+    """The facts about each row that the host reads after an attempt of the solver."""
 
     t: list[float]
     nfe: list[int]
@@ -34,28 +36,30 @@ class StepFlags(NamedTuple):
 
 
 class InFlightStep(NamedTuple):
-    """A step that the device may still compute.
+    """A step that the device may still compute: one attempt of the solver or several.
 
     Attributes:
-        step: the result, on the device.
+        attempts: the results in order, on the device.
         packed, x, h, mask: the flags and the rows, on the host once `copied` has happened: to read finished rows from
             the device would wait for the steps that were submitted later.
         copied: None on a CPU, where all is there at once.
     """
 
-    step: Step
+    attempts: list[Step]
     packed: Tensor
     x: Tensor
     h: Tensor
     mask: Tensor
     copied: torch.cuda.Event | None
 
-    def flags(self) -> StepFlags:
-        """Wait for the step and return its flags, row by row."""
+    def flags(self) -> list[StepFlags]:
+        """Wait for the step and return the flags of each attempt, row by row."""
         if self.copied is not None:
             self.copied.synchronize()
-        t, nfe, status, accepted = self.packed.tolist()
-        return StepFlags(t, [int(n) for n in nfe], [int(s) for s in status], [bool(a) for a in accepted])
+        return [
+            StepFlags(t, [int(n) for n in nfe], [int(s) for s in status], [bool(a) for a in accepted])
+            for t, nfe, status, accepted in self.packed.tolist()
+        ]
 
     def rows(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return positions, features and mask of some rows on the host; call `flags` before."""
@@ -68,6 +72,7 @@ class SlotPool:
 
     Args:
         velocity: the velocity that moves the rows.
+        method: the method that moves them.
         slots: the number of slots.
         n_atoms: the size class.
         n_features: features per atom.
@@ -80,6 +85,7 @@ class SlotPool:
     def __init__(
         self,
         velocity: Velocity,
+        method: Method,
         slots: int,
         n_atoms: int,
         n_features: int,
@@ -87,15 +93,15 @@ class SlotPool:
         device: torch.device,
         buckets: Sequence[int] = (),
     ) -> None:
-        self._velocity = velocity
+        self._velocity, self._method = velocity, method
         self._buckets = buckets
-        self._state = solver_state.empty(slots + 1, n_atoms, n_features, dtype, device)
+        self._state = solver_state.empty(slots + 1, n_atoms, n_features, dtype, device, method.orders)
         self._n_atoms = [0] * (slots + 1)
         self._free = list(reversed(range(slots)))
         self._empty = slots
 
     def start(self, starts: Sequence[RowStart]) -> list[int]:
-        """Give each row a slot and evaluate its first derivative; this takes two evaluations each."""
+        """Give each row a slot and evaluate its first derivative; this takes one or two evaluations each."""
         x, h = self._batch([start.x for start in starts]), self._batch([start.h for start in starts])
         missing = len(x) - len(starts)
         n_atoms = torch.tensor([len(start.x) for start in starts] + [0] * missing)
@@ -103,7 +109,7 @@ class SlotPool:
         padding = [(0.0, 0.0, 1.0, 1.0)] * missing
         scalars = self._to_device(torch.tensor([start[2:] for start in starts] + padding, dtype=x.dtype))
         t0, t1, rtol, atol = scalars.unbind(1)
-        state = dopri5.init(self._velocity, x, h, mask, (t0, t1), (rtol, atol))
+        state = self._method.init(self._velocity, x, h, mask, (t0, t1), (rtol, atol))
         return self._assign(state, [len(start.x) for start in starts])
 
     def resume(self, saved: SolverState) -> int:
@@ -113,20 +119,29 @@ class SlotPool:
         return self._assign(moved, [int(saved.mask.sum())])[0]
 
     def step(self, slots: Sequence[int], max_steps: int) -> InFlightStep:
-        """Attempt one step with the rows of these slots; the result has the rows in this order, then padding."""
+        """Submit one step of the rows of these slots: as many attempts of the method as make six evaluations.
+
+        On a CPU the step ends when a row stops, so that no row is evaluated in vain. The result has the rows in this
+        order, then padding.
+        """
         index = self._index(slots)
         width = self._state.x.shape[1] if self._buckets else max(self._n_atoms[slot] for slot in slots)
-        step = dopri5.step(self._velocity, solver_state.select(self._state, index, width), max_steps)
-        self._state = solver_state.insert(self._state, index, step.state)
-        state = step.state
-        packed = torch.stack([f.to(torch.float64) for f in (state.t, state.nfe, state.status, step.accepted)])
+        start, attempts = solver_state.select(self._state, index, width), list[Step]()
+        state = start
+        for _ in range(STAGES // self._method.evaluations):
+            attempts.append(self._method.step(self._velocity, state, max_steps))
+            state = attempts[-1].state
+            if state.t.device.type == "cpu" and not torch.equal(state.running, start.running):
+                break
+        self._state = solver_state.insert(self._state, index, state)
+        packed = torch.stack([_packed_flags(attempt) for attempt in attempts])
         outcome = packed, state.x, state.h, state.mask
         if packed.device.type != "cuda":
-            return InFlightStep(step, *outcome, copied=None)
+            return InFlightStep(attempts, *outcome, copied=None)
         packed, x, h, mask = map(_to_host, outcome)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
-        return InFlightStep(step, packed, x, h, mask, copied)
+        return InFlightStep(attempts, packed, x, h, mask, copied)
 
     def read(self, slots: Sequence[int]) -> list[SolverState]:
         """Return the states of these rows on the host, each without padding."""
@@ -171,6 +186,11 @@ class SlotPool:
 def row_buckets(max_rows: int) -> tuple[int, ...]:
     """Return the numbers of rows that captured graphs have, ascending: an eighth, a quarter, half and all of a step."""
     return tuple(sorted({math.ceil(max_rows / part) for part in (8, 4, 2, 1)}))
+
+
+def _packed_flags(attempt: Step) -> Tensor:
+    state = attempt.state
+    return torch.stack([f.to(torch.float64) for f in (state.t, state.nfe, state.status, attempt.accepted)])
 
 
 def _to_host(tensor: Tensor) -> Tensor:

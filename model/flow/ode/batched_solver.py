@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from enflow.model.flow.ode.dense_output import Interpolant
-from enflow.model.flow.ode.dopri5 import MAX_STEPS, Step, init, step
+from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE, Method, method_for
 from enflow.model.flow.ode.size_buckets import bucketed
 from enflow.model.flow.ode.solver_state import SolverState, Status, concatenate, select
+from enflow.model.flow.ode.step_control import MAX_STEPS, Step
 from enflow.model.flow.velocity import Velocity
 
 PAIRS = {"cpu": 24000, "cuda": 1 << 18}
@@ -62,7 +63,8 @@ def solve_batched(
     """Yield the final state of every molecule, in the order in which they finish.
 
     The largest molecules enter first and neighbours have similar sizes. So padding is small, and the memory does not
-    grow with the number of molecules. The result of a molecule does not depend on the rest of the batch.
+    grow with the number of molecules. The result of a molecule does not depend on the rest of the batch, but that all
+    are solved by one method (`methods.method_for`).
 
     Args:
         velocity: the dynamics.
@@ -71,11 +73,13 @@ def solve_batched(
         max_steps: the largest number of attempted steps per molecule.
     """
     velocity = bucketed(velocity)
-    batch = _Batch(starts, sorted(range(len(starts)), key=lambda index: len(starts[index].x)))
+    methods = {method_for(start.t0, start.t1, min(start.rtol, start.atol), record) for start in starts}
+    method = ADAMS if methods == {ADAMS} else DORMAND_PRINCE
+    batch = _Batch(starts, method, sorted(range(len(starts)), key=lambda index: len(starts[index].x)))
     while batch.waiting or batch.active:
         batch.admit(velocity)
         assert batch.state is not None, "there is an active row"
-        attempt = step(velocity, batch.state, max_steps)
+        attempt = method.step(velocity, batch.state, max_steps)
         if record:
             batch.record(attempt)
         yield from batch.retire(attempt.state)
@@ -87,12 +91,14 @@ class _Batch:
 
     Attributes:
         starts: all initial states.
+        method: the method that solves them.
         waiting: indices of the molecules that have not started; the last one is the next.
         active: indices of the molecules in the rows of `state`.
         paths: the accepted steps of active molecules.
     """
 
     starts: Sequence[InitialState]
+    method: Method
     waiting: list[int]
     active: list[int] = field(default_factory=list)
     paths: dict[int, list[Interpolant]] = field(default_factory=dict)
@@ -103,7 +109,7 @@ class _Batch:
         admitted = [self.waiting.pop() for _ in range(min(self._room(), len(self.waiting)))]
         if not admitted:
             return
-        fresh = _initial(velocity, [self.starts[index] for index in admitted])
+        fresh = _initial(velocity, self.method, [self.starts[index] for index in admitted])
         self.state = concatenate(self.state, fresh) if self.state is not None and self.active else fresh
         self.active += admitted
 
@@ -138,10 +144,10 @@ class _Batch:
         return len(self.starts[index].x)
 
 
-def _initial(velocity: Velocity, starts: Sequence[InitialState]) -> SolverState:
+def _initial(velocity: Velocity, method: Method, starts: Sequence[InitialState]) -> SolverState:
     x = pad_sequence([start.x for start in starts], batch_first=True)
     h = pad_sequence([start.h for start in starts], batch_first=True)
     n_atoms = torch.tensor([len(start.x) for start in starts], device=x.device)
     mask = torch.arange(x.shape[1], device=x.device) < n_atoms[:, None]
     t0, t1, rtol, atol = x.new_tensor([start[2:] for start in starts]).unbind(1)
-    return init(velocity, x, h, mask, (t0, t1), (rtol, atol))
+    return method.init(velocity, x, h, mask, (t0, t1), (rtol, atol))

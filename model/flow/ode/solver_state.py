@@ -22,7 +22,7 @@ class Status(IntEnum):
 class SolverState(NamedTuple):
     """The state of a batch of rows. Functions return a new state and change none.
 
-    The derivatives are those at time t. Entries outside the mask are zero.
+    Entries outside the mask are zero.
     """
 
     t: Float[Tensor, " B"]
@@ -31,8 +31,8 @@ class SolverState(NamedTuple):
     """The step to try next; negative if t_end is below t."""
     x: Float[Tensor, "B N S"]
     h: Float[Tensor, "B N F"]
-    dx: Float[Tensor, "B N S"]
-    dh: Float[Tensor, "B N F"]
+    derivatives: Float[Tensor, "B N T"]
+    """The packed derivative at t, T = D; for a multistep method the Taylor coefficients of orders 1 to 3, T = 3 D."""
     mask: Bool[Tensor, "B N"]
     rtol: Float[Tensor, " B"]
     atol: Float[Tensor, " B"]
@@ -42,6 +42,8 @@ class SolverState(NamedTuple):
     status: Int[Tensor, " B"]
     error: Float[Tensor, " B"]
     """The error of the last accepted step, in units of the tolerance."""
+    order: Int[Tensor, " B"]
+    """The order of the next prediction of a multistep method; 0 for a one-step method."""
 
     @property
     def running(self) -> Bool[Tensor, " B"]:
@@ -49,13 +51,24 @@ class SolverState(NamedTuple):
         return self.status == Status.RUNNING
 
 
-def empty(slots: int, n_atoms: int, n_features: int, dtype: torch.dtype, device: torch.device) -> SolverState:
-    """Return a state of slots without rows: none of them runs, and `insert` fills them."""
+def empty(
+    slots: int, n_atoms: int, n_features: int, dtype: torch.dtype, device: torch.device, orders: int = 1
+) -> SolverState:
+    """Return a state of slots without rows: none of them runs, and `insert` fills them.
+
+    Args:
+        slots: the number of rows.
+        n_atoms, n_features: the shape of a row.
+        dtype, device: of the state.
+        orders: the number of Taylor coefficients that the method keeps.
+    """
     row = torch.zeros(slots, dtype=dtype, device=device)
     x, h = row.new_zeros(slots, n_atoms, 3), row.new_zeros(slots, n_atoms, n_features)
+    derivatives = row.new_zeros(slots, n_atoms, orders * (3 + n_features))
     count = torch.zeros(slots, dtype=torch.int64, device=device)
     mask = torch.zeros(slots, n_atoms, dtype=torch.bool, device=device)
-    return SolverState(row, row, row, x, h, x, h, mask, row, row + 1, count, count, count + Status.SUCCESS, row + 1)
+    stopped = count + Status.SUCCESS
+    return SolverState(row, row, row, x, h, derivatives, mask, row, row + 1, count, count, stopped, row + 1, count)
 
 
 def concatenate(state: SolverState, other: SolverState) -> SolverState:

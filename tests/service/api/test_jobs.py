@@ -188,7 +188,7 @@ def test_the_limits_of_jobs(guarded: httpx.Client) -> None:
 def test_a_long_request_has_an_estimate_and_refers_to_jobs(api: Api, accept: str) -> None:
     headers = {"Accept": accept}
     body = {"n_molecules": 20, "n_atoms": 10, "tolerance": 1e-3}
-    api.client.rate = 20 * 10**2 * 44 / 90  # 44 evaluations for each of 20 molecules of 10 atoms
+    api.client.rate = 20 * 10**2 * 26 / 90  # 26 evaluations for each of 20 molecules of 10 atoms
     answer = api.http.post("/sample", json=body, headers=headers)
     assert (answer.status_code, answer.headers["Enflow-Estimated-Seconds"]) == (200, "90")
     assert answer.headers["Link"] == '</jobs>; rel="alternate"'

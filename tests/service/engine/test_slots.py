@@ -6,14 +6,18 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE, Method
 from enflow.model.flow.ode.solver_state import Status
 from enflow.service.engine.slots import RowStart, SlotPool, row_buckets
 from tests import stubs
 from tests.model.flow.small_networks import small_flow
 
+METHODS = pytest.mark.parametrize("method", [ADAMS, DORMAND_PRINCE], ids=["adams", "dopri5"])
 
-def pool(static: bool) -> SlotPool:
-    return SlotPool(stubs.flow().velocity, 8, 12, 5, torch.float64, torch.device("cpu"), (1, 2, 4, 8) if static else ())
+
+def pool(static: bool, method: Method = ADAMS) -> SlotPool:
+    buckets = (1, 2, 4, 8) if static else ()
+    return SlotPool(stubs.flow().velocity, method, 8, 12, 5, torch.float64, torch.device("cpu"), buckets)
 
 
 def starts(*sizes: int) -> list[RowStart]:
@@ -22,17 +26,18 @@ def starts(*sizes: int) -> list[RowStart]:
 
 
 def run_to_end(pool: SlotPool, slots: list[int]) -> None:
-    while Status.RUNNING in pool.step(slots, 100).flags().status[: len(slots)]:
+    while Status.RUNNING in pool.step(slots, 1000).flags()[-1].status[: len(slots)]:
         pass
 
 
-def test_static_shapes_change_no_row() -> None:
-    plain, static = pool(False), pool(True)
+@METHODS
+def test_static_shapes_change_no_row(method: Method) -> None:
+    plain, static = pool(False, method), pool(True, method)
     pools = [(p, p.start(starts(5, 9, 12))) for p in (plain, static)]
     for p, slots in pools:
         run_to_end(p, slots)
     for one, other in zip(pools[0][1], pools[1][1], strict=True):
-        torch.testing.assert_close(plain.read([one])[0], static.read([other])[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(plain.read([one])[0], static.read([other])[0], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 5])
@@ -44,7 +49,7 @@ def test_static_shapes_are_few(rows: int) -> None:
         seen.add(tuple(x.shape))
         return flow.velocity(t, x, h, mask)
 
-    p = SlotPool(velocity, 8, 12, 5, torch.float64, torch.device("cpu"), (3, 5))
+    p = SlotPool(velocity, ADAMS, 8, 12, 5, torch.float64, torch.device("cpu"), (3, 5))
     run_to_end(p, p.start(starts(*range(4, 4 + rows))))
     assert seen == {(3 if rows <= 3 else 5, 12, 3)}
 
@@ -72,11 +77,12 @@ class OneWay(TorchDispatchMode):
         return result
 
 
+@METHODS
 @pytest.mark.parametrize("buckets", [(), (2, 4)])
-def test_a_step_is_submitted_without_waiting_for_the_device(buckets: tuple[int, ...]) -> None:
+def test_a_step_is_submitted_without_waiting_for_the_device(buckets: tuple[int, ...], method: Method) -> None:
     """The device meta computes nothing, so that every use of a value on the host raises."""
     flow = small_flow().to("meta")
-    p = SlotPool(flow.velocity, 8, 12, 5, torch.float64, torch.device("meta"), buckets)
+    p = SlotPool(flow.velocity, method, 8, 12, 5, torch.float64, torch.device("meta"), buckets)
     with OneWay(), torch.inference_mode():
         slots = p.start(starts(5, 9, 12))
         step = p.step(slots, 100)
@@ -88,8 +94,9 @@ def test_a_step_is_submitted_without_waiting_for_the_device(buckets: tuple[int, 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use")
-def test_a_step_on_a_gpu_does_not_synchronise() -> None:
-    p = SlotPool(small_flow().cuda().velocity, 8, 12, 5, torch.float64, torch.device("cuda"), (2, 4))
+@METHODS
+def test_a_step_on_a_gpu_does_not_synchronise(method: Method) -> None:
+    p = SlotPool(small_flow().cuda().velocity, method, 8, 12, 5, torch.float64, torch.device("cuda"), (2, 4))
     slots = p.start(starts(5, 9, 12))
     p.step(slots, 100).flags()
     torch.cuda.set_sync_debug_mode("error")
@@ -98,7 +105,7 @@ def test_a_step_on_a_gpu_does_not_synchronise() -> None:
         p.start(starts(7))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert step.flags().nfe[:3] == [14, 14, 14]
+    assert step.flags()[-1].nfe[:3] == [{1: 13, 6: 14}[method.evaluations]] * 3
 
 
 def test_a_released_slot_is_taken_again_and_the_others_stay() -> None:
@@ -112,11 +119,12 @@ def test_a_released_slot_is_taken_again_and_the_others_stay() -> None:
     torch.testing.assert_close(p.read([second])[0], before, rtol=0, atol=0)
 
 
-def test_a_row_that_was_read_goes_on_in_another_pool() -> None:
-    here, there = pool(False), pool(True)
+@METHODS
+def test_a_row_that_was_read_goes_on_in_another_pool(method: Method) -> None:
+    here, there = pool(False, method), pool(True, method)
     (slot,) = here.start(starts(9))
     here.step([slot], 100).flags()
     moved = there.resume(here.read([slot])[0])
     run_to_end(here, [slot])
     run_to_end(there, [moved])
-    torch.testing.assert_close(there.read([moved])[0], here.read([slot])[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(there.read([moved])[0], here.read([slot])[0], rtol=0, atol=1e-10)

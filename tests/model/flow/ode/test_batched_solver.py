@@ -1,15 +1,18 @@
 """Molecules that join and leave one stepper arrive where each would alone."""
 
+import pytest
 import torch
 
-from enflow.model.flow.ode import batched_solver, dopri5
+from enflow.model.flow.ode import batched_solver
 from enflow.model.flow.ode.batched_solver import InitialState, solve_batched
 from enflow.model.flow.ode.dense_output import Trajectory
+from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE, Method, solve_rows
 from enflow.model.flow.ode.solver_state import Status
 from tests.model.flow.fields import oscillating, states, stiff
 
 
-def test_everyone_arrives_as_if_alone(monkeypatch) -> None:
+@pytest.mark.parametrize(("method", "record"), [(ADAMS, False), (DORMAND_PRINCE, True)], ids=["adams", "dopri5"])
+def test_everyone_arrives_as_if_alone(monkeypatch, method: Method, record: bool) -> None:
     monkeypatch.setitem(batched_solver.PAIRS, "cpu", 60)  # room for a few of the smallest only
     sizes = [2, 5, 3, 1, 4, 2, 7, 3, 9]
     x, h, mask = states(sizes, 2)
@@ -20,12 +23,18 @@ def test_everyone_arrives_as_if_alone(monkeypatch) -> None:
         pairs.append(x.shape[0] * x.shape[1] ** 2)
         return stiff(t, x, h, mask)
 
-    found = {solution.index: solution for solution in solve_batched(watched, starts, record=True)}
+    found = {solution.index: solution for solution in solve_batched(watched, starts, record)}
     assert sorted(found) == list(range(len(sizes)))
     assert max(pairs) <= 81, "one molecule of nine atoms exceeds the room, nothing else may"
     for i, start in enumerate(starts):
-        alone = dopri5.solve_rows(
-            stiff, start.x[None], start.h[None], mask[i : i + 1, : len(start.x)], (start.t0, start.t1), (1e-4, 1e-4)
+        alone = solve_rows(
+            method,
+            stiff,
+            start.x[None],
+            start.h[None],
+            mask[i : i + 1, : len(start.x)],
+            (start.t0, start.t1),
+            (1e-4, 1e-4),
         )
         torch.testing.assert_close(found[i].x, alone.x[0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(found[i].h, alone.h[0], rtol=1e-12, atol=1e-12)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from enflow.model.flow import divergence
-from enflow.model.flow.ode import dopri5
 from enflow.model.flow.ode.dense_output import Trajectory
+from enflow.model.flow.ode.methods import DORMAND_PRINCE, solve_rows
 from enflow.model.flow.ode.quadrature import GAUSS_WEIGHTS, KRONROD_WEIGHTS, MAX_PANELS, NODES, Quadrature, integrate
 from enflow.model.flow.velocity import unpack
 from tests.model.flow.fields import oscillating, states
@@ -117,7 +117,8 @@ def test_along_a_path_each_row_has_its_own_integral() -> None:
     sizes = [4, 2]
     x, h, mask = states(sizes, 2)
     pieces = []
-    dopri5.solve_rows(
+    solve_rows(
+        DORMAND_PRINCE,
         oscillating,
         x,
         h,

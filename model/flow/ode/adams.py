@@ -1,0 +1,122 @@
+"""The adaptive Adams method of order 3 for a batch of rows with their own times, step sizes and statuses.
+
+A step predicts by the Taylor polynomial that the last three derivatives give (Adams-Bashforth), evaluates the velocity
+once, and corrects (Adams-Moulton of order 4). The state holds the Taylor coefficients, so that the step size may change
+at every step (Nordsieck, Math. Comp. 16, 1962; Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I,
+III.6). `init` and `step` do not wait for the device.
+
+With the bundled weights (24 molecules, t from 0 to 1) it ends within 0.007 angstrom (RMS) after 26 evaluations, and
+Dormand-Prince within 0.011 after 72. From t = 1 to 0, where small errors grow, it is no better: 86 evaluations and 90.
+"""
+
+from functools import cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from enflow.model.flow.ode.dense_output import Interpolant
+from enflow.model.flow.ode.solver_state import SolverState, Status
+from enflow.model.flow.ode.step_control import (
+    MAX_STEPS,
+    PerRow,
+    Step,
+    all_finite,
+    error_scale,
+    next_step,
+    norm,
+    per_entry,
+    per_row,
+    sizes,
+    status_after,
+)
+from enflow.model.flow.velocity import Velocity, pack, packed
+
+ORDERS = 4
+"""The Taylor coefficients of a polynomial of degree 3, the value included."""
+
+PASCAL = ((1.0, 1.0, 1.0, 1.0), (0.0, 1.0, 2.0, 3.0), (0.0, 0.0, 1.0, 3.0), (0.0, 0.0, 0.0, 1.0))
+"""The Taylor coefficients one step later, if those of higher order are zero."""
+
+CORRECTION = ((0.0, 0.0, 0.0, 0.0), (1 / 2, 1.0, 1 / 2, 0.0), (5 / 12, 1.0, 3 / 4, 1 / 6), (3 / 8, 1.0, 3 / 4, 1 / 6))
+"""The weights with which the difference between derivative and prediction corrects the Taylor coefficients, by the
+order of the prediction, which rises from 1 to 3 in the first steps; 0 = an empty row."""
+
+FIRST_STEP = 1.0
+"""The first step times the root of the derivative in units of the tolerance: its error is of second order."""
+
+SAFETY, SHRINK, GROW = 0.7, 0.2, 2.0
+"""With a safety of 0.85 the same 24 molecules needed as many evaluations at 1e-3, since more steps were rejected, and
+ended with twice the error."""
+
+
+def init(
+    velocity: Velocity,
+    x: Float[Tensor, "B N S"],
+    h: Float[Tensor, "B N F"],
+    mask: Bool[Tensor, "B N"],
+    times: PerRow,
+    tolerances: PerRow,
+) -> SolverState:
+    """Return the state at t0; one evaluation of the velocity. Arguments and statuses are those of `dopri5.init`."""
+    t, t_end, rtol, atol = (per_row(value, x) for value in (*times, *tolerances))
+    y, span = pack(x, h), t_end - t
+    f0 = packed(velocity, t, y, mask, x.shape[-1])
+    steepness = norm(f0, error_scale(sizes(y, x.shape[-1]), rtol, atol), mask)
+    dt = torch.minimum(FIRST_STEP / steepness.sqrt(), span.abs()) * span.sign()
+    status = torch.where(span == 0, Status.SUCCESS, Status.RUNNING)
+    status = torch.where(all_finite(y, f0), status, Status.NON_FINITE)
+    derivatives, zero, error = torch.cat([f0, torch.zeros_like(f0), torch.zeros_like(f0)], -1), 0 * status, 0 * t
+    return SolverState(t, t_end, dt, x, h, derivatives, mask, rtol, atol, zero + 1, zero, status, error, zero + 1)
+
+
+def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> Step:
+    """Attempt one step of every running row; one evaluation of the velocity.
+
+    A rejected row keeps its state and gets a smaller dt. A row that has stopped is evaluated but does not change. The
+    step of a row depends on its own atoms alone.
+    """
+    running, n_dims = state.running, state.x.shape[-1]
+    dt, last = next_step(state, state.dt)
+    t1 = torch.where(last, state.t_end, state.t + dt)
+    pascal, correction, exponents = _constants(dt.dtype, dt.device)
+    kept = torch.cat([state.x, state.h, state.derivatives], -1).view(*state.mask.shape, ORDERS, -1)  # (B, N, 4, D)
+    powers = torch.where(running, dt, 1.0)[:, None, None, None] ** exponents
+
+    scaled = kept * powers
+    predicted = pascal @ scaled
+    slope = per_entry(dt) * packed(velocity, t1, predicted[:, :, 0], state.mask, n_dims)
+    weights = correction[state.order][:, None, :, None]
+    corrected = torch.addcmul(predicted, weights, (slope - predicted[:, :, 1]).unsqueeze(2))
+
+    y1 = corrected[:, :, 0]
+    scale = error_scale(sizes(y1, n_dims), state.rtol, state.atol)
+    error = norm(y1 - predicted[:, :, 0], scale, state.mask).nan_to_num(torch.inf)
+    accepted = running & (error <= 1)
+    factor = (SAFETY * error.clamp(min=1e-10) ** (-1.0 / (state.order + 1).to(dt))).clamp(SHRINK, GROW)
+    new_dt = torch.where(running, dt * factor, state.dt)
+    coefficients = torch.where(accepted[:, None, None, None], corrected / powers, kept).flatten(2)
+    x, h, derivatives = coefficients.tensor_split((n_dims, y1.shape[-1]), -1)
+    stepped = state._replace(
+        t=torch.where(accepted, t1, state.t),
+        dt=new_dt,
+        x=x,
+        h=h,
+        derivatives=derivatives,
+        nfe=state.nfe + running,
+        n_steps=state.n_steps + running,
+        status=status_after(state, new_dt, accepted, last, error.isfinite(), max_steps),
+        error=torch.where(accepted, error, state.error),
+        order=torch.where(accepted, (state.order + 1).clamp(max=3), state.order),
+    )
+    interpolant = Interpolant(state.t, t1, kept[:, :, 0], y1, scaled[:, :, 1], slope, torch.zeros_like(slope))
+    return Step(stepped, accepted, interpolant)
+
+
+@cache
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    # A copy of constants to a GPU may wait for it, and so it may not happen at every step.
+    exponents = torch.arange(ORDERS, dtype=dtype)[:, None]
+    constants = torch.tensor(PASCAL, dtype=dtype), torch.tensor(CORRECTION, dtype=dtype), exponents
+    pascal, correction, exponents = (each.to(device, non_blocking=True) for each in constants)
+    return pascal, correction, exponents

@@ -1,0 +1,67 @@
+"""Adams' method: its order, its cost, and the choice between the methods."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE, TIGHTEST_ADAMS, method_for, solve_rows
+from tests.model.flow.fields import oscillating, oscillating_solution, states
+from tests.model.flow.ode.fixed_steps import fixed_steps
+
+
+def test_third_order_with_its_start_and_fourth_without() -> None:
+    coarse, fine = fixed_steps(ADAMS, 64), fixed_steps(ADAMS, 128)
+    assert 2.8 < math.log2(coarse[0] / fine[0]) < 3.2
+    assert 2.8 < math.log2(coarse[1] / fine[1]) < 3.2
+    assert 3.8 < math.log2(from_known_derivatives(64) / from_known_derivatives(128)) < 4.3
+
+
+def from_known_derivatives(count: int) -> float:
+    """Return the largest error of equal steps from 0 to 1 that begin with the Taylor coefficients of the solution."""
+    x, h, mask = states([3], 1)
+    state = ADAMS.init(oscillating, x, h, mask, (0.0, 1.0), (1e9, 1e9))
+    orders = [torch.cat(each, -1) for each in ((-x, 0 * h), (x / 2, 0 * h + 5 / 2), (8 * x / 6, 0 * h))]
+    state = state._replace(derivatives=torch.cat(orders, -1), order=state.order + 2)
+    while state.running.any():
+        state = ADAMS.step(oscillating, state._replace(dt=torch.full((1,), 1.0 / count).double())).state
+    exact = oscillating_solution(x, h, torch.zeros(1).double(), torch.ones(1).double())
+    return float((torch.cat([state.x, state.h], -1) - torch.cat(exact, -1)).abs().max())
+
+
+@pytest.mark.parametrize("changes", [(1.0, 2.0, 0.5), (0.7, 1.0, 1.4, 2.0, 0.25)])
+def test_the_order_survives_changes_of_the_step_size(changes: tuple[float, ...]) -> None:
+    """A cubic in t is a polynomial of the prediction, whatever the steps, once three derivatives are known."""
+    x, h, mask = states([3], 2)
+
+    def cubic(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(x), (3.0 * t * t)[:, None, None] * torch.ones_like(h) * mask[..., None]
+
+    state = ADAMS.init(cubic, x, h, mask, (0.0, 10.0), (1e9, 1e9))
+    begins = h
+    for number, change in enumerate([0.1, 0.1, 0.1, *(0.1 * each for each in changes)]):
+        if number == 3:
+            begins = state.h - (state.t**3)[:, None, None]
+        state = ADAMS.step(cubic, state._replace(dt=torch.tensor([change]).double())).state
+    torch.testing.assert_close(state.h, begins + (state.t**3)[:, None, None], rtol=0, atol=1e-12)
+
+
+def test_a_step_is_one_evaluation_and_a_start_another() -> None:
+    calls = 0
+
+    def counted(t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal calls
+        calls += 1
+        return oscillating(t, x, h, mask)
+
+    end = solve_rows(ADAMS, counted, *states([4], 2), (0.0, 1.0), (1e-5, 1e-5))
+    assert end.nfe.tolist() == [calls] == [1 + int(end.n_steps[0])]
+
+
+def test_samples_are_solved_by_adams_and_paths_of_likelihoods_by_dormand_prince() -> None:
+    assert method_for(0.0, 1.0, 1e-3) is ADAMS
+    assert method_for(0.45, 1.0, TIGHTEST_ADAMS) is ADAMS
+    assert method_for(0.0, 1.0, 0.9 * TIGHTEST_ADAMS) is DORMAND_PRINCE
+    assert method_for(1.0, 0.0, 1e-3) is DORMAND_PRINCE
+    assert method_for(0.0, 1.0, 1e-3, dense=True) is DORMAND_PRINCE
