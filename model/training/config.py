@@ -68,7 +68,7 @@ class TrainConfig(RunConfig):
         name: name of the resulting weights.
         flow: the model.
         start: folder of weights of the same model to start from; None = random weights. A flow that is given its atom
-            types may also start from a flow that generates them.
+            types, or a fragment, may also start from a flow that generates all of them.
         checkpoint_minutes: minutes between two writes of the training state.
     """
 

@@ -68,8 +68,11 @@ def couple_around(
 class FragmentMatching(FlowMatching):
     """Regression of the velocity of the atoms around a random connected part of each molecule."""
 
-    def copy_weights(self, network: nn.Module, flow: MoleculeFlow) -> None:
-        """Copy the velocity of a flow of all atoms; the weights of the flag begin at zero."""
+    def copy_weights(self, network: nn.Module, flow: MoleculeFlow | FragmentFlow) -> None:
+        """Copy the velocity of a flow around fragments, or of all atoms; then the weights of the flag begin at zero."""
+        if isinstance(flow, FragmentFlow):
+            network.load_state_dict(flow.dynamics.state_dict())
+            return
         weights, n_types = dict(flow.dynamics.state_dict()), flow.dequantizer.n_types
         embedding = weights[EMBEDDING]
         parts = embedding[:, :n_types], torch.zeros_like(embedding[:, :1]), embedding[:, n_types:]

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from enflow.model.checkpoint import load_molecules
+from enflow.model.card import read_card, takes_fragments
+from enflow.model.checkpoint import load_fragments, load_molecules
 from enflow.model.config import EGNNConfig, FlowConfig, FragmentConfig, VectorEGNNConfig, VectorNetworkConfig
 from enflow.model.errors import ConfigError, DataError
+from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.compact import compacted, expanded
 from enflow.model.training.config import PAIR_DTYPES, ParticleTrainConfig, RunConfig, TrainConfig
@@ -176,7 +178,7 @@ def objective_of(config: RunConfig, device: str) -> Objective:
     return FlowMatching(config.flow, config.matching, device)
 
 
-def starting_flow(config: TrainConfig) -> MoleculeFlow | None:
+def starting_flow(config: TrainConfig) -> MoleculeFlow | FragmentFlow | None:
     """Load the flow that a run starts from, widened where it is smaller; None if it starts from random weights.
 
     Raises:
@@ -185,6 +187,11 @@ def starting_flow(config: TrainConfig) -> MoleculeFlow | None:
     """
     if config.start is None:
         return None
+    if isinstance(config.flow.dynamics, FragmentConfig) and takes_fragments(read_card(config.start)):
+        around = load_fragments(config.start)
+        if around.config != config.flow:
+            raise ConfigError(f"start: {config.start} holds another model than the configuration's flow")
+        return around
     flow = load_molecules(config.start)
     expected = _expected_start(config, flow.config)
     if flow.config == expected:

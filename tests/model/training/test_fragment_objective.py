@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from enflow.model.checkpoint import Card, Dataset, load, load_fragments, load_molecules, save
 from enflow.model.config import DequantizerConfig, FlowConfig, VectorEGNNConfig
-from enflow.model.errors import WeightsError
+from enflow.model.errors import ConfigError, WeightsError
 from enflow.model.flow.coupling import transport_around
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.fragment_flow import FragmentFlow
@@ -135,6 +135,20 @@ def test_the_bundled_configuration_begins_from_the_bundled_weights() -> None:
     objective.copy_weights(network, whole)
     first = next(iter(whole.dynamics.network.layers.parameters()))
     assert torch.equal(next(iter(network.network.layers.parameters())), first)
+
+
+def test_a_run_begins_from_the_weights_of_a_flow_around_fragments() -> None:
+    bundled = REPOSITORY / "weights/qm9-fragment"
+    config = replace(read_config(bundled / "run/config.json"), start=str(bundled))
+    start, objective = starting_flow(config), objective_of(config, "cpu")
+    assert isinstance(start, FragmentFlow)
+    network = objective.build()
+    objective.copy_weights(network, start)
+    for name, value in start.dynamics.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value)
+    dynamics = replace(config.flow.dynamics, n_layers=9)
+    with pytest.raises(ConfigError, match="holds another model than the configuration's flow"):
+        starting_flow(replace(config, flow=replace(config.flow, dynamics=dynamics)))
 
 
 def turned(points: np.ndarray, axis: tuple[float, ...], angle: float) -> np.ndarray:
