@@ -26,6 +26,7 @@ from benchmarks.gpu.report import Report
 from benchmarks.gpu.stages import STAGES, Stage, _attempt
 from benchmarks.gpu.training import Steps, Training, coupled_by_workers, load_state, stretched
 from enflow.model import checkpoint
+from enflow.model.chem.molecule import Molecule
 from enflow.model.config import FlowConfig, VectorEGNNConfig
 from enflow.model.errors import DataError
 from enflow.model.flow.divergence import velocity_and_vjp
@@ -241,6 +242,20 @@ def test_an_annealing_that_is_stretched_keeps_its_rate_and_ends_in_time():
 
 def test_annotations_need_no_jaxtyping():
     assert unchecked_jaxtyping().Float[Tensor, "B N"] is Tensor
+
+
+def test_the_bundled_references_are_those_of_this_code():
+    """A change of a solver or of the estimator moves them; then `python -m benchmarks.gpu.references` is due."""
+    flow, kept = checkpoint.load("qm9", "cpu", torch.float64), np.load(supervisor.DEFAULT_REFERENCES)
+    index = int(kept["molecules_n_atoms"].argmin())
+    n_atoms = int(kept["molecules_n_atoms"][index])
+    (sample,) = flow.samples([n_atoms], seed=0, indices=[index])
+    np.testing.assert_allclose(sample.molecule.positions, kept["molecules_positions"][index, :n_atoms], atol=1e-4)
+    index = int(kept["likelihood_n_atoms"].argmin())
+    numbers, positions = (kept[f"likelihood_{part}"][index] for part in ("numbers", "positions"))
+    atoms = slice(int(kept["likelihood_n_atoms"][index]))
+    (scored,) = flow.log_prob([Molecule(numbers[atoms], positions[atoms])], draws=1, probes=1)
+    assert scored.nll == pytest.approx(float(kept["likelihood_nll"][index]), abs=1e-3)
 
 
 def test_no_step_of_solver_or_training_reads_a_value_on_the_host(monkeypatch):
