@@ -76,8 +76,9 @@ class FlowAdapter:
             tolerance = min(request.rtol, request.atol)
         if working_dtype(tolerance, self.dtype) != self.dtype:
             return "fine"
-        end = 0.0 if scoring is not None or isinstance(request, EngineEncodeRequest) else 1.0
-        return "adams" if method_for(1.0 - end, end, tolerance) is ADAMS else "path"
+        to_noise = scoring is not None or isinstance(request, EngineEncodeRequest)
+        method = method_for(1.0, 0.0, tolerance) if to_noise else method_for(0.0, 1.0, tolerance)
+        return "adams" if method is ADAMS else "path"
 
     def n_atoms(self, request: EngineRequest, index: int) -> int:
         """Return the number of atoms of sample `index`.

@@ -107,7 +107,6 @@ def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> 
         nfe=state.nfe + running,
         n_steps=state.n_steps + running,
         status=status_after(state, new_dt, accepted, last, error.isfinite(), max_steps),
-        error=torch.where(accepted, error, state.error),
         order=torch.where(accepted, (state.order + 1).clamp(max=3), state.order),
     )
     interpolant = Interpolant(state.t, t1, kept[:, :, 0], y1, scaled[:, :, 1], slope, torch.zeros_like(slope))

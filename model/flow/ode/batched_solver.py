@@ -63,8 +63,8 @@ def solve_batched(
     """Yield the final state of every molecule, in the order in which they finish.
 
     The largest molecules enter first and neighbours have similar sizes. So padding is small, and the memory does not
-    grow with the number of molecules. The result of a molecule does not depend on the rest of the batch, but that all
-    are solved by one method (`methods.method_for`).
+    grow with the number of molecules. One method solves all of them: Adams' where it suits every one
+    (`methods.method_for`). Otherwise the result of a molecule does not depend on the rest of the batch.
 
     Args:
         velocity: the dynamics.
@@ -73,7 +73,7 @@ def solve_batched(
         max_steps: the largest number of attempted steps per molecule.
     """
     velocity = bucketed(velocity)
-    methods = {method_for(start.t0, start.t1, min(start.rtol, start.atol), record) for start in starts}
+    methods = {method_for(start.t0, start.t1, min(start.rtol, start.atol)) for start in starts}
     method = ADAMS if methods == {ADAMS} else DORMAND_PRINCE
     batch = _Batch(starts, method, sorted(range(len(starts)), key=lambda index: len(starts[index].x)))
     while batch.waiting or batch.active:

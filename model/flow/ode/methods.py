@@ -9,10 +9,8 @@ from torch import Tensor
 from enflow.model.flow.ode import adams, dopri5
 from enflow.model.flow.ode.solver_state import SolverState
 from enflow.model.flow.ode.step_control import PerRow, Step
+from enflow.model.flow.ode.tolerances import TIGHTEST_ADAMS
 from enflow.model.flow.velocity import Velocity
-
-TIGHTEST_ADAMS = 1e-6
-"""The tolerance below which the method of fifth order needs fewer evaluations than the one of third."""
 
 
 class Method(NamedTuple):
@@ -35,15 +33,14 @@ ADAMS = Method(adams.init, adams.step, evaluations=1, orders=3)
 DORMAND_PRINCE = Method(dopri5.init, dopri5.step, evaluations=6, orders=1)
 
 
-def method_for(t0: float, t1: float, tolerance: float, dense: bool = False) -> Method:
+def method_for(t0: float, t1: float, tolerance: float) -> Method:
     """Return the method that needs the fewest evaluations.
 
     Args:
         t0, t1: times of the start and of the end.
         tolerance: the smaller one of the relative and the absolute tolerance.
-        dense: the states between the steps must be as accurate as the steps, as for a likelihood.
     """
-    return ADAMS if t1 > t0 and tolerance >= TIGHTEST_ADAMS and not dense else DORMAND_PRINCE
+    return ADAMS if t1 > t0 and tolerance >= TIGHTEST_ADAMS else DORMAND_PRINCE
 
 
 def solve_rows(

@@ -41,7 +41,7 @@ class SolverState(NamedTuple):
     """The number of attempted steps, rejected ones included."""
     status: Int[Tensor, " B"]
     error: Float[Tensor, " B"]
-    """The error of the last accepted step, in units of the tolerance."""
+    """The error of the last accepted step, in units of the tolerance, for the control of Dormand-Prince."""
     order: Int[Tensor, " B"]
     """The order of the next prediction of a multistep method; 0 for a one-step method."""
 

@@ -13,13 +13,11 @@ from torch import Tensor
 
 from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.ode.solver_state import SolverState, Status
+from enflow.model.flow.ode.tolerances import TIGHTEST_FLOAT32
 from enflow.model.flow.velocity import pack, unpack
 
 MAX_STEPS = 1000
 """The largest number of attempted steps of a row; a trained model needs 10 to 200."""
-
-MIN_FLOAT32_TOLERANCE = 1e-7
-"""The smallest tolerance for float32: 24 molecules were encoded and decoded as accurately as in float64."""
 
 PerRow = tuple[Float[Tensor, " B"] | float, Float[Tensor, " B"] | float]
 """Two quantities of the solver, each per row or for all rows."""
@@ -34,14 +32,9 @@ class Step(NamedTuple):
     """The state within the step; valid for accepted rows."""
 
 
-def interpolate(step: Step, t: Float[Tensor, " B"]) -> tuple[Tensor, Tensor]:
-    """Return positions and features (x, h) at one time per row within the step."""
-    return unpack(step.interpolant.at(t), step.state.x.shape[-1])
-
-
 def working_dtype(tolerance: float, dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which a row of this tolerance is solved, for weights of the given dtype."""
-    return torch.float64 if tolerance < MIN_FLOAT32_TOLERANCE else dtype
+    return torch.float64 if tolerance < TIGHTEST_FLOAT32 else dtype
 
 
 def next_step(state: SolverState, planned: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
