@@ -12,7 +12,6 @@ from enflow.model.checkpoint import load
 from enflow.model.chem.analysis.metrics import stability, validity
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import VectorEGNNConfig
-from enflow.model.flow.coupling import transport
 from enflow.model.flow.distributions import FeatureGaussian
 from enflow.model.flow.dynamics import VectorEGNNDynamics, centre_velocity
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -29,9 +28,6 @@ PER_CHARGE = 0.1
 
 SEAM = 0.5
 """The time at which a network of its own takes over."""
-
-ROTATIONS, ROUNDS = 4, 3
-"""Random rotations of the noise, and rounds of assignment and rotation from each; the shortest path is taken."""
 
 OWN_SAMPLES, OWN_SEED = 6000, 1000
 """Number and seed of the model's own samples, of which the accepted ones are trained on."""
@@ -70,29 +66,6 @@ class Charged(FlowMatching):
         flow = MoleculeFlow(self.config)
         flow.dynamics, flow.base_features = network, FeatureGaussian(self.corners.shape[1])
         return flow
-
-
-class ShortCouplings(FlowMatching):
-    """Noise is coupled from several random rotations by several rounds of transport, and the shortest path is taken."""
-
-    def draw(self, _: object, data: MoleculeDataset, rows: NDArray[np.int64], seed: int, step: int) -> Drawn:
-        """Draw shortly coupled noise and molecules, and times."""
-        rng = np.random.default_rng([seed, step, 1])
-        pairs = couple(*data.stack(rows), self.corners, self.sigma, rng, rounds=0)
-        noise, molecules = (pairs.x0.numpy(), pairs.h0.numpy()), (pairs.x1.numpy(), pairs.h1.numpy())
-        tried = [transport(_rotated(noise[0], rng), noise[1], *molecules, ROUNDS) for _ in range(ROTATIONS)]
-        lengths = [sum(((a - b) ** 2).sum((1, 2)) for a, b in zip(one, molecules, strict=True)) for one in tried]
-        best = np.argmin(lengths, 0)
-        x0, h0 = (np.stack(part)[best, np.arange(len(rows))] for part in zip(*tried, strict=True))
-        coupled = replace(pairs, x0=torch.from_numpy(x0), h0=torch.from_numpy(h0))
-        return coupled, draw_times(len(rows), self.matching.time_power, rng)
-
-
-def _rotated(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Rotate or reflect each of the point sets (B, N, 3) at random."""
-    turned, upper = np.linalg.qr(rng.standard_normal((len(x), 3, 3)))
-    turned *= np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None]  # else some rotations are more probable
-    return x @ turned.astype(np.float32)
 
 
 class SeveralDraws(FlowMatching):

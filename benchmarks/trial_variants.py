@@ -7,7 +7,7 @@ from typing import Any
 
 import enflow
 from benchmarks.parity import BUNDLED
-from benchmarks.trial_objectives import Charged, LateExpert, OwnSamples, SeveralDraws, ShortCouplings
+from benchmarks.trial_objectives import Charged, LateExpert, OwnSamples, SeveralDraws
 from enflow.model.config import EGNNConfig
 from enflow.model.training.config import TrainConfig, read_config
 from enflow.model.training.objectives import FlowMatching
@@ -20,7 +20,6 @@ OTHER_TARGET = "no transport"
 CHARGE_CHANNEL = "charge channel"
 OBJECTIVES: dict[str, type[FlowMatching]] = {
     CHARGE_CHANNEL: Charged,
-    "short couplings": ShortCouplings,
     "two draws a molecule": SeveralDraws,
     "late expert": LateExpert,
     "own samples": OwnSamples,
@@ -132,7 +131,10 @@ def from_weights() -> dict[str, Trial]:
             lambda: replace(first, matching=replace(first.matching, time_power=0.0)),
             "lower error before t = 0.5, higher after",
         ),
-        "short couplings": (lambda: first, "fewer evaluations, and a smoother field at middle times"),
+        "short couplings": (
+            lambda: replace(first, matching=replace(first.matching, transport=3, rotations=4)),
+            "fewer evaluations, and a smoother field at middle times",
+        ),
         "two draws a molecule": (lambda: first, "no difference: noise of a molecule is as new as another molecule"),
         "late expert": (lambda: first, "less strain, lower error after t = 0.5; as many stable molecules"),
         "own samples": (lambda: first, "more stable molecules and compositions of the data, fewer new molecules"),

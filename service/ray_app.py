@@ -22,6 +22,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 is for 
 import ray
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from enflow.model.card import read_card
@@ -48,8 +49,8 @@ BUNDLE_S = 0.05
 """Seconds between two bundles of events. Each bundle costs Ray milliseconds, and a short step takes about as long."""
 
 REFUSAL_S = 1.0
-"""Seconds before an engine that accepts no requests refuses one. Serve prefers replicas with few open requests, and a
-replica that refused at once would always have the fewest."""
+"""Seconds before an engine that accepts no requests refuses one. The replica with the fewest open requests is chosen,
+and one that refused at once would always have the fewest."""
 
 UNREADY_S = 60.0
 """Seconds without a ready engine after which Serve replaces a replica."""
@@ -163,7 +164,7 @@ class RayReplicaPool:
         self._run = handle.options(method_name="run", stream=True)
 
     async def run(self, request: EngineRequest, answered: frozenset[int]) -> AsyncGenerator[Sequence[Event], None]:
-        """Run a request on the replica with fewer open requests, of two that Serve draws at random."""
+        """Run a request on the replica with the fewest open requests."""
         stream, ended = self._run.remote(*self._model, request, answered), False
         try:
             async for bundle in stream:
@@ -198,9 +199,10 @@ def deployments(settings: Settings, resources: Mapping[str, float]) -> tuple[Any
     """Return the deployments of the engine and of the application; `resources` are those of an engine replica."""
     shutdown = {"graceful_shutdown_timeout_s": settings.drain_s, "graceful_shutdown_wait_loop_s": 0.5}
     health = {"health_check_period_s": 5, "health_check_timeout_s": 20}
-    engine = serve.deployment(name="EngineReplica", max_ongoing_requests=MAX_ONGOING, **shutdown, **health)(
-        EngineReplica
-    )
+    router = RequestRouterConfig(request_router_class="enflow.service.ray_router.FewestPortions")
+    engine = serve.deployment(
+        name="EngineReplica", max_ongoing_requests=MAX_ONGOING, request_router_config=router, **shutdown, **health
+    )(EngineReplica)
     api = serve.deployment(name="Api", max_ongoing_requests=2 * settings.max_open_requests, **shutdown)
     return engine.options(ray_actor_options=dict(resources)), api(serve.ingress()(Api))
 

@@ -41,6 +41,46 @@ def transport(
     return x0, h0
 
 
+def shortest_transport(
+    x0: NDArray[np.floating],
+    h0: NDArray[np.floating],
+    x1: NDArray[np.floating],
+    h1: NDArray[np.floating],
+    rounds: int,
+    rotations: int,
+    rng: np.random.Generator,
+    foreign: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return the shortest of several transports: of the noise itself, and of the noise after random rotations.
+
+    Args:
+        x0, h0, x1, h1, rounds, foreign: see `transport`.
+        rotations: number of transports; 1 = `transport` alone.
+        rng: source of the rotations.
+    """
+    best = transport(x0, h0, x1, h1, rounds, foreign)
+    for _ in range(rotations - 1):
+        other = transport(rotated_at_random(x0, rng), h0, x1, h1, rounds, foreign)
+        shorter = (_squared_length(*other, x1, h1) < _squared_length(*best, x1, h1))[:, None, None]
+        best = np.where(shorter, other[0], best[0]), np.where(shorter, other[1], best[1])
+    return best
+
+
+def rotated_at_random(x: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.floating]:
+    """Rotate or reflect each of the point sets (B, N, 3) by a matrix drawn from the Haar measure of O(3)."""
+    turned, upper = np.linalg.qr(rng.standard_normal((len(x), 3, 3)))
+    turned *= np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None]  # else some matrices are more probable
+    rotated: NDArray[np.floating] = x @ turned.astype(x.dtype)
+    return rotated
+
+
+def _squared_length(
+    x0: NDArray[np.floating], h0: NDArray[np.floating], x1: NDArray[np.floating], h1: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    length: NDArray[np.floating] = ((x1 - x0) ** 2).sum((1, 2)) + ((h1 - h0) ** 2).sum((1, 2))
+    return length
+
+
 def transport_around(
     x0: NDArray[np.floating],
     h0: NDArray[np.floating],

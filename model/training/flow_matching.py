@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor
 
 from enflow.model.config import STRICT, config_errors
-from enflow.model.flow.coupling import transport
+from enflow.model.flow.coupling import shortest_transport
 from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.geometry import centre, pair_mask, squared_distances
 from enflow.model.flow.networks.egnn import DISTANCE_EPS
@@ -25,11 +25,13 @@ class MatchingConfig:
 
     Attributes:
         transport: rounds of optimal transport that couple noise with a molecule (see `couple`).
+        rotations: orientations of the noise from which transport begins; the shortest path is taken.
         time_power: density of the times is proportional to t^time_power.
         distance_weight: weight of the error of pair distances, relative to that of the velocity.
     """
 
     transport: NonNegativeInt = 1
+    rotations: PositiveInt = 1
     time_power: NonNegativeFloat = 1.0
     distance_weight: NonNegativeFloat = 0.0
 
@@ -69,10 +71,11 @@ def couple(
     sigma: float,
     rng: np.random.Generator,
     rounds: int = 1,
+    rotations: int = 1,
 ) -> CoupledPairs:
     """Draw noise for molecules of one size and couple it by equivariant optimal transport.
 
-    See `coupling.transport`. It shortens the paths and does not change the target of an equivariant velocity.
+    See `coupling.shortest_transport`. It shortens the paths and does not change the target of an equivariant velocity.
 
     Args:
         atom_types: (B, N) indices into the vocabulary.
@@ -81,6 +84,7 @@ def couple(
         sigma: standard deviation of the noise that is added to the features.
         rng: source of the noise.
         rounds: number of rounds; each assigns, then rotates. 0 = independent noise.
+        rotations: orientations of the noise from which the rounds begin; the shortest path is taken.
     """
     b, n = atom_types.shape
     centres = corners[atom_types]
@@ -88,7 +92,7 @@ def couple(
     x0 = rng.standard_normal((b, n, 3), dtype=np.float32)
     x0 -= x0.mean(1, keepdims=True)
     h0 = rng.standard_normal(centres.shape, dtype=np.float32)
-    x0, h0 = transport(x0, h0, positions, h1, rounds)
+    x0, h0 = shortest_transport(x0, h0, positions, h1, rounds, rotations, rng)
     return CoupledPairs(*(torch.from_numpy(a) for a in (x0, positions, h0, h1, centres, np.ones((b, n), bool))))
 
 
@@ -98,6 +102,7 @@ def couple_given(
     n_types: int,
     rng: np.random.Generator,
     rounds: int = 1,
+    rotations: int = 1,
 ) -> CoupledPairs:
     """Draw noise for molecules of one size with given types, and couple it by equivariant optimal transport.
 
@@ -111,13 +116,14 @@ def couple_given(
         n_types: size of the vocabulary.
         rng: source of the noise.
         rounds: number of rounds; each assigns, then rotates. 0 = independent noise.
+        rotations: orientations of the noise from which the rounds begin; the shortest path is taken.
     """
     b, n = atom_types.shape
     x0 = rng.standard_normal((b, n, 3), dtype=np.float32)
     x0 -= x0.mean(1, keepdims=True)
     none = np.empty((b, n, 0), np.float32)
     foreign = atom_types[:, :, None] != atom_types[:, None, :]
-    x0, _ = transport(x0, none, positions, none, rounds, foreign)
+    x0, _ = shortest_transport(x0, none, positions, none, rounds, rotations, rng, foreign)
     types = np.eye(n_types, dtype=np.float32)[atom_types]
     return CoupledPairs(*(torch.from_numpy(a) for a in (x0, positions, types, types, types, np.ones((b, n), bool))))
 

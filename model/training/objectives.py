@@ -132,11 +132,11 @@ class FlowMatching(MoleculeObjective):
     ) -> tuple[CoupledPairs, Tensor]:
         """Draw coupled noise and molecules, and times."""
         rng = np.random.default_rng([seed, step, 1])
-        rounds = self.matching.transport
+        shortening = self.matching.transport, self.matching.rotations
         if self.sigma is None:
-            pairs = couple_given(*data.stack(rows), len(self.config.vocabulary), rng, rounds)
+            pairs = couple_given(*data.stack(rows), len(self.config.vocabulary), rng, *shortening)
         else:
-            pairs = couple(*data.stack(rows), self.corners, self.sigma, rng, rounds)
+            pairs = couple(*data.stack(rows), self.corners, self.sigma, rng, *shortening)
         return pairs.to(self.device), draw_times(len(rows), self.matching.time_power, rng).to(self.device)
 
     def losses(self, network: Any, drawn: tuple[CoupledPairs, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import trial_objectives
 from benchmarks.start_time import start_times
-from benchmarks.trial_objectives import SEAM, LateExpert, OwnSamples, SeveralDraws, ShortCouplings
+from benchmarks.trial_objectives import SEAM, LateExpert, OwnSamples, SeveralDraws
 from benchmarks.trial_variants import OBJECTIVES, trials
 from benchmarks.trials import came
 from enflow.model.chem.molecule import Molecule
@@ -80,16 +80,6 @@ ROWS = np.arange(6)
 
 def drawn(kind, flow, data):
     return kind(flow.config, MatchingConfig(), "cpu").draw(None, data, ROWS, 0, 0)
-
-
-def test_short_couplings_are_shorter_and_their_noise_stays_normal(flow, data):
-    rows = np.zeros(300, int)
-    draws = {kind: kind(flow.config, MatchingConfig(), "cpu").draw(None, data, rows, 0, 0)[0]
-             for kind in (FlowMatching, ShortCouplings)}  # fmt: skip
-    lengths = {kind: float((each.x1 - each.x0).square().sum((1, 2)).mean()) for kind, each in draws.items()}
-    assert lengths[ShortCouplings] < 0.96 * lengths[FlowMatching]
-    radii = draws[ShortCouplings].x0.square().sum((1, 2)) / 12  # a mean of chi squared with 3 (5 - 1) degrees
-    assert float(radii.mean()) == pytest.approx(1.0, abs=4 * (2 / 12 / 300) ** 0.5)
 
 
 def test_several_draws_repeat_molecules_with_new_noise(flow, data):

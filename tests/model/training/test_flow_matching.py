@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
@@ -60,6 +61,22 @@ def test_the_coupled_noise_is_centred_and_keeps_its_variance():
     assert pairs.x0.mean(1).abs().max() < 1e-5
     np.testing.assert_allclose(pairs.x0.square().sum((1, 2)).mean(), 3 * (5 - 1), rtol=0.03)
     np.testing.assert_allclose(pairs.h0.square().mean(), 1.0, rtol=0.03)
+
+
+def test_the_shortest_of_several_rotations_is_shorter_and_its_noise_stays_normal():
+    rng = np.random.default_rng(6)
+    types, x = molecules(rng, b=1000, n=6)
+    one, best = (couple(types, x, SCALE * EYE, SIGMA, np.random.default_rng(3), 3, n) for n in (1, 8))
+
+    def length(pairs):
+        return (pairs.x1 - pairs.x0).square().sum((1, 2)) + (pairs.h1 - pairs.h0).square().sum((1, 2))
+
+    torch.testing.assert_close(one.h1, best.h1)  # the same noise
+    assert (length(best) <= length(one) + 1e-4).all()
+    assert length(best).mean() < 0.97 * length(one).mean()
+    radii = best.x0.square().sum((1, 2)).mean() / 15  # a mean of chi squared with 3 (6 - 1) degrees of freedom
+    assert float(radii) == pytest.approx(1.0, abs=4 * (2 / 15 / 1000) ** 0.5)
+    torch.testing.assert_close(one.h0.sort(1).values, best.h0.sort(1).values)  # only exchanged
 
 
 def test_the_features_target_is_the_conditional_mean_of_a_joint_gaussian():
