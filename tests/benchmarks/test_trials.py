@@ -16,7 +16,6 @@ from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.states import Sample
 from enflow.model.training.data.qm9 import MoleculeDataset
 from enflow.model.training.flow_matching import MatchingConfig
-from enflow.model.training.objectives import FlowMatching
 from enflow.model.training.widen import check_grows
 
 METHANE = [[0, 0, 0], [0.63, 0.63, 0.63], [-0.63, -0.63, 0.63], [-0.63, 0.63, -0.63], [0.63, -0.63, -0.63]]
