@@ -52,13 +52,12 @@ serve: install page ## install, then serve on http://127.0.0.1:8000
 # The installation and the checks use one core each, so the browser and the page are made beside them. Then there is one
 # process of tests for each core, at most four, with one thread each; a file's tests stay together, as they share services.
 test: ## install, run every check and every test
-	$(MAKE) --no-print-directory --jobs=2 $(VENV)/installed-test browser
+	$(MAKE) --no-print-directory --jobs=2 $(VENV)/installed-ray browser
 	$(MAKE) --no-print-directory --jobs=2 check page
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-	$(MAKE) --no-print-directory test-ray
 
 test-ray: $(VENV)/installed-ray ## two engines in Ray, one of which is killed
-	$(BIN)/python -m pytest -m ray tests/service/test_ray_app.py
+	$(BIN)/python -m pytest tests/service/test_ray_app.py
 
 fuzz: $(VENV)/installed-test ## the grammars of structure files and the API's description at length: ENFLOW_FUZZ examples each (5000; a tenth per endpoint)
 	ENFLOW_FUZZ=$${ENFLOW_FUZZ:-5000} $(BIN)/python -m pytest --override-ini timeout=0 tests/model/chem/io/test_fuzz.py tests/service/api/test_fuzz.py

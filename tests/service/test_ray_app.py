@@ -35,10 +35,7 @@ from tests.service.fake_client import FakeClient
 from tests.service.serving import tiny_formula_weights, tiny_particle_weights, tiny_weights
 from tests.stubs import run
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore"),  # Ray's own are many
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own are many
 REPOSITORY = Path(__file__).resolve().parents[2]
 MARK = "TEST_OF_ENFLOW_WITH_RAY"
 """In the environment of every process that these tests start."""

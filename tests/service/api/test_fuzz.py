@@ -16,7 +16,7 @@ import pytest
 from tests.memory import resident
 from tests.service.conftest import Api
 
-EXAMPLES = max(1, int(os.environ.get("ENFLOW_FUZZ", "100")) // 10)
+EXAMPLES = max(1, int(os.environ.get("ENFLOW_FUZZ", "50")) // 10)
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
     "wrong_json_is_refused,unsupported_method,allow_header_conformance,errors_are_problems"
