@@ -30,6 +30,9 @@ __all__ = [
 TOLERANCES = {"draft": 1e-2, "standard": 1e-3, "precise": 1e-5}
 """Named tolerances of the adaptive solver: rtol = atol, per molecule."""
 
+TEMPERATURES = (0.1, 2.0)
+"""The least and the largest temperature of samples, the standard deviation of the noise that they begin with."""
+
 STRENGTH = 0.55
 """The default strength of variations, the share of noise that is added (docs/science.md has the curve)."""
 
@@ -79,10 +82,8 @@ class AtomNetworkConfig:
         distinct = set(self.odd_types) & set(range(self.n_features))
         some = 0 < len(distinct) == len(self.odd_types) < self.n_features
         if self.odd_types and (self.output != "centre" or not some):
-            raise ValueError(
-                f"odd_types is {list(self.odd_types)}; expected some, not all, of the types 0 to "
-                f'{self.n_features - 1}, each once, and output "centre"'
-            )
+            expected = f'some, not all, of the types 0 to {self.n_features - 1}, each once, and output "centre"'
+            raise ValueError(f"odd_types is {list(self.odd_types)}; expected {expected}")
 
 
 @config_errors
@@ -116,8 +117,7 @@ class VectorNetworkConfig(AtomNetworkConfig):
 
     Attributes:
         n_vectors: vectors per atom, K.
-        move_scale: factor on the moves of each layer. Muon's steps have one length for every matrix; a small factor
-            makes the steps of the matrices that place atoms fine.
+        move_scale: factor on the moves of each layer; a small one makes Muon's steps of the matrices that move fine.
     """
 
     node_dim: PositiveInt = 192

@@ -65,6 +65,7 @@ def select(
     seed: int = 0,
     rtol: float = STANDARD,
     atol: float = STANDARD,
+    temperature: float = 1.0,
 ) -> Molecules:
     """Return generated molecules that meet conditions, with their descriptors as properties, in an order.
 
@@ -77,6 +78,7 @@ def select(
         selection: the conditions and the order.
         seed: the seed of all noise.
         rtol, atol: relative and absolute tolerance of the solver, per molecule.
+        temperature: standard deviation of the noise; see `MoleculeFlow.sample`.
 
     Returns:
         The molecules that were found; a warning says how many are missing, and why others were not kept.
@@ -90,7 +92,7 @@ def select(
     while wanted := places.wanted():
         indices = [place + attempt * len(conditions) for place, attempt in wanted]
         sizes = [conditions[place] for place, _ in wanted]
-        for sample in flow.samples(sizes, seed, rtol, atol, indices):
+        for sample in flow.samples(sizes, seed, rtol, atol, indices, temperature):
             places.take(sample)
         places.drop_duplicates()
     if len(places.kept) < len(conditions):

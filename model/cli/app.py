@@ -13,7 +13,7 @@ import typer
 
 from enflow.model.cli.options import Device, Divergence, Json, pick_device, print_result, says_what_is_kept
 from enflow.model.cli.particles import particles_app
-from enflow.model.errors import EnflowError
+from enflow.model.errors import ConfigError, EnflowError
 from enflow.model.progress import progress
 
 app = typer.Typer(
@@ -167,6 +167,7 @@ def evaluate(
     tolerance: Annotated[
         float | None, typer.Option(min=1e-7, help="Tolerance of the solver [default: that of the card].")
     ] = None,
+    temperature: Annotated[float, typer.Option(help="Temperature of the samples, 0.1 to 2; a card has 1.")] = 1.0,
     divergence: Annotated[Divergence, typer.Option(help="hutchinson (an estimate) or exact (slow).")] = "hutchinson",
     probes: Annotated[int, typer.Option(min=1, help="Number of probes of the estimate per molecule.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="Number of draws of the dequantizer per molecule.")] = 1,
@@ -204,7 +205,9 @@ def evaluate(
     torch.set_num_threads(threads)
     card = read_card(weights)
     chosen = tolerance or card.metrics.get("tolerance", TOLERANCES["standard"])
-    settings = EvaluationConfig(samples, molecules, seed, chosen, divergence, probes, draws, posebusters)
+    if write_card and temperature != 1:
+        raise ConfigError(f"found --write-card and temperature {temperature:g}; a card has temperature 1")
+    settings = EvaluationConfig(samples, molecules, seed, chosen, divergence, probes, draws, posebusters, temperature)
     folder = out or Path("runs") / "evaluate" / f"{card.name}-{card.weights_sha256[:8]}"
     flow = load_molecules(weights, pick_device(device))
     with progress() as report, says_what_is_kept(f"{folder} has what was finished, and the same command continues"):

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from enflow.model.chem.connectivity import in_one_piece
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
@@ -48,3 +49,12 @@ def placed(positions: Float64[np.ndarray, "N 3"], given: Float64[np.ndarray, "M 
     moved: Float64[np.ndarray, "N 3"] = positions + (given.mean(axis=0) - positions[: len(given)].mean(axis=0))
     moved[: len(given)] = given
     return moved
+
+
+def grown(molecule: Molecule, given: Molecule, **properties: object) -> Molecule:
+    """Return a decoded molecule where its fragment is, with its properties.
+
+    "fragment_atoms" is the number of the fragment's atoms; "connected" says that all atoms are in one piece.
+    """
+    found = Molecule(molecule.atomic_numbers, placed(molecule.positions, given.positions), "", molecule.properties)
+    return found.with_properties(**properties, fragment_atoms=given.n_atoms, connected=in_one_piece(found))

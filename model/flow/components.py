@@ -19,7 +19,7 @@ from enflow.model.flow.canonical_form import CanonicalForm, canonical_form
 from enflow.model.flow.compiled_velocity import Arguments, CompiledVelocity
 from enflow.model.flow.coupling import transport
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, FixedFeatures
-from enflow.model.flow.noise import generator
+from enflow.model.flow.noise import check_temperature, generator
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
 from enflow.model.flow.ode.step_control import working_dtype
 from enflow.model.flow.states import DequantizedMolecules, Latent
@@ -111,26 +111,31 @@ class FlowComponents(nn.Module):
         """Return the number of atoms of molecule (seed, index), drawn from p(N)."""
         return self.n_atoms.sample(generator(seed, index, "n_atoms"))
 
-    def draw_latent(self, n_atoms: int, seed: int, index: int, formula: str | None = None) -> Latent:
+    def draw_latent(
+        self, n_atoms: int, seed: int, index: int, formula: str | None = None, temperature: float = 1.0
+    ) -> Latent:
         """Return the latent of molecule (seed, index), float64 on the CPU; dtype, device and batch do not change it.
 
         Args:
             n_atoms: the number of atoms, N.
             seed, index: the seed of the request and the index of the molecule in it.
             formula: the elements, for a model whose types are given; None = drawn from P(types | N).
+            temperature: standard deviation of the latent; 1 = the base distribution. Elements that are drawn from
+                P(types | N) do not depend on it.
 
         Raises:
-            ConfigError: a formula for a model that draws the elements itself.
+            ConfigError: a formula for a model that draws the elements itself; a temperature out of range.
         """
+        check_temperature(temperature)
         mask, source = torch.ones(1, n_atoms, dtype=torch.bool), [generator(seed, index, "latent")]
-        x = self.base_positions.sample(mask, source)[0]
+        x = temperature * self.base_positions.sample(mask, source)[0]
         if isinstance(self.dequantizer, dequantization.Given):
             drawn = self.dequantizer.compositions.sample(n_atoms, generator(seed, index, "composition"))
             return Latent(x, self.dequantizer.features(parse_formula(formula, self.vocabulary) if formula else drawn))
         if formula is not None:
             raise ConfigError(f"found formula {formula}, but this model draws the elements itself")
         assert isinstance(self.base_features, FeatureGaussian), "features are drawn where they are not given"
-        return Latent(x, self.base_features.sample(mask, source)[0])
+        return Latent(x, temperature * self.base_features.sample(mask, source)[0])
 
     @torch.no_grad()
     def dequantize(

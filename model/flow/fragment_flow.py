@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from enflow.model.batch import collate
-from enflow.model.chem.connectivity import in_one_piece, opened
+from enflow.model.chem.connectivity import opened
 from enflow.model.chem.molecule import Molecule, MoleculeLike, Molecules, as_molecules, check_vocabulary
 from enflow.model.config import TOLERANCES, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError, StructureError
-from enflow.model.flow.completion import Completion, placed, relative_to_fragment
+from enflow.model.flow.completion import Completion, grown, relative_to_fragment
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.distributions import LOG_2PI
 from enflow.model.flow.estimate import Likelihood, combine
@@ -24,7 +24,7 @@ from enflow.model.flow.likelihood import (
     path_tolerance,
     quadrature_tolerance,
 )
-from enflow.model.flow.noise import generator, normal
+from enflow.model.flow.noise import check_temperature, generator, normal
 from enflow.model.flow.ode.batched_solver import FinalState
 from enflow.model.flow.probes import draw_probes
 from enflow.model.flow.states import (
@@ -69,6 +69,7 @@ class FragmentFlow(FlowComponents):
         seed: int = 0,
         rtol: float = STANDARD,
         atol: float = STANDARD,
+        temperature: float = 1.0,
     ) -> list[Molecule]:
         """Return molecules that begin with the fragment's atoms, where they are; (seed, index) fixes each of them.
 
@@ -84,9 +85,10 @@ class FragmentFlow(FlowComponents):
                 from p(N | N > M).
             seed: the seed of all noise.
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
+            temperature: see `MoleculeFlow.sample`.
 
         Raises:
-            ConfigError: n and a list of sizes disagree.
+            ConfigError: n and a list of sizes disagree; a temperature out of range.
             SolverError: the solver left the range of molecules.
             VocabularyError: an element or a size that the model does not know.
             StructureError: a size that leaves no atom beside the fragment; no molecule; an atom that is not there.
@@ -98,9 +100,9 @@ class FragmentFlow(FlowComponents):
         check_vocabulary(whole, self.vocabulary)
         given = opened(whole, attach)
         sizes = _sizes(n, n_atoms)
-        latents = [self.draw_completion(given, size, seed, index) for index, size in enumerate(sizes)]
+        latents = [self.draw_completion(given, size, seed, index, temperature) for index, size in enumerate(sizes)]
         decoded = enumerate(self.decode(latents, rtol, atol))
-        return Molecules(_grown(each, given, seed=seed, index=index) for index, each in decoded)
+        return Molecules(grown(each, given, seed=seed, index=index) for index, each in decoded)
 
     def draw_size(self, fragment: Molecule, seed: int, index: int) -> int:
         """Return the number of atoms of molecule (seed, index), drawn from p(N | N > M) for M given atoms.
@@ -110,7 +112,9 @@ class FragmentFlow(FlowComponents):
         """
         return self.n_atoms.sample(generator(seed, index, "n_atoms"), above=fragment.n_atoms)
 
-    def draw_latent(self, n_atoms: int, seed: int, index: int, formula: str | None = None) -> Latent:
+    def draw_latent(
+        self, n_atoms: int, seed: int, index: int, formula: str | None = None, temperature: float = 1.0
+    ) -> Latent:
         """Return the latent of molecule (seed, index) around a single atom; see `draw_completion`.
 
         Raises:
@@ -119,27 +123,32 @@ class FragmentFlow(FlowComponents):
         if formula is not None:
             raise ConfigError(f"found formula {formula}, but this model draws the elements itself")
         atom = Molecule([self.vocabulary.atomic_numbers[-1]], [[0.0, 0.0, 0.0]])
-        return self.draw_completion(atom, n_atoms, seed, index)
+        return self.draw_completion(atom, n_atoms, seed, index, temperature)
 
-    def draw_completion(self, fragment: Molecule, n_atoms: int | None, seed: int, index: int) -> Latent:
+    def draw_completion(
+        self, fragment: Molecule, n_atoms: int | None, seed: int, index: int, temperature: float = 1.0
+    ) -> Latent:
         """Return the latent of molecule (seed, index) around a fragment, float64 on the CPU; see `sample`.
 
         Args:
             fragment: the given atoms.
             n_atoms: the number of all atoms; None = drawn by `draw_size`.
             seed, index: the seed of the noise and its index.
+            temperature: standard deviation of the noise around the place of the other atoms.
 
         Raises:
+            ConfigError: a temperature out of range.
             VocabularyError: an element or a size that the model does not know.
             StructureError: the size leaves no atom beside the fragment.
         """
+        check_temperature(temperature)
         n_atoms = self.draw_size(fragment, seed, index) if n_atoms is None else n_atoms
         free, source = n_atoms - fragment.n_atoms, generator(seed, index, "latent")
         if free < 1:
             raise StructureError(f"found {n_atoms} atoms in all, expected more than the {fragment.n_atoms} given ones")
         self.n_atoms.log_prob(torch.tensor([n_atoms], device=self.device))  # checks the size
         x, h = self._given(fragment)
-        noise = normal((free + 1, 3), source), normal((free, self.dequantizer.n_features), source)
+        noise = [temperature * normal(shape, source) for shape in ((free + 1, 3), (free, self.dequantizer.n_features))]
         others = noise_around(noise[0].numpy(), fragment.atomic_numbers, fragment.positions)
         return _state(torch.cat([x, torch.from_numpy(others)]), torch.cat([h, noise[1]]), len(x))
 
@@ -274,12 +283,6 @@ class FragmentFlow(FlowComponents):
         x, h = relative_to_fragment(end.x[None], end.h[None])
         state.finish_path(base, x[0], h[0], end.status)
         complete_draw(state, self.velocity, self.dtype)
-
-
-def _grown(molecule: Molecule, given: Molecule, **properties: object) -> Molecule:
-    """Return a decoded molecule where its fragment is, with its properties."""
-    found = Molecule(molecule.atomic_numbers, placed(molecule.positions, given.positions), "", molecule.properties)
-    return found.with_properties(**properties, fragment_atoms=given.n_atoms, connected=in_one_piece(found))
 
 
 def _sizes(n: int | None, n_atoms: int | Sequence[int | None] | None) -> list[int | None]:

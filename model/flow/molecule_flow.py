@@ -54,6 +54,7 @@ class MoleculeFlow(FlowComponents):
         seed: int = 0,
         rtol: float = STANDARD,
         atol: float = STANDARD,
+        temperature: float = 1.0,
     ) -> list[Molecule]:
         """Return molecules with the properties "status", "nfe", "seed" and "index"; the last two fix each of them.
 
@@ -64,6 +65,8 @@ class MoleculeFlow(FlowComponents):
                 also a formula, such as "C7H10O2". A single value, such as 9, is one molecule.
             seed: the seed of all noise.
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
+            temperature: standard deviation of the noise, 0.1 to 2. At 1 the samples have the model's distribution;
+                below 1 more of them are stable, and they are less diverse (docs/science.md has the curve).
 
         Returns:
             One molecule per entry of `n_atoms`.
@@ -71,14 +74,14 @@ class MoleculeFlow(FlowComponents):
         Raises:
             SolverError: the solver left the range of molecules (`samples` yields the other molecules).
             VocabularyError: a size or an element that the model does not know.
-            ConfigError: a formula for a model that draws the elements itself.
+            ConfigError: a formula for a model that draws the elements itself; a temperature out of range.
 
         Example:
             `flow.sample(9)` is one molecule of 9 atoms, and `flow.sample([9, 18, None])` are three molecules.
         """
         single = n_atoms is None or isinstance(n_atoms, Integral | str)
         conditions: Sequence[SizeOrFormula] = [n_atoms] if single else n_atoms  # type: ignore[list-item, assignment]
-        return molecules_in_order(self.samples(conditions, seed, rtol, atol))
+        return molecules_in_order(self.samples(conditions, seed, rtol, atol, temperature=temperature))
 
     def samples(
         self,
@@ -87,18 +90,20 @@ class MoleculeFlow(FlowComponents):
         rtol: float = STANDARD,
         atol: float = STANDARD,
         indices: Sequence[int] | None = None,
+        temperature: float = 1.0,
     ) -> Iterator[Sample]:
         """Return an iterator over the samples in the order in which they finish; see `sample`.
 
         Args:
-            n_atoms, seed, rtol, atol: see `sample`.
+            n_atoms, seed, rtol, atol, temperature: see `sample`.
             indices: the index of each molecule, which fixes it together with the seed; None = its place in the list.
         """
         names = range(len(n_atoms)) if indices is None else indices
         sizes = [self._size(each, seed, i) for i, each in zip(names, n_atoms, strict=True)]
         self.n_atoms.log_prob(torch.tensor(sizes, dtype=torch.int64, device=self.device))  # checks the sizes
         formulas = [each if isinstance(each, str) else None for each in n_atoms]
-        latents = [self.draw_latent(n, seed, i, f) for i, n, f in zip(names, sizes, formulas, strict=True)]
+        drawn = zip(names, sizes, formulas, strict=True)
+        latents = [self.draw_latent(n, seed, i, formula, temperature) for i, n, formula in drawn]
         return (one.named(names[one.index], seed) for one in self._decoded(latents, rtol, atol))
 
     def _size(self, condition: SizeOrFormula, seed: int, index: int) -> int:

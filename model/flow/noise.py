@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from enflow.model.config import TEMPERATURES
+from enflow.model.errors import ConfigError
+
 
 def generator(seed: int, index: int | str, purpose: str) -> Generator:
     """Return a CPU generator fixed by the request's seed, the molecule's index or canonical key, and the purpose."""
@@ -17,6 +20,17 @@ def generator(seed: int, index: int | str, purpose: str) -> Generator:
 def normal(shape: tuple[int, ...], source: Generator) -> Tensor:
     """Return standard normal noise, float64 on the CPU, so that dtype and device do not change a molecule."""
     return torch.randn(shape, generator=source, dtype=torch.float64)
+
+
+def check_temperature(temperature: float) -> None:
+    """Check the standard deviation of the noise of samples.
+
+    Raises:
+        ConfigError: it is out of range.
+    """
+    least, most = TEMPERATURES
+    if not least <= temperature <= most:
+        raise ConfigError(f"found temperature {temperature}, expected {least:g} to {most:g}")
 
 
 def padded_normal(mask: Bool[Tensor, "B N"], width: int, generators: Sequence[Generator]) -> Float[Tensor, "B N W"]:

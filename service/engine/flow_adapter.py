@@ -108,7 +108,8 @@ class FlowAdapter:
             case EngineLikelihoodRequest():
                 return self._scoring(row, request.seed, request.options, request.molecules[i])
             case EngineSampleRequest():
-                x, h = self._host_flow.draw_latent(row.molecule.n_atoms, request.seed, row.index, request.formula)
+                drawn = request.seed, row.index, request.formula, request.temperature
+                x, h = self._host_flow.draw_latent(row.molecule.n_atoms, *drawn)
             case EngineDecodeRequest():
                 x, h = (torch.from_numpy(np.asarray(part)) for part in request.latents[i])
             case EngineVariationRequest():

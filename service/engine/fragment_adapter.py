@@ -61,7 +61,8 @@ class FragmentAdapter(FlowAdapter):
             return RowStart(point.x, point.h, 1.0, 0.0, *path_tolerances(options)), draw
         if isinstance(request, EngineSampleRequest):
             fragment, n_atoms = _fragment(request), row.molecule.n_atoms
-            x, h = self._fragments.draw_completion(fragment, n_atoms, request.seed, row.index)
+            drawn = request.seed, row.index, request.temperature
+            x, h = self._fragments.draw_completion(fragment, n_atoms, *drawn)
             return RowStart(x, h, 0.0, 1.0, request.rtol, request.atol), None
         raise StructureError("found no fragment, expected one: the model generates the atoms around it")
 

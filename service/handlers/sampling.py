@@ -134,6 +134,7 @@ class SamplingHandler:
             first_index=first_index,
             rtol=tolerance,
             atol=tolerance,
+            temperature=self._request.temperature,
             frames=self._request.frames,
             progress=self._context.streams,
             client=self._context.caller.name,
@@ -166,8 +167,9 @@ class SamplingHandler:
             self._reject(sampled.index, found)
             return
         score = await self._score(sampled.index, molecule) if self._request.with_nll else None
-        tolerance, describes = rtol(self._request.tolerance), self._request.describes
-        result = SampleResult(sampled, molecule, report, self._context.seed, tolerance, score, describes, self._given)
+        request = self._request
+        solved = self._context.seed, rtol(request.tolerance), request.temperature
+        result = SampleResult(sampled, molecule, report, *solved, score, request.describes, self._given)
         rendered = await self.render(result)
         self._results.found.append(rendered)
         self._count("stable" if report.stable else report.bonds.status)

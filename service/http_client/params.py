@@ -27,6 +27,7 @@ class SampleParams(ComputeParams, total=False):
     fragment: MoleculeLike | Mapping[str, str] | None
     attach: Sequence[int] | None
     first_index: int
+    temperature: float
     only: Only
     frames: int
     bonds: bool

@@ -56,6 +56,7 @@ class EngineSampleRequest:
         fragment: the first atoms of all samples, which stay where they are, for models of fragments.
         first_index: the index of the first sample.
         rtol, atol: tolerances of the solver.
+        temperature: standard deviation of the noise; 1 = the model's distribution.
         frames: the number of states along the path that come with each molecule, evenly spaced in t from 0 to 1.
         progress: reports every accepted step by `Progress`.
         client: the caller whose share of the queue is used.
@@ -71,6 +72,7 @@ class EngineSampleRequest:
     first_index: int = 0
     rtol: float = 1e-3
     atol: float = 1e-3
+    temperature: float = 1.0
     frames: int = 0
     progress: bool = False
     client: str = ""

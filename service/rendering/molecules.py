@@ -62,6 +62,7 @@ class SampleResult:
     report: BondReport
     seed: int
     tolerance: float
+    temperature: float = 1.0
     score: Scored | Failed | None = None
     describes: bool = False
     given: int = 0
@@ -80,6 +81,7 @@ class SampleResult:
             "model": card.name,
             "sha256": card.sha256,
             "tolerance": self.tolerance,
+            **({} if self.temperature == 1 else {"temperature": self.temperature}),
             "nfe": self.sampled.nfe,
             "solver_status": self.sampled.status,
             **({"nll": score.nll, "nll_std_error": score.std_error} if score else {}),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic_core import CoreSchema, core_schema
 
 from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds
-from enflow.model.config import STRENGTH, TOLERANCES
+from enflow.model.config import STRENGTH, TEMPERATURES, TOLERANCES
 from enflow.model.flow.estimator_options import PROBES
 from enflow.service.schemas.examples import METHANE, SAMPLE_REQUESTS, TILTED
 from enflow.service.schemas.properties import Sort, Where
@@ -141,6 +141,9 @@ class SampleRequest(RequestOptions):
     )
     first_index: Annotated[int, Field(ge=0, le=10**9)] = Field(
         default=0, description="index of the first molecule: (seed, index) fixes a molecule"
+    )
+    temperature: Annotated[float, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])] = Field(
+        default=1.0, description="standard deviation of the noise; below 1 more molecules are stable, and fewer unusual"
     )
     only: Only = Field(
         default="any", description="sample on until n_molecules are found, or the limit of attempts is reached"

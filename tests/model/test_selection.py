@@ -34,11 +34,13 @@ class KnownFlow:
     def __init__(self, *molecules: Molecule | None) -> None:
         self.molecules = molecules
         self.asked: list[int] = []
+        self.temperatures: set[float] = set()
 
     def samples(
-        self, _sizes: object, seed: int, _rtol: float, _atol: float, indices: Sequence[int]
+        self, _sizes: object, seed: int, _rtol: float, _atol: float, indices: Sequence[int], temperature: float
     ) -> Iterator[Sample]:
         self.asked += indices
+        self.temperatures.add(temperature)
         for index in reversed(indices):
             molecule = self.molecules[min(index, len(self.molecules) - 1)]
             yield Sample(index, molecule, Status.SUCCESS, 60).named(index, seed)
@@ -50,6 +52,14 @@ def chosen(flow: KnownFlow, n: int, **conditions: object) -> Molecules:
 
 def indices(molecules: Molecules) -> list[object]:
     return [each.properties["index"] for each in molecules]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_every_attempt_has_the_temperature(temperature: float) -> None:
+    flow = KnownFlow(METHANE, METHANE, BENZENE)
+    select.__wrapped__(flow, [None] * 2, Selection(unique=True), 1, temperature=temperature)  # type: ignore[attr-defined]
+    assert flow.asked == [0, 1, 3]
+    assert flow.temperatures == {temperature}
 
 
 def test_unique_tries_on_at_the_place_of_a_duplicate() -> None:

@@ -52,6 +52,7 @@ class EvaluationConfig:
         draws: number of draws of the dequantizer per molecule; several draws with the exact divergence give the
             importance-weighted bound.
         posebusters: number of samples that PoseBusters checks, at most `samples`.
+        temperature: standard deviation of the noise of the samples.
     """
 
     samples: int = 1000
@@ -62,6 +63,7 @@ class EvaluationConfig:
     probes: int = 1
     draws: int = 1
     posebusters: int = 0
+    temperature: float = 1.0
 
 
 @dataclass
@@ -109,9 +111,10 @@ def evaluate(
     test = load_qm9(data, "test", flow.config.vocabulary)
     rows = rows_to_score(len(test), config).tolist()
     header = {"weights_sha256": weights_sha256, "seed": config.seed, "tolerance": config.tolerance}
-    result = EvaluationResult({"tolerance": config.tolerance, "seed": config.seed})
+    tempered = {} if config.temperature == 1 else {"temperature": config.temperature}
+    result = EvaluationResult({"tolerance": config.tolerance, "seed": config.seed, **tempered})
     if config.samples:
-        records = RecordFile(folder / "samples.jsonl", header, SampleRecord)
+        records = RecordFile(folder / "samples.jsonl", header | tempered, SampleRecord)
         _generate(flow, config, records, report)
         train = load_qm9(data, "train", flow.config.vocabulary)
         training = training_smiles(train, flow, folder, report)
@@ -220,8 +223,8 @@ def _generate(
 ) -> None:
     missing = [index for index in range(config.samples) if index not in records.records]
     sizes = {index: flow.draw_n_atoms(config.seed, index) for index in missing}
-    tolerance = config.tolerance
-    samples = flow.samples(list(sizes.values()), config.seed, tolerance, tolerance, indices=missing)
+    tolerance, temperature = config.tolerance, config.temperature
+    samples = flow.samples(list(sizes.values()), config.seed, tolerance, tolerance, missing, temperature)
     record_samples(samples, sizes, records, config.samples, report)
 
 

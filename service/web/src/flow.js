@@ -13,12 +13,13 @@ import { formula, headline, isParticles, sentence } from "./molecule.js";
 import { formulaOf, isDecided } from "./structure.js";
 import { limits } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
+import { temperatureOf } from "./temperature.js";
 
 const FRAMES = 60;
 const PLAY_SECONDS = 7;
 const LIVE_SECONDS = 0.35; // from one step of the solver to the next, about the time of a step on a CPU
 const DENSITIES = { estimate: { ...ESTIMATE, probes: 8 }, exact: EXACT };
-const FIELDS = ["atoms", "seed", "tolerance", "density"];
+const FIELDS = ["atoms", "seed", "tolerance", "temperature", "density"];
 
 export class Flow {
   constructor(ways) {
@@ -39,12 +40,12 @@ export class Flow {
   }
 
   get request() {
-    const { atoms, seed, tolerance } = this.form.elements;
+    const { atoms, seed, tolerance, temperature } = this.form.elements;
     const { name, particles } = this.chooser;
     return {
       n_molecules: 1,
       ...(name && { model: name }),
-      ...(particles ? {} : sizeOf(atoms.value)),
+      ...(particles ? {} : { ...sizeOf(atoms.value), ...temperatureOf(temperature) }),
       seed: seed.value === "" ? null : Number(seed.value),
       tolerance: tolerance.value,
     };
@@ -52,19 +53,21 @@ export class Flow {
 
   async restore(parameters) {
     await this.chooser.ready;
+    if (parameters.has("seed")) this.form.reset(); // what the link does not name has its default
     for (const name of FIELDS) if (parameters.has(name)) this.form.elements[name].value = parameters.get(name);
     this.chooser.choose(parameters.get("model"));
     if (parameters.has("seed")) this.run({ ...this.request, first_index: Number(parameters.get("index") ?? 0) });
   }
 
   /** Repeats the trajectory of a generated molecule, from its seed, index and request. */
-  async watch(molecule, { formula, tolerance = "standard" } = {}) {
+  async watch(molecule, { formula, tolerance = "standard", temperature = 1 } = {}) {
     await this.chooser.ready;
     const { elements } = this.form;
     this.chooser.choose(molecule.given ? null : molecule.model);
     elements.atoms.value = isParticles(molecule) ? "" : (formula ?? molecule.n_atoms);
     elements.seed.value = molecule.seed;
     elements.tolerance.value = tolerance;
+    elements.temperature.value = temperature;
     this.run({ ...this.request, first_index: molecule.index });
   }
 
@@ -110,10 +113,10 @@ export class Flow {
     if (failure) throw new Problem({ title: "The trajectory did not reach its end.", detail: failure.detail || failure.reason });
   }
 
-  remember({ tolerance, first_index = 0, model, ...request }, seed) {
+  remember({ tolerance, temperature, first_index = 0, model, ...request }, seed) {
     this.seed = seed;
     const atoms = textOf(request);
-    const state = { seed, index: first_index, tolerance, ...(model && { model }), ...(atoms && { atoms }) };
+    const state = { seed, index: first_index, tolerance, ...(temperature && { temperature }), ...(model && { model }), ...(atoms && { atoms }) };
     history.replaceState(null, "", `#flow?${new URLSearchParams(state)}`);
   }
 

@@ -7,6 +7,7 @@ import { Job } from "./job.js";
 import { showProblem } from "./problem.js";
 import { limits, models } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
+import { temperatureOf } from "./temperature.js";
 import { asCurl, asPython } from "./snippet.js";
 import { fromSdf, fromXyz } from "./structure.js";
 import { acceptFiles, formatOf } from "./upload.js";
@@ -14,7 +15,7 @@ import CORES from "./cores.json";
 
 const FRAMES = 24; // as in Generate
 const LIVE_LIMIT = 32;
-const FIELDS = ["count", "seed", "tolerance", "nll", "keep", "attach"];
+const FIELDS = ["count", "seed", "tolerance", "temperature", "nll", "keep", "attach"];
 const MEANINGS = [
   ["connected", "good", "all atoms are in one piece with the fragment, which has a halo"],
   ["in pieces", "bad", "some atoms are apart from the fragment"],
@@ -97,13 +98,14 @@ export class Grow {
 
   /** The request that the form describes. */
   get request() {
-    const { count, atoms, seed, tolerance, nll } = this.form.elements;
+    const { count, atoms, seed, tolerance, temperature, nll } = this.form.elements;
     const asked = { n_molecules: Number(count.value), seed: seed.value === "" ? null : Number(seed.value), tolerance: tolerance.value };
-    return { ...this.fragment.request, ...asked, ...sizeOf(atoms.value), with_nll: nll.value === "estimate", properties: true };
+    return { ...this.fragment.request, ...asked, ...temperatureOf(temperature), ...sizeOf(atoms.value), with_nll: nll.value === "estimate", properties: true };
   }
 
   /** Copies the parameters of a link into the form, and runs the request if they contain a seed. */
   restore(parameters) {
+    if (parameters.has("seed")) this.form.reset(); // what the link does not name has its default
     if (Object.hasOwn(CORES, parameters.get("core"))) this.useCore(parameters.get("core"));
     else if (parameters.has("structure")) this.use(parameters.get("structure"), "pasted");
     const { elements } = this.form;
@@ -120,8 +122,8 @@ export class Grow {
     const atoms = textOf(this.shown);
     const { keep, attach, nll } = this.asked;
     const chosen = Object.entries({ ...this.asked.source, keep, attach, atoms, nll }).filter(([, value]) => value);
-    const { n_molecules: count, seed, tolerance } = this.shown;
-    this.link = `#grow?${new URLSearchParams({ ...Object.fromEntries(chosen), count, seed, tolerance, ...this.gallery.state })}`;
+    const { n_molecules: count, seed, tolerance, temperature } = this.shown;
+    this.link = `#grow?${new URLSearchParams({ ...Object.fromEntries(chosen), count, seed, tolerance, ...(temperature && { temperature }), ...this.gallery.state })}`;
     if (!byId("grow").hidden) history.replaceState(null, "", this.link);
   }
 

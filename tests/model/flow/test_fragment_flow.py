@@ -109,6 +109,20 @@ def test_samples_turn_with_their_fragment() -> None:
     np.testing.assert_allclose(turned.positions, straight.positions @ turn.numpy(), atol=1e-5)
 
 
+def test_the_temperature_scales_the_noise_around_the_place_of_the_others() -> None:
+    flow = fragment_flow()
+    warm, cold, colder = (flow.draw_completion(METHANOL, 20, 0, 0, temperature) for temperature in (1.0, 0.5, 0.1))
+    m = METHANOL.n_atoms
+    others = [each.x[m:] - each.x[:m].mean(0) for each in (warm, cold, colder)]  # relative to the fragment
+    middle = others[2] + (others[2] - others[1]) / 4  # the limit of no noise, on the line through all three
+    torch.testing.assert_close(others[0] - middle, 2 * (others[1] - middle))
+    torch.testing.assert_close(middle, middle[:1].expand_as(middle))
+    torch.testing.assert_close(cold.h[m:, :-1], 0.5 * warm.h[m:, :-1])
+    torch.testing.assert_close(cold.h[:m], warm.h[:m])
+    with pytest.raises(ConfigError, match="found temperature 3"):
+        flow.sample(1, fragment=METHANOL, temperature=3.0)
+
+
 def test_decode_is_the_inverse_of_encode() -> None:
     flow = fragment_flow()
     (latent,) = flow.encode([COMPLETION], seed=3, rtol=1e-8, atol=1e-8)

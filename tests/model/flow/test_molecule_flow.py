@@ -112,6 +112,24 @@ def test_a_molecule_is_the_same_alone_in_company_and_in_single_precision() -> No
     assert np.abs(single[1].positions - company[1].positions).max() < 1e-3
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.5])
+def test_a_sample_at_a_temperature_begins_with_the_same_noise_scaled(temperature: float) -> None:
+    flow = small_flow()
+    latent = flow.draw_latent(6, seed=11, index=1)
+    cold = flow.draw_latent(6, seed=11, index=1, temperature=temperature)
+    torch.testing.assert_close(cold.x, temperature * latent.x)
+    torch.testing.assert_close(cold.h, temperature * latent.h)
+    sampled = flow.sample([4, 6], seed=11, temperature=temperature)
+    (decoded,) = flow.decode([cold], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(sampled[1].positions, decoded.positions, atol=1e-12)
+    assert np.abs(sampled[1].positions - flow.sample([4, 6], seed=11)[1].positions).max() > 0.1
+
+
+def test_a_temperature_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"found temperature 0\.0, expected 0\.1 to 2"):
+        small_flow().sample(5, temperature=0.0)
+
+
 def test_tolerances_beyond_single_precision_are_kept() -> None:
     flow = gaussian_flow().float()
     latent = flow.draw_latent(5, seed=2, index=0)

@@ -53,6 +53,21 @@ def test_the_work_says_what_the_request_said(api: Api) -> None:
     }
 
 
+def test_the_temperature_reaches_the_engine_and_the_files(api: Api) -> None:
+    def records(**body: float) -> list[Molecule]:
+        answer = api.http.post("/sample", json={"seed": 7, **body}, headers={"Accept": "chemical/x-mdl-sdfile"})
+        return list(read(answer.raise_for_status().text, "sdf"))
+
+    (cold,), (plain,) = records(temperature=0.8), records()
+    temperatures = [each.temperature for each in api.client.submitted if isinstance(each, EngineSampleRequest)]
+    assert temperatures == [0.8, 1.0]
+    assert float(str(cold.properties["temperature"])) == 0.8
+    assert "temperature" not in plain.properties
+    answer = api.http.post("/sample", json={"temperature": 0})
+    assert_problem(answer, 422)
+    assert "/temperature" in answer.text
+
+
 def test_a_seed_is_drawn_and_told(api: Api) -> None:
     seeds = {api.http.post("/sample", json={}).json()["seed"] for _ in range(5)}
     assert len(seeds) == 5

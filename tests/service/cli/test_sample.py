@@ -79,6 +79,15 @@ def test_a_file_holds_the_molecules(run_sample, ending: str) -> None:
         assert "CH4" in text or "CH₄" in text
 
 
+def test_the_temperature_reaches_the_engine(run_sample, fake_model: FakeModel) -> None:
+    assert run_sample({0}, "--temperature", "0.8", "--json")[0] == 0
+    (request,) = (each for each in fake_model.client.submitted if isinstance(each, EngineSampleRequest))
+    assert request.temperature == 0.8
+    code, _, err = run_sample({0}, "--temperature", "3")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("enflow: temperature: ")
+
+
 def test_a_value_out_of_range_is_one_line(run_sample) -> None:
     code, _, err = run_sample(set(), "--first-index", str(2 * 10**9))
     assert (code, err.count("\n")) == (1, 1)

@@ -39,6 +39,14 @@ def test_a_sample_is_its_latent_grown_by_the_known_solution() -> None:
         assert np.array_equal(found["s", index].atomic_numbers, np.array([1, 6, 7, 8, 9])[latent.h.argmax(-1).numpy()])
 
 
+def test_the_temperature_scales_the_latent() -> None:
+    request = EngineSampleRequest(id="s", seed=7, n_atoms=(5, 18), temperature=0.5)
+    found = sampled(list(run(stubs.engine(), request)))
+    for index, n_atoms in enumerate((5, 18)):
+        latent = stubs.flow().draw_latent(n_atoms, 7, index)
+        np.testing.assert_allclose(found["s", index].positions, 0.5 * GROWN * latent.x.numpy(), atol=1e-3)
+
+
 def test_what_single_precision_cannot_meet_is_stepped_in_double() -> None:
     engine = Engine(stubs.flow(torch.float32), EngineConfig(pairs=2000, slots=8))
     options = EstimatorOptions("exact", rtol=1e-6, atol=1e-6)

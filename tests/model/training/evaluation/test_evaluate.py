@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,20 @@ def test_an_interrupted_evaluation_resumes_with_the_same_result(flow, data, tmp_
     assert flow.drawn == 13
     evaluate(flow, "ab", data, tmp_path / "parts", more, silent)  # and nothing was lost
     assert flow.drawn == 13
+
+
+def test_samples_at_another_temperature_are_others_and_the_metrics_say_so(flow, data, tmp_path):
+    first = EvaluationConfig(samples=3, molecules=2, tolerance=0.05)
+    plain = evaluate(flow, "ab", data, tmp_path, first, silent)
+    cold = evaluate(flow, "ab", data, tmp_path, replace(first, temperature=0.5), silent)
+    assert flow.drawn == 6
+    assert "temperature" not in plain.metrics
+    assert cold.metrics["temperature"] == 0.5
+    assert cold.metrics["test_nll"] == plain.metrics["test_nll"]
+    header = {"weights_sha256": "ab", "seed": 0, "tolerance": 0.05}
+    files = [RecordFile(tmp_path / "samples.jsonl", header | at, SampleRecord) for at in ({}, {"temperature": 0.5})]
+    sizes = [np.linalg.norm(each.records[1].positions) for each in files]
+    assert sizes[1] < 0.8 * sizes[0]
 
 
 def test_another_tolerance_in_the_same_folder_keeps_the_earlier_results(flow, data, tmp_path):
