@@ -43,9 +43,9 @@ SHARES = {
     "one piece %": "single_fragment",
     "unique %": "uniqueness",
     "novel %": "novelty",
-    "known compositions %": "known_composition",
+    "known %": "known_composition",
 }
-DIVERGENCES = ("angles", "rings", "functional_groups")
+DIVERGENCES = {"angles": "angles", "rings": "rings", "groups": "functional_groups"}
 """Jensen-Shannon divergences from test molecules, in thousandths."""
 
 
@@ -66,7 +66,7 @@ def row(temperature: float, metrics: dict[str, Any]) -> list[str]:
     shares = {name: f"{100 * metrics[key]:.1f}" for name, key in SHARES.items()}
     low, high = (100 * end for end in metrics["intervals_95"]["molecule_stability"])
     shares["stable %"] += f" ({low:.1f} to {high:.1f})"
-    divergences = [f"{1e3 * metrics['divergences'][name]:.1f}" for name in DIVERGENCES]
+    divergences = [f"{1e3 * metrics['divergences'][name]:.1f}" for name in DIVERGENCES.values()]
     strain = f"{metrics['strain']['median']:.1f}"
     return [f"{temperature:g}", *shares.values(), strain, *divergences, f"{metrics['nfe_mean']:.1f}"]
 
@@ -84,11 +84,10 @@ def main(count: int, weights: Path) -> None:
         header = {"weights_sha256": card.weights_sha256}
         found = {t: sample_metrics(samples(flow, t, count, header, report), reference)[0] for t in TEMPERATURES}
     rows = [row(temperature, metrics) for temperature, metrics in found.items()]
-    groups = [name.replace("_", " ") for name in DIVERGENCES]
-    columns = ["temperature", *SHARES, "strain, kcal/mol", *groups, "evaluations"]
+    columns = ["temperature", *SHARES, "strain", *DIVERGENCES, "evaluations"]
     write_results("temperature", f"{count:,} samples by temperature", columns, rows, {**header, "temperatures": found})
-    lines = [columns, ["---"] * len(columns), *rows]
-    write_section(DOCS / "science.md", "temperature", "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
+    write_section(DOCS / "science.md", "temperature", "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]]))
 
 
 if __name__ == "__main__":
