@@ -84,7 +84,7 @@ def main(count: int, weights: Path) -> None:
         header = {"weights_sha256": card.weights_sha256}
         found = {t: sample_metrics(samples(flow, t, count, header, report), reference)[0] for t in TEMPERATURES}
     rows = [row(temperature, metrics) for temperature, metrics in found.items()]
-    columns = ["temperature", *SHARES, "strain", *DIVERGENCES, "evaluations"]
+    columns = ["T", *SHARES, "strain", *DIVERGENCES, "evaluations"]
     write_results("temperature", f"{count:,} samples by temperature", columns, rows, {**header, "temperatures": found})
     lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
     write_section(DOCS / "science.md", "temperature", "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]]))
