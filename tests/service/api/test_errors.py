@@ -76,7 +76,7 @@ def test_a_bad_body_is_a_problem_with_its_place(api: Api, body: bytes, status: i
 @pytest.mark.parametrize(
     ("path", "body", "at"),
     [
-        ("/sample", {"temperature": 0.5}, "/temperature"),
+        ("/sample", {"warmth": 0.5}, "/warmth"),
         ("/sample", {"seed": -1}, "/seed"),
         ("/likelihood", {"structures": [{"format": "xyz", "data": "x", "charge": 1}]}, "/structures/0/charge"),
         ("/likelihood?temperature=1", None, "/temperature"),
