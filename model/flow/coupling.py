@@ -60,18 +60,17 @@ def shortest_transport(
     """
     best = transport(x0, h0, x1, h1, rounds, foreign)
     for _ in range(rotations - 1):
-        other = transport(rotated_at_random(x0, rng), h0, x1, h1, rounds, foreign)
+        other = transport(x0 @ random_rotations(len(x0), x0.shape[-1], rng), h0, x1, h1, rounds, foreign)
         shorter = (_squared_length(*other, x1, h1) < _squared_length(*best, x1, h1))[:, None, None]
         best = np.where(shorter, other[0], best[0]), np.where(shorter, other[1], best[1])
     return best
 
 
-def rotated_at_random(x: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.floating]:
-    """Rotate or reflect each of the point sets (B, N, 3) by a matrix drawn from the Haar measure of O(3)."""
-    turned, upper = np.linalg.qr(rng.standard_normal((len(x), 3, 3)))
-    turned *= np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None]  # else some matrices are more probable
-    rotated: NDArray[np.floating] = x @ turned.astype(x.dtype)
-    return rotated
+def random_rotations(n: int, n_dims: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw uniform orthogonal matrices (n, D, D), reflections included (Mezzadri 2007)."""
+    q, r = np.linalg.qr(rng.standard_normal((n, n_dims, n_dims)))
+    rotations: NDArray[np.float32] = (q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]).astype(np.float32)
+    return rotations
 
 
 def _squared_length(

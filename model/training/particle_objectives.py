@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from enflow.model.flow.coupling import rotate_onto
+from enflow.model.flow.coupling import random_rotations, rotate_onto
 from enflow.model.flow.dynamics import build
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.noise import generator
@@ -151,13 +151,6 @@ def couple_particles(x1: Positions, rotate: bool, rng: np.random.Generator) -> P
     order = np.stack([linear_sum_assignment(c)[1] for c in cost])
     x0 = np.take_along_axis(x0, order[..., None], 1)
     return rotate_onto(x0, x1) if rotate else x0
-
-
-def random_rotations(n: int, n_dims: int, rng: np.random.Generator) -> Positions:
-    """Draw uniform orthogonal matrices (n, D, D), reflections included (Mezzadri 2007)."""
-    q, r = np.linalg.qr(rng.standard_normal((n, n_dims, n_dims)))
-    rotations: Positions = (q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]).astype(np.float32)
-    return rotations
 
 
 def velocity_error(velocity: Callable[..., tuple[Tensor, Tensor]], x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from enflow.model.training.early_stopping import EarlyStopping, Validation, trai
 from enflow.model.training.flow_matching import MatchingConfig
 from enflow.model.training.max_likelihood import LikelihoodConfig
 from enflow.model.training.optimizer import OptimizerConfig
-from enflow.model.training.particle_objectives import couple_particles, random_rotations
+from enflow.model.training.particle_objectives import couple_particles
 from enflow.model.training.trainer import Trainer
 
 SPREAD = 0.4
@@ -49,14 +49,6 @@ def test_a_coupling_shortens_the_path_and_keeps_the_shape_of_the_noise(rotate: b
     assert (((x0 - x1) ** 2).sum((1, 2)) <= ((free - x1) ** 2).sum((1, 2)) + 1e-4).all()
     if not rotate:  # the particles are only reordered
         np.testing.assert_allclose(np.sort(x0.sum(-1)), np.sort(free.sum(-1)), atol=1e-5)
-
-
-def test_random_rotations_are_orthogonal_and_uniform() -> None:
-    rotations = random_rotations(20000, 3, np.random.default_rng(0))
-    identity = np.broadcast_to(np.eye(3), rotations.shape)
-    np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1), identity, atol=1e-5)
-    assert np.abs(rotations.mean(0)).max() < 0.02
-    assert np.mean(np.linalg.det(rotations) > 0) == pytest.approx(0.5, abs=0.02)
 
 
 KERNEL = ParticleConfig(n_particles=3, n_dims=2, dynamics=KernelConfig(n_radial=8, n_times=4))
