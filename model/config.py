@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Tag
 from pydantic.dataclasses import dataclass
 
+from enflow.model.baseline_config import GNNConfig, KernelConfig, SimpleConfig
 from enflow.model.config_json import STRICT, config_errors, from_json, to_json
 
 __all__ = [
@@ -33,13 +34,14 @@ TOLERANCES = {"draft": 1e-2, "standard": 1e-3, "precise": 1e-5}
 TEMPERATURES = (0.1, 2.0)
 """The least and the largest temperature of samples, the standard deviation of the noise that they begin with."""
 
+MAX_REFINEMENTS = 10
+"""The largest number of refinements of a sample (see `flow.refinement`)."""
+
 STRENGTH = 0.55
 """The default strength of variations, the share of noise that is added (docs/science.md has the curve)."""
 
 MAX_RETURN_ERROR = 1e-3
 """The largest distance, angstrom, of a molecule that comes back from its own latent."""
-
-AtLeastTwo = Annotated[int, Field(ge=2)]
 
 
 @config_errors
@@ -56,13 +58,12 @@ class AtomNetworkConfig:
         message_scale: the sum of messages is divided by this.
         n_frequencies: sine and cosine pairs of the time beside the time itself.
         size_input: give the network the number of atoms.
-        output: "velocity": dh is linear in the last node features; "centre": the network classifies each atom and dh
-            follows from the classes by Bayes' rule (see `dynamics.centre_velocity`); "still": dh = 0, the features are
-            types that are given (the dequantizer is "given" too).
-        feature_scale, feature_sigma: for "centre": dequantized features are feature_scale * one-hot plus noise of
-            standard deviation feature_sigma.
-        odd_types: for "centre": types with an odd number of electrons. Every molecule has an even number of such
-            atoms, and the class probabilities are conditioned on that (see `networks.parity`). Empty: no condition.
+        output: "velocity": dh is linear in the last node features; "centre": dh follows by Bayes' rule from classes of
+            the atoms (see `dynamics.centre_velocity`); "still": dh = 0, the types are given (see the dequantizer).
+        feature_scale, feature_sigma: for "centre": dequantized features are feature_scale * one-hot + feature_sigma *
+            noise.
+        odd_types: for "centre": types with an odd number of electrons, whose number is even in every molecule (see
+            `networks.parity`). Empty: no such condition.
     """
 
     n_features: NonNegativeInt = 5
@@ -149,72 +150,6 @@ class FragmentConfig(VectorNetworkConfig):
             raise ValueError(f'found output "{self.output}"; expected "centre", and no flag among the odd types')
 
 
-@config_errors
-@dataclass(frozen=True, config=STRICT)
-class GNNConfig:
-    """Configuration of a graph network that sees coordinates as plain features: a baseline, not equivariant.
-
-    Attributes:
-        kind: name of the dynamics in the registry.
-        n_features: invariant features per atom in the state, F.
-        n_dims: dimensions of space.
-        node_dim: width of nodes and messages.
-        n_layers: message passing layers.
-        gate: multiply each message by a learned sigmoid of itself, "attention" in the paper.
-        n_frequencies: sine and cosine pairs of the time beside the time itself.
-    """
-
-    kind: Literal["gnn"] = "gnn"
-    n_features: NonNegativeInt = 0
-    n_dims: PositiveInt = 3
-    node_dim: PositiveInt = 64
-    n_layers: PositiveInt = 3
-    gate: bool = True
-    n_frequencies: NonNegativeInt = 4
-
-
-@config_errors
-@dataclass(frozen=True, config=STRICT)
-class SimpleConfig:
-    """Configuration of central forces whose strength a small network gives; equivariant (Köhler et al. 2019).
-
-    Attributes:
-        kind: name of the dynamics in the registry.
-        n_features: features per atom in the state; they do not move.
-        hidden_dim, n_layers: shape of the network (distance, time) -> strength.
-        n_radial: Gaussians of the distance that the network sees.
-        n_frequencies: sine and cosine pairs of the time beside the time itself.
-        range: largest centre of the Gaussians.
-    """
-
-    kind: Literal["simple"] = "simple"
-    n_features: NonNegativeInt = 0
-    hidden_dim: PositiveInt = 64
-    n_layers: PositiveInt = 2
-    n_radial: AtLeastTwo = 16
-    n_frequencies: NonNegativeInt = 4
-    range: PositiveFloat = 8.0
-
-
-@config_errors
-@dataclass(frozen=True, config=STRICT)
-class KernelConfig:
-    """Configuration of central forces whose strength is a sum of kernels; equivariant (Köhler, Klein, Noé 2020).
-
-    Attributes:
-        kind: name of the dynamics in the registry.
-        n_features: features per atom in the state; they do not move.
-        n_radial, n_times: kernels of the distance and of the time; the strength sums over their products.
-        range: largest centre of a kernel of the distance.
-    """
-
-    kind: Literal["kernel"] = "kernel"
-    n_features: NonNegativeInt = 0
-    n_radial: AtLeastTwo = 50
-    n_times: AtLeastTwo = 10
-    range: PositiveFloat = 8.0
-
-
 def _kind(config: Any) -> Any:
     return config.get("kind", "egnn") if isinstance(config, dict) else getattr(config, "kind", None)
 
@@ -259,13 +194,18 @@ class DequantizerConfig:
 @config_errors
 @dataclass(frozen=True, config=STRICT)
 class FlowConfig:
-    """Configuration of a model of molecules: vocabulary, velocity, dequantizer, optional ActNorm."""
+    """Configuration of a model of molecules: vocabulary, velocity, dequantizer, optional ActNorm.
+
+    Attributes:
+        refinements: the refinements of a sample (see `flow.refinement`), where a request says nothing of them.
+    """
 
     vocabulary: tuple[Annotated[int, Field(ge=1, le=118)], ...] = (1, 6, 7, 8, 9)
     max_atoms: PositiveInt = 29
     dynamics: DynamicsConfig = field(default_factory=EGNNConfig)
     dequantizer: DequantizerConfig = field(default_factory=DequantizerConfig)
     act_norm: bool = False
+    refinements: Annotated[int, Field(ge=0, le=MAX_REFINEMENTS)] = 0
 
     def __post_init__(self) -> None:
         if not 0 < len(set(self.vocabulary)) == len(self.vocabulary):

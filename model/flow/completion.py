@@ -51,6 +51,12 @@ def placed(positions: Float64[np.ndarray, "N 3"], given: Float64[np.ndarray, "M 
     return moved
 
 
+def completion_of(molecule: Molecule, given: Molecule) -> Completion:
+    """Return a decoded molecule as a completion of its fragment, which comes first."""
+    found = Molecule(molecule.atomic_numbers, placed(molecule.positions, given.positions))
+    return Completion(found, tuple(range(given.n_atoms)))
+
+
 def grown(molecule: Molecule, given: Molecule, **properties: object) -> Molecule:
     """Return a decoded molecule where its fragment is, with its properties.
 

@@ -12,17 +12,17 @@ from enflow.model.chem.elements import QM9, Vocabulary
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import FlowConfig
-from enflow.model.errors import ConfigError
+from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow import dequantization, dynamics
 from enflow.model.flow.act_norm import ActNorm
 from enflow.model.flow.canonical_form import CanonicalForm, canonical_form
 from enflow.model.flow.compiled_velocity import Arguments, CompiledVelocity
 from enflow.model.flow.coupling import transport
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian, FixedFeatures
-from enflow.model.flow.noise import check_temperature, generator
+from enflow.model.flow.noise import check_temperature, generator, latent_purpose
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
 from enflow.model.flow.ode.step_control import working_dtype
-from enflow.model.flow.states import DequantizedMolecules, Latent
+from enflow.model.flow.states import DequantizedMolecules, Latent, Sample
 
 
 class FlowComponents(nn.Module):
@@ -107,12 +107,31 @@ class FlowComponents(nn.Module):
         flow = self if like.dtype == self.dtype else self.in_double()
         return solve_batched(torch.no_grad()(flow.velocity), starts, record)
 
+    def decoded(self, points: Sequence[Latent], rtol: float, atol: float, t: float = 0.0) -> Iterator[Sample]:
+        """Return an iterator over the samples of points at time t, in the order in which they finish.
+
+        Their molecules have the properties "status" and "nfe".
+        """
+        for end in self.solve(points, t, 1.0, rtol, atol):
+            try:
+                (bare,) = self.to_molecules(end.x[None], end.h[None], end.mask)
+                molecule = Molecule(bare.atomic_numbers, bare.positions)
+            except StructureError:
+                molecule = None
+            yield Sample(end.index, molecule, end.status, end.nfe).counted()
+
     def draw_n_atoms(self, seed: int, index: int) -> int:
         """Return the number of atoms of molecule (seed, index), drawn from p(N)."""
         return self.n_atoms.sample(generator(seed, index, "n_atoms"))
 
     def draw_latent(
-        self, n_atoms: int, seed: int, index: int, formula: str | None = None, temperature: float = 1.0
+        self,
+        n_atoms: int,
+        seed: int,
+        index: int,
+        formula: str | None = None,
+        temperature: float = 1.0,
+        refinement: int = 0,
     ) -> Latent:
         """Return the latent of molecule (seed, index), float64 on the CPU; dtype, device and batch do not change it.
 
@@ -122,12 +141,13 @@ class FlowComponents(nn.Module):
             formula: the elements, for a model whose types are given; None = drawn from P(types | N).
             temperature: standard deviation of the latent; 1 = the base distribution. Elements that are drawn from
                 P(types | N) do not depend on it.
+            refinement: the number of the refinement that needs new noise; 0 = the latent of the molecule.
 
         Raises:
             ConfigError: a formula for a model that draws the elements itself; a temperature out of range.
         """
         check_temperature(temperature)
-        mask, source = torch.ones(1, n_atoms, dtype=torch.bool), [generator(seed, index, "latent")]
+        mask, source = torch.ones(1, n_atoms, dtype=torch.bool), [generator(seed, index, latent_purpose(refinement))]
         x = temperature * self.base_positions.sample(mask, source)[0]
         if isinstance(self.dequantizer, dequantization.Given):
             drawn = self.dequantizer.compositions.sample(n_atoms, generator(seed, index, "composition"))
@@ -169,7 +189,9 @@ class FlowComponents(nn.Module):
         x, h = self.act_norm(x, h, mask)
         return DequantizedMolecules(x, h, mask, log_q, self.act_norm.ladj(mask))
 
-    def noised(self, molecule: Molecule, t: float, seed: int, index: int) -> Latent:
+    def noised(
+        self, molecule: Molecule, t: float, seed: int, index: int, refinement: int = 0, temperature: float = 1.0
+    ) -> Latent:
         """Return a molecule with noise, at time t of a straight path: x_t = (1 - t) x_0 + t x_1, and h_t alike.
 
         The noise (x_0, h_0) is the latent of molecule (seed, index), coupled to the molecule as in flow matching. Such
@@ -180,13 +202,15 @@ class FlowComponents(nn.Module):
             molecule: the molecule at t = 1, angstrom.
             t: the time; 0 = noise alone, 1 = the molecule.
             seed, index: the seed of the noise and its index.
+            refinement, temperature: see `draw_latent`.
 
         Raises:
             VocabularyError: an element or a size that the model does not know.
         """
-        data = self.dequantize([molecule], seed, [index])
+        data = self.dequantize([molecule], seed, [index], refinement)
         x1, h1 = (part.cpu().double() for part in (data.x, data.h))
-        x0, h0 = (part[None] for part in self.draw_latent(molecule.n_atoms, seed, index))
+        drawn = self.draw_latent(molecule.n_atoms, seed, index, None, temperature, refinement)
+        x0, h0 = (part[None] for part in drawn)
         if self.fixed_features:
             none, types = h1[..., :0].numpy(), h1.argmax(-1).numpy()
             moved, _ = transport(x0.numpy(), none, x1.numpy(), none, foreign=types[:, :, None] != types[:, None, :])

@@ -1,6 +1,6 @@
 """FragmentFlow: a normalizing flow over the atoms around a given fragment."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,22 +11,16 @@ from enflow.model.chem.connectivity import opened
 from enflow.model.chem.molecule import Molecule, MoleculeLike, Molecules, as_molecules, check_vocabulary
 from enflow.model.config import TOLERANCES, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError, StructureError
-from enflow.model.flow.completion import Completion, grown, relative_to_fragment
+from enflow.model.flow.completion import Completion, completion_of, grown, relative_to_fragment
+from enflow.model.flow.completion_estimator import CompletionEstimator
 from enflow.model.flow.components import FlowComponents
+from enflow.model.flow.coupling import transport_around
 from enflow.model.flow.distributions import LOG_2PI
-from enflow.model.flow.estimate import Likelihood, combine
+from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
 from enflow.model.flow.fragment_prior import log_density, noise_around
-from enflow.model.flow.likelihood import (
-    DrawState,
-    Terms,
-    complete_draw,
-    path_tolerance,
-    quadrature_tolerance,
-)
-from enflow.model.flow.noise import check_temperature, generator, normal
-from enflow.model.flow.ode.batched_solver import FinalState
-from enflow.model.flow.probes import draw_probes
+from enflow.model.flow.noise import check_temperature, generator, latent_purpose, normal
+from enflow.model.flow.refinement import REFINEMENT_TIME, check_refinements, refined
 from enflow.model.flow.states import (
     EncodedLatent,
     Latent,
@@ -70,6 +64,7 @@ class FragmentFlow(FlowComponents):
         rtol: float = STANDARD,
         atol: float = STANDARD,
         temperature: float = 1.0,
+        refinements: int | None = None,
     ) -> list[Molecule]:
         """Return molecules that begin with the fragment's atoms, where they are; (seed, index) fixes each of them.
 
@@ -85,10 +80,10 @@ class FragmentFlow(FlowComponents):
                 from p(N | N > M).
             seed: the seed of all noise.
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
-            temperature: see `MoleculeFlow.sample`.
+            temperature, refinements: see `MoleculeFlow.sample`.
 
         Raises:
-            ConfigError: n and a list of sizes disagree; a temperature out of range.
+            ConfigError: n and a list of sizes disagree; an option out of range.
             SolverError: the solver left the range of molecules.
             VocabularyError: an element or a size that the model does not know.
             StructureError: a size that leaves no atom beside the fragment; no molecule; an atom that is not there.
@@ -101,8 +96,17 @@ class FragmentFlow(FlowComponents):
         given = opened(whole, attach)
         sizes = _sizes(n, n_atoms)
         latents = [self.draw_completion(given, size, seed, index, temperature) for index, size in enumerate(sizes)]
-        decoded = enumerate(self.decode(latents, rtol, atol))
-        return Molecules(grown(each, given, seed=seed, index=index) for index, each in decoded)
+
+        def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
+            return self.decoded(points, factor * rtol, factor * atol, t)
+
+        def noised(index: int, molecule: Molecule, number: int) -> Latent:
+            noise = REFINEMENT_TIME, seed, index, number, temperature
+            return self.noised_completion(completion_of(molecule, given), *noise)
+
+        count = check_refinements(self.config.refinements if refinements is None else refinements)
+        found = enumerate(molecules_in_order(refined(decode, noised, latents, count)))
+        return Molecules(grown(each, given, seed=seed, index=index) for index, each in found)
 
     def draw_size(self, fragment: Molecule, seed: int, index: int) -> int:
         """Return the number of atoms of molecule (seed, index), drawn from p(N | N > M) for M given atoms.
@@ -113,7 +117,13 @@ class FragmentFlow(FlowComponents):
         return self.n_atoms.sample(generator(seed, index, "n_atoms"), above=fragment.n_atoms)
 
     def draw_latent(
-        self, n_atoms: int, seed: int, index: int, formula: str | None = None, temperature: float = 1.0
+        self,
+        n_atoms: int,
+        seed: int,
+        index: int,
+        formula: str | None = None,
+        temperature: float = 1.0,
+        refinement: int = 0,
     ) -> Latent:
         """Return the latent of molecule (seed, index) around a single atom; see `draw_completion`.
 
@@ -123,10 +133,16 @@ class FragmentFlow(FlowComponents):
         if formula is not None:
             raise ConfigError(f"found formula {formula}, but this model draws the elements itself")
         atom = Molecule([self.vocabulary.atomic_numbers[-1]], [[0.0, 0.0, 0.0]])
-        return self.draw_completion(atom, n_atoms, seed, index, temperature)
+        return self.draw_completion(atom, n_atoms, seed, index, temperature, refinement)
 
     def draw_completion(
-        self, fragment: Molecule, n_atoms: int | None, seed: int, index: int, temperature: float = 1.0
+        self,
+        fragment: Molecule,
+        n_atoms: int | None,
+        seed: int,
+        index: int,
+        temperature: float = 1.0,
+        refinement: int = 0,
     ) -> Latent:
         """Return the latent of molecule (seed, index) around a fragment, float64 on the CPU; see `sample`.
 
@@ -135,6 +151,7 @@ class FragmentFlow(FlowComponents):
             n_atoms: the number of all atoms; None = drawn by `draw_size`.
             seed, index: the seed of the noise and its index.
             temperature: standard deviation of the noise around the place of the other atoms.
+            refinement: the number of the refinement that needs new noise; 0 = the latent of the molecule.
 
         Raises:
             ConfigError: a temperature out of range.
@@ -143,7 +160,7 @@ class FragmentFlow(FlowComponents):
         """
         check_temperature(temperature)
         n_atoms = self.draw_size(fragment, seed, index) if n_atoms is None else n_atoms
-        free, source = n_atoms - fragment.n_atoms, generator(seed, index, "latent")
+        free, source = n_atoms - fragment.n_atoms, generator(seed, index, latent_purpose(refinement))
         if free < 1:
             raise StructureError(f"found {n_atoms} atoms in all, expected more than the {fragment.n_atoms} given ones")
         self.n_atoms.log_prob(torch.tensor([n_atoms], device=self.device))  # checks the size
@@ -151,6 +168,24 @@ class FragmentFlow(FlowComponents):
         noise = [temperature * normal(shape, source) for shape in ((free + 1, 3), (free, self.dequantizer.n_features))]
         others = noise_around(noise[0].numpy(), fragment.atomic_numbers, fragment.positions)
         return _state(torch.cat([x, torch.from_numpy(others)]), torch.cat([h, noise[1]]), len(x))
+
+    def noised_completion(
+        self, completion: Completion, t: float, seed: int, index: int, refinement: int, temperature: float = 1.0
+    ) -> Latent:
+        """Return a molecule with noise on the atoms that are not given, at time t; see `FlowComponents.noised`.
+
+        The noise is that of `draw_completion`, coupled to the atoms by `transport_around` as in the training.
+        """
+        data, _ = self.dequantize_completion(completion, seed, index, refinement)
+        molecule, m = completion.ordered, len(completion.given)
+        fragment = Molecule(molecule.atomic_numbers[:m], molecule.positions[:m])
+        drawn = self.draw_completion(fragment, molecule.n_atoms, seed, index, temperature, refinement)
+        ends = [relative_to_fragment(x[None].double().cpu(), h[None].double().cpu()) for x, h in (drawn, data)]
+        (x0, h0), (x1, h1) = [(x[0, m:].numpy(), h[0, m:].numpy()) for x, h in ends]
+        given, types = self._given(fragment)
+        moved = transport_around(x0, h0, x1, h1, given.numpy())
+        x, h = (torch.from_numpy((1 - t) * start + t * end) for start, end in zip(moved, (x1, h1), strict=True))
+        return _state(torch.cat([given, x]), torch.cat([types, h]), m)
 
     def encode(
         self, completions: Sequence[Completion], seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE
@@ -183,7 +218,7 @@ class FragmentFlow(FlowComponents):
         Raises:
             SolverError: the solver left the range of molecules; a molecule does not come back, and "raise" was asked.
         """
-        decoded = molecules_in_order(self._decoded(end) for end in self.solve(latents, 0.0, 1.0, rtol, atol))
+        decoded = molecules_in_order(self.decoded(latents, rtol, atol))
         return compared_with_parents(decoded, latents, on_mismatch)
 
     def log_prob(
@@ -215,14 +250,7 @@ class FragmentFlow(FlowComponents):
             VocabularyError: an element or a size that the model does not know.
         """
         options = EstimatorOptions(divergence, probes, draws, rtol, atol)
-        started = [self.start_draw(one, seed, i, k, options) for i, one in enumerate(completions) for k in range(draws)]
-        points = [point for point, _ in started]
-        path_rtol, path_atol = (path_tolerance(each, options.exact) for each in (rtol, atol))
-        for end in self.solve(points, 1.0, 0.0, path_rtol, path_atol, record=True):
-            self._complete(started[end.index][1], end)
-        found = [state.result(0) for _, state in started]
-        free = [one.molecule.n_atoms - len(one.given) for one in completions]
-        return [combine(found[i * draws : (i + 1) * draws], n, 0.0, options.exact) for i, n in enumerate(free)]
+        return CompletionEstimator(self, options).estimates(completions, seed, draws)
 
     @torch.no_grad()
     def dequantize_completion(
@@ -252,37 +280,6 @@ class FragmentFlow(FlowComponents):
         batch = collate([fragment], self.vocabulary, torch.float64, "cpu")
         corners = torch.eye(self.dequantizer.n_types, dtype=torch.float64) * self.config.dequantizer.scale
         return batch.positions[0], corners[batch.atom_types[0]]
-
-    def _decoded(self, end: FinalState) -> Sample:
-        try:
-            (bare,) = self.to_molecules(end.x[None], end.h[None], end.mask)
-        except StructureError:
-            return Sample(end.index, None, end.status, end.nfe)
-        properties = {"status": end.status.name, "nfe": end.nfe}
-        return Sample(end.index, Molecule(bare.atomic_numbers, bare.positions, "", properties), end.status, end.nfe)
-
-    def start_draw(
-        self, completion: Completion, seed: int, index: int, draw: int, options: EstimatorOptions
-    ) -> tuple[Latent, DrawState]:
-        """Return the initial point of a draw of a likelihood, at t = 1, and its state before the path."""
-        point, log_q = self.dequantize_completion(completion, seed, index, draw)
-        probes = None
-        if not options.exact:
-            source = generator(seed, index, f"probe:{draw}")
-            positions = point.x.double().cpu().numpy()
-            probes = draw_probes(source, positions, point.h.shape[-1], options.probes_per_node)
-            # The flag and the types of the fragment are no coordinates: the trace over them is 0.
-            probes.signs[:, : len(completion.given), 3:] = 0.0
-            probes.signs[..., -1] = 0.0
-        return point, DrawState(Terms(log_q, 0.0), probes, quadrature_tolerance(options.rtol))
-
-    @torch.no_grad()
-    def _complete(self, state: DrawState, end: FinalState) -> None:
-        state.pieces = end.path
-        base = float(self.log_prob_base(end.x[None], end.h[None], end.mask))
-        x, h = relative_to_fragment(end.x[None], end.h[None])
-        state.finish_path(base, x[0], h[0], end.status)
-        complete_draw(state, self.velocity, self.dtype)
 
 
 def _sizes(n: int | None, n_atoms: int | Sequence[int | None] | None) -> list[int | None]:

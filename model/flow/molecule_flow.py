@@ -8,11 +8,12 @@ import torch
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules
 from enflow.model.config import STRENGTH, TOLERANCES, FlowConfig, FragmentConfig
-from enflow.model.errors import ConfigError, StructureError
+from enflow.model.errors import ConfigError
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
+from enflow.model.flow.refinement import REFINEMENT_TIME, check_refinements, refined
 from enflow.model.flow.states import (
     EncodedLatent,
     Latent,
@@ -55,6 +56,7 @@ class MoleculeFlow(FlowComponents):
         rtol: float = STANDARD,
         atol: float = STANDARD,
         temperature: float = 1.0,
+        refinements: int | None = None,
     ) -> list[Molecule]:
         """Return molecules with the properties "status", "nfe", "seed" and "index"; the last two fix each of them.
 
@@ -67,6 +69,8 @@ class MoleculeFlow(FlowComponents):
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
             temperature: standard deviation of the noise, 0.1 to 2. At 1 the samples have the model's distribution;
                 below 1 more of them are stable, and they are less diverse (docs/science.md has the curve).
+            refinements: the number of refinements, 0 to 10 (see `refinement`); None = as many as the model was
+                evaluated with. More of the refined molecules are stable; with 0 they are those of the flow alone.
 
         Returns:
             One molecule per entry of `n_atoms`.
@@ -74,14 +78,14 @@ class MoleculeFlow(FlowComponents):
         Raises:
             SolverError: the solver left the range of molecules (`samples` yields the other molecules).
             VocabularyError: a size or an element that the model does not know.
-            ConfigError: a formula for a model that draws the elements itself; a temperature out of range.
+            ConfigError: a formula for a model that draws the elements itself; an option out of range.
 
         Example:
             `flow.sample(9)` is one molecule of 9 atoms, and `flow.sample([9, 18, None])` are three molecules.
         """
         single = n_atoms is None or isinstance(n_atoms, Integral | str)
         conditions: Sequence[SizeOrFormula] = [n_atoms] if single else n_atoms  # type: ignore[list-item, assignment]
-        return molecules_in_order(self.samples(conditions, seed, rtol, atol, temperature=temperature))
+        return molecules_in_order(self.samples(conditions, seed, rtol, atol, None, temperature, refinements))
 
     def samples(
         self,
@@ -91,11 +95,12 @@ class MoleculeFlow(FlowComponents):
         atol: float = STANDARD,
         indices: Sequence[int] | None = None,
         temperature: float = 1.0,
+        refinements: int | None = None,
     ) -> Iterator[Sample]:
         """Return an iterator over the samples in the order in which they finish; see `sample`.
 
         Args:
-            n_atoms, seed, rtol, atol, temperature: see `sample`.
+            n_atoms, seed, rtol, atol, temperature, refinements: see `sample`.
             indices: the index of each molecule, which fixes it together with the seed; None = its place in the list.
         """
         names = range(len(n_atoms)) if indices is None else indices
@@ -104,7 +109,15 @@ class MoleculeFlow(FlowComponents):
         formulas = [each if isinstance(each, str) else None for each in n_atoms]
         drawn = zip(names, sizes, formulas, strict=True)
         latents = [self.draw_latent(n, seed, i, formula, temperature) for i, n, formula in drawn]
-        return (one.named(names[one.index], seed) for one in self._decoded(latents, rtol, atol))
+
+        def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
+            return self.decoded(points, factor * rtol, factor * atol, t)
+
+        def noised(place: int, molecule: Molecule, number: int) -> Latent:
+            return self.noised(molecule, REFINEMENT_TIME, seed, names[place], number, temperature)
+
+        count = check_refinements(self.config.refinements if refinements is None else refinements)
+        return (one.named(names[one.index], seed) for one in refined(decode, noised, latents, count))
 
     def _size(self, condition: SizeOrFormula, seed: int, index: int) -> int:
         if isinstance(condition, str):
@@ -141,7 +154,7 @@ class MoleculeFlow(FlowComponents):
             raise ConfigError(f"found strength {strength}, expected 0 to 1")
         (parent,) = as_molecules([molecule])
         starts = [self.noised(parent, 1 - strength, seed, index) for index in range(n)]
-        found = self._decoded(starts, rtol, atol, 1 - strength)
+        found = self.decoded(starts, rtol, atol, 1 - strength)
         return molecules_in_order(one.named(one.index, seed) for one in found)
 
     def encode(
@@ -194,7 +207,7 @@ class MoleculeFlow(FlowComponents):
             SolverError: the solver left the range of molecules; a molecule does not come back, and "raise" was asked.
             ConfigError: `on_mismatch` is unknown.
         """
-        decoded = molecules_in_order(self._decoded(latents, rtol, atol))
+        decoded = molecules_in_order(self.decoded(latents, rtol, atol))
         return compared_with_parents(decoded, latents, on_mismatch)
 
     def log_prob(
@@ -263,13 +276,3 @@ class MoleculeFlow(FlowComponents):
             rows = self.dequantize(part, seed, range(first, first + len(part))).rows()
             points += [point for point, _, _ in rows]
         return points
-
-    def _decoded(self, points: Sequence[Latent], rtol: float, atol: float, t: float = 0.0) -> Iterator[Sample]:
-        for end in self.solve(points, t, 1.0, rtol, atol):
-            properties = {"status": end.status.name, "nfe": end.nfe}
-            try:
-                (bare,) = self.to_molecules(end.x[None], end.h[None], end.mask)
-                molecule = Molecule(bare.atomic_numbers, bare.positions, "", properties)
-            except StructureError:
-                molecule = None
-            yield Sample(end.index, molecule, end.status, end.nfe)

@@ -22,6 +22,11 @@ def normal(shape: tuple[int, ...], source: Generator) -> Tensor:
     return torch.randn(shape, generator=source, dtype=torch.float64)
 
 
+def latent_purpose(refinement: int) -> str:
+    """Return the purpose of the noise of a molecule's latent (0), or of one of its refinements."""
+    return f"refinement:{refinement}" if refinement else "latent"
+
+
 def check_temperature(temperature: float) -> None:
     """Check the standard deviation of the noise of samples.
 

@@ -37,6 +37,13 @@ class Sample:
     status: Status
     nfe: int
 
+    def counted(self) -> "Sample":
+        """Return the sample with status and nfe among the properties of its molecule."""
+        molecule = self.molecule
+        if molecule is not None:
+            molecule = molecule.with_properties(status=self.status.name, nfe=self.nfe)
+        return replace(self, molecule=molecule)
+
     def named(self, index: int, seed: int) -> "Sample":
         """Return the sample with its index, and with index and seed among the properties of its molecule."""
         molecule = self.molecule

@@ -27,8 +27,8 @@ from enflow.service.engine.requests import MoleculeState, RequestState, RequestT
 from enflow.service.engine.runner import ModelRunner
 from enflow.service.engine.scheduler import Scheduler
 from enflow.service.engine.slots import InFlightStep, RowStart
-from enflow.service.protocol.events import Encoded, Event, Failed, Progress, Reason, Sampled, SampleEvent
-from enflow.service.protocol.requests import EngineEncodeRequest, EngineRequest
+from enflow.service.protocol.events import Event, Failed, Progress, Reason, SampleEvent
+from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import SampleKey, Snapshot, Stats
 
 
@@ -157,7 +157,7 @@ class Engine:
 
     def _add_rows(self, request_state: RequestState, molecule: MoleculeState, size: int, draws: int) -> None:
         lane = request_state.lane
-        key = BatchKey(lane, self._adapter.kind(request_state), size)
+        key = BatchKey(lane, self._adapter.kind(request_state, len(molecule.rows)), size)
         rows = new_rows(request_state, molecule, key, draws, self._budget.cost(key))
         molecule.rows += rows
         self._scheduler.add(request_state.request.id, rows, request_state.request.deadline, small=request_state.small)
@@ -227,9 +227,8 @@ class Engine:
         for t in passed:
             row.frames.append(self._adapter.frame(result.interpolant, i, t, row))
         if row.request_state.request.progress:
-            self._requests.emit(Progress(row.request_id, row.index, row.t, row.nfe, row.frames[-1] if passed else None))
-
-    # Arriving
+            nfe = row.molecule.nfe + row.nfe
+            self._requests.emit(Progress(row.request_id, row.index, row.t, nfe, row.frames[-1] if passed else None))
 
     def _arrive(self, rows: list[RowState], ends: tuple[torch.Tensor, ...]) -> None:
         for row, end in zip(rows, self._adapter.finished_rows(rows, *ends), strict=True):
@@ -239,13 +238,12 @@ class Engine:
                 x, h = (torch.from_numpy(part) for part in end.latent)
                 row.score.finish_path(end.log_prob, x, h)
                 self._measure(row, row.score)
-            elif isinstance(row.request_state.request, EngineEncodeRequest):
-                encoded = Encoded(row.request_id, row.index, end.latent, row.molecule.nfe, "success")
-                self._answer(row.request_state, row.molecule, encoded)
+            elif row.refinements_left:
+                self._scheduler.finish(row)
+                self._add_rows(row.request_state, row.molecule, row.batch_key.size, 1)
+                row.molecule.rows[-1].refine(row, end.structure)
             else:
-                frames, nfe = tuple(row.frames), row.molecule.nfe
-                sampled = Sampled(row.request_id, row.index, *end.structure, nfe, "success", frames)
-                self._answer(row.request_state, row.molecule, sampled)
+                self._answer(row.request_state, row.molecule, self._adapter.answer(row, end))
 
     def _measure(self, row: RowState, score: DrawState) -> None:
         key = row.batch_key._replace(kind="exact" if score.probes is None else "hutchinson")

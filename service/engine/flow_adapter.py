@@ -18,11 +18,14 @@ from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.ode.methods import ADAMS, method_for
 from enflow.model.flow.ode.step_control import working_dtype
+from enflow.model.flow.ode.tolerances import roughness
+from enflow.model.flow.refinement import REFINEMENT_TIME
+from enflow.model.flow.states import Latent
 from enflow.model.flow.velocity import Velocity, pack, unpack
 from enflow.service.engine.batch_key import StepKind
 from enflow.service.engine.requests import MoleculeState, RequestState, RowState
 from enflow.service.engine.slots import RowStart
-from enflow.service.protocol.events import Frame, Scored
+from enflow.service.protocol.events import Encoded, Frame, Sampled, Scored
 from enflow.service.protocol.requests import (
     EngineDecodeRequest,
     EngineEncodeRequest,
@@ -66,14 +69,17 @@ class FlowAdapter:
             exact = copy.deepcopy(flow).to("cpu", torch.float64)
             self._known_velocity = _known_answer(exact, exact.velocity)
 
-    def kind(self, request_state: RequestState) -> StepKind:
-        """Return the method of a row's path; "fine" if the tolerance asks for more than the precision of the model."""
+    def kind(self, request_state: RequestState, number: int) -> StepKind:
+        """Return the method of the path of a sample's row, by the number of its rows before.
+
+        It is "fine" if the tolerance asks for more than the precision of the model.
+        """
         request, scoring = request_state.request, request_state.scoring
         if scoring is not None:
             tolerance = min(path_tolerances(scoring))
         else:
             assert not isinstance(request, EngineLikelihoodRequest), "it is scored"
-            tolerance = min(request.rtol, request.atol)
+            tolerance = roughness(request_state.refinements_left(number)) * min(request.rtol, request.atol)
         if working_dtype(tolerance, self.dtype) != self.dtype:
             return "fine"
         to_noise = scoring is not None or isinstance(request, EngineEncodeRequest)
@@ -108,8 +114,7 @@ class FlowAdapter:
             case EngineLikelihoodRequest():
                 return self._scoring(row, request.seed, request.options, request.molecules[i])
             case EngineSampleRequest():
-                drawn = request.seed, row.index, request.formula, request.temperature
-                x, h = self._host_flow.draw_latent(row.molecule.n_atoms, *drawn)
+                return self._pass(row, request), None
             case EngineDecodeRequest():
                 x, h = (torch.from_numpy(np.asarray(part)) for part in request.latents[i])
             case EngineVariationRequest():
@@ -120,6 +125,23 @@ class FlowAdapter:
                 data = self._host_flow.dequantize(molecules, request.seed, [row.index], row.draw)
                 return RowStart(data.x[0], data.h[0], 1.0, 0.0, request.rtol, request.atol), None
         return RowStart(x, h, t, 1.0, request.rtol, request.atol), None
+
+    def _pass(self, row: RowState, request: EngineSampleRequest) -> RowStart:
+        """Return the initial value of the first pass of a sample, or of a refinement."""
+        factor = roughness(row.refinements_left)
+        if row.parent is None:
+            t, (x, h) = 0.0, self._drawn(row, request)
+        else:
+            t, (x, h) = REFINEMENT_TIME, self._noised(row, request, row.parent)
+        return RowStart(x, h, t, 1.0, factor * request.rtol, factor * request.atol)
+
+    def _drawn(self, row: RowState, request: EngineSampleRequest) -> Latent:
+        drawn = request.seed, row.index, request.formula, request.temperature
+        return self._host_flow.draw_latent(row.molecule.n_atoms, *drawn)
+
+    def _noised(self, row: RowState, request: EngineSampleRequest, parent: Structure) -> Latent:
+        noise = request.seed, row.index, row.draw, request.temperature
+        return self._host_flow.noised(self._molecule(parent), REFINEMENT_TIME, *noise)
 
     def _scoring(
         self, row: RowState, seed: int, options: EstimatorOptions, structure: Structure
@@ -178,12 +200,19 @@ class FlowAdapter:
             for i, (row, n) in enumerate(zip(rows, mask.sum(1).tolist(), strict=True))
         ]
 
+    def answer(self, row: RowState, end: FinishedRow) -> Encoded | Sampled:
+        """Return the answer to a sample whose last row has finished, and that is not scored."""
+        of_row, nfe = (row.request_id, row.index), row.molecule.nfe
+        if isinstance(row.request_state.request, EngineEncodeRequest):
+            return Encoded(*of_row, end.latent, nfe, "success")
+        return Sampled(*of_row, *end.structure, nfe, "success", tuple(row.frames))
+
     def frame(self, step: Interpolant, i: int, t: float, row: RowState) -> Frame:
         """Return the frame of row `i` at a time within its last step."""
         one = step.row(i, row.molecule.n_atoms)
         x, h = (part.cpu() for part in unpack(one.at(one.t0.new_tensor([t]))))
         numbers, positions, features = self._decode(x, h, torch.ones_like(x[..., 0], dtype=torch.bool))
-        return Frame(t, row.nfe, numbers[0], self.placed(row, positions[0]), features[0])
+        return Frame(t, row.molecule.nfe + row.nfe, numbers[0], self.placed(row, positions[0]), features[0])
 
     def placed(self, row: RowState, positions: FloatArray) -> FloatArray:  # noqa: ARG002
         """Return the positions (N, 3) of a row, which are centred, where the caller expects them."""

@@ -9,12 +9,15 @@ from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
-from enflow.model.flow.completion import Completion, placed, relative_to_fragment
+from enflow.model.flow.completion import Completion, completion_of, placed, relative_to_fragment
+from enflow.model.flow.completion_estimator import CompletionEstimator
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood, combine
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.likelihood import DrawState, path_tolerances
+from enflow.model.flow.refinement import REFINEMENT_TIME
+from enflow.model.flow.states import Latent
 from enflow.service.engine.flow_adapter import FinishedRow, FloatArray, FlowAdapter
 from enflow.service.engine.requests import MoleculeState, RowState
 from enflow.service.engine.slots import RowStart
@@ -23,6 +26,7 @@ from enflow.service.protocol.requests import (
     EngineRequest,
     EngineSampleRequest,
     LatentArrays,
+    Structure,
 )
 
 
@@ -57,14 +61,21 @@ class FragmentAdapter(FlowAdapter):
             molecule = self._molecule(request.molecules[row.index - request.first_index])
             row.molecule.order = np.arange(molecule.n_atoms)
             completion, options = Completion(molecule, tuple(range(request.given))), request.options
-            point, draw = self._fragments.start_draw(completion, request.seed, row.index, row.draw, options)
+            point, draw = CompletionEstimator(self._fragments, options).start_draw(
+                completion, request.seed, row.index, row.draw
+            )
             return RowStart(point.x, point.h, 1.0, 0.0, *path_tolerances(options)), draw
         if isinstance(request, EngineSampleRequest):
-            fragment, n_atoms = _fragment(request), row.molecule.n_atoms
-            drawn = request.seed, row.index, request.temperature
-            x, h = self._fragments.draw_completion(fragment, n_atoms, *drawn)
-            return RowStart(x, h, 0.0, 1.0, request.rtol, request.atol), None
+            return self._pass(row, request), None
         raise StructureError("found no fragment, expected one: the model generates the atoms around it")
+
+    def _drawn(self, row: RowState, request: EngineSampleRequest) -> Latent:
+        drawn = request.seed, row.index, request.temperature
+        return self._fragments.draw_completion(_fragment(request), row.molecule.n_atoms, *drawn)
+
+    def _noised(self, row: RowState, request: EngineSampleRequest, parent: Structure) -> Latent:
+        molecule, noise = self._molecule(parent), (request.seed, row.index, row.draw, request.temperature)
+        return self._fragments.noised_completion(completion_of(molecule, _fragment(request)), REFINEMENT_TIME, *noise)
 
     def combined(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Likelihood:
         """Return the estimate for the other atoms, given the fragment, that all draws of a molecule give together."""

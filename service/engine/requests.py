@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from enflow.model.flow.estimate import Draw
 from enflow.model.flow.likelihood import DrawState
+from enflow.model.flow.refinement import REFINEMENT_TIME
 from enflow.service.engine.batch_key import BatchKey, Lane
 from enflow.service.engine.cost_model import SMALL_REQUEST
 from enflow.service.engine.scheduler import Row
@@ -22,6 +23,7 @@ from enflow.service.protocol.requests import (
     EngineSampleRequest,
     EngineVariationRequest,
     EstimatorOptions,
+    Structure,
     sample_costs,
 )
 from enflow.service.protocol.status import SavedRow
@@ -76,6 +78,10 @@ class RequestState:
         """The options of the likelihood; None if the samples are not scored."""
         return self.request.options if isinstance(self.request, EngineLikelihoodRequest) else None
 
+    def refinements_left(self, number: int) -> int:
+        """Return the number of refinements of a sample that follow the one of this number; 0 = the first pass."""
+        return self.request.refinements - number if isinstance(self.request, EngineSampleRequest) else 0
+
     @cached_property
     def frame_times(self) -> list[float]:
         """The times of the frames, evenly spaced from 0 to 1; a single frame shows t = 1."""
@@ -94,6 +100,7 @@ class RowState(Row):
         saved: the state of an earlier engine from which the row continues.
         frames: the frames passed so far.
         score: the quadrature of a likelihood.
+        parent: the molecule that a refinement begins with; `draw` is the number of the refinement, from 1.
     """
 
     batch_key: BatchKey
@@ -105,12 +112,23 @@ class RowState(Row):
     saved: SavedRow | None = None
     frames: list[Frame] = field(default_factory=list)
     score: DrawState | None = None
+    parent: Structure | None = None
+
+    @property
+    def refinements_left(self) -> int:
+        """The number of refinements that follow this row."""
+        return self.request_state.refinements_left(self.draw)
+
+    def refine(self, before: "RowState", parent: Structure) -> None:
+        """Continue with the molecule at the end of another row, and with its frames up to the time of refinements."""
+        self.parent = parent
+        self.frames = [frame for frame in before.frames if frame.t < REFINEMENT_TIME]
 
 
 def new_rows(
     request_state: RequestState, molecule: MoleculeState, key: BatchKey, draws: int, cost: float
 ) -> list[RowState]:
-    """Return the next rows of a sample, one for each draw."""
+    """Return the next rows of a sample, one for each draw of a likelihood, or one for the next pass."""
     return [
         RowState(
             request_id=request_state.request.id,
@@ -123,7 +141,7 @@ def new_rows(
             request_state=request_state,
             molecule=molecule,
         )
-        for draw in range(len(molecule.draws), len(molecule.draws) + draws)
+        for draw in range(len(molecule.rows), len(molecule.rows) + draws)
     ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enflow.model.flow.estimator_options import EstimatorOptions as EstimatorOptions  # noqa: PLC0414 - part of the protocol
-from enflow.model.flow.ode.tolerances import TIGHTEST_ADAMS, TIGHTEST_FLOAT32
+from enflow.model.flow.ode.tolerances import ROUGH, TIGHTEST_ADAMS, TIGHTEST_FLOAT32
 
 DOUBLE_COST = 3.0
 """Evaluations in float32 that take as long as one in float64."""
@@ -19,6 +19,9 @@ Measured: 78 evaluations for 141 directions. A probe is one evaluation."""
 TOLERANCE, ADAMS_EVALUATIONS, EVALUATIONS = 1e-3, 26, 44
 """A tolerance, and the evaluations of Adams' method and of Dormand-Prince for one molecule at it (measured: 26 and 43).
 A method of order p needs tol^(-1 / p) of them; that of Adams needs tol^-0.28 (measured down to 1e-5)."""
+
+REFINEMENT_PART = 0.5
+"""Evaluations of a refinement relative to those of a whole path (measured: 13 of 26)."""
 
 NODES = 37
 """Values of the divergence for one likelihood at this tolerance (measured: 21 to 56); twice as many at 1e-5."""
@@ -57,6 +60,7 @@ class EngineSampleRequest:
         first_index: the index of the first sample.
         rtol, atol: tolerances of the solver.
         temperature: standard deviation of the noise; 1 = the model's distribution.
+        refinements: the number of refinements of each sample (see `model.flow.refinement`).
         frames: the number of states along the path that come with each molecule, evenly spaced in t from 0 to 1.
         progress: reports every accepted step by `Progress`.
         client: the caller whose share of the queue is used.
@@ -73,6 +77,7 @@ class EngineSampleRequest:
     rtol: float = 1e-3
     atol: float = 1e-3
     temperature: float = 1.0
+    refinements: int = 0
     frames: int = 0
     progress: bool = False
     client: str = ""
@@ -181,7 +186,8 @@ def sample_costs(request: EngineRequest) -> list[float]:
     """Return the estimated cost of each sample of a request, in pairs of atoms times evaluations of the velocity."""
     match request:
         case EngineSampleRequest():
-            return [(n or TYPICAL_ATOMS) ** 2 * _forward_evaluations(request.rtol) for n in request.n_atoms]
+            evaluations = _sample_evaluations(request.rtol, request.refinements)
+            return [(n or TYPICAL_ATOMS) ** 2 * evaluations for n in request.n_atoms]
         case EngineLikelihoodRequest():
             sizes = [len(molecule.atomic_numbers) for molecule in request.molecules]
             return [n**2 * _likelihood_evaluations(request.options, n) for n in sizes]
@@ -193,6 +199,13 @@ def sample_costs(request: EngineRequest) -> list[float]:
         case EngineVariationRequest():
             sizes = [len(request.parent.atomic_numbers)] * request.count
     return [n**2 * _forward_evaluations(request.rtol) for n in sizes]
+
+
+def _sample_evaluations(rtol: float, refinements: int) -> float:
+    if not refinements:
+        return _forward_evaluations(rtol)
+    rough = _forward_evaluations(ROUGH * rtol)
+    return rough + REFINEMENT_PART * ((refinements - 1) * rough + _forward_evaluations(rtol))
 
 
 def _forward_evaluations(rtol: float) -> float:
