@@ -34,7 +34,7 @@ def kinds(flow: MoleculeFlow, count: int) -> dict[str, list[Molecule]]:
     lines = [smiles for molecule in test if (smiles := infer_bonds(molecule).smiles)]
     embedded = read_smiles("\n".join(lines), ReadLimits())
     conformers = [each for each in embedded if isinstance(each, Molecule)][:count]
-    return {"test": test[:count], "samples": flow.sample([None] * count, seed=0), "RDKit": conformers}
+    return {"test": test[:count], "samples": flow.sample([None] * count, seed=0, refinements=0), "RDKit": conformers}
 
 
 def returned(flow: MoleculeFlow, molecules: list[Molecule], tolerance: float) -> dict[str, float]:

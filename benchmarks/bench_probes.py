@@ -80,7 +80,7 @@ def main() -> None:
     torch.set_num_threads(1)
     flow = load(WEIGHTS).requires_grad_(False)
     n_atoms = 5 if arguments.quick else arguments.atoms
-    lifted = flow.dequantize(flow.sample([n_atoms], seed=2, rtol=1e-4, atol=1e-4), 0, [0])
+    lifted = flow.dequantize(flow.sample([n_atoms], seed=2, rtol=1e-4, atol=1e-4, refinements=0), 0, [0])
     (point,) = [latent for latent, _, _ in lifted.rows()]
     (end,) = flow.solve([point], 1.0, 0.0, *path_tolerances(OPTIONS), record=True)
     ways = {"new at every node": new_probes, "kept along the path": kept_probe}

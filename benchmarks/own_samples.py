@@ -85,7 +85,7 @@ def samples(
     header = header | {"tolerance": tolerance}
     records = RecordFile(FOLDER / f"samples-{tolerance:g}.jsonl", header, SampleRecord)
     missing = {index: size for index, size in enumerate(sizes) if index not in records.records}
-    drawn = flow.samples(list(missing.values()), 0, tolerance, tolerance, indices=list(missing))
+    drawn = flow.samples(list(missing.values()), 0, tolerance, tolerance, list(missing), refinements=0)
     record_samples(drawn, missing, records, len(sizes), report)
     made = {index: one.molecule for index in range(len(sizes)) if (one := records.records[index]).molecule}
     molecules, nll = scored(flow, f"{tolerance:g}", header, made, report)  # type: ignore[arg-type]

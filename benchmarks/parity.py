@@ -36,7 +36,7 @@ def conditioned(weights: Path, condition: bool) -> MoleculeFlow:
 
 def measured(flow: MoleculeFlow, count: int) -> dict[str, Any]:
     """Return shares with their intervals, and the mean NFE, of `count` samples."""
-    found = list(flow.samples([None] * count, seed=0))
+    found = list(flow.samples([None] * count, seed=0, refinements=0))
     molecules = [one.molecule for one in found if one.molecule]
     even = Share(sum(int(m.atomic_numbers.sum()) % 2 == 0 for m in molecules), count)
     stable, valid = stability(molecules), validity(molecules, "EDM")

@@ -56,7 +56,7 @@ def samples(
     header = header | {"temperature": temperature}
     records = RecordFile(FOLDER / f"samples-{temperature:g}.jsonl", header, SampleRecord)
     sizes = {i: flow.draw_n_atoms(0, i) for i in range(count) if i not in records.records}
-    drawn = flow.samples(list(sizes.values()), 0, TOLERANCE, TOLERANCE, list(sizes), temperature)
+    drawn = flow.samples(list(sizes.values()), 0, TOLERANCE, TOLERANCE, list(sizes), temperature, refinements=0)
     record_samples(drawn, sizes, records, count, report)
     return [records.records[i] for i in range(count)]
 

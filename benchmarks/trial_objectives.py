@@ -129,7 +129,7 @@ class OwnSamples(FlowMatching):
 def _accepted(flow: MoleculeFlow, data: MoleculeDataset) -> list[Molecule]:
     """Return the own samples that are stable, connected and of a composition of the training data."""
     known = compositions(data, flow.config.vocabulary)
-    samples = flow.samples([None] * OWN_SAMPLES, OWN_SEED)
+    samples = flow.samples([None] * OWN_SAMPLES, OWN_SEED, refinements=0)
     found = [one.molecule for one in samples if one.molecule and composition(one.molecule.atomic_numbers) in known]
     stable = [molecule for molecule, good in zip(found, stability(found).stable, strict=True) if good]
     return [molecule for molecule in stable if validity([molecule], "EDM").whole]

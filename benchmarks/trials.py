@@ -108,7 +108,7 @@ def sampled(flow: MoleculeFlow, splits: Mapping[str, MoleculeDataset]) -> Record
     """Return what SAMPLES molecules are like: shares with their intervals, strain, evaluations."""
     vocabulary, test = flow.config.vocabulary, splits["test"]
     found = []
-    for one in flow.samples([None] * SAMPLES, seed=0):
+    for one in flow.samples([None] * SAMPLES, seed=0, refinements=0):
         numbers = one.molecule.atomic_numbers.tolist() if one.molecule else []
         positions = one.molecule.positions.tolist() if one.molecule else []
         size = flow.draw_n_atoms(0, one.index)

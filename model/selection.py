@@ -66,6 +66,7 @@ def select(
     rtol: float = STANDARD,
     atol: float = STANDARD,
     temperature: float = 1.0,
+    refinements: int | None = None,
 ) -> Molecules:
     """Return generated molecules that meet conditions, with their descriptors as properties, in an order.
 
@@ -78,7 +79,7 @@ def select(
         selection: the conditions and the order.
         seed: the seed of all noise.
         rtol, atol: relative and absolute tolerance of the solver, per molecule.
-        temperature: standard deviation of the noise; see `MoleculeFlow.sample`.
+        temperature, refinements: see `MoleculeFlow.sample`.
 
     Returns:
         The molecules that were found; a warning says how many are missing, and why others were not kept.
@@ -92,7 +93,7 @@ def select(
     while wanted := places.wanted():
         indices = [place + attempt * len(conditions) for place, attempt in wanted]
         sizes = [conditions[place] for place, _ in wanted]
-        for sample in flow.samples(sizes, seed, rtol, atol, indices, temperature):
+        for sample in flow.samples(sizes, seed, rtol, atol, indices, temperature, refinements):
             places.take(sample)
         places.drop_duplicates()
     if len(places.kept) < len(conditions):

@@ -96,7 +96,7 @@ def molecules(context: Context) -> dict[str, Any]:
     known = context.known
     sizes = known["molecules_n_atoms"].tolist()
     same, moved, begin = 0, [], time.perf_counter()
-    for one in context.flow.samples(sizes, seed=0):
+    for one in context.flow.samples(sizes, seed=0, refinements=0):
         numbers, positions = (
             known[f"molecules_{name}"][one.index, : sizes[one.index]] for name in ("numbers", "positions")
         )

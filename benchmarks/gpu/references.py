@@ -43,7 +43,7 @@ def velocities(flow: MoleculeFlow, count: int) -> dict[str, np.ndarray]:
 def generated(flow: MoleculeFlow, count: int) -> dict[str, np.ndarray]:
     """Return molecules of seed 0."""
     sizes = [flow.draw_n_atoms(0, index) for index in range(count)]
-    found = {one.index: one.molecule for one in flow.samples(sizes, seed=0)}
+    found = {one.index: one.molecule for one in flow.samples(sizes, seed=0, refinements=0)}
     numbers, positions = np.zeros((count, max(sizes)), np.int64), np.zeros((count, max(sizes), 3))
     for index, molecule in found.items():
         if molecule is not None:

@@ -213,7 +213,7 @@ def sample(context: Context) -> dict[str, Any]:
         block = time.time()
         indices = range(first, min(first + BLOCK, context.samples))
         sizes += [flow.draw_n_atoms(0, index) for index in indices]
-        found += sorted(flow.samples(sizes[first:], seed=0, indices=indices), key=lambda one: one.index)
+        found += sorted(flow.samples(sizes[first:], seed=0, indices=indices, refinements=0), key=lambda one: one.index)
         write_samples(context.out / SAMPLES, sizes, found)
         if 2 * time.time() - block > end:  # another block would take as long
             break

@@ -135,6 +135,7 @@ class SamplingHandler:
             rtol=tolerance,
             atol=tolerance,
             temperature=self._request.temperature,
+            refinements=self._refinements,
             frames=self._request.frames,
             progress=self._context.streams,
             client=self._context.caller.name,
@@ -168,7 +169,7 @@ class SamplingHandler:
             return
         score = await self._score(sampled.index, molecule) if self._request.with_nll else None
         request = self._request
-        solved = self._context.seed, rtol(request.tolerance), request.temperature
+        solved = self._context.seed, rtol(request.tolerance), request.temperature, self._refinements
         result = SampleResult(sampled, molecule, report, *solved, score, request.describes, self._given)
         rendered = await self.render(result)
         self._results.found.append(rendered)
@@ -207,6 +208,10 @@ class SamplingHandler:
                 elif isinstance(event, Done):
                     self._served.record(self._context.usage, event)
         return score
+
+    @property
+    def _refinements(self) -> int:
+        return refinements_of(self._served, self._request)
 
     def _place(self, index: int) -> int:
         return (index - self._request.first_index) % self._stride
@@ -265,13 +270,20 @@ class SamplingHandler:
         )
 
 
+def refinements_of(served: ServedModel, request: SampleRequest) -> int:
+    """Return the number of refinements of each molecule of a request; where it has none, that of the model."""
+    return served.card.refinements if request.refinements is None else request.refinements
+
+
 def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
     """Return the estimated time of one molecule of a request; 0 where the speed of the engine is not known."""
     typical = min(TYPICAL_ATOMS, served.card.vocabulary.max_atoms)
     sizes = tuple(size or typical for size in request.sizes[:ESTIMATED])
     tolerance = rtol(request.tolerance)
     share = float(served.card.card.metrics.get(SHARES.get(request.only, ""), 1.0))
-    sampled = EngineSampleRequest(id="", seed=0, n_atoms=sizes, rtol=tolerance, atol=tolerance)
+    sampled = EngineSampleRequest(
+        id="", seed=0, n_atoms=sizes, rtol=tolerance, atol=tolerance, refinements=refinements_of(served, request)
+    )
     seconds = min(1 / max(share, 0.01), served.limits.max_attempts) * served.seconds_for(sampled)
     if request.with_nll:
         molecules = tuple(Structure(np.zeros(size, dtype=np.int64), np.zeros((size, 3))) for size in sizes)

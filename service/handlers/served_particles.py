@@ -101,6 +101,7 @@ class ServedParticles(ServedModel):
             "where": request.bounds and no_properties,
             "sort": request.sort not in (None, "nll", "-nll") and f"{no_properties}; nll is allowed",
             "temperature": request.temperature != 1 and "particles have the density of their model",
+            "refinements": request.refinements and "particles have the density of their model",
             "formula": request.formula is not None and "particles have no elements",
             "fragment": request.fragment is not None and "particles have no fragments",
             "n_atoms": set(request.sizes) - {None, n_particles} and f"{name} always has {n_particles} particles",

@@ -28,6 +28,7 @@ class SampleParams(ComputeParams, total=False):
     attach: Sequence[int] | None
     first_index: int
     temperature: float
+    refinements: int | None
     only: Only
     frames: int
     bonds: bool

@@ -63,6 +63,7 @@ class SampleResult:
     seed: int
     tolerance: float
     temperature: float = 1.0
+    refinements: int = 0
     score: Scored | Failed | None = None
     describes: bool = False
     given: int = 0
@@ -82,6 +83,7 @@ class SampleResult:
             "sha256": card.sha256,
             "tolerance": self.tolerance,
             **({} if self.temperature == 1 else {"temperature": self.temperature}),
+            **({"refinements": self.refinements} if self.refinements else {}),
             "nfe": self.sampled.nfe,
             "solver_status": self.sampled.status,
             **({"nll": score.nll, "nll_std_error": score.std_error} if score else {}),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic_core import CoreSchema, core_schema
 
 from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds
-from enflow.model.config import STRENGTH, TEMPERATURES, TOLERANCES
+from enflow.model.config import MAX_REFINEMENTS, STRENGTH, TEMPERATURES, TOLERANCES
 from enflow.model.flow.estimator_options import PROBES
 from enflow.service.schemas.examples import METHANE, SAMPLE_REQUESTS, TILTED
 from enflow.service.schemas.properties import Sort, Where
@@ -62,6 +62,7 @@ class Strict(Document):
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Atoms = Annotated[int, Field(ge=1), Within("max_atoms")]
+Sizes = Annotated[list[Atoms], Field(min_length=1, fail_fast=True), Within("max_molecules")]
 Tolerance = Annotated[
     Literal["draft", "standard", "precise"] | Annotated[float, Field(ge=1e-7, le=0.1)],
     Field(description="rtol = atol of the adaptive solver, by name or as a number"),
@@ -123,10 +124,8 @@ class SampleRequest(RequestOptions):
         description="1, or the length of the list n_atoms, where it is left out",
         json_schema_extra=_without_default,
     )
-    n_atoms: Atoms | Annotated[list[Atoms], Field(min_length=1, fail_fast=True), Within("max_molecules")] | None = (
-        Field(
-            default=None, description="one number, or one for each molecule, with the fragment; null = drawn from p(N)"
-        )
+    n_atoms: Atoms | Sizes | None = Field(
+        default=None, description="one number, or one for each molecule, with the fragment; null = drawn from p(N)"
     )
     formula: Annotated[str, Field(pattern=r"^([A-Z][a-z]?[0-9]{0,4})+$", max_length=40)] | None = Field(
         default=None, description="formula of all molecules, such as C7H10O2; needs a model of p(geometry | formula)"
@@ -136,14 +135,15 @@ class SampleRequest(RequestOptions):
     )
     attach: Attach | None = Field(
         default=None,
-        description="atoms of the fragment, counted from 1, at which it grows: a hydrogen that is named is removed, a "
-        "heavy atom loses its hydrogens; null = the fragment grows where it has open bonds",
+        description="atoms of the fragment, from 1, at which it grows: a hydrogen is removed, a heavy atom loses its "
+        "hydrogens; null = where it has open bonds",
     )
-    first_index: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        default=0, description="index of the first molecule: (seed, index) fixes a molecule"
-    )
+    first_index: Annotated[int, Field(ge=0, le=10**9)] = Field(default=0, description="index of the first molecule")
     temperature: Annotated[float, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])] = Field(
         default=1.0, description="standard deviation of the noise; below 1 more molecules are stable, and fewer unusual"
+    )
+    refinements: Annotated[int, Field(ge=0, le=MAX_REFINEMENTS)] | None = Field(
+        default=None, description="times that a molecule is noised and generated again; null = as the model's card says"
     )
     only: Only = Field(
         default="any", description="sample on until n_molecules are found, or the limit of attempts is reached"

@@ -53,6 +53,7 @@ class EvaluationConfig:
             importance-weighted bound.
         posebusters: number of samples that PoseBusters checks, at most `samples`.
         temperature: standard deviation of the noise of the samples.
+        refinements: refinements of each sample; None = as many as the model's configuration says.
     """
 
     samples: int = 1000
@@ -64,6 +65,7 @@ class EvaluationConfig:
     draws: int = 1
     posebusters: int = 0
     temperature: float = 1.0
+    refinements: int | None = None
 
 
 @dataclass
@@ -111,10 +113,12 @@ def evaluate(
     test = load_qm9(data, "test", flow.config.vocabulary)
     rows = rows_to_score(len(test), config).tolist()
     header = {"weights_sha256": weights_sha256, "seed": config.seed, "tolerance": config.tolerance}
-    tempered = {} if config.temperature == 1 else {"temperature": config.temperature}
-    result = EvaluationResult({"tolerance": config.tolerance, "seed": config.seed, **tempered})
+    refinements = flow.config.refinements if config.refinements is None else config.refinements
+    sampling = {"temperature": config.temperature} if config.temperature != 1 else {}
+    sampling |= {"refinements": refinements} if refinements else {}
+    result = EvaluationResult({"tolerance": config.tolerance, "seed": config.seed, **sampling})
     if config.samples:
-        records = RecordFile(folder / "samples.jsonl", header | tempered, SampleRecord)
+        records = RecordFile(folder / "samples.jsonl", header | sampling, SampleRecord)
         _generate(flow, config, records, report)
         train = load_qm9(data, "train", flow.config.vocabulary)
         training = training_smiles(train, flow, folder, report)
@@ -223,8 +227,8 @@ def _generate(
 ) -> None:
     missing = [index for index in range(config.samples) if index not in records.records]
     sizes = {index: flow.draw_n_atoms(config.seed, index) for index in missing}
-    tolerance, temperature = config.tolerance, config.temperature
-    samples = flow.samples(list(sizes.values()), config.seed, tolerance, tolerance, missing, temperature)
+    options = config.seed, config.tolerance, config.tolerance, missing, config.temperature, config.refinements
+    samples = flow.samples(list(sizes.values()), *options)
     record_samples(samples, sizes, records, config.samples, report)
 
 

@@ -69,7 +69,9 @@ def curve(
         missing = [index for index in indices if index not in records.records]
         sizes = {index: flow.draw_n_atoms(seed, index) for index in missing}
         if name in tolerances:
-            found = flow.samples(list(sizes.values()), seed, tolerances[name], tolerances[name], indices=list(sizes))
+            found = flow.samples(
+                list(sizes.values()), seed, tolerances[name], tolerances[name], indices=list(sizes), refinements=0
+            )
         else:
             found = heun_samples(flow, sizes, seed, int(name.removeprefix("heun-")))
         record_samples(found, sizes, records, config.samples, report)
