@@ -34,13 +34,20 @@ class KnownFlow:
     def __init__(self, *molecules: Molecule | None) -> None:
         self.molecules = molecules
         self.asked: list[int] = []
-        self.temperatures: set[float] = set()
+        self.options: set[tuple[float, int | None]] = set()
 
     def samples(
-        self, _sizes: object, seed: int, _rtol: float, _atol: float, indices: Sequence[int], temperature: float
+        self,
+        _sizes: object,
+        seed: int,
+        _rtol: float,
+        _atol: float,
+        indices: Sequence[int],
+        temperature: float,
+        refinements: int | None,
     ) -> Iterator[Sample]:
         self.asked += indices
-        self.temperatures.add(temperature)
+        self.options.add((temperature, refinements))
         for index in reversed(indices):
             molecule = self.molecules[min(index, len(self.molecules) - 1)]
             yield Sample(index, molecule, Status.SUCCESS, 60).named(index, seed)
@@ -54,12 +61,12 @@ def indices(molecules: Molecules) -> list[object]:
     return [each.properties["index"] for each in molecules]
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.8])
-def test_every_attempt_has_the_temperature(temperature: float) -> None:
-    flow = KnownFlow(METHANE, METHANE, BENZENE)
-    select.__wrapped__(flow, [None] * 2, Selection(unique=True), 1, temperature=temperature)  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("temperature", "refinements"), [(1.0, None), (0.8, 2)])
+def test_every_attempt_has_temperature_and_refinements(temperature: float, refinements: int | None) -> None:
+    flow, options = KnownFlow(METHANE, METHANE, BENZENE), {"temperature": temperature, "refinements": refinements}
+    select.__wrapped__(flow, [None] * 2, Selection(unique=True), 1, **options)  # type: ignore[attr-defined]
     assert flow.asked == [0, 1, 3]
-    assert flow.temperatures == {temperature}
+    assert flow.options == {(temperature, refinements)}
 
 
 def test_unique_tries_on_at_the_place_of_a_duplicate() -> None:

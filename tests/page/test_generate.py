@@ -75,17 +75,19 @@ def test_link_reproduces_the_view(visit: Open) -> None:
     assert numbers(again, "#generate .card:not([hidden]) .fact b") == [pytest.approx(nll, abs=0.11) for nll in nlls]
 
 
-def test_a_temperature_is_asked_for_and_stays_in_the_link(visit: Open, api: httpx.Client) -> None:
-    page = visit("#generate?seed=1&count=2&atoms=5&tolerance=draft&nll=none&temperature=0.5")
+def test_temperature_and_refinements_are_asked_for_and_stay_in_the_link(visit: Open, api: httpx.Client) -> None:
+    page = visit("#generate?seed=1&count=2&atoms=5&tolerance=draft&nll=none&temperature=0.5&refinements=2")
     finished(page)
-    expected = api.post("/sample", json={"n_atoms": [5, 5], "seed": 1, "tolerance": "draft", "temperature": 0.5}).json()
+    body = {"n_atoms": [5, 5], "seed": 1, "tolerance": "draft", "temperature": 0.5, "refinements": 2}
+    expected = api.post("/sample", json=body).json()
     saved = structures(download(page, "Download as XYZ").decode())
     for mine, theirs in zip(saved, expected["molecules"], strict=True):
         (truth,) = structures(theirs["xyz"])
         assert abs(mine.GetConformer().GetPositions() - truth.GetConformer().GetPositions()).max() < 1e-3
-    assert "temperature=0.5" in page.url
+    assert "temperature=0.5&refinements=2" in page.url
     page.evaluate("location.hash = '#generate?seed=2&count=1&atoms=5&tolerance=draft&nll=none'")
     expect(page.locator("#generate-form [name=temperature]")).to_have_value("1")
+    expect(page.locator("#generate-form [name=refinements]")).to_have_value("")
 
 
 def test_estimates_the_likelihoods_of_what_it_made(visit: Open, api: httpx.Client) -> None:

@@ -3,6 +3,7 @@ import { announce, byId, h, number, prefersStill } from "./dom.js";
 import { Problem, events } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { Job } from "./job.js";
+import { samplerIn, samplerOf } from "./sampler.js";
 import { View, animate } from "./view.js";
 import { Path } from "./path.js";
 import { lineChart, valueAt } from "./chart.js";
@@ -13,13 +14,12 @@ import { formula, headline, isParticles, sentence } from "./molecule.js";
 import { formulaOf, isDecided } from "./structure.js";
 import { limits } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
-import { temperatureOf } from "./temperature.js";
 
 const FRAMES = 60;
 const PLAY_SECONDS = 7;
 const LIVE_SECONDS = 0.35; // from one step of the solver to the next, about the time of a step on a CPU
 const DENSITIES = { estimate: { ...ESTIMATE, probes: 8 }, exact: EXACT };
-const FIELDS = ["atoms", "seed", "tolerance", "temperature", "density"];
+const FIELDS = ["atoms", "seed", "tolerance", "temperature", "refinements", "density"];
 
 export class Flow {
   constructor(ways) {
@@ -40,12 +40,12 @@ export class Flow {
   }
 
   get request() {
-    const { atoms, seed, tolerance, temperature } = this.form.elements;
+    const { atoms, seed, tolerance } = this.form.elements;
     const { name, particles } = this.chooser;
     return {
       n_molecules: 1,
       ...(name && { model: name }),
-      ...(particles ? {} : { ...sizeOf(atoms.value), ...temperatureOf(temperature) }),
+      ...(particles ? {} : { ...sizeOf(atoms.value), ...samplerOf(this.form.elements) }),
       seed: seed.value === "" ? null : Number(seed.value),
       tolerance: tolerance.value,
     };
@@ -60,7 +60,7 @@ export class Flow {
   }
 
   /** Repeats the trajectory of a generated molecule, from its seed, index and request. */
-  async watch(molecule, { formula, tolerance = "standard", temperature = 1 } = {}) {
+  async watch(molecule, { formula, tolerance = "standard", temperature = 1, refinements = "" } = {}) {
     await this.chooser.ready;
     const { elements } = this.form;
     this.chooser.choose(molecule.given ? null : molecule.model);
@@ -68,6 +68,7 @@ export class Flow {
     elements.seed.value = molecule.seed;
     elements.tolerance.value = tolerance;
     elements.temperature.value = temperature;
+    elements.refinements.value = refinements;
     this.run({ ...this.request, first_index: molecule.index });
   }
 
@@ -113,10 +114,10 @@ export class Flow {
     if (failure) throw new Problem({ title: "The trajectory did not reach its end.", detail: failure.detail || failure.reason });
   }
 
-  remember({ tolerance, temperature, first_index = 0, model, ...request }, seed) {
+  remember({ tolerance, first_index = 0, model, ...request }, seed) {
     this.seed = seed;
     const atoms = textOf(request);
-    const state = { seed, index: first_index, tolerance, ...(temperature && { temperature }), ...(model && { model }), ...(atoms && { atoms }) };
+    const state = { seed, index: first_index, tolerance, ...samplerIn(request), ...(model && { model }), ...(atoms && { atoms }) };
     history.replaceState(null, "", `#flow?${new URLSearchParams(state)}`);
   }
 

@@ -5,16 +5,16 @@ import { Chooser } from "./chooser.js";
 import { Gallery } from "./gallery.js";
 import { Job } from "./job.js";
 import { ESTIMATE, EXACT, scores, shareAt } from "./likelihood.js";
+import { samplerIn, samplerOf } from "./sampler.js";
 import { asCurl, asPython } from "./snippet.js";
 import { PROPERTIES } from "./properties.js";
 import { limits } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
-import { temperatureOf } from "./temperature.js";
 
 const FRAMES = 24; // enough to replay a card smoothly: the page interpolates between them
 const LIVE_LIMIT = 32; // with more molecules, pictures are shown only when they are finished
 const FIRST = { n_molecules: 4, seed: 7 }; // the gallery of a visitor who has asked for nothing yet: without likelihoods, which take seconds of a core each
-const FIELDS = ["count", "formula", "seed", "tolerance", "temperature", "only", "nll", "where", "least", "most"];
+const FIELDS = ["count", "formula", "seed", "tolerance", "temperature", "refinements", "only", "nll", "where", "least", "most"];
 
 export class Generate {
   /** ways: {open(molecule), watch(molecule)} */
@@ -55,12 +55,12 @@ export class Generate {
 
   /** The request that the form describes. */
   get request() {
-    const { count, atoms, formula, seed, tolerance, temperature, only } = this.form.elements;
+    const { count, atoms, formula, seed, tolerance, only } = this.form.elements;
     const { name, particles } = this.chooser;
     const asked = { n_molecules: Number(count.value), seed: seed.value === "" ? null : Number(seed.value), tolerance: tolerance.value };
     if (particles) return { ...asked, model: name };
     const size = formula.value ? { formula: formula.value } : sizeOf(atoms.value);
-    return { ...asked, ...temperatureOf(temperature), ...(name && { model: name }), ...size, only: only.value, properties: true, ...this.selection };
+    return { ...asked, ...samplerOf(this.form.elements), ...(name && { model: name }), ...size, only: only.value, properties: true, ...this.selection };
   }
 
   /** The conditions of the form on molecules, beside their validity. */
@@ -89,12 +89,12 @@ export class Generate {
   /** Writes the request into the address, so that the address reproduces it. */
   remember() {
     if (!this.shown) return;
-    const { n_molecules, seed, tolerance, temperature, only, model, formula, n_atoms, unique, where } = this.shown;
+    const { n_molecules, seed, tolerance, only, model, formula, n_atoms, unique, where } = this.shown;
     const [[property, [least, most]]] = Object.entries(where ?? { "": [null, null] });
     const conditions = { ...(property && { where: property }), ...(least !== null && { least }), ...(most !== null && { most }), ...(unique && { unique }) };
     const atoms = textOf({ n_atoms });
     const what = { ...(model && { model }), ...(formula && { formula }), ...(atoms && { atoms }), ...(only && only !== "any" && { only }) };
-    const state = { count: n_molecules, seed, tolerance, ...(temperature && { temperature }), ...what, ...conditions, ...this.gallery.state };
+    const state = { count: n_molecules, seed, tolerance, ...samplerIn(this.shown), ...what, ...conditions, ...this.gallery.state };
     if (this.nll !== "estimate") state.nll = this.nll;
     this.link = `#generate?${new URLSearchParams(state)}`;
     if (!byId("generate").hidden) history.replaceState(null, "", this.link);

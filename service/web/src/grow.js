@@ -5,9 +5,9 @@ import { Fragment } from "./fragment.js";
 import { Gallery } from "./gallery.js";
 import { Job } from "./job.js";
 import { showProblem } from "./problem.js";
+import { samplerIn, samplerOf } from "./sampler.js";
 import { limits, models } from "./service.js";
 import { sizeOf, textOf } from "./size.js";
-import { temperatureOf } from "./temperature.js";
 import { asCurl, asPython } from "./snippet.js";
 import { fromSdf, fromXyz } from "./structure.js";
 import { acceptFiles, formatOf } from "./upload.js";
@@ -15,7 +15,7 @@ import CORES from "./cores.json";
 
 const FRAMES = 24; // as in Generate
 const LIVE_LIMIT = 32;
-const FIELDS = ["count", "seed", "tolerance", "temperature", "nll", "keep", "attach"];
+const FIELDS = ["count", "seed", "tolerance", "temperature", "refinements", "nll", "keep", "attach"];
 const MEANINGS = [
   ["connected", "good", "all atoms are in one piece with the fragment, which has a halo"],
   ["in pieces", "bad", "some atoms are apart from the fragment"],
@@ -98,9 +98,9 @@ export class Grow {
 
   /** The request that the form describes. */
   get request() {
-    const { count, atoms, seed, tolerance, temperature, nll } = this.form.elements;
+    const { count, atoms, seed, tolerance, nll } = this.form.elements;
     const asked = { n_molecules: Number(count.value), seed: seed.value === "" ? null : Number(seed.value), tolerance: tolerance.value };
-    return { ...this.fragment.request, ...asked, ...temperatureOf(temperature), ...sizeOf(atoms.value), with_nll: nll.value === "estimate", properties: true };
+    return { ...this.fragment.request, ...asked, ...samplerOf(this.form.elements), ...sizeOf(atoms.value), with_nll: nll.value === "estimate", properties: true };
   }
 
   /** Copies the parameters of a link into the form, and runs the request if they contain a seed. */
@@ -122,8 +122,8 @@ export class Grow {
     const atoms = textOf(this.shown);
     const { keep, attach, nll } = this.asked;
     const chosen = Object.entries({ ...this.asked.source, keep, attach, atoms, nll }).filter(([, value]) => value);
-    const { n_molecules: count, seed, tolerance, temperature } = this.shown;
-    this.link = `#grow?${new URLSearchParams({ ...Object.fromEntries(chosen), count, seed, tolerance, ...(temperature && { temperature }), ...this.gallery.state })}`;
+    const { n_molecules: count, seed, tolerance } = this.shown;
+    this.link = `#grow?${new URLSearchParams({ ...Object.fromEntries(chosen), count, seed, tolerance, ...samplerIn(this.shown), ...this.gallery.state })}`;
     if (!byId("grow").hidden) history.replaceState(null, "", this.link);
   }
 

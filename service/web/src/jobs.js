@@ -3,8 +3,8 @@ import { get, post, Problem, remove, save } from "./api.js";
 import { announce, button, byId, duration, h, number } from "./dom.js";
 import { Chooser } from "./chooser.js";
 import { showProblem } from "./problem.js";
+import { samplerOf } from "./sampler.js";
 import { sizeOf } from "./size.js";
-import { temperatureOf } from "./temperature.js";
 
 const POLL_MS = 2000;
 const FILES = { sdf: "chemical/x-mdl-sdfile", xyz: "chemical/x-xyz", json: "application/json" };
@@ -37,11 +37,11 @@ export class Jobs {
   }
 
   get request() {
-    const { count, atoms, seed, tolerance, temperature, only } = this.form.elements;
+    const { count, atoms, seed, tolerance, only } = this.form.elements;
     const { name, particles } = this.chooser;
     const asked = { n_molecules: Number(count.value), seed: seed.value === "" ? null : Number(seed.value), tolerance: tolerance.value };
     if (particles) return { ...asked, model: name };
-    return { ...asked, ...temperatureOf(temperature), ...(name && { model: name }), ...sizeOf(atoms.value), only: only.value };
+    return { ...asked, ...samplerOf(this.form.elements), ...(name && { model: name }), ...sizeOf(atoms.value), only: only.value };
   }
 
   async start() {

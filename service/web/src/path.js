@@ -12,6 +12,7 @@ export class Path {
 
   add(frame) {
     const positions = frame.positions.map(inSpace);
+    this.frames = this.frames.filter(({ t }) => t < frame.t); // a refinement goes back in time
     this.frames.push({ ...frame, positions });
     this.reach = Math.max(this.reach ?? 0, extent(positions, ORIGIN));
   }

@@ -124,6 +124,7 @@ def test_every_format_but_sdf(http: httpx.Client) -> None:
         ({"where": {"rings": [1, None]}}, "particles have no chemical properties"),
         ({"sort": "-qed"}, "particles have no chemical properties; nll is allowed"),
         ({"temperature": 0.8}, "particles have the density of their model"),
+        ({"refinements": 1}, "particles have the density of their model"),
         ({"formula": "CH4"}, "particles have no elements"),
         ({"n_atoms": 5}, "dw4 always has 4 particles"),
         ({"model": "<b>"}, "expected one of tiny, dw4, lj13"),

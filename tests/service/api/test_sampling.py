@@ -53,6 +53,22 @@ def test_the_work_says_what_the_request_said(api: Api) -> None:
     }
 
 
+def test_the_refinements_reach_the_engine_and_the_files(api: Api) -> None:
+    def record(**body: int) -> Molecule:
+        answer = api.http.post("/sample", json={"seed": 7, **body}, headers={"Accept": "chemical/x-mdl-sdfile"})
+        (found,) = read(answer.raise_for_status().text, "sdf")
+        return found
+
+    refined, plain, card = record(refinements=2), record(refinements=0), record()
+    asked = [each.refinements for each in api.client.submitted if isinstance(each, EngineSampleRequest)]
+    assert asked == [2, 0, 0]
+    assert int(str(refined.properties["refinements"])) == 2
+    assert "refinements" not in plain.properties | card.properties
+    answer = api.http.post("/sample", json={"refinements": 11})
+    assert_problem(answer, 422)
+    assert "/refinements" in answer.text
+
+
 def test_the_temperature_reaches_the_engine_and_the_files(api: Api) -> None:
     def records(**body: float) -> list[Molecule]:
         answer = api.http.post("/sample", json={"seed": 7, **body}, headers={"Accept": "chemical/x-mdl-sdfile"})

@@ -79,6 +79,12 @@ def test_a_file_holds_the_molecules(run_sample, ending: str) -> None:
         assert "CH4" in text or "CH₄" in text
 
 
+def test_the_refinements_reach_the_engine(run_sample, fake_model: FakeModel) -> None:
+    assert run_sample({0}, "--refinements", "2", "--json")[0] == 0
+    (request,) = (each for each in fake_model.client.submitted if isinstance(each, EngineSampleRequest))
+    assert request.refinements == 2
+
+
 def test_the_temperature_reaches_the_engine(run_sample, fake_model: FakeModel) -> None:
     assert run_sample({0}, "--temperature", "0.8", "--json")[0] == 0
     (request,) = (each for each in fake_model.client.submitted if isinstance(each, EngineSampleRequest))

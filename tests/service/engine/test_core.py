@@ -47,6 +47,35 @@ def test_the_temperature_scales_the_latent() -> None:
         np.testing.assert_allclose(found["s", index].positions, 0.5 * GROWN * latent.x.numpy(), atol=1e-3)
 
 
+@pytest.mark.parametrize("lag", [0, 2])
+def test_refined_samples_are_those_of_the_library(lag: int) -> None:
+    engine = stubs.engine(pairs=400, lag=lag)
+    engine.add(EngineSampleRequest(id="s", seed=7, n_atoms=(5, 12, 18), refinements=2, frames=5))
+    plain = EngineSampleRequest(id="t", seed=7, n_atoms=(5, 12))
+    engine.add(plain)
+    found = sampled(drain(engine))
+    expected = stubs.flow().sample([5, 12, 18], seed=7, refinements=2)
+    for index, one in enumerate(expected):
+        mine = found["s", index]
+        assert np.array_equal(mine.atomic_numbers, one.atomic_numbers)
+        np.testing.assert_allclose(mine.positions, one.positions, atol=1e-5)
+        assert mine.nfe == one.properties["nfe"]
+        assert [frame.t for frame in mine.frames] == [0.0, 0.25, 0.5, 0.75, 1.0]
+        np.testing.assert_allclose(mine.frames[-1].positions, mine.positions, atol=1e-5)
+    for key, one in sampled(list(run(stubs.engine(), plain))).items():
+        assert_same(found[key], one, 1e-9)
+
+
+def test_a_sample_is_aborted_while_it_is_refined() -> None:
+    engine = stubs.engine()
+    engine.add(EngineSampleRequest(id="s", seed=7, n_atoms=(5,), refinements=10))
+    while engine.stats().running == 0 or next(iter(engine._scheduler.rows())).draw < 2:
+        engine.step()
+    engine.abort("s")
+    assert [event.reason for event in drain(engine) if isinstance(event, Failed)] == [Reason.CANCELLED]
+    assert engine.stats().running == engine.stats().waiting == 0
+
+
 def test_what_single_precision_cannot_meet_is_stepped_in_double() -> None:
     engine = Engine(stubs.flow(torch.float32), EngineConfig(pairs=2000, slots=8))
     options = EstimatorOptions("exact", rtol=1e-6, atol=1e-6)
@@ -205,7 +234,7 @@ def test_abort_frees_the_rows_at_once_and_may_come_too_late() -> None:
 @pytest.mark.parametrize("steps", [0, 4, 9])
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_snapshot_goes_on_elsewhere_to_the_same_molecules(steps: int, lag: int) -> None:
-    requests = [sample("a", (5, 12, 20, None), frames=3), sample("b", (12,))]
+    requests = [replace(sample("a", (5, 12, 20, None), frames=3), refinements=1), sample("b", (12,))]
     whole = stubs.engine(pairs=400)
     for request in requests:
         whole.add(request)

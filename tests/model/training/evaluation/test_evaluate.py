@@ -107,6 +107,17 @@ def test_samples_at_another_temperature_are_others_and_the_metrics_say_so(flow, 
     assert sizes[1] < 0.8 * sizes[0]
 
 
+def test_refined_samples_are_others_and_the_metrics_say_so(flow, data, tmp_path):
+    first = EvaluationConfig(samples=3, molecules=2, tolerance=0.05)
+    plain = evaluate(flow, "ab", data, tmp_path, first, silent)
+    refined = evaluate(flow, "ab", data, tmp_path, replace(first, refinements=1), silent)
+    assert "refinements" not in plain.metrics
+    assert refined.metrics["refinements"] == 1
+    header = {"weights_sha256": "ab", "seed": 0, "tolerance": 0.05}
+    files = [RecordFile(tmp_path / "samples.jsonl", header | at, SampleRecord) for at in ({}, {"refinements": 1})]
+    assert files[0].records[1].positions != files[1].records[1].positions
+
+
 def test_another_tolerance_in_the_same_folder_keeps_the_earlier_results(flow, data, tmp_path):
     first = EvaluationConfig(samples=3, molecules=2, tolerance=0.05)
     whole = evaluate(flow, "ab", data, tmp_path, first, silent)
