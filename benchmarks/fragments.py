@@ -14,8 +14,9 @@ Needs the reference data: the folder of the environment variable ENFLOW_SHARED, 
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,14 @@ from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.connectivity import in_one_piece, joined
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
-from enflow.model.flow.completion import Completion
+from enflow.model.flow.completion import Completion, completion_of
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.coupling import rotate_onto
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.refinement import REFINEMENT_TIME, refined
+from enflow.model.flow.states import Latent, Sample
 from enflow.model.training.data.fragments import random_fragment
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -81,14 +84,22 @@ def molecule_or_none(flow: FlowComponents, x: Tensor, h: Tensor) -> Molecule | N
     return Molecule(found.atomic_numbers, found.positions)
 
 
-def by_the_model(flow: FragmentFlow, completions: Sequence[Completion], first: int) -> list[Molecule | None]:
+def by_the_model(
+    flow: FragmentFlow, refinements: int, completions: Sequence[Completion], first: int
+) -> list[Molecule | None]:
     """Sample by the model of fragments; see `Sampler`."""
-    latents = [
-        flow.draw_completion(fragment_of(each), each.molecule.n_atoms, 0, first + i)
-        for i, each in enumerate(completions)
-    ]
-    ends = {end.index: end for end in flow.solve(latents, 0.0, 1.0, TOLERANCE, TOLERANCE)}
-    return [molecule_or_none(flow, ends[i].x, ends[i].h) for i in range(len(completions))]
+    given = [fragment_of(each) for each in completions]
+    sizes = [each.molecule.n_atoms for each in completions]
+    latents = [flow.draw_completion(given[i], n, 0, first + i) for i, n in enumerate(sizes)]
+
+    def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
+        return flow.decoded(points, factor * TOLERANCE, factor * TOLERANCE, t)
+
+    def noised(i: int, molecule: Molecule, number: int) -> Latent:
+        return flow.noised_completion(completion_of(molecule, given[i]), REFINEMENT_TIME, 0, first + i, number)
+
+    found = {one.index: one.molecule for one in refined(decode, noised, latents, refinements)}
+    return [found[i] for i in range(len(completions))]
 
 
 def coupled_noise(flow: MoleculeFlow, completion: Completion, index: int) -> tuple[Tensor, ...]:
@@ -278,8 +289,9 @@ def main(count: int, weights: Path) -> None:
     flow, joint, rng = load_fragments(weights), load_molecules(WEIGHTS / "qm9"), np.random.default_rng(0)
     samplers: dict[str, Sampler | None] = {
         "the true molecules": None,
-        "model of fragments": lambda some, first: by_the_model(flow, some, first),
-        "replacement": lambda some, first: by_replacement(joint, some, first),
+        "model of fragments, refined": partial(by_the_model, flow, flow.config.refinements),
+        "model of fragments, not refined": partial(by_the_model, flow, 0),
+        "replacement": partial(by_replacement, joint),
     }
     molecules, tasks = held_out(count), {}
     for name, chosen, part, copied in (

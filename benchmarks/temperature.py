@@ -61,29 +61,34 @@ def samples(
     return [records.records[i] for i in range(count)]
 
 
-def row(temperature: float, metrics: dict[str, Any]) -> list[str]:
-    """Return a row of the table."""
+def reference_of(flow: MoleculeFlow, folder: Path, report: ProgressCallback) -> Reference:
+    """Return the training and test molecules with which samples are compared."""
+    train, test = (load_qm9(data_file(), split, flow.config.vocabulary) for split in ("train", "test"))
+    training = training_smiles(train, flow, folder, report)
+    picked = np.random.default_rng(0).permutation(len(test))[:REFERENCE_MOLECULES].tolist()
+    known = compositions(train, flow.config.vocabulary)
+    return Reference.of(training, molecules_of(test, flow.config.vocabulary, picked), known)
+
+
+def cells(metrics: dict[str, Any]) -> list[str]:
+    """Return the cells of a row of the table, but the first."""
     shares = {name: f"{100 * metrics[key]:.1f}" for name, key in SHARES.items()}
     low, high = (100 * end for end in metrics["intervals_95"]["molecule_stability"])
     shares["stable %"] += f" ({low:.1f} to {high:.1f})"
     divergences = [f"{1e3 * metrics['divergences'][name]:.1f}" for name in DIVERGENCES.values()]
     strain = f"{metrics['strain']['median']:.1f}"
-    return [f"{temperature:g}", *shares.values(), strain, *divergences, f"{metrics['nfe_mean']:.1f}"]
+    return [*shares.values(), strain, *divergences, f"{metrics['nfe_mean']:.1f}"]
 
 
 def main(count: int, weights: Path) -> None:
     torch.set_num_threads(1)
     flow, card = load(weights), read_card(weights)
-    train, test = (load_qm9(data_file(), split, flow.config.vocabulary) for split in ("train", "test"))
     FOLDER.mkdir(parents=True, exist_ok=True)
     with progress() as report:
-        training = training_smiles(train, flow, FOLDER, report)
-        picked = np.random.default_rng(0).permutation(len(test))[:REFERENCE_MOLECULES].tolist()
-        known = compositions(train, flow.config.vocabulary)
-        reference = Reference.of(training, molecules_of(test, flow.config.vocabulary, picked), known)
+        reference = reference_of(flow, FOLDER, report)
         header = {"weights_sha256": card.weights_sha256}
         found = {t: sample_metrics(samples(flow, t, count, header, report), reference)[0] for t in TEMPERATURES}
-    rows = [row(temperature, metrics) for temperature, metrics in found.items()]
+    rows = [[f"{temperature:g}", *cells(metrics)] for temperature, metrics in found.items()]
     columns = ["T", *SHARES, "strain", *DIVERGENCES, "evaluations"]
     write_results("temperature", f"{count:,} samples by temperature", columns, rows, {**header, "temperatures": found})
     lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]

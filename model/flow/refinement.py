@@ -39,7 +39,9 @@ def check_refinements(refinements: int) -> int:
     return refinements
 
 
-def refined(decode: Decode, noised: Noised, latents: Sequence[Latent], refinements: int) -> Iterator[Sample]:
+def refined(
+    decode: Decode, noised: Noised, latents: Sequence[Latent], refinements: int, time: float = REFINEMENT_TIME
+) -> Iterator[Sample]:
     """Yield the samples of latents; "nfe" counts the evaluations of all passes.
 
     Args:
@@ -47,13 +49,17 @@ def refined(decode: Decode, noised: Noised, latents: Sequence[Latent], refinemen
         noised: gives the states with which a refinement begins.
         latents: the latents of the samples at t = 0.
         refinements: the number of refinements; 0 = the flow alone, in the order in which samples finish.
+        time: the time of the states with which a refinement begins.
     """
     part = PART if refinements else max(1, len(latents))
     for first in range(0, len(latents), part):
-        yield from _refined_part(decode, noised, dict(enumerate(latents[first : first + part], first)), refinements)
+        points = dict(enumerate(latents[first : first + part], first))
+        yield from _refined_part(decode, noised, points, refinements, time)
 
 
-def _refined_part(decode: Decode, noised: Noised, points: dict[int, Latent], refinements: int) -> Iterator[Sample]:
+def _refined_part(
+    decode: Decode, noised: Noised, points: dict[int, Latent], refinements: int, time: float
+) -> Iterator[Sample]:
     nfe, t = dict.fromkeys(points, 0), 0.0
     for number in range(refinements + 1):
         left, molecules = refinements - number, dict[int, Molecule]()
@@ -66,4 +72,4 @@ def _refined_part(decode: Decode, noised: Noised, points: dict[int, Latent], ref
             else:
                 yield replace(found, index=place, nfe=nfe[place]).counted()
         points = {place: noised(place, molecules[place], number + 1) for place in sorted(molecules)}
-        t = REFINEMENT_TIME
+        t = time

@@ -45,7 +45,7 @@ def around() -> FragmentFlow:
 
 def test_the_fragment_comes_first_in_both_ways(joint, around):
     given = fragment_of(COMPLETION)
-    for sample in (lambda some: by_the_model(around, some, 0), lambda some: fragments.by_replacement(joint, some, 0)):
+    for sample in (lambda some: by_the_model(around, 1, some, 0), lambda some: fragments.by_replacement(joint, some, 0)):
         found = sample([COMPLETION, Completion(TORN, (1,)), COMPLETION])
         for place in (0, 2):
             assert found[place].atomic_numbers[:2].tolist() == given.atomic_numbers.tolist()
@@ -99,7 +99,7 @@ def test_two_parts_have_no_bond_between_them():
 
 def test_the_table_has_a_row_for_each_way_and_a_dash_for_what_was_not_measured(around):
     completions = [each for seed in range(3) if (each := one_part(METHANE, np.random.default_rng(seed)))]
-    samplers = {"truth": None, "model": lambda some, first: by_the_model(around, some, first)}
+    samplers = {"truth": None, "model": lambda some, first: by_the_model(around, 1, some, first)}
     rows = fragments.figures(around, samplers, completions, scored=2, copied=1)
     assert rows["truth"]["the true molecule"][0] == 1.0
     lines = section({"a fragment": rows}).splitlines()

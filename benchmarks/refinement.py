@@ -1,0 +1,83 @@
+"""Samples by the number of refinements and by their time: how many are stable, and how far they are from the data.
+
+    python -m benchmarks.refinement [MOLECULES [WEIGHTS]]
+
+Default: 2,000 molecules for each row, from weights/qm9, tolerance 1e-3. All begin with the same noise of seed 0. The
+records are kept in runs/refinement, with which a second call continues.
+
+Needs the data that `enflow data qm9` prepares.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import DOCS, write_results, write_section
+from benchmarks.own_samples import BUNDLED
+from benchmarks.temperature import DIVERGENCES, SHARES, TOLERANCE, cells, reference_of
+from enflow.model.card import read_card
+from enflow.model.checkpoint import load
+from enflow.model.chem.molecule import Molecule
+from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.refinement import REFINEMENT_TIME, refined
+from enflow.model.flow.states import Latent, Sample
+from enflow.model.progress import ProgressCallback, progress
+from enflow.model.training.evaluation.evaluate import record_samples
+from enflow.model.training.evaluation.metrics import sample_metrics
+from enflow.model.training.evaluation.records import RecordFile, SampleRecord
+
+FOLDER = Path("runs") / "refinement"
+ROWS = ((0, 0.0), *((n, REFINEMENT_TIME) for n in (1, 2, 3, 5)), (1, 0.3), (1, 0.4), (1, 0.5), (1, 0.7), (1, 0.8))
+"""Numbers of refinements, and the time at which they begin."""
+
+
+def samples(flow: MoleculeFlow, indices: Sequence[int], refinements: int, time: float) -> Iterator[Sample]:
+    """Return an iterator over the samples of seed 0 with these indices."""
+    latents = [flow.draw_latent(flow.draw_n_atoms(0, i), 0, i) for i in indices]
+
+    def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
+        return flow.decoded(points, factor * TOLERANCE, factor * TOLERANCE, t)
+
+    def noised(place: int, molecule: Molecule, number: int) -> Latent:
+        return flow.noised(molecule, time, 0, indices[place], number)
+
+    found = refined(decode, noised, latents, refinements, time)
+    return (one.named(indices[one.index], 0) for one in found)
+
+
+def recorded(
+    flow: MoleculeFlow, refinements: int, time: float, count: int, header: dict[str, Any], report: ProgressCallback
+) -> list[SampleRecord]:
+    """Return so many samples."""
+    header = header | {"refinements": refinements, "time": time}
+    records = RecordFile(FOLDER / f"samples-{refinements}-{time:g}.jsonl", header, SampleRecord)
+    missing = [i for i in range(count) if i not in records.records]
+    sizes = {i: flow.draw_n_atoms(0, i) for i in missing}
+    record_samples(samples(flow, missing, refinements, time), sizes, records, count, report)
+    return [records.records[i] for i in range(count)]
+
+
+def main(count: int, weights: Path) -> None:
+    torch.set_num_threads(1)
+    flow, card = load(weights), read_card(weights)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with progress() as report:
+        reference = reference_of(flow, FOLDER, report)
+        header = {"weights_sha256": card.weights_sha256}
+        found = {
+            (n, time): sample_metrics(recorded(flow, n, time, count, header, report), reference)[0] for n, time in ROWS
+        }
+    rows = [[str(n), f"{time:g}" if n else "-", *cells(metrics)] for (n, time), metrics in found.items()]
+    columns = ["refinements", "time", *SHARES, "strain", *DIVERGENCES, "evaluations"]
+    facts = {**header, "found": {f"{n} from {time:g}": metrics for (n, time), metrics in found.items()}}
+    write_results("refinement", f"{count:,} samples by refinements", columns, rows, facts)
+    lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
+    write_section(DOCS / "science.md", "refinement", "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]]))
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    main(int(arguments[0]) if arguments else 2000, Path(arguments[1]) if arguments[1:] else BUNDLED)
