@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from enflow.model.cli.options import Device, Divergence, Json, pick_device, print_result, says_what_is_kept
+from enflow.model.cli.options import Device, Divergence, Json, Refinements, pick_device, print_result, says_what_is_kept
 from enflow.model.cli.particles import particles_app
 from enflow.model.errors import ConfigError, EnflowError
 from enflow.model.progress import progress
@@ -168,9 +168,7 @@ def evaluate(
         float | None, typer.Option(min=1e-7, help="Tolerance of the solver [default: that of the card].")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Temperature of the samples, 0.1 to 2; a card has 1.")] = 1.0,
-    refinements: Annotated[
-        int | None, typer.Option(min=0, max=10, help="Refinements of each sample [default: those of the card].")
-    ] = None,
+    refinements: Refinements = None,
     divergence: Annotated[Divergence, typer.Option(help="hutchinson (an estimate) or exact (slow).")] = "hutchinson",
     probes: Annotated[int, typer.Option(min=1, help="Number of probes of the estimate per molecule.")] = 1,
     draws: Annotated[int, typer.Option(min=1, help="Number of draws of the dequantizer per molecule.")] = 1,
@@ -208,10 +206,8 @@ def evaluate(
     torch.set_num_threads(threads)
     card = read_card(weights)
     chosen = tolerance or card.metrics.get("tolerance", TOLERANCES["standard"])
-    if write_card and temperature != 1:
-        raise ConfigError(f"found --write-card and temperature {temperature:g}; a card has temperature 1")
-    if write_card and refinements is not None:
-        raise ConfigError(f"found --write-card and --refinements {refinements}; a card has those of its model")
+    if write_card and (temperature != 1 or refinements is not None):
+        raise ConfigError("found --write-card with a temperature or refinements; expected those of the model")
     options = divergence, probes, draws, posebusters, temperature, refinements
     settings = EvaluationConfig(samples, molecules, seed, chosen, *options)
     folder = out or Path("runs") / "evaluate" / f"{card.name}-{card.weights_sha256[:8]}"

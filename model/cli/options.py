@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from enflow.model.config import MAX_REFINEMENTS
 from enflow.model.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
@@ -14,6 +15,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per l
 Divergence = Literal["hutchinson", "exact"]
 
 Device = Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu or cuda.")]
+
+
+Refinements = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=MAX_REFINEMENTS,
+        help="Times that a molecule is noised and generated again; 0 = the flow alone [default: that of the card].",
+    ),
+]
 
 
 def print_result(text: str, result: object, *, as_json: bool) -> None:

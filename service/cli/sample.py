@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, format_by_ending, sniff
 from enflow.model.chem.io.text import ReadLimits, decode
-from enflow.model.cli.options import Device, Json, print_result
-from enflow.model.config import MAX_REFINEMENTS
+from enflow.model.cli.options import Device, Json, Refinements, print_result
 from enflow.model.errors import ConfigError, DataError, SolverError, StructureError
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.bounds import parse_where
@@ -52,14 +51,6 @@ AttachOption = Annotated[
 TemperatureOption = Annotated[
     float, typer.Option(help="Standard deviation of the noise, 0.1 to 2: 0.8 gives more stable and fewer unusual ones.")
 ]
-RefinementsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=MAX_REFINEMENTS,
-        help="Times that a molecule is noised and generated again; 0 = the flow alone [default: that of the card].",
-    ),
-]
 SeedOption = Annotated[
     int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of all noise [default: random, and printed].")
 ]
@@ -78,7 +69,7 @@ def sample(
     seed: SeedOption = None,
     first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
     temperature: TemperatureOption = 1.0,
-    refinements: RefinementsOption = None,
+    refinements: Refinements = None,
     only: Annotated[Only, typer.Option(help="Generate until n molecules are valid, or stable.")] = "any",
     bonds: Annotated[bool, typer.Option("--bonds/--no-bonds", help="Without bonds: positions only, faster.")] = True,
     with_nll: Annotated[bool, typer.Option("--with-nll", help="Score each molecule too.")] = False,
@@ -115,11 +106,9 @@ def sample(
         "fragment": fragment and read_fragment_text(fragment),
         "attach": attach or None,
         "first_index": first_index,
-        "temperature": temperature,
-        "refinements": refinements,
         "only": only,
-        "bonds": bonds,
     }
+    values |= {"temperature": temperature, "refinements": refinements, "bonds": bonds}
     values |= {"unique": unique, "properties": properties, "where": parse_where(where or []), "sort": sort}
     values |= {"seed": secrets.randbits(32) if seed is None else seed, "tolerance": parse_tolerance(tolerance)}
     offline = OfflineModel(_weights(model or weights, values), device, n)

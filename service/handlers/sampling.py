@@ -169,7 +169,7 @@ class SamplingHandler:
             return
         score = await self._score(sampled.index, molecule) if self._request.with_nll else None
         request = self._request
-        solved = self._context.seed, rtol(request.tolerance), request.temperature, self._refinements
+        solved = self._context.seed, rtol(request.tolerance), self._sampler
         result = SampleResult(sampled, molecule, report, *solved, score, request.describes, self._given)
         rendered = await self.render(result)
         self._results.found.append(rendered)
@@ -212,6 +212,12 @@ class SamplingHandler:
     @property
     def _refinements(self) -> int:
         return refinements_of(self._served, self._request)
+
+    @property
+    def _sampler(self) -> dict[str, float]:
+        temperature, refinements = self._request.temperature, self._refinements
+        cold = {"temperature": temperature} if temperature != 1 else {}
+        return cold | ({"refinements": refinements} if refinements else {})
 
     def _place(self, index: int) -> int:
         return (index - self._request.first_index) % self._stride

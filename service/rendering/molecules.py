@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -54,6 +54,7 @@ class SampleResult:
     """A generated molecule: the event of the engine, its bonds, its NLL if one was asked for, and its provenance.
 
     Attributes:
+        sampler: temperature and refinements, where they are not 1 and 0.
         given: the number of its first atoms that are a fragment which was given.
     """
 
@@ -62,8 +63,7 @@ class SampleResult:
     report: BondReport
     seed: int
     tolerance: float
-    temperature: float = 1.0
-    refinements: int = 0
+    sampler: Mapping[str, float] = field(default_factory=dict)
     score: Scored | Failed | None = None
     describes: bool = False
     given: int = 0
@@ -82,8 +82,7 @@ class SampleResult:
             "model": card.name,
             "sha256": card.sha256,
             "tolerance": self.tolerance,
-            **({} if self.temperature == 1 else {"temperature": self.temperature}),
-            **({"refinements": self.refinements} if self.refinements else {}),
+            **self.sampler,
             "nfe": self.sampled.nfe,
             "solver_status": self.sampled.status,
             **({"nll": score.nll, "nll_std_error": score.std_error} if score else {}),
@@ -280,13 +279,8 @@ def in_order(molecules: Sequence[RenderedMolecule[D]], sort: str | None) -> list
 
 def _with_properties(molecule: Molecule, report: BondReport, properties: Mapping[str, object]) -> Molecule:
     bonds = report.bonds
-    facts = {
-        **molecule.properties,
-        **properties,
-        "bonds": bonds.method or bonds.status,
-        "smiles": bonds.smiles,
-        "stable": report.stable,
-    }
+    found = {"bonds": bonds.method or bonds.status, "smiles": bonds.smiles, "stable": report.stable}
+    facts = {**molecule.properties, **properties, **found}
     return Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, facts)
 
 

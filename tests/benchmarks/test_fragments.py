@@ -45,7 +45,10 @@ def around() -> FragmentFlow:
 
 def test_the_fragment_comes_first_in_both_ways(joint, around):
     given = fragment_of(COMPLETION)
-    for sample in (lambda some: by_the_model(around, 1, some, 0), lambda some: fragments.by_replacement(joint, some, 0)):
+    for sample in (
+        lambda some: by_the_model(around, 1, some, 0),
+        lambda some: fragments.by_replacement(joint, some, 0),
+    ):
         found = sample([COMPLETION, Completion(TORN, (1,)), COMPLETION])
         for place in (0, 2):
             assert found[place].atomic_numbers[:2].tolist() == given.atomic_numbers.tolist()

@@ -107,7 +107,7 @@ def test_only_own_samples_that_pass_the_filter_are_trained_on(flow, data, monkey
     unknown = Molecule(np.array([7, 1, 1, 1, 1]), 1.02 * np.array(METHANE))
     samples = [Sample(i, one, Status.SUCCESS, 1) for i, one in enumerate((torn, methane, unknown))]
     own = MoleculeFlow(flow.config)
-    own.samples = lambda *_: iter(samples)
+    own.samples = lambda *_, refinements: iter(samples) if refinements == 0 else iter(())
     monkeypatch.setattr(trial_objectives, "load", lambda _: own)
     pairs, _ = OwnSamples(flow.config, MatchingConfig(), "cpu").draw(None, data, np.zeros(100, int), 0, 0)
     scales = (pairs.x1.square().sum((1, 2)) / float(np.square(METHANE).sum())).sqrt()
