@@ -74,12 +74,6 @@ class ModelCard:
         config = self.card.config
         return not isinstance(config, ParticleConfig) and config.dequantizer.kind == "given"
 
-    @property
-    def refinements(self) -> int:
-        """The refinements of a molecule where a request says nothing of them."""
-        config = self.card.config
-        return 0 if isinstance(config, ParticleConfig) else config.refinements
-
     @cached_property
     def takes_fragments(self) -> bool:
         """True where the model generates the atoms around a given fragment, and nothing without one."""

@@ -184,11 +184,10 @@ def evaluate(
 ) -> None:
     """Measure a model: stability, validity, uniqueness, novelty of samples; NLL of test molecules; quality over cost.
 
-    Every finished molecule is written to the results: the same command continues where an earlier one stopped, and
-    larger numbers add to its results. On a free core 1,000 samples take about two minutes and 1,000 scores ten; two
-    commands, one with --samples 0 and one with --molecules 0, use two cores. evaluation.json holds the metrics and
-    evaluation.html shows them. --write-card writes both beside the weights, the metrics into the card, and
-    percentiles.json, with which the service ranks the NLL of a molecule.
+    Every finished molecule is kept: the same command continues where an earlier one stopped, and larger numbers add to
+    its results. On a free core 1,000 samples take a minute and 1,000 scores ten; two commands, one with --samples 0 and
+    one with --molecules 0, use two cores. evaluation.json has the metrics, evaluation.html shows them. --write-card
+    writes them beside the weights and into the card, and percentiles.json, with which the service ranks an NLL.
     """
     import torch
 
@@ -196,25 +195,24 @@ def evaluate(
     from enflow.model.checkpoint import load_molecules
     from enflow.model.config import TOLERANCES
     from enflow.model.training.data.qm9 import data_file
-    from enflow.model.training.evaluation.evaluate import EvaluationConfig
-    from enflow.model.training.evaluation.evaluate import evaluate as run_evaluation
+    from enflow.model.training.evaluation import evaluate as evaluation
+    from enflow.model.training.evaluation import solver_curve
     from enflow.model.training.evaluation.publish import publish, publish_card
-    from enflow.model.training.evaluation.solver_curve import CurveConfig
-    from enflow.model.training.evaluation.solver_curve import curve as run_curve
     from enflow.model.training.evaluation.summary import table
 
     torch.set_num_threads(threads)
     card = read_card(weights)
-    chosen = tolerance or card.metrics.get("tolerance", TOLERANCES["standard"])
     if write_card and (temperature != 1 or refinements is not None):
         raise ConfigError("found --write-card with a temperature or refinements; expected those of the model")
-    options = divergence, probes, draws, posebusters, temperature, refinements
-    settings = EvaluationConfig(samples, molecules, seed, chosen, *options)
+    tolerance = tolerance or card.metrics.get("tolerance", TOLERANCES["standard"])
+    options = seed, tolerance, divergence, probes, draws, posebusters, temperature, refinements
+    settings = evaluation.EvaluationConfig(samples, molecules, *options)
     folder = out or Path("runs") / "evaluate" / f"{card.name}-{card.weights_sha256[:8]}"
     flow = load_molecules(weights, pick_device(device))
     with progress() as report, says_what_is_kept(f"{folder} has what was finished, and the same command continues"):
-        result = run_evaluation(flow, card.weights_sha256, data_file(), folder, settings, report)
-        points = run_curve(flow, card.weights_sha256, folder, CurveConfig(curve, seed), report) if curve else []
+        result = evaluation.evaluate(flow, card.weights_sha256, data_file(), folder, settings, report)
+        quality = solver_curve.CurveConfig(curve, seed)
+        points = solver_curve.curve(flow, card.weights_sha256, folder, quality, report) if curve else []
     command = shlex.join(["enflow", *sys.argv[1:]])
     publish(folder, card, command, result, points)
     if write_card:

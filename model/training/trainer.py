@@ -189,7 +189,7 @@ def starting_flow(config: TrainConfig) -> MoleculeFlow | FragmentFlow | None:
         return None
     if isinstance(config.flow.dynamics, FragmentConfig) and takes_fragments(read_card(config.start)):
         around = load_fragments(config.start)
-        if around.config != config.flow:
+        if around.config != replace(config.flow, refinements=around.config.refinements):
             raise ConfigError(f"start: {config.start} holds another model than the configuration's flow")
         return around
     flow = load_molecules(config.start)
@@ -204,7 +204,7 @@ def starting_flow(config: TrainConfig) -> MoleculeFlow | FragmentFlow | None:
 
 def _expected_start(config: TrainConfig, found: FlowConfig) -> FlowConfig:
     """Return the model that `start` must hold: the configuration's, up to the parts that are not copied."""
-    expected = config.flow
+    expected = replace(config.flow, refinements=found.refinements)
     if isinstance(expected.dynamics, FragmentConfig) and isinstance(found.dynamics, VectorEGNNConfig):
         options = {each.name: getattr(expected.dynamics, each.name) for each in fields(VectorNetworkConfig)}
         types = {"n_features": expected.dynamics.n_features - 1, "odd_types": found.dynamics.odd_types}

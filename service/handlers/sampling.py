@@ -9,6 +9,7 @@ import numpy as np
 
 from enflow.model.chem.analysis.rejection import DUPLICATE, Rejection, rejection
 from enflow.model.chem.molecule import Molecule
+from enflow.model.config import ParticleConfig
 from enflow.model.errors import StructureError
 from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
@@ -278,7 +279,9 @@ class SamplingHandler:
 
 def refinements_of(served: ServedModel, request: SampleRequest) -> int:
     """Return the number of refinements of each molecule of a request; where it has none, that of the model."""
-    return served.card.refinements if request.refinements is None else request.refinements
+    config = served.card.card.config
+    default = 0 if isinstance(config, ParticleConfig) else config.refinements
+    return default if request.refinements is None else request.refinements
 
 
 def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
@@ -287,9 +290,8 @@ def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
     sizes = tuple(size or typical for size in request.sizes[:ESTIMATED])
     tolerance = rtol(request.tolerance)
     share = float(served.card.card.metrics.get(SHARES.get(request.only, ""), 1.0))
-    sampled = EngineSampleRequest(
-        id="", seed=0, n_atoms=sizes, rtol=tolerance, atol=tolerance, refinements=refinements_of(served, request)
-    )
+    count = refinements_of(served, request)
+    sampled = EngineSampleRequest(id="", seed=0, n_atoms=sizes, rtol=tolerance, atol=tolerance, refinements=count)
     seconds = min(1 / max(share, 0.01), served.limits.max_attempts) * served.seconds_for(sampled)
     if request.with_nll:
         molecules = tuple(Structure(np.zeros(size, dtype=np.int64), np.zeros((size, 3))) for size in sizes)
