@@ -41,7 +41,7 @@ from enflow.model.flow.coupling import rotate_onto
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.refinement import REFINEMENT_TIME, refined
+from enflow.model.flow.refinement import refined, refinement_times
 from enflow.model.flow.states import Latent, Sample
 from enflow.model.training.data.fragments import random_fragment
 
@@ -95,10 +95,10 @@ def by_the_model(
     def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
         return flow.decoded(points, factor * TOLERANCE, factor * TOLERANCE, t)
 
-    def noised(i: int, molecule: Molecule, number: int) -> Latent:
-        return flow.noised_completion(completion_of(molecule, given[i]), REFINEMENT_TIME, 0, first + i, number)
+    def noised(i: int, molecule: Molecule, t: float, number: int) -> Latent:
+        return flow.noised_completion(completion_of(molecule, given[i]), t, 0, first + i, number)
 
-    found = {one.index: one.molecule for one in refined(decode, noised, latents, refinements)}
+    found = {one.index: one.molecule for one in refined(decode, noised, latents, refinement_times(refinements))}
     return [found[i] for i in range(len(completions))]
 
 

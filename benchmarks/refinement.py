@@ -1,4 +1,4 @@
-"""Samples by the number of refinements and by their time: how many are stable, and how far they are from the data.
+"""Samples by the times to which they are refined: how many are stable, and how far they are from the data.
 
     python -m benchmarks.refinement [MOLECULES [WEIGHTS]]
 
@@ -22,7 +22,7 @@ from enflow.model.card import read_card
 from enflow.model.checkpoint import load
 from enflow.model.chem.molecule import Molecule
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.refinement import REFINEMENT_TIME, refined
+from enflow.model.flow.refinement import refined, refinement_times
 from enflow.model.flow.states import Latent, Sample
 from enflow.model.progress import ProgressCallback, progress
 from enflow.model.training.evaluation.evaluate import record_samples
@@ -30,33 +30,37 @@ from enflow.model.training.evaluation.metrics import sample_metrics
 from enflow.model.training.evaluation.records import RecordFile, SampleRecord
 
 FOLDER = Path("runs") / "refinement"
-ROWS = ((0, 0.0), *((n, REFINEMENT_TIME) for n in (1, 2, 3, 5)), (1, 0.3), (1, 0.4), (1, 0.5), (1, 0.7), (1, 0.8))
-"""Numbers of refinements, and the time at which they begin."""
+ROWS = [*(refinement_times(n) for n in (0, 1, 2, 3, 5)), [0.3], [0.4], [0.5], [0.7], [0.8], [0.6] * 3]
+"""The times of the refinements."""
 
 
-def samples(flow: MoleculeFlow, indices: Sequence[int], refinements: int, time: float) -> Iterator[Sample]:
+def samples(flow: MoleculeFlow, indices: Sequence[int], times: Sequence[float]) -> Iterator[Sample]:
     """Return an iterator over the samples of seed 0 with these indices."""
     latents = [flow.draw_latent(flow.draw_n_atoms(0, i), 0, i) for i in indices]
 
     def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
         return flow.decoded(points, factor * TOLERANCE, factor * TOLERANCE, t)
 
-    def noised(place: int, molecule: Molecule, number: int) -> Latent:
-        return flow.noised(molecule, time, 0, indices[place], number)
+    def noised(place: int, molecule: Molecule, t: float, number: int) -> Latent:
+        return flow.noised(molecule, t, 0, indices[place], number)
 
-    found = refined(decode, noised, latents, refinements, time)
-    return (one.named(indices[one.index], 0) for one in found)
+    return (one.named(indices[one.index], 0) for one in refined(decode, noised, latents, times))
+
+
+def name_of(times: Sequence[float]) -> str:
+    """Return the times as text."""
+    return ", ".join(f"{t:.2g}" for t in times) or "-"
 
 
 def recorded(
-    flow: MoleculeFlow, refinements: int, time: float, count: int, header: dict[str, Any], report: ProgressCallback
+    flow: MoleculeFlow, times: Sequence[float], count: int, header: dict[str, Any], report: ProgressCallback
 ) -> list[SampleRecord]:
     """Return so many samples."""
-    header = header | {"refinements": refinements, "time": time}
-    records = RecordFile(FOLDER / f"samples-{refinements}-{time:g}.jsonl", header, SampleRecord)
+    name = name_of(times)
+    records = RecordFile(FOLDER / f"samples-{name.replace(', ', '-')}.jsonl", header | {"times": name}, SampleRecord)
     missing = [i for i in range(count) if i not in records.records]
     sizes = {i: flow.draw_n_atoms(0, i) for i in missing}
-    record_samples(samples(flow, missing, refinements, time), sizes, records, count, report)
+    record_samples(samples(flow, missing, times), sizes, records, count, report)
     return [records.records[i] for i in range(count)]
 
 
@@ -68,12 +72,11 @@ def main(count: int, weights: Path) -> None:
         reference = reference_of(flow, FOLDER, report)
         header = {"weights_sha256": card.weights_sha256}
         found = {
-            (n, time): sample_metrics(recorded(flow, n, time, count, header, report), reference)[0] for n, time in ROWS
+            name_of(times): sample_metrics(recorded(flow, times, count, header, report), reference)[0] for times in ROWS
         }
-    rows = [[str(n), f"{time:g}" if n else "-", *cells(metrics)] for (n, time), metrics in found.items()]
-    columns = ["refinements", "time", *SHARES, "strain", *DIVERGENCES, "evaluations"]
-    facts = {**header, "found": {f"{n} from {time:g}": metrics for (n, time), metrics in found.items()}}
-    write_results("refinement", f"{count:,} samples by refinements", columns, rows, facts)
+    rows = [[name, *cells(metrics)] for name, metrics in found.items()]
+    columns = ["refined at t", *SHARES, "strain", *DIVERGENCES, "evaluations"]
+    write_results("refinement", f"{count:,} samples by refinements", columns, rows, {**header, "found": found})
     lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
     write_section(DOCS / "science.md", "refinement", "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]]))
 

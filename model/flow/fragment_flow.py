@@ -20,7 +20,7 @@ from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
 from enflow.model.flow.fragment_prior import log_density, noise_around
 from enflow.model.flow.noise import check_temperature, generator, latent_purpose, normal
-from enflow.model.flow.refinement import REFINEMENT_TIME, check_refinements, refined
+from enflow.model.flow.refinement import refined, refinement_times
 from enflow.model.flow.states import (
     EncodedLatent,
     Latent,
@@ -100,12 +100,11 @@ class FragmentFlow(FlowComponents):
         def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
             return self.decoded(points, factor * rtol, factor * atol, t)
 
-        def noised(index: int, molecule: Molecule, number: int) -> Latent:
-            noise = REFINEMENT_TIME, seed, index, number, temperature
-            return self.noised_completion(completion_of(molecule, given), *noise)
+        def noised(index: int, molecule: Molecule, t: float, number: int) -> Latent:
+            return self.noised_completion(completion_of(molecule, given), t, seed, index, number, temperature)
 
-        count = check_refinements(self.config.refinements if refinements is None else refinements)
-        found = enumerate(molecules_in_order(refined(decode, noised, latents, count)))
+        times = refinement_times(self.config.refinements if refinements is None else refinements)
+        found = enumerate(molecules_in_order(refined(decode, noised, latents, times)))
         return Molecules(grown(each, given, seed=seed, index=index) for index, each in found)
 
     def draw_size(self, fragment: Molecule, seed: int, index: int) -> int:

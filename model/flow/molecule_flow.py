@@ -13,7 +13,7 @@ from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
-from enflow.model.flow.refinement import REFINEMENT_TIME, check_refinements, refined
+from enflow.model.flow.refinement import refined, refinement_times
 from enflow.model.flow.states import (
     EncodedLatent,
     Latent,
@@ -113,11 +113,11 @@ class MoleculeFlow(FlowComponents):
         def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
             return self.decoded(points, factor * rtol, factor * atol, t)
 
-        def noised(place: int, molecule: Molecule, number: int) -> Latent:
-            return self.noised(molecule, REFINEMENT_TIME, seed, names[place], number, temperature)
+        def noised(place: int, molecule: Molecule, t: float, number: int) -> Latent:
+            return self.noised(molecule, t, seed, names[place], number, temperature)
 
-        count = check_refinements(self.config.refinements if refinements is None else refinements)
-        return (one.named(names[one.index], seed) for one in refined(decode, noised, latents, count))
+        times = refinement_times(self.config.refinements if refinements is None else refinements)
+        return (one.named(names[one.index], seed) for one in refined(decode, noised, latents, times))
 
     def _size(self, condition: SizeOrFormula, seed: int, index: int) -> int:
         if isinstance(condition, str):

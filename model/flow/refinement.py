@@ -15,8 +15,9 @@ from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.ode.tolerances import roughness
 from enflow.model.flow.states import Latent, Sample
 
-REFINEMENT_TIME = 0.6
-"""The time to which a molecule is noised (docs/science.md compares others)."""
+EARLIEST, LATEST = 0.4, 0.7
+"""The times to which molecules are noised lie between these (docs/science.md compares them). A refinement from an early
+time repairs more molecules and damages more; so the times of several refinements rise."""
 
 PART = 1024
 """The number of samples that are refined together; the first are finished before the last begin."""
@@ -24,52 +25,47 @@ PART = 1024
 Decode = Callable[[Sequence[Latent], float, float], Iterator[Sample]]
 """Solve from states at a time to t = 1: (states, time, factor on the tolerance)."""
 
-Noised = Callable[[int, Molecule, int], Latent]
-"""Return the state at REFINEMENT_TIME of a molecule, by its place and the number of the refinement, from 1."""
+Noised = Callable[[int, Molecule, float, int], Latent]
+"""Return the state of a molecule with noise: (its place, the molecule, time, number of the refinement, from 1)."""
 
 
-def check_refinements(refinements: int) -> int:
-    """Return the number of refinements of a sample.
+def refinement_times(refinements: int) -> list[float]:
+    """Return the times to which a molecule is noised, one after the other: 0.6, or 0.5 and 0.7, or 0.4, 0.55 and 0.7.
 
     Raises:
-        ConfigError: it is out of range.
+        ConfigError: the number of refinements is out of range.
     """
     if not 0 <= refinements <= MAX_REFINEMENTS:
         raise ConfigError(f"found {refinements} refinements, expected 0 to {MAX_REFINEMENTS}")
-    return refinements
+    first = max(EARLIEST, LATEST - 0.1 * refinements)
+    return [first + (LATEST - first) * step / max(1, refinements - 1) for step in range(refinements)]
 
 
-def refined(
-    decode: Decode, noised: Noised, latents: Sequence[Latent], refinements: int, time: float = REFINEMENT_TIME
-) -> Iterator[Sample]:
+def refined(decode: Decode, noised: Noised, latents: Sequence[Latent], times: Sequence[float]) -> Iterator[Sample]:
     """Yield the samples of latents; "nfe" counts the evaluations of all passes.
 
     Args:
         decode: solves a pass.
         noised: gives the states with which a refinement begins.
         latents: the latents of the samples at t = 0.
-        refinements: the number of refinements; 0 = the flow alone, in the order in which samples finish.
-        time: the time of the states with which a refinement begins.
+        times: the times of the refinements; none = the flow alone, in the order in which samples finish.
     """
-    part = PART if refinements else max(1, len(latents))
+    part = PART if times else max(1, len(latents))
     for first in range(0, len(latents), part):
-        points = dict(enumerate(latents[first : first + part], first))
-        yield from _refined_part(decode, noised, points, refinements, time)
+        yield from _refined_part(decode, noised, dict(enumerate(latents[first : first + part], first)), times)
 
 
 def _refined_part(
-    decode: Decode, noised: Noised, points: dict[int, Latent], refinements: int, time: float
+    decode: Decode, noised: Noised, points: dict[int, Latent], times: Sequence[float]
 ) -> Iterator[Sample]:
-    nfe, t = dict.fromkeys(points, 0), 0.0
-    for number in range(refinements + 1):
-        left, molecules = refinements - number, dict[int, Molecule]()
-        places = list(points)
-        for found in decode(list(points.values()), t, roughness(left)):
+    nfe = dict.fromkeys(points, 0)
+    for number, t in enumerate([0.0, *times]):
+        places, molecules, following = list(points), dict[int, Molecule](), times[number:]
+        for found in decode(list(points.values()), t, roughness(len(following))):
             place = places[found.index]
             nfe[place] += found.nfe
-            if left and found.molecule is not None and found.status == Status.SUCCESS:
+            if following and found.molecule is not None and found.status == Status.SUCCESS:
                 molecules[place] = found.molecule
             else:
                 yield replace(found, index=place, nfe=nfe[place]).counted()
-        points = {place: noised(place, molecules[place], number + 1) for place in sorted(molecules)}
-        t = time
+        points = {place: noised(place, molecules[place], following[0], number + 1) for place in sorted(molecules)}

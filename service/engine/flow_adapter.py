@@ -19,7 +19,6 @@ from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.ode.methods import ADAMS, method_for
 from enflow.model.flow.ode.step_control import working_dtype
 from enflow.model.flow.ode.tolerances import roughness
-from enflow.model.flow.refinement import REFINEMENT_TIME
 from enflow.model.flow.states import Latent
 from enflow.model.flow.velocity import Velocity, pack, unpack
 from enflow.service.engine.batch_key import StepKind
@@ -129,11 +128,8 @@ class FlowAdapter:
     def _pass(self, row: RowState, request: EngineSampleRequest) -> RowStart:
         """Return the initial value of the first pass of a sample, or of a refinement."""
         factor = roughness(row.refinements_left)
-        if row.parent is None:
-            t, (x, h) = 0.0, self._drawn(row, request)
-        else:
-            t, (x, h) = REFINEMENT_TIME, self._noised(row, request, row.parent)
-        return RowStart(x, h, t, 1.0, factor * request.rtol, factor * request.atol)
+        x, h = self._drawn(row, request) if row.parent is None else self._noised(row, request, row.parent)
+        return RowStart(x, h, row.first_t, 1.0, factor * request.rtol, factor * request.atol)
 
     def _drawn(self, row: RowState, request: EngineSampleRequest) -> Latent:
         drawn = request.seed, row.index, request.formula, request.temperature
@@ -141,7 +137,7 @@ class FlowAdapter:
 
     def _noised(self, row: RowState, request: EngineSampleRequest, parent: Structure) -> Latent:
         noise = request.seed, row.index, row.draw, request.temperature
-        return self._host_flow.noised(self._molecule(parent), REFINEMENT_TIME, *noise)
+        return self._host_flow.noised(self._molecule(parent), row.first_t, *noise)
 
     def _scoring(
         self, row: RowState, seed: int, options: EstimatorOptions, structure: Structure

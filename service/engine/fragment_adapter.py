@@ -16,7 +16,6 @@ from enflow.model.flow.estimate import Likelihood, combine
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.likelihood import DrawState, path_tolerances
-from enflow.model.flow.refinement import REFINEMENT_TIME
 from enflow.model.flow.states import Latent
 from enflow.service.engine.flow_adapter import FinishedRow, FloatArray, FlowAdapter
 from enflow.service.engine.requests import MoleculeState, RowState
@@ -75,7 +74,7 @@ class FragmentAdapter(FlowAdapter):
 
     def _noised(self, row: RowState, request: EngineSampleRequest, parent: Structure) -> Latent:
         molecule, noise = self._molecule(parent), (request.seed, row.index, row.draw, request.temperature)
-        return self._fragments.noised_completion(completion_of(molecule, _fragment(request)), REFINEMENT_TIME, *noise)
+        return self._fragments.noised_completion(completion_of(molecule, _fragment(request)), row.first_t, *noise)
 
     def combined(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Likelihood:
         """Return the estimate for the other atoms, given the fragment, that all draws of a molecule give together."""

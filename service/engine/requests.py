@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from enflow.model.flow.estimate import Draw
 from enflow.model.flow.likelihood import DrawState
-from enflow.model.flow.refinement import REFINEMENT_TIME
+from enflow.model.flow.refinement import refinement_times
 from enflow.service.engine.batch_key import BatchKey, Lane
 from enflow.service.engine.cost_model import SMALL_REQUEST
 from enflow.service.engine.scheduler import Row
@@ -119,10 +119,17 @@ class RowState(Row):
         """The number of refinements that follow this row."""
         return self.request_state.refinements_left(self.draw)
 
+    @property
+    def first_t(self) -> float:
+        """The time at which the pass of a sample begins."""
+        request = self.request_state.request
+        times = refinement_times(request.refinements) if isinstance(request, EngineSampleRequest) else []
+        return [0.0, *times][self.draw]
+
     def refine(self, before: "RowState", parent: Structure) -> None:
-        """Continue with the molecule at the end of another row, and with its frames up to the time of refinements."""
+        """Continue with the molecule at the end of another row, and with its frames up to the time of this one."""
         self.parent = parent
-        self.frames = [frame for frame in before.frames if frame.t < REFINEMENT_TIME]
+        self.frames = [frame for frame in before.frames if frame.t < self.first_t]
 
 
 def new_rows(

@@ -14,7 +14,7 @@ from enflow.model.flow import components
 from enflow.model.flow.completion import completion_of
 from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.ode.tolerances import ROUGH
-from enflow.model.flow.refinement import PART, REFINEMENT_TIME, refined
+from enflow.model.flow.refinement import PART, refined, refinement_times
 from enflow.model.flow.states import Latent, Sample
 from tests.model.flow.small_networks import small_flow
 from tests.model.flow.test_fragment_flow import METHANOL, fragment_flow
@@ -26,8 +26,8 @@ WATER = Molecule([8, 1, 1], [[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.7
 def test_a_refined_sample_is_its_passes_one_after_the_other() -> None:
     flow = small_flow(act_norm=False)
     (once,) = flow.sample([6], seed=4, rtol=ROUGH * 1e-6, atol=ROUGH * 1e-6, refinements=0)
-    start = flow.noised(once, REFINEMENT_TIME, 4, 0, 1)
-    (end,) = flow.solve([start], REFINEMENT_TIME, 1.0, 1e-6, 1e-6)
+    start = flow.noised(once, 0.6, 4, 0, 1)
+    (end,) = flow.solve([start], 0.6, 1.0, 1e-6, 1e-6)
     (found,) = flow.sample([6], seed=4, rtol=1e-6, atol=1e-6, refinements=1)
     np.testing.assert_allclose(found.positions, end.x.double().numpy(), atol=1e-6)
     assert found.properties["nfe"] == once.properties["nfe"] + end.nfe
@@ -96,14 +96,14 @@ def test_all_passes_but_the_last_are_rough_and_a_failure_ends_a_sample() -> None
             fails = int(point.x[0, 0]) == len(passes)
             yield Sample(place, None if fails else WATER, Status.MIN_STEP if fails else Status.SUCCESS, 10)
 
-    def noised(place: int, molecule: Molecule, number: int) -> Latent:
-        assert molecule is not None
+    def noised(place: int, molecule: Molecule, t: float, number: int) -> Latent:
+        assert (molecule, t) == (WATER, [0.5, 0.7][number - 1])
         assert number == len(passes)
         return Latent(torch.full((3, 3), float(place)), torch.zeros(3, 5))
 
     latents = [Latent(torch.full((3, 3), float(place)), torch.zeros(3, 5)) for place in range(5)]
-    found = {one.index: one for one in refined(decode, noised, latents, 2)}
-    assert passes == [(5, 0.0, ROUGH), (4, REFINEMENT_TIME, ROUGH), (3, REFINEMENT_TIME, 1.0)]
+    found = {one.index: one for one in refined(decode, noised, latents, [0.5, 0.7])}
+    assert passes == [(5, 0.0, ROUGH), (4, 0.5, ROUGH), (3, 0.7, 1.0)]
     assert {place: one.nfe for place, one in found.items()} == {0: 30, 1: 10, 2: 20, 3: 30, 4: 30}
     assert {place for place, one in found.items() if one.molecule is None} == {1, 2, 3}
 
@@ -116,10 +116,20 @@ def test_the_first_samples_are_finished_before_the_last_begin() -> None:
         return (Sample(place, WATER, Status.SUCCESS, 1) for place in range(len(points)))
 
     latents = [Latent(torch.zeros(3, 3), torch.zeros(3, 5))] * (PART + 1)
-    samples = refined(decode, lambda *_: latents[0], latents, 1)
+    samples = refined(decode, lambda *_: latents[0], latents, [0.6])
     assert next(samples).index == 0
     assert begun == [PART, PART]
     assert [one.index for one in samples] == list(range(1, PART + 1))
+
+
+def test_the_times_of_several_refinements_rise() -> None:
+    assert [refinement_times(n) for n in range(4)] == [
+        [],
+        [pytest.approx(0.6)],
+        pytest.approx([0.5, 0.7]),
+        pytest.approx([0.4, 0.55, 0.7]),
+    ]
+    assert refinement_times(5) == pytest.approx([0.4, 0.475, 0.55, 0.625, 0.7])
 
 
 @pytest.mark.parametrize("refinements", [-1, 11])
