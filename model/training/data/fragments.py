@@ -8,6 +8,9 @@ from enflow.model.chem.connectivity import joined
 MAX_HEAVY = 8
 """The largest number of heavy atoms of a fragment."""
 
+BARE = 0.5
+"""The probability that an atom with a bond that is cut loses its hydrogen atoms."""
+
 
 def random_fragment(
     atomic_numbers: NDArray[np.int64], positions: NDArray[np.floating], rng: np.random.Generator
@@ -15,7 +18,7 @@ def random_fragment(
     """Return True for the atoms of a random connected part of a molecule, (N,); one atom or more, not all.
 
     The part has one to eight heavy atoms and grows from a random one along bonds. Its atoms keep their hydrogen atoms,
-    except those with a bond that is cut.
+    except half of those with a bond that is cut: a fragment grows in the place of one hydrogen atom, or of all.
 
     Args:
         atomic_numbers: (N,).
@@ -37,7 +40,8 @@ def random_fragment(
             break
         part[rng.choice(edge)] = True
     cut = part & (bonds & heavy & ~part).any(1)
-    whole: NDArray[np.bool_] = part | (~heavy & bonds[part & ~cut].any(0))
+    bare = cut & (rng.random(len(cut)) < BARE)
+    whole: NDArray[np.bool_] = part | (~heavy & bonds[part & ~bare].any(0))
     return part if whole.all() and not part.all() else _without_one(whole, rng)
 
 
