@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from enflow.model.chem.elements import VALENCES
+from enflow.model.chem.elements import STABILITY_TABLE, VALENCES
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 
 BOND_RADII = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57}
 """Covalent radii, angstrom (Cordero et al. 2008)."""
+
+LEAST_OPEN = 0.2
+"""The valence that an atom lacks, below which it counts as saturated: bond lengths vary."""
 
 BOND_FACTOR = 1.15
 """Two atoms are joined when nearer than the sum of their radii times this, as in `chem.bonds`."""
@@ -25,15 +28,23 @@ def joined(atomic_numbers: NDArray[np.int64], positions: NDArray[np.floating]) -
     return close
 
 
-def open_bonds(atomic_numbers: NDArray[np.int64], bonds: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the number of bonds that each atom lacks, (N,): its valence less its neighbours, 0 or more.
+def open_valences(
+    atomic_numbers: NDArray[np.int64], positions: NDArray[np.floating], bonds: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the valence that each atom lacks, (N,): its valence less the orders of its bonds, by their lengths.
+
+    The orders are fractions, since an aromatic bond is neither single nor double. A small rest is counted as 0.
 
     Args:
         atomic_numbers: (N,).
+        positions: (N, 3), angstrom.
         bonds: (N, N) the pairs that are joined.
     """
-    lacking: NDArray[np.int64] = np.array([VALENCES[int(number)] for number in atomic_numbers]) - bonds.sum(1)
-    return lacking.clip(0)
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1).astype(np.float64)
+    orders = STABILITY_TABLE.fractional_orders(atomic_numbers, distances)
+    lacking = np.array([VALENCES[int(number)] for number in atomic_numbers]) - (orders * bonds).sum(1)
+    found: NDArray[np.float64] = np.where(lacking > LEAST_OPEN, lacking, 0.0)
+    return found
 
 
 def in_one_piece(molecule: Molecule) -> bool:

@@ -6,7 +6,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Float64, Int8, Integer, Real
+from jaxtyping import Float, Float64, Int8, Integer, Real
 
 SYMBOLS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr "
@@ -67,6 +67,31 @@ class BondTable:
                 i, j = ATOMIC_NUMBERS[a], ATOMIC_NUMBERS[b]
                 limit[order, i, j] = limit[order, j, i] = (length + self.margins[order]) / 100
         return limit
+
+    @cached_property
+    def typical(self) -> Float64[np.ndarray, "order z z"]:
+        """The typical length in angstrom of a pair with the order; NaN where there is no such bond."""
+        length = np.full((max(self.lengths) + 1, len(SYMBOLS) + 1, len(SYMBOLS) + 1), np.nan)
+        for order, pairs in self.lengths.items():
+            for (a, b), each in pairs.items():
+                i, j = ATOMIC_NUMBERS[a], ATOMIC_NUMBERS[b]
+                length[order, i, j] = length[order, j, i] = each / 100
+        return length
+
+    def fractional_orders(
+        self, atomic_numbers: Integer[np.ndarray, " N"], distances: Float[np.ndarray, "N N"]
+    ) -> Float[np.ndarray, "N N"]:
+        """Return the orders of bonds (N, N), from 1 to 3, interpolated between the typical lengths.
+
+        Args:
+            atomic_numbers: (N,).
+            distances: (N, N), angstrom; the pairs without a bond have the order of one, too.
+        """
+        pairs = atomic_numbers[:, None], atomic_numbers[None]
+        single, double, triple = (self.typical[order][pairs] for order in (1, 2, 3))
+        above = [(longer - distances) / (longer - shorter) for longer, shorter in ((single, double), (double, triple))]
+        found: np.ndarray = 1.0 + sum(np.nan_to_num(each).clip(0, 1) for each in above)
+        return found
 
     def orders(
         self, atomic_numbers: Integer[np.ndarray, "*B N"], positions: Real[np.ndarray, "*B N 3"]

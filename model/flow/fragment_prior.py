@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from enflow.model.chem.connectivity import joined, open_bonds
+from enflow.model.chem.connectivity import joined, open_valences
 
 REACH = 1.2
 """Distance in angstrom between an atom with an open bond and the place in front of it, for one neighbour."""
@@ -19,9 +19,8 @@ Positions = NDArray[np.floating]
 def front(atomic_numbers: NDArray[np.int64], positions: Positions) -> Positions:
     """Return the place in front of the open bonds of a fragment, relative to its mean position, (3,).
 
-    It is the mean over open bonds of x_j + REACH sum over k of (x_j - x_k) / |x_j - x_k|, for the neighbours k of the
-    atom j that has the bond. Atoms with hydrogen are left out where others have open bonds; without any, the place is
-    the mean position of the fragment.
+    It is the mean over atoms j, weighted by the valence that each lacks, of x_j + REACH sum over k of (x_j - x_k) /
+    |x_j - x_k|, for the neighbours k of the atom. If no atom lacks any, it is the mean position of the fragment.
 
     Args:
         atomic_numbers: (M,).
@@ -30,10 +29,9 @@ def front(atomic_numbers: NDArray[np.int64], positions: Positions) -> Positions:
     x, bonds = positions - positions.mean(0), joined(atomic_numbers, positions)
     apart = x[:, None] - x[None]
     away = apart / np.where(bonds, np.linalg.norm(apart, axis=-1), np.inf)[..., None]
-    count = open_bonds(atomic_numbers, bonds).astype(x.dtype)
-    bare = count * ~bonds[:, atomic_numbers == 1].any(1)
-    weights = bare if bare.any() else count
-    place: Positions = weights @ (x + REACH * away.sum(1)) / max(weights.sum(), 1)
+    weights = open_valences(atomic_numbers, positions, bonds).astype(x.dtype)
+    total = weights.sum()
+    place: Positions = weights @ (x + REACH * away.sum(1)) / (total if total > 0 else 1.0)
     return place
 
 
