@@ -137,7 +137,8 @@ def test_decode_is_the_inverse_of_encode() -> None:
 def test_the_density_is_that_of_the_gaussian_it_is() -> None:
     """Relative to the fragment x(1) = exp(a) x(0) and h(1) = exp(b) h(0) for the four other atoms.
 
-    Carbon lacks three bonds and oxygen one, both along the y axis: the mean of x(0) is (3 - 1) / 4 (0.71 + 1.2) there.
+    Carbon and oxygen have the bond order 1 + 1 / 23, since 1.42 angstrom is that far from 1.43 to 1.20. Carbon lacks
+    the rest of 4 and oxygen that of 2, both along the y axis: the mean of x(0) is 2 / (6 - 48 / 23) (0.71 + 1.2) there.
     """
     flow = fragment_flow(known=True)
     (found,) = flow.log_prob([COMPLETION], seed=4, divergence="exact", draws=1, rtol=1e-6, atol=1e-6)
@@ -146,7 +147,7 @@ def test_the_density_is_that_of_the_gaussian_it_is() -> None:
     expected = sum(
         -0.5 * float((part * math.exp(-rate) - mean).square().sum())
         - part.numel() * (0.5 * math.log(2 * math.pi) + rate)
-        for part, rate, mean in zip((x, h), RATES, (torch.tensor([0, 0.955, 0]), 0.0), strict=True)
+        for part, rate, mean in zip((x, h), RATES, (torch.tensor([0, 2 / (6 - 48 / 23) * 1.91, 0]), 0.0), strict=True)
     )
     assert found.log_prob == pytest.approx(expected - log_q, abs=1e-4)
     assert found.parts["divergence"] == pytest.approx(12 * RATES[0] + 20 * RATES[1], abs=1e-5)

@@ -19,6 +19,19 @@ def test_the_place_is_in_front_of_the_open_bonds() -> None:
     np.testing.assert_allclose(front(np.array([8, 8]), np.array([[0, 0, 0], [1.4, 0, 0]])), 0, atol=1e-12)
 
 
+def test_atoms_with_multiple_bonds_and_with_hydrogen_lack_what_is_left() -> None:
+    """H-C=O lacks one bond at the carbon and none at the oxygen; a phenyl group lacks one at one carbon."""
+    carbonyl = np.array([[0, 0, 0], [1.2, 0, 0], [-0.6, 0.9, 0]])
+    away = -carbonyl[1] / 1.2 - carbonyl[2] / np.linalg.norm(carbonyl[2])
+    numbers = np.array([6, 8, 1])
+    np.testing.assert_allclose(front(numbers, carbonyl) + carbonyl.mean(0), REACH * away, atol=1e-6)
+    angles = np.arange(6) * np.pi / 3
+    ring = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
+    phenyl = np.concatenate([1.39 * ring, 2.48 * ring[1:]])
+    place = front(np.array([6] * 6 + [1] * 5), phenyl) + phenyl.mean(0)
+    np.testing.assert_allclose(place, [1.39 + REACH, 0, 0], atol=1e-9)
+
+
 def test_a_closed_fragment_has_its_mean() -> None:
     water = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
     np.testing.assert_allclose(front(np.array([8, 1, 1]), water), 0, atol=1e-12)

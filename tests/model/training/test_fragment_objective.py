@@ -32,9 +32,10 @@ POSITIONS = np.array([
 ])  # fmt: skip
 BONDS = {(0, 1), (1, 2), (0, 3), (0, 4), (0, 5), (1, 6), (1, 7), (2, 8)}
 PARTS = {
-    (0,), (1,), (2,), (0, 1, 3, 4, 5), (1, 2, 8), (0, 1, 2),
+    (0,), (0, 3, 4, 5), (1,), (1, 6, 7), (2,), (2, 8), (0, 1, 3, 4, 5), (0, 1, 3, 4, 5, 6, 7), (1, 2, 8),
+    (1, 2, 6, 7, 8), (0, 1, 2),
 }  # fmt: skip
-"""Each connected part; a carbon or oxygen atom with a cut bond has lost its hydrogen atoms."""
+"""Each connected part; a carbon or oxygen atom with a cut bond has kept its hydrogen atoms or lost all of them."""
 
 
 def test_the_bonds_of_ethanol() -> None:
