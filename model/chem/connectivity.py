@@ -59,8 +59,8 @@ def in_one_piece(molecule: Molecule) -> bool:
 def opened(fragment: Molecule, attach: Sequence[int] | None) -> Molecule:
     """Return a fragment without the hydrogen atoms in whose places it grows.
 
-    A hydrogen atom that is named is removed. A heavy atom that is named loses all its hydrogen atoms, as an atom with a
-    cut bond does in the training of `FragmentFlow`, which gives back those that remain.
+    A hydrogen atom that is named is removed. A heavy atom that is named loses all its hydrogen atoms, and the flow
+    gives back those that remain.
 
     Args:
         fragment: the fragment, of H, C, N, O and F.
