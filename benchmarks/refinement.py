@@ -49,6 +49,8 @@ def samples(flow: MoleculeFlow, indices: Sequence[int], times: Sequence[float]) 
 
 def name_of(times: Sequence[float]) -> str:
     """Return the times as text."""
+    if len(times) > 3:
+        return f"{times[0]:.2g} to {times[-1]:.2g}, {len(times)} times"
     return ", ".join(f"{t:.2g}" for t in times) or "-"
 
 
@@ -57,7 +59,7 @@ def recorded(
 ) -> list[SampleRecord]:
     """Return so many samples."""
     name = name_of(times)
-    records = RecordFile(FOLDER / f"samples-{name.replace(', ', '-')}.jsonl", header | {"times": name}, SampleRecord)
+    records = RecordFile(FOLDER / f"samples-{name.replace(', ', '-').replace(' ', '-')}.jsonl", header | {"times": name}, SampleRecord)
     missing = [i for i in range(count) if i not in records.records]
     sizes = {i: flow.draw_n_atoms(0, i) for i in missing}
     record_samples(samples(flow, missing, times), sizes, records, count, report)
@@ -75,7 +77,7 @@ def main(count: int, weights: Path) -> None:
             name_of(times): sample_metrics(recorded(flow, times, count, header, report), reference)[0] for times in ROWS
         }
     rows = [[name, *cells(metrics)] for name, metrics in found.items()]
-    columns = ["refined at t", *SHARES, "strain", *DIVERGENCES, "evaluations"]
+    columns = ["t", *SHARES, "strain", *DIVERGENCES, "evaluations"]
     write_results("refinement", f"{count:,} samples by refinements", columns, rows, {**header, "found": found})
     lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
     write_section(DOCS / "science.md", "refinement", "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]]))
