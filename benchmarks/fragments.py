@@ -289,8 +289,8 @@ def main(count: int, weights: Path) -> None:
     flow, joint, rng = load_fragments(weights), load_molecules(WEIGHTS / "qm9"), np.random.default_rng(0)
     samplers: dict[str, Sampler | None] = {
         "the true molecules": None,
-        "model of fragments, refined": partial(by_the_model, flow, flow.config.refinements),
-        "model of fragments, not refined": partial(by_the_model, flow, 0),
+        "refined": partial(by_the_model, flow, flow.config.refinements),
+        "not refined": partial(by_the_model, flow, 0),
         "replacement": partial(by_replacement, joint),
     }
     molecules, tasks = held_out(count), {}
