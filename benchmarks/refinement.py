@@ -59,7 +59,8 @@ def recorded(
 ) -> list[SampleRecord]:
     """Return so many samples."""
     name = name_of(times)
-    records = RecordFile(FOLDER / f"samples-{name.replace(', ', '-').replace(' ', '-')}.jsonl", header | {"times": name}, SampleRecord)
+    file = FOLDER / f"samples-{name.replace(', ', '-').replace(' ', '-')}.jsonl"
+    records = RecordFile(file, header | {"times": name}, SampleRecord)
     missing = [i for i in range(count) if i not in records.records]
     sizes = {i: flow.draw_n_atoms(0, i) for i in missing}
     record_samples(samples(flow, missing, times), sizes, records, count, report)
