@@ -14,7 +14,7 @@ Needs the reference data: the folder of the environment variable ENFLOW_SHARED, 
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.refinement import refined, refinement_times
-from enflow.model.flow.states import Latent, Sample
+from enflow.model.flow.states import Latent
 from enflow.model.training.data.fragments import random_fragment
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -92,13 +92,11 @@ def by_the_model(
     sizes = [each.molecule.n_atoms for each in completions]
     latents = [flow.draw_completion(given[i], n, 0, first + i) for i, n in enumerate(sizes)]
 
-    def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
-        return flow.decoded(points, factor * TOLERANCE, factor * TOLERANCE, t)
-
     def noised(i: int, molecule: Molecule, t: float, number: int) -> Latent:
         return flow.noised_completion(completion_of(molecule, given[i]), t, 0, first + i, number)
 
-    found = {one.index: one.molecule for one in refined(decode, noised, latents, refinement_times(refinements))}
+    samples = refined(flow, noised, latents, refinement_times(refinements), TOLERANCE, TOLERANCE)
+    found = {one.index: one.molecule for one in samples}
     return [found[i] for i in range(len(completions))]
 
 

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.measure import DOCS, write_results, write_section
 from benchmarks.own_samples import BUNDLED
-from benchmarks.temperature import DIVERGENCES, SHARES, TOLERANCE, cells, reference_of
+from benchmarks.temperature import DIVERGENCES, SHARES, TOLERANCE, cells, markdown, reference_of
 from enflow.model.card import read_card
 from enflow.model.checkpoint import load
 from enflow.model.chem.molecule import Molecule
@@ -38,13 +38,10 @@ def samples(flow: MoleculeFlow, indices: Sequence[int], times: Sequence[float]) 
     """Return an iterator over the samples of seed 0 with these indices."""
     latents = [flow.draw_latent(flow.draw_n_atoms(0, i), 0, i) for i in indices]
 
-    def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
-        return flow.decoded(points, factor * TOLERANCE, factor * TOLERANCE, t)
-
     def noised(place: int, molecule: Molecule, t: float, number: int) -> Latent:
         return flow.noised(molecule, t, 0, indices[place], number)
 
-    return (one.named(indices[one.index], 0) for one in refined(decode, noised, latents, times))
+    return (one.named(indices[one.index], 0) for one in refined(flow, noised, latents, times, TOLERANCE, TOLERANCE))
 
 
 def name_of(times: Sequence[float]) -> str:
@@ -80,8 +77,7 @@ def main(count: int, weights: Path) -> None:
     rows = [[name, *cells(metrics)] for name, metrics in found.items()]
     columns = ["t", *SHARES, "strain", *DIVERGENCES, "evaluations"]
     write_results("refinement", f"{count:,} samples by refinements", columns, rows, {**header, "found": found})
-    lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
-    write_section(DOCS / "science.md", "refinement", "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]]))
+    write_section(DOCS / "science.md", "refinement", markdown(columns, rows))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,12 @@ def cells(metrics: dict[str, Any]) -> list[str]:
     return [*shares.values(), strain, *divergences, f"{metrics['nfe_mean']:.1f}"]
 
 
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """Return the table of the docs."""
+    lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
+    return "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]])
+
+
 def main(count: int, weights: Path) -> None:
     torch.set_num_threads(1)
     flow, card = load(weights), read_card(weights)
@@ -91,8 +97,7 @@ def main(count: int, weights: Path) -> None:
     rows = [[f"{temperature:g}", *cells(metrics)] for temperature, metrics in found.items()]
     columns = ["T", *SHARES, "strain", *DIVERGENCES, "evaluations"]
     write_results("temperature", f"{count:,} samples by temperature", columns, rows, {**header, "temperatures": found})
-    lines = [f"| {' | '.join(line)} |" for line in (columns, *rows)]
-    write_section(DOCS / "science.md", "temperature", "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]]))
+    write_section(DOCS / "science.md", "temperature", markdown(columns, rows))
 
 
 if __name__ == "__main__":

@@ -59,24 +59,21 @@ class BondTable:
     """Order -> picometre by which a bond may be longer than the typical length."""
 
     @cached_property
-    def thresholds(self) -> Float64[np.ndarray, "order z z"]:
-        """The distance in angstrom below which a pair has at least the order; 0 where there is no such bond."""
-        limit = np.zeros((max(self.lengths) + 1, len(SYMBOLS) + 1, len(SYMBOLS) + 1))
-        for order, pairs in self.lengths.items():
-            for (a, b), length in pairs.items():
-                i, j = ATOMIC_NUMBERS[a], ATOMIC_NUMBERS[b]
-                limit[order, i, j] = limit[order, j, i] = (length + self.margins[order]) / 100
-        return limit
-
-    @cached_property
     def typical(self) -> Float64[np.ndarray, "order z z"]:
-        """The typical length in angstrom of a pair with the order; NaN where there is no such bond."""
+        """The typical length in picometre of a pair with the order; NaN where there is no such bond."""
         length = np.full((max(self.lengths) + 1, len(SYMBOLS) + 1, len(SYMBOLS) + 1), np.nan)
         for order, pairs in self.lengths.items():
             for (a, b), each in pairs.items():
                 i, j = ATOMIC_NUMBERS[a], ATOMIC_NUMBERS[b]
-                length[order, i, j] = length[order, j, i] = each / 100
+                length[order, i, j] = length[order, j, i] = each
         return length
+
+    @cached_property
+    def thresholds(self) -> Float64[np.ndarray, "order z z"]:
+        """The distance in angstrom below which a pair has at least the order; 0 where there is no such bond."""
+        margins = np.array([self.margins.get(order, 0) for order in range(len(self.typical))])
+        limit: np.ndarray = np.nan_to_num((self.typical + margins[:, None, None]) / 100)
+        return limit
 
     def fractional_orders(
         self, atomic_numbers: Integer[np.ndarray, " N"], distances: Float[np.ndarray, "N N"]
@@ -88,7 +85,7 @@ class BondTable:
             distances: (N, N), angstrom; the pairs without a bond have the order of one, too.
         """
         pairs = atomic_numbers[:, None], atomic_numbers[None]
-        single, double, triple = (self.typical[order][pairs] for order in (1, 2, 3))
+        single, double, triple = (self.typical[order][pairs] / 100 for order in (1, 2, 3))
         above = [(longer - distances) / (longer - shorter) for longer, shorter in ((single, double), (double, triple))]
         found: np.ndarray = 1.0 + sum(np.nan_to_num(each).clip(0, 1) for each in above)
         return found

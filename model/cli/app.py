@@ -185,8 +185,8 @@ def evaluate(
     """Measure a model: stability, validity, uniqueness, novelty of samples; NLL of test molecules; quality over cost.
 
     Every finished molecule is kept: the same command continues where an earlier one stopped, and larger numbers add to
-    its results. On a free core 1,000 samples take a minute and 1,000 scores ten; two commands, one with --samples 0 and
-    one with --molecules 0, use two cores. evaluation.json has the metrics, evaluation.html shows them. --write-card
+    its results. On a free core 1,000 samples take one to two minutes and 1,000 scores ten; two commands, with --samples
+    0 and with --molecules 0, use two cores. evaluation.json has the metrics, evaluation.html shows them. --write-card
     writes them beside the weights and into the card, and percentiles.json, with which the service ranks an NLL.
     """
     import torch

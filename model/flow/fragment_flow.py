@@ -1,6 +1,6 @@
 """FragmentFlow: a normalizing flow over the atoms around a given fragment."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,6 @@ from enflow.model.flow.states import (
     EncodedLatent,
     Latent,
     OnMismatch,
-    Sample,
     check_success,
     compared_with_parents,
     molecules_in_order,
@@ -97,14 +96,11 @@ class FragmentFlow(FlowComponents):
         sizes = _sizes(n, n_atoms)
         latents = [self.draw_completion(given, size, seed, index, temperature) for index, size in enumerate(sizes)]
 
-        def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
-            return self.decoded(points, factor * rtol, factor * atol, t)
-
         def noised(index: int, molecule: Molecule, t: float, number: int) -> Latent:
             return self.noised_completion(completion_of(molecule, given), t, seed, index, number, temperature)
 
         times = refinement_times(self.config.refinements if refinements is None else refinements)
-        found = enumerate(molecules_in_order(refined(decode, noised, latents, times)))
+        found = enumerate(molecules_in_order(refined(self, noised, latents, times, rtol, atol)))
         return Molecules(grown(each, given, seed=seed, index=index) for index, each in found)
 
     def draw_size(self, fragment: Molecule, seed: int, index: int) -> int:

@@ -110,14 +110,11 @@ class MoleculeFlow(FlowComponents):
         drawn = zip(names, sizes, formulas, strict=True)
         latents = [self.draw_latent(n, seed, i, formula, temperature) for i, n, formula in drawn]
 
-        def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
-            return self.decoded(points, factor * rtol, factor * atol, t)
-
         def noised(place: int, molecule: Molecule, t: float, number: int) -> Latent:
             return self.noised(molecule, t, seed, names[place], number, temperature)
 
         times = refinement_times(self.config.refinements if refinements is None else refinements)
-        return (one.named(names[one.index], seed) for one in refined(decode, noised, latents, times))
+        return (one.named(names[one.index], seed) for one in refined(self, noised, latents, times, rtol, atol))
 
     def _size(self, condition: SizeOrFormula, seed: int, index: int) -> int:
         if isinstance(condition, str):

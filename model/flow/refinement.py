@@ -7,6 +7,7 @@ are mostly forgotten. This is Restart sampling (Xu et al., NeurIPS 2023) with co
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import MAX_REFINEMENTS
@@ -15,15 +16,15 @@ from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.ode.tolerances import roughness
 from enflow.model.flow.states import Latent, Sample
 
+if TYPE_CHECKING:
+    from enflow.model.flow.components import FlowComponents
+
 EARLIEST, LATEST = 0.4, 0.7
 """The times to which molecules are noised lie between these (docs/science.md compares them). A refinement from an early
 time repairs more molecules and damages more; so the times of several refinements rise."""
 
 PART = 1024
 """The number of samples that are refined together; the first are finished before the last begin."""
-
-Decode = Callable[[Sequence[Latent], float, float], Iterator[Sample]]
-"""Solve from states at a time to t = 1: (states, time, factor on the tolerance)."""
 
 Noised = Callable[[int, Molecule, float, int], Latent]
 """Return the state of a molecule with noise: (its place, the molecule, time, number of the refinement, from 1)."""
@@ -41,27 +42,32 @@ def refinement_times(refinements: int) -> list[float]:
     return [first + (LATEST - first) * step / max(1, refinements - 1) for step in range(refinements)]
 
 
-def refined(decode: Decode, noised: Noised, latents: Sequence[Latent], times: Sequence[float]) -> Iterator[Sample]:
+def refined(
+    flow: "FlowComponents", noised: Noised, latents: Sequence[Latent], times: Sequence[float], rtol: float, atol: float
+) -> Iterator[Sample]:
     """Yield the samples of latents; "nfe" counts the evaluations of all passes.
 
     Args:
-        decode: solves a pass.
+        flow: the flow that solves the passes.
         noised: gives the states with which a refinement begins.
         latents: the latents of the samples at t = 0.
         times: the times of the refinements; none = the flow alone, in the order in which samples finish.
+        rtol, atol: relative and absolute tolerance of the last pass.
     """
     part = PART if times else max(1, len(latents))
     for first in range(0, len(latents), part):
-        yield from _refined_part(decode, noised, dict(enumerate(latents[first : first + part], first)), times)
+        points = dict(enumerate(latents[first : first + part], first))
+        yield from _refined_part(flow, noised, points, times, rtol, atol)
 
 
 def _refined_part(
-    decode: Decode, noised: Noised, points: dict[int, Latent], times: Sequence[float]
+    flow: "FlowComponents", noised: Noised, points: dict[int, Latent], times: Sequence[float], rtol: float, atol: float
 ) -> Iterator[Sample]:
     nfe = dict.fromkeys(points, 0)
     for number, t in enumerate([0.0, *times]):
         places, molecules, following = list(points), dict[int, Molecule](), times[number:]
-        for found in decode(list(points.values()), t, roughness(len(following))):
+        factor = roughness(len(following))
+        for found in flow.decoded(list(points.values()), factor * rtol, factor * atol, t):
             place = places[found.index]
             nfe[place] += found.nfe
             if following and found.molecule is not None and found.status == Status.SUCCESS:

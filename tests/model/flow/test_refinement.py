@@ -86,40 +86,45 @@ def test_it_leaves_the_distribution_of_a_flow_without_errors_as_it_is(monkeypatc
     assert np.corrcoef(*sizes)[0, 1] < 0.9
 
 
-def test_all_passes_but_the_last_are_rough_and_a_failure_ends_a_sample() -> None:
-    """Sample i fails in pass i - 1."""
-    passes = []
+class Solver:
+    """A flow that makes water; sample i, whose latent is i, fails in pass i - 1. It notes (points, rtol, atol, t)."""
 
-    def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
-        passes.append((len(points), t, factor))
+    def __init__(self) -> None:
+        self.passes: list[tuple[int, float, float, float]] = []
+
+    def decoded(self, points: Sequence[Latent], rtol: float, atol: float, t: float) -> Iterator[Sample]:
+        self.passes.append((len(points), rtol, atol, t))
         for place, point in reversed(list(enumerate(points))):
-            fails = int(point.x[0, 0]) == len(passes)
+            fails = int(point.x[0, 0]) == len(self.passes)
             yield Sample(place, None if fails else WATER, Status.MIN_STEP if fails else Status.SUCCESS, 10)
 
-    def noised(place: int, molecule: Molecule, t: float, number: int) -> Latent:
-        assert (molecule, t) == (WATER, [0.5, 0.7][number - 1])
-        assert number == len(passes)
-        return Latent(torch.full((3, 3), float(place)), torch.zeros(3, 5))
 
-    latents = [Latent(torch.full((3, 3), float(place)), torch.zeros(3, 5)) for place in range(5)]
-    found = {one.index: one for one in refined(decode, noised, latents, [0.5, 0.7])}
-    assert passes == [(5, 0.0, ROUGH), (4, 0.5, ROUGH), (3, 0.7, 1.0)]
+def latents_of(places: Sequence[int]) -> list[Latent]:
+    return [Latent(torch.full((3, 3), float(place)), torch.zeros(3, 5)) for place in places]
+
+
+def test_all_passes_but_the_last_are_rough_and_a_failure_ends_a_sample() -> None:
+    solver = Solver()
+
+    def noised(place: int, molecule: Molecule, t: float, number: int) -> Latent:
+        assert (molecule, t, number) == (WATER, [0.5, 0.7][number - 1], len(solver.passes))
+        return latents_of([place])[0]
+
+    found = {one.index: one for one in refined(solver, noised, latents_of(range(5)), [0.5, 0.7], 1e-3, 1e-4)}  # type: ignore[arg-type]
+    rough = pytest.approx((ROUGH * 1e-3, ROUGH * 1e-4))
+    assert [(n, t) for n, _, _, t in solver.passes] == [(5, 0.0), (4, 0.5), (3, 0.7)]
+    assert [(rtol, atol) for _, rtol, atol, _ in solver.passes] == [rough, rough, (1e-3, 1e-4)]
     assert {place: one.nfe for place, one in found.items()} == {0: 30, 1: 10, 2: 20, 3: 30, 4: 30}
     assert {place for place, one in found.items() if one.molecule is None} == {1, 2, 3}
 
 
 def test_the_first_samples_are_finished_before_the_last_begin() -> None:
-    begun = []
-
-    def decode(points: Sequence[Latent], t: float, factor: float) -> Iterator[Sample]:
-        begun.append(len(points))
-        return (Sample(place, WATER, Status.SUCCESS, 1) for place in range(len(points)))
-
-    latents = [Latent(torch.zeros(3, 3), torch.zeros(3, 5))] * (PART + 1)
-    samples = refined(decode, lambda *_: latents[0], latents, [0.6])
-    assert next(samples).index == 0
-    assert begun == [PART, PART]
-    assert [one.index for one in samples] == list(range(1, PART + 1))
+    solver, latents = Solver(), latents_of([0] * (PART + 1))
+    samples = refined(solver, lambda *_: latents[0], latents, [0.6], 1e-3, 1e-3)  # type: ignore[arg-type]
+    first = [next(samples).index for _ in range(PART)]
+    assert [n for n, *_ in solver.passes] == [PART, PART]
+    assert sorted(first) == list(range(PART))
+    assert [one.index for one in samples] == [PART]
 
 
 def test_the_times_of_several_refinements_rise() -> None:
