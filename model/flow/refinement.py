@@ -19,9 +19,10 @@ from enflow.model.flow.states import Latent, Sample
 if TYPE_CHECKING:
     from enflow.model.flow.components import FlowComponents
 
-EARLIEST, LATEST = 0.4, 0.7
-"""The times to which molecules are noised lie between these (docs/science.md compares them). A refinement from an early
-time repairs more molecules and damages more; so the times of several refinements rise."""
+MIDDLE, STEP, SPREAD = 0.6, 0.1, 0.15
+"""The times to which molecules are noised: around the middle, with a step between them, and at most so far from it
+(docs/science.md compares them). A refinement from an early time repairs more molecules and damages more; so the times
+of several refinements rise."""
 
 PART = 1024
 """The number of samples that are refined together; the first are finished before the last begin."""
@@ -31,15 +32,16 @@ Noised = Callable[[int, Molecule, float, int], Latent]
 
 
 def refinement_times(refinements: int) -> list[float]:
-    """Return the times to which a molecule is noised, one after the other: 0.6, or 0.5 and 0.7, or 0.4, 0.55 and 0.7.
+    """Return the times to which a molecule is noised, one after the other: 0.6, or 0.55 and 0.65, or 0.5, 0.6 and 0.7.
 
     Raises:
         ConfigError: the number of refinements is out of range.
     """
-    if not 0 <= refinements <= MAX_REFINEMENTS:
-        raise ConfigError(f"found {refinements} refinements, expected 0 to {MAX_REFINEMENTS}")
-    first = max(EARLIEST, LATEST - 0.1 * refinements)
-    return [first + (LATEST - first) * step / max(1, refinements - 1) for step in range(refinements)]
+    if refinements not in range(MAX_REFINEMENTS + 1):  # 1.5 is not in it either
+        raise ConfigError(f"found {refinements!r} refinements, expected an integer from 0 to {MAX_REFINEMENTS}")
+    gaps = refinements - 1
+    spread = min(SPREAD, STEP * gaps / 2)
+    return [MIDDLE + spread * (2 * number / gaps - 1 if gaps else 0) for number in range(refinements)]
 
 
 def refined(

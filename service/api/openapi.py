@@ -32,7 +32,8 @@ Responses = dict[int | str, dict[str, Any]]
 
 DESCRIPTION = """\
 Generates and scores 3D molecules with an E(n) equivariant normalizing flow. Positions are in angstrom, likelihoods in
-nats. `(seed, index)`, the weights and the tolerance fix a molecule, whatever else is computed beside it.
+nats. `(seed, index)`, the weights, the tolerance, the refinements and the temperature fix a molecule, whatever else is
+computed beside it.
 
 The format of a response follows `Accept`. `application/x-ndjson` and `text/event-stream` send events while the service
 computes: `start`, `progress` (the queue, and the time t of each molecule), `frame`, `molecule` or `score`, and at the

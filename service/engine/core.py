@@ -117,11 +117,11 @@ class Engine:
     def snapshot(self) -> Snapshot:
         """Return the state from which another engine can continue.
 
-        The trajectory of a likelihood is not saved; such a row starts again from its seed.
+        The trajectory of a likelihood and a refinement are not saved; such a sample starts again from its seed.
         """
         for rows, step in self._runner.collect(everything=True):  # a step gives its frames when it is collected
             self._postprocess(rows, step)
-        rows = [row for row in self._scheduler.rows() if row.score is None]
+        rows = [row for row in self._scheduler.rows() if row.score is None and not row.begun]
         return Snapshot(tuple(self._requests.unfinished()), self._runner.save(rows))
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -228,7 +228,8 @@ class Engine:
             row.frames.append(self._adapter.frame(result.interpolant, i, t, row))
         if row.request_state.request.progress:
             nfe = row.molecule.nfe + row.nfe
-            self._requests.emit(Progress(row.request_id, row.index, row.t, nfe, row.frames[-1] if passed else None))
+            frame = row.frames[-1] if passed else None
+            self._requests.emit(Progress(row.request_id, row.index, row.t, nfe, row.share, frame))
 
     def _arrive(self, rows: list[RowState], ends: tuple[torch.Tensor, ...]) -> None:
         for row, end in zip(rows, self._adapter.finished_rows(rows, *ends), strict=True):

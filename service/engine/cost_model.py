@@ -21,9 +21,9 @@ SHORT_STEP_OVERHEAD = 1 / 4
 """The largest part of a short step that may be spent on launching it."""
 
 
-INITIAL_CREDIT = 42.0
-"""Steps of a molecule of middle size that a small request may take before older requests continue: enough for one
-molecule of any size at any named tolerance, or for nine of middle size at the standard one."""
+INITIAL_CREDIT = 52.0
+"""Steps of a molecule of middle size that a small request may take before older requests continue: enough, with one
+refinement, for one molecule of any size at any named tolerance, or for nine of middle size at the standard one."""
 
 SMALL_REQUEST = INITIAL_CREDIT * STAGES * TYPICAL_ATOMS**2
 """The largest cost of a small request, which its credit covers."""

@@ -17,7 +17,9 @@ from enflow.service.engine.scheduler import Row
 from enflow.service.engine.stats import StatsCounter
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Frame, Sampled, Scored
 from enflow.service.protocol.requests import (
+    REFINEMENT_PART,
     EngineDecodeRequest,
+    EngineEncodeRequest,
     EngineLikelihoodRequest,
     EngineRequest,
     EngineSampleRequest,
@@ -126,6 +128,15 @@ class RowState(Row):
         times = refinement_times(request.refinements) if isinstance(request, EngineSampleRequest) else []
         return [0.0, *times][self.draw]
 
+    @property
+    def share(self) -> float:
+        """The part of the work on the sample that is done; the path is half of the work of a likelihood."""
+        if isinstance(self.request_state.request, EngineLikelihoodRequest | EngineEncodeRequest):
+            return (1.0 - self.t) * (0.5 if self.score else 1.0)
+        parts = [1.0, *[REFINEMENT_PART] * (self.draw + self.refinements_left)]
+        now = parts[self.draw] * (self.t - self.first_t) / (1.0 - self.first_t)
+        return (sum(parts[: self.draw]) + now) / sum(parts)
+
     def refine(self, before: "RowState", parent: Structure) -> None:
         """Continue with the molecule at the end of another row, and with its frames up to the time of this one."""
         self.parent = parent
@@ -142,6 +153,7 @@ def new_rows(
             index=molecule.index,
             draw=draw,
             isolation=molecule.isolation,
+            begun=bool(molecule.rows),
             lane=key.lane,
             batch_key=key,
             cost=cost,

@@ -11,10 +11,12 @@ Three additions favour small requests:
   Cheriton, SOSP 1999), and is finished within it. With a credit for large ones, many of them would go before it.
 - While a short one uses it, the steps of its lane are short, because the request waits for each of them.
 - The last slots of a batch key are for small requests.
+In a request the samples that have begun go first, so that samples finish all the time and not only at the end.
 """
 
 import heapq
 import math
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,10 +25,8 @@ from typing import Any, Generic, Literal, TypeVar
 from enflow.service.protocol.status import RowKey
 
 AGING = 0.5
-"""The part of the mean service of a lane's requests by which its virtual time advances at least.
-
-With 0.5 an old request keeps a quarter of the device under an endless stream of small new ones. With 1 a new request
-would gain nothing over an old one that was alone."""
+"""The part of the mean service of a lane's requests by which its virtual time advances at least. With 0.5 an old
+request keeps a quarter of the device under an endless stream of small new ones; with 1 a new one would gain nothing."""
 
 RESERVED_SLOTS = 1 / 8
 """The part of the slots that is left for small requests."""
@@ -47,6 +47,7 @@ class Row:
         cost: the cost of the row's next step, in any unit that all rows share.
         draw: the number of the draw of a likelihood, from 0.
         isolation: rows with different numbers share no step.
+        begun: an earlier row, or an earlier stage, of the same sample has finished.
         state: "running" from the first step on.
     """
 
@@ -57,6 +58,7 @@ class Row:
     cost: float
     draw: int = 0
     isolation: int = 0
+    begun: bool = False
     state: Literal["waiting", "running", "finished"] = "waiting"
 
     @property
@@ -75,7 +77,7 @@ R = TypeVar("R", bound=Row)
 
 @dataclass
 class _RequestQueue(Generic[R]):
-    """The rows of one request in one lane, by step key, in the order of their arrival.
+    """The rows of one request in one lane, by step key: the begun ones first, then in the order of their arrival.
 
     Attributes:
         arrival: the number of the request in the order of arrival; it decides between equal start tags.
@@ -88,7 +90,7 @@ class _RequestQueue(Generic[R]):
     start_tag: float = -math.inf
     credit_end: float = -math.inf
     small: bool = False
-    rows: dict[Hashable, dict[RowKey, R]] = field(default_factory=dict)
+    rows: OrderedDict[Hashable, OrderedDict[RowKey, R]] = field(default_factory=OrderedDict)
 
     @property
     def priority(self) -> tuple[float, int]:
@@ -100,7 +102,7 @@ class _RequestQueue(Generic[R]):
         return self.start_tag < self.credit_end and sum(map(len, self.rows.values())) <= max(1.0, max_rows)
 
     def first(self) -> R:
-        """Return the oldest row."""
+        """Return the first row."""
         return next(iter(next(iter(self.rows.values())).values()))
 
 
@@ -152,9 +154,8 @@ class Scheduler(Generic[R]):
         self._slots, self._initial_credit = slots, initial_credit
         self._reserved = int(RESERVED_SLOTS * slots) if initial_credit else 0
         self._entries: dict[str, _Entry[R]] = {}
-        self._running: dict[tuple[str, Hashable], int] = {}
-        self._arrivals = 0
-        self._virtual_time = 0.0
+        self._running = Counter[tuple[str, Hashable]]()
+        self._arrivals, self._virtual_time = 0, 0.0
 
     def add(self, request_id: str, rows: Iterable[R], deadline: float | None = None, *, small: bool = False) -> None:
         """Add waiting rows of a request; a request may gain rows later. A small request goes first.
@@ -173,7 +174,7 @@ class Scheduler(Generic[R]):
         """Return the rows of the next step, running and charged for it; an empty list if there are no rows.
 
         The request with the smallest start tag chooses the batch key. All requests of the lane with rows of this key
-        share the step. Rows that are running go before rows that wait, so that few unfinished rows are parked.
+        share the step.
         """
         lane = min((q for q in self._lanes.values() if q.requests), key=lambda q: q.start_tag, default=None)
         if lane is None:
@@ -187,14 +188,14 @@ class Scheduler(Generic[R]):
             queue = lane.requests[row.request_id]
             queue.start_tag += row.cost
             lane.virtual_time = max(lane.virtual_time, queue.start_tag)
-            self._set_running(row)
+            self._running[row.lane, row.batch_key] += row.state == "waiting"
+            row.state = "running"
         return rows
 
     def move(self, row: R, lane: str, batch_key: Hashable, cost: float) -> None:
         """Move a row to another batch key, where it waits for its next step."""
         self._dequeue(row)
-        row.lane, row.batch_key, row.cost = lane, batch_key, cost
-        row.state = "waiting"
+        row.lane, row.batch_key, row.cost, row.begun, row.state = lane, batch_key, cost, True, "waiting"
         self._enqueue(row)
 
     def finish(self, row: R) -> bool:
@@ -218,7 +219,7 @@ class Scheduler(Generic[R]):
     @property
     def running(self) -> int:
         """The number of rows that have taken a step."""
-        return sum(self._running.values())
+        return self._running.total()
 
     @property
     def waiting(self) -> int:
@@ -230,16 +231,11 @@ class Scheduler(Generic[R]):
         max_rows, short_step_rows = self._max_rows(first.batch_key), self._short_step_rows(first.batch_key)
         limit = SHORT_REQUEST * short_step_rows
         short = [queue for queue in queues if queue.is_new_and_short(limit)] if len(queues) > 1 else []
-        free = _FreeSlots(self._slots - self._running.get((first.lane, first.batch_key), 0), self._reserved)
+        free = _FreeSlots(self._slots - self._running[first.lane, first.batch_key], self._reserved)
         rows = _fair_share(queues, key, short_step_rows if short else max_rows, free)
         # All rows of short requests take part, also beyond the rows of a short step.
         others = (row for queue in short for row in queue.rows.get(key, {}).values() if row not in rows)
         return rows + [row for row in islice(others, max(0, max_rows - len(rows))) if free.take(row, small=True)]
-
-    def _set_running(self, row: R) -> None:
-        if row.state == "waiting":
-            row.state = "running"
-            self._running[row.lane, row.batch_key] = self._running.get((row.lane, row.batch_key), 0) + 1
 
     def _enqueue(self, row: R) -> None:
         lane = self._lanes[row.lane]
@@ -247,7 +243,11 @@ class Scheduler(Generic[R]):
             lane.start_tag = max(lane.start_tag, self._virtual_time)
         if row.request_id not in lane.requests:
             lane.requests[row.request_id] = self._queue(row, lane)
-        lane.requests[row.request_id].rows.setdefault(row.step_key, {})[row.key] = row
+        rows = lane.requests[row.request_id].rows
+        rows.setdefault(row.step_key, OrderedDict())[row.key] = row
+        if row.begun:
+            rows.move_to_end(row.step_key, last=False)
+            rows[row.step_key].move_to_end(row.key, last=False)
 
     def _queue(self, row: R, lane: _LaneQueue[R]) -> _RequestQueue[R]:
         self._arrivals += 1

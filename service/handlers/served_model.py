@@ -253,25 +253,23 @@ class ProgressReporter:
     def __init__(self, served: ServedModel, emit: Emit) -> None:
         self._served = served
         self._emit = emit
-        self._running: dict[int, tuple[float, int]] = {}
+        self._running: dict[int, RunningMolecule] = {}
         self._emitted = 0.0
 
     async def update(self, event: Progress, **counts: int) -> None:
         """Record a step of a molecule; emit its frame, and the progress of all when it is due."""
-        self._running[event.index] = (event.t, event.nfe)
+        t, share = round(event.t, 4), round(event.share, 4)
+        self._running[event.index] = RunningMolecule(index=event.index, t=t, nfe=event.nfe, share=share)
         if event.frame is not None:
             frame = self._served.render_frame(event.frame)
             await self._emit(FrameEvent(event="frame", index=event.index, frame=frame))
         if time.monotonic() - self._emitted >= PROGRESS_S:
             self._emitted = time.monotonic()
-            await self._emit(self._served.progress_event(running=self._molecules(), **counts))
+            await self._emit(self._served.progress_event(running=list(self._running.values()), **counts))
 
     def finish(self, index: int) -> None:
         """Record that a molecule left the device."""
         self._running.pop(index, None)
-
-    def _molecules(self) -> list[RunningMolecule]:
-        return [RunningMolecule(index=index, t=round(t, 4), nfe=nfe) for index, (t, nfe) in self._running.items()]
 
 
 def _refusal(full: Overloaded) -> Problem:

@@ -87,8 +87,8 @@ class ServedParticles(ServedModel):
             Problem: a field that has no meaning for particles.
         """
         if errors := self._unfit_fields(request):
-            reason = errors[0].message.partition(": ")[2]
-            raise Problem("invalid", f"the model {self.card.name} is one of particles: {reason}", errors)
+            field, reason = errors[0].at.removeprefix("/"), errors[0].message.partition(": ")[2]
+            raise Problem("invalid", f"found {field}, but {self.card.name} is one of particles: {reason}", errors)
         return request.model_copy(update={"n_atoms": [self.system.n_particles] * len(request.sizes)})
 
     def _unfit_fields(self, request: SampleRequest) -> list[At]:

@@ -48,9 +48,8 @@ class VariationsHandler(SamplingHandler):
     ) -> None:
         (self._parent,) = parents_of(structures, 1)
         sizes = [len(self._parent.atomic_numbers)] * options.n_molecules
-        super().__init__(
-            served, SampleRequest(n_atoms=sizes, only=options.only, tolerance=options.tolerance), context, part
-        )
+        plain = SampleRequest(n_atoms=sizes, only=options.only, tolerance=options.tolerance, refinements=0)
+        super().__init__(served, plain, context, part)
         self._options = options
         self._bonds: Bonds
 

@@ -79,12 +79,19 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Progress:
-    """An accepted step of the solver, with the last frame that it passed. After a crash steps may be repeated."""
+    """An accepted step of the solver, with the last frame that it passed. After a crash steps may be repeated.
+
+    Attributes:
+        t: the time that the solver has reached; a refinement goes back in time.
+        nfe: evaluations of the velocity so far.
+        share: the part of the work on the sample that is done.
+    """
 
     id: str
     index: int
     t: float
     nfe: int
+    share: float = 0.0
     frame: Frame | None = None
 
 

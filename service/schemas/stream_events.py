@@ -42,11 +42,12 @@ class QueueAhead(Strict):
 
 
 class RunningMolecule(Strict):
-    """A molecule on the device: its time (0 = noise, 1 = molecule) and its evaluations of the velocity so far."""
+    """A molecule on the device."""
 
     index: int
-    t: float
-    nfe: int
+    t: float = Field(description="time: 0 = noise, 1 = molecule; a refinement goes back in time")
+    nfe: int = Field(description="evaluations of the velocity so far")
+    share: float = Field(description="the part of the work on this molecule that is done, over all its refinements")
 
 
 class ProgressEvent(Strict):

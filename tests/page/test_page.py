@@ -77,6 +77,24 @@ def test_watches_the_flow(visit: Open, api: httpx.Client) -> None:
     eventually(page, lambda: page.locator("#flow-stage").screenshot() != arrived)
 
 
+def test_a_molecule_flows_again_as_it_was_asked_for(visit: Open) -> None:
+    page = visit("#generate?count=1&seed=1&tolerance=draft&refinements=1&atoms=5&nll=none")
+    finished(page)
+    page.goto(page.url.partition("#")[0] + "#flow?seed=3&index=0&tolerance=draft&refinements=2&temperature=0.9&atoms=6")
+    expect(page.locator("#flow-open")).to_be_enabled()
+    page.locator("#flow-open").click()
+    with page.expect_request("**/sample") as asked:
+        page.get_by_role("button", name="Watch it flow").click()
+    found = asked.value.post_data_json
+    assert {
+        "n_atoms": 6,
+        "seed": 3,
+        "tolerance": "draft",
+        "refinements": 2,
+        "temperature": 0.9,
+    }.items() <= found.items()
+
+
 def test_scores_the_good_and_explains_the_bad(visit: Open, api: httpx.Client, tmp_path: Path) -> None:
     (tmp_path / "water.xyz").write_text(WATER)
     (tmp_path / "<b>broken.xyz").write_text(BROKEN)

@@ -75,7 +75,7 @@ class FakeClient:
         request = next(each for each in self.submitted if each.id == request_id)
         for step in range(self.steps):
             await asyncio.sleep(self.pause)
-            yield Progress(request_id, request.first_index, step / self.steps, 6 * step)
+            yield Progress(request_id, request.first_index, step / self.steps, 6 * step, step / self.steps)
         for event in self._results(request):
             await asyncio.sleep(0)
             yield event

@@ -25,9 +25,9 @@ export class Card {
     this.body.replaceChildren(drawing, this.note);
   }
 
-  progress({ t, nfe }) {
+  progress({ t, nfe, share }) {
     if (this.molecule) return;
-    this.ring.setAttribute("stroke-dasharray", `${t} 1`);
+    this.ring.setAttribute("stroke-dasharray", `${share} 1`);
     this.note.textContent = `t = ${number(t, 2)} · ${nfe} evaluations`;
   }
 

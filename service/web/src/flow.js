@@ -100,8 +100,8 @@ export class Flow {
   take(event, request) {
     if (event.event === "start") this.set(event, request);
     else if (event.event === "frame") this.live(event.frame);
-    else if (event.event === "progress") this.job.progress({ done: 0, under: event.running?.[0]?.t, total: 1, noun: "molecules" }, event);
-    else if (event.event === "molecule") this.finish({ ...event.molecule, model: this.model, given: Boolean(request.formula) });
+    else if (event.event === "progress") this.job.progress({ done: 0, under: event.running?.[0]?.share, total: 1, noun: "molecules" }, event);
+    else if (event.event === "molecule") this.finish({ ...event.molecule, model: this.model, given: Boolean(request.formula), asked: request });
     else if (event.event === "done") this.lament(event.failed);
   }
 

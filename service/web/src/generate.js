@@ -4,7 +4,7 @@ import { events } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { Gallery } from "./gallery.js";
 import { Job } from "./job.js";
-import { ESTIMATE, EXACT, scores, shareAt } from "./likelihood.js";
+import { ESTIMATE, EXACT, scores } from "./likelihood.js";
 import { samplerIn, samplerOf } from "./sampler.js";
 import { asCurl, asPython } from "./snippet.js";
 import { PROPERTIES } from "./properties.js";
@@ -161,16 +161,16 @@ export class Generate {
   progress(event = {}) {
     for (const each of event.running ?? []) {
       if (this.awaited) this.gallery.card(each.index).progress(each);
-      this.moving.set(each.index, each.t);
+      this.moving.set(each.index, each.share);
     }
     // With `only` an attempt may be rejected, so running attempts do not count as progress.
-    const under = this.awaited ? [...this.moving.values()].reduce((sum, t) => sum + t, 0) : 0;
+    const under = this.awaited ? [...this.moving.values()].reduce((sum, share) => sum + share, 0) : 0;
     this.job.progress({ done: this.gallery.molecules.length, under, total: this.asked.n_molecules, noun: "molecules", then: this.nll === "none" ? "" : ", then their likelihoods" }, event);
   }
 
   arrive(molecule) {
     this.moving.delete(molecule.index);
-    this.gallery.add({ ...molecule, model: this.model, given: Boolean(this.asked.formula) });
+    this.gallery.add({ ...molecule, model: this.model, given: Boolean(this.asked.formula), asked: this.asked });
     this.progress();
     const [done, total] = [this.gallery.molecules.length, this.asked.n_molecules];
     if (done < total && done % Math.ceil(total / 4) === 0) announce(`${done} of ${total} molecules`);
@@ -192,7 +192,7 @@ export class Generate {
     const under = new Map();
     let done = 0;
     const tell = ({ running = [] } = {}) => {
-      for (const { index, t } of running) under.set(molecules[index].index, shareAt(t));
+      for (const { index, share } of running) under.set(molecules[index].index, share);
       this.job.progress({ done, under: [...under.values()].reduce((sum, share) => sum + share, 0), total: molecules.length, noun: "likelihoods" });
     };
     for await (const [{ index }, score] of scores(molecules, this.scorer, signal, tell)) {

@@ -158,7 +158,7 @@ export class Grow {
 
   progress(event, { n_molecules: total }) {
     for (const each of event.running ?? []) this.gallery.card(each.index).progress(each);
-    const under = (event.running ?? []).reduce((sum, { t }) => sum + t, 0);
+    const under = (event.running ?? []).reduce((sum, { share }) => sum + share, 0);
     this.job.progress({ done: this.gallery.molecules.length, under, total, noun: "molecules" }, event);
   }
 

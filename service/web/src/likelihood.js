@@ -5,9 +5,6 @@ import { events } from "./api.js";
 export const ESTIMATE = { divergence: "hutchinson", tolerance: "draft" };
 export const EXACT = { divergence: "exact" };
 
-/** The share of a likelihood that is done when its path is at time t: the path from data, t = 1, to noise is about half of the work. */
-export const shareAt = (t) => 0.5 * (1 - t);
-
 /** Yields [molecule, score] when each is finished; molecules that cannot be scored are left out. `told` is called with the progress. */
 export async function* scores(molecules, options, signal, told = () => {}) {
   const structures = molecules.map(({ xyz }) => ({ format: "xyz", data: xyz }));

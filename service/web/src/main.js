@@ -57,7 +57,7 @@ const open = (molecule) => showDetail(molecule, onward);
 
 function watch(molecule) {
   go("flow");
-  view("flow").watch(molecule, view("generate").shown ?? {});
+  view("flow").watch(molecule, molecule.asked);
 }
 
 function show() {

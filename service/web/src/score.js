@@ -4,7 +4,7 @@ import { Problem, events } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { EXAMPLES } from "./examples.js";
 import { Job } from "./job.js";
-import { ESTIMATE, EXACT, shareAt } from "./likelihood.js";
+import { ESTIMATE, EXACT } from "./likelihood.js";
 import { View } from "./view.js";
 import { acceptFiles, formatOf } from "./upload.js";
 import { energyText, headline, isParticles, nllText, title } from "./molecule.js";
@@ -93,7 +93,7 @@ export class Score {
   hear(event, upload) {
     if (event.event === "start") this.total += upload.count = event.n_molecules;
     else if (event.event === "score") this.settle(event.score, upload);
-    for (const { index, t } of event.running ?? []) this.moving.set(`${upload.order} ${index}`, shareAt(t));
+    for (const { index, share } of event.running ?? []) this.moving.set(`${upload.order} ${index}`, share);
     const under = [...this.moving.values()].reduce((sum, share) => sum + share, 0);
     if (event.event !== "done") this.job.progress({ done: this.list.children.length, under, total: this.total, noun: "structures" }, event);
   }

@@ -131,16 +131,18 @@ def test_the_times_of_several_refinements_rise() -> None:
     assert [refinement_times(n) for n in range(4)] == [
         [],
         [pytest.approx(0.6)],
-        pytest.approx([0.5, 0.7]),
-        pytest.approx([0.4, 0.55, 0.7]),
+        pytest.approx([0.55, 0.65]),
+        pytest.approx([0.5, 0.6, 0.7]),
     ]
-    assert refinement_times(5) == pytest.approx([0.4, 0.475, 0.55, 0.625, 0.7])
+    assert refinement_times(5) == pytest.approx([0.45, 0.525, 0.6, 0.675, 0.75])
 
 
 @pytest.mark.parametrize("refinements", [-1, 11])
 def test_a_number_out_of_range_is_refused(refinements: int) -> None:
-    with pytest.raises(ConfigError, match=rf"found {refinements} refinements, expected 0 to 10"):
+    with pytest.raises(ConfigError, match=rf"found {refinements!r} refinements, expected an integer from 0 to 10"):
         small_flow().sample(5, refinements=refinements)
+    with pytest.raises(ConfigError, match=rf"found {refinements!r} refinements, expected an integer from 0 to 10"):
+        fragment_flow().sample(2, fragment=METHANOL, n_atoms=10, refinements=refinements)
 
 
 def test_the_fragment_stays_where_it_is() -> None:

@@ -27,7 +27,6 @@ def test_twenty_kills_lose_nothing_double_nothing_change_nothing(
 ) -> None:
     # A slow machine may be killed three times with the same molecule alone in the step, which ends no worker here.
     monkeypatch.setattr("enflow.service.client.request_tracker.MAX_CRASHES_ALONE", 1000)
-    monkeypatch.setattr("enflow.service.client.admission.SMALL_S", 1000.0)
     requests = [sample(f"request {i}", each, frames=2) for i, each in enumerate(sizes)]
     wanted = {request.id: expected(request, engine) for request in requests}
     chance = random.Random(1)

@@ -3,6 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from enflow.service.protocol.requests import (
     EngineDecodeRequest,
     EngineEncodeRequest,
     EngineLikelihoodRequest,
+    EngineRequest,
     EngineSampleRequest,
     EngineVariationRequest,
     EstimatorOptions,
@@ -64,6 +66,37 @@ def test_refined_samples_are_those_of_the_library(lag: int) -> None:
         np.testing.assert_allclose(mine.frames[-1].positions, mine.positions, atol=1e-5)
     for key, one in sampled(list(run(stubs.engine(), plain))).items():
         assert_same(found[key], one, 1e-9)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        EngineSampleRequest(id="s", seed=7, n_atoms=(5,) * 60, refinements=3),
+        EngineLikelihoodRequest(id="s", seed=7, molecules=(METHANE,) * 60),
+    ],
+    ids=["refined", "scored"],
+)
+def test_samples_finish_all_the_time(request_: EngineRequest) -> None:
+    """Rows that follow the first ones of a sample go before samples that have not begun."""
+    engine, finished, steps = stubs.engine(pairs=200), list[int](), 0
+    engine.add(request_)
+    while not engine.idle:
+        steps += 1
+        finished += [steps for event in engine.step() if isinstance(event, Sampled | Scored)]
+    assert len(finished) == 60
+    assert finished[0] < 0.4 * steps
+    assert finished[30] < 0.75 * steps
+
+
+@pytest.mark.parametrize("refinements", [0, 1, 3])
+def test_the_share_of_the_work_that_is_done_only_grows(refinements: int) -> None:
+    request = EngineSampleRequest(id="s", seed=7, n_atoms=(5,), refinements=refinements, progress=True)
+    told = [event for event in run(stubs.engine(), request) if isinstance(event, Progress)]
+    shares = [event.share for event in told]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.5
+    assert shares[-1] == pytest.approx(1)
+    assert sum(b.t < a.t for a, b in pairwise(told)) == refinements
 
 
 def test_a_sample_is_aborted_while_it_is_refined() -> None:

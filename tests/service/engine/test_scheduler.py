@@ -1,6 +1,7 @@
 """The scheduler against rules that can be stated from outside: conservation, bounds, and shares of the device."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -192,6 +193,17 @@ def test_finish_tells_the_last_row_of_a_work() -> None:
     first, second = queue.schedule()
     assert [queue.finish(first), queue.finish(second)] == [False, True]
     assert len(queue._entries) == queue.running == queue.waiting == 0
+
+
+def test_samples_that_have_begun_go_before_the_others_of_their_request() -> None:
+    queue = scheduler(room=2)
+    queue.add("a", rows("a", 3, "small") + rows("a", 3, "large", first=3))
+    first, other = queue.schedule()
+    queue.finish(first)
+    queue.add("a", [replace(first, draw=1, begun=True, state="waiting")])  # its next pass
+    assert [row.key for row in queue.schedule()] == [("a", 0, 1), ("a", 1, 0)]
+    queue.move(other, "sample", "other stage", 1.0)
+    assert queue.schedule() == [other]
 
 
 def test_finish_takes_waiting_and_running_rows() -> None:
