@@ -141,7 +141,7 @@ def _curve(points: list[Mapping[str, Any]]) -> str:
         series.append(Series(f"{label}, Heun", sorted(heun)))
     adaptive = [(p["nfe_mean"], 100 * p[key]) for p in points if p["method"] == "adaptive" for key in CURVES]
     series.append(Series("draft, standard, precise", adaptive, "dots"))
-    return chart("Quality against evaluations", "evaluations per sample", "%", series)
+    return chart("Quality against evaluations, without refinement", "evaluations per sample", "%", series)
 
 
 def _points(points: list[Mapping[str, Any]]) -> str:

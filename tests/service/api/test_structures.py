@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from enflow.service.protocol.requests import (
     EstimatorOptions,
     Structure,
 )
+from enflow.service.schemas.requests import SampleRequest
 from enflow.service.schemas.responses import (
     LikelihoodResponse,
     ScoreErrorOut,
@@ -263,6 +265,19 @@ def test_variations_of_one(api: Api, name: str) -> None:
     (request,) = api.client.submitted
     assert isinstance(request, EngineVariationRequest)
     assert (request.strength, request.count, request.seed, request.rtol) == (0.25, 3, 2, 1e-3)
+
+
+def test_variations_of_a_model_that_refines_its_samples_are_not_refined(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def thrice(served: Any, request: SampleRequest) -> int:
+        return 3 if request.refinements is None else request.refinements
+
+    monkeypatch.setattr("enflow.service.handlers.sampling.refinements_of", thrice)
+    headers = {"Content-Type": "chemical/x-xyz", "Accept": "chemical/x-xyz"}
+    answer = api.http.post("/variations?n_molecules=1", content=METHANE, headers=headers)
+    assert "tolerance=" in answer.text
+    assert "refinements" not in answer.text
 
 
 def test_variations_name_the_tolerance_that_they_were_computed_with(api: Api) -> None:
