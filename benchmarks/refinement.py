@@ -30,7 +30,7 @@ from enflow.model.training.evaluation.metrics import sample_metrics
 from enflow.model.training.evaluation.records import RecordFile, SampleRecord
 
 FOLDER = Path("runs") / "refinement"
-ROWS = [*(refinement_times(n) for n in (0, 1, 2, 3, 5)), [0.3], [0.4], [0.5], [0.7], [0.8], [0.6] * 3]
+ROWS = [*(refinement_times(n) for n in (0, 1, 2, 3, 5)), [0.3], [0.4], [0.5], [0.7], [0.8], [0.6] * 3, [0.4, 0.55, 0.7]]
 """The times of the refinements."""
 
 
