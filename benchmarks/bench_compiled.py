@@ -4,7 +4,7 @@
 
 Bundled weights, float32, one thread, processor time, by turns. `enflow compile` makes the code first, where it is
 missing. A molecule alone is one request of one molecule to an idle engine, with a size drawn from p(N). The last column
-is the time of the matrix products of an evaluation alone: no code of the same network is faster.
+is the time of the matrix products of an evaluation alone, each as one call of `torch.mm`.
 """
 
 import argparse

@@ -134,7 +134,8 @@ class RowState(Row):
         if isinstance(self.request_state.request, EngineLikelihoodRequest | EngineEncodeRequest):
             return (1.0 - self.t) * (0.5 if self.score else 1.0)
         parts = [1.0, *[REFINEMENT_PART] * (self.draw + self.refinements_left)]
-        now = parts[self.draw] * (self.t - self.first_t) / (1.0 - self.first_t)
+        start = self.first_t
+        now = parts[self.draw] * (self.t - start) / (1.0 - start)
         return (sum(parts[: self.draw]) + now) / sum(parts)
 
     def refine(self, before: "RowState", parent: Structure) -> None:
