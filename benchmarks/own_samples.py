@@ -4,7 +4,8 @@
 
 Default: 500 molecules of each kind from weights/qm9. The same noise is solved at four tolerances, and at the standard
 one also refined once, with the sizes of as many test molecules. All molecules are scored by the same estimator. The
-records are kept in runs/own-samples, with which a second call continues.
+records are kept in runs/own-samples, with which a second call continues. The table goes to docs/science.md, the
+distributions to docs/images/own-samples.svg and to the page of the weights, evaluation.html.
 
 Needs the data that `enflow data qm9` prepares.
 """
@@ -35,10 +36,14 @@ from enflow.model.training.evaluation.evaluate import (
     record_scores,
     rows_to_score,
 )
+from enflow.model.training.evaluation.html_report import NLL_BIN, own_nll_counts
+from enflow.model.training.evaluation.publish import publish_own_nll
 from enflow.model.training.evaluation.records import RecordFile, SampleRecord, ScoreRecord
+from enflow.model.training.svg_charts import shares, svg
 
-BUNDLED = Path(__file__).parents[1] / "weights" / "qm9"
+BUNDLED = Path("weights") / "qm9"
 FOLDER = Path("runs") / "own-samples"
+PICTURE = DOCS / "images" / "own-samples.svg"
 SAMPLERS = {
     "draft, 1e-2": (TOLERANCES["draft"], 0),
     "standard, 1e-3": (TOLERANCES["standard"], 0),
@@ -159,8 +164,8 @@ def section(facts: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def measured(flow: MoleculeFlow, sha256: str, test: MoleculeDataset, count: int) -> dict[str, dict[str, Any]]:
-    """Return the rows of the data and of every sampler."""
+def measured(flow: MoleculeFlow, sha256: str, test: MoleculeDataset, count: int) -> dict[str, Scored]:
+    """Return the scored molecules of the data and of every sampler."""
     header = {"weights_sha256": sha256, "data_sha256": test.sha256}
     rows = rows_to_score(len(test), EvaluationConfig(molecules=count)).tolist()
     held = dict(zip(rows, molecules_of(test, flow.config.vocabulary, rows), strict=True))
@@ -168,18 +173,28 @@ def measured(flow: MoleculeFlow, sha256: str, test: MoleculeDataset, count: int)
         data = Scored(*scored(flow, "data", header, held, report), None)
         sizes = [molecule.n_atoms for molecule in held.values()]
         made = {name: samples(flow, each, sizes, header, report) for name, each in SAMPLERS.items()}
-    return {name: figures(one, data) for name, one in {"data": data, **made}.items()}
+    return {"data": data, **made}
+
+
+def picture(nll: dict[str, list[float]]) -> str:
+    """Draw the distributions of NLL."""
+    counts, first = own_nll_counts(nll)
+    return svg("NLL of test molecules and of the model's samples", "nats", "share", shares(counts, NLL_BIN, first))
 
 
 def main(count: int, weights: Path) -> None:
     torch.set_num_threads(1)
     flow, card = load(weights), read_card(weights)
-    facts = measured(flow, card.weights_sha256, load_qm9(data_file(), "test", flow.config.vocabulary), count)
+    kinds = measured(flow, card.weights_sha256, load_qm9(data_file(), "test", flow.config.vocabulary), count)
+    facts = {name: figures(one, kinds["data"]) for name, one in kinds.items()}
+    nll = {name: one.nll.round(1).tolist() for name, one in kinds.items()}
     columns = [key for key in facts["data"] if key != "nll_mean_95"]
     rows = [[name, *(shown(one[key], ".3g") for key in columns)] for name, one in facts.items()]
     title = f"NLL of samples and data, {count} molecules each, nats"
     write_results("own_samples", title, ["", *columns], rows, {"weights_sha256": card.weights_sha256, "kinds": facts})
     write_section(DOCS / "science.md", "own samples", section(facts))
+    PICTURE.write_text(picture(nll))
+    publish_own_nll(weights, card, f"python -m benchmarks.own_samples {count} {weights}", nll)
 
 
 if __name__ == "__main__":

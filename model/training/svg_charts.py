@@ -97,15 +97,17 @@ def histogram(title: str, x_label: str, counts: Mapping[str, Sequence[int]], wid
     Returns:
         An HTML figure; empty if all counts are zero.
     """
+    return chart(title, x_label, "share", shares(counts, width, first))
+
+
+def shares(counts: Mapping[str, Sequence[int]], width: float, first: float = 0.0) -> list[Series]:
+    """Return sets of counts as shares per bin, without the empty bins at both ends (see `histogram`)."""
     used = [i for values in counts.values() for i, count in enumerate(values) if count]
-    if not used:
-        return ""
-    bins = range(min(used), max(used) + 1)
-    series = [
+    bins = range(min(used), max(used) + 1) if used else range(0)
+    return [
         Series(name, [(first + i * width, values[i] / max(1, sum(values))) for i in bins], "steps")
         for name, values in counts.items()
     ]
-    return chart(title, x_label, "share", series)
 
 
 def _draw(axes: Any, series: Series, colour: str) -> None:

@@ -90,6 +90,8 @@ def vector_layer(
     position_kernel = jacobian.unsqueeze(-1) * layer.collect(m.values)[..., None, None, :]
     position_kernel = position_kernel.flatten(-2)  # (B, N, N, D, D K)
     shares = torch.cat([torch.ones_like(u[..., :1]), u], -1)
+    scalar_ends = torch.cat([layer.receive.weight, layer.send.weight])
+    vector_ends = torch.cat([layer.receive_vectors.weight, layer.send_vectors.weight])
 
     collected = vectors + gain * layer.collect(u.mT @ m.values)
     atoms = _AtomUpdate(layer, s, s_in, collected, m.values.sum(-2) / layer.message_scale)
@@ -97,16 +99,14 @@ def vector_layer(
     def push(tangents: Tangents) -> Tangents:
         ds, dx, dvectors, dx0 = tangents
         ds_in = norm_jvp(ds)
-        ends = (layer.receive, layer.receive_vectors), (layer.send, layer.send_vectors)
-        receive, send = (
-            torch.cat([linear_map(ds_in, scalar.weight).unsqueeze(2), linear_map(dvectors, vector.weight)], 2)
-            for scalar, vector in ends
-        )
+        ends = torch.cat([linear_map(ds_in, scalar_ends).unsqueeze(2), linear_map(dvectors, vector_ends)], 2)
+        receive, send = ends.chunk(2, -1)
         e = m.activation_jvp(add_displacements(pair_sums(receive, send, shares), torch.cat([dx, dx0], -1), kernel))
         sums = m.weighted_sum_jvp(e, shares)
         collected = linear_map(sums[:, :, 1:], layer.collect.weight)  # (B, N, D, Q, K)
         collected += contract_displacements(dx, position_kernel).view(*dx.shape, -1).transpose(2, 3)
-        ds, move, dvectors = atoms.push(ds, ds_in, dvectors + gain * collected, sums[:, :, 0] / layer.message_scale)
+        collected = torch.add(dvectors, collected, alpha=gain)
+        ds, move, dvectors = atoms.push(ds, ds_in, collected, sums[:, :, 0] / layer.message_scale)
         return ds, dx + move, dvectors, dx0
 
     return (atoms.s, x + atoms.move, atoms.vectors), push
@@ -124,6 +124,8 @@ class _AtomUpdate:
         self._slope, self._moves = silu_derivative(pre_activation).unsqueeze(-2), layer.move_scale * layer.moves(hidden)
         self._move = self._bounded @ self._moves.unsqueeze(-1)
         self._scales = 2.0 * torch.sigmoid(layer.scales(hidden))
+        self._scale_slope = (self._scales * (1.0 - self._scales / 2.0))[:, :, None, None]
+        self._outputs = torch.cat([layer.move_scale * layer.moves.weight, layer.scales.weight])
         self.s = s + layer.node_out(hidden)
         self.move = bounded(self._move, MAX_MOVE).squeeze(-1)
         self.vectors = self._bounded * self._scales.unsqueeze(-2)
@@ -134,12 +136,11 @@ class _AtomUpdate:
         vectors_bounded = _bounded_jvp(self._collected, collected, MAX_VECTOR_LENGTH)
         lengths = (here * vectors_bounded).sum(2) / self._lengths.unsqueeze(-2)
         hidden = linear_map(torch.cat([ds_in, sums, lengths], -1), layer.node_in.weight).mul_(self._slope)
-        moves = layer.move_scale * linear_map(hidden, layer.moves.weight).unsqueeze(2)
+        moves, scales = linear_map(hidden, self._outputs).unsqueeze(2).chunk(2, -1)
         move = (vectors_bounded @ self._moves[:, :, None, :, None]).squeeze(-1) + (here * moves).sum(-1)  # (B, N, D, Q)
         move = _bounded_jvp(self._move, move.unsqueeze(-1), MAX_MOVE).squeeze(-1)
-        scales = linear_map(hidden, layer.scales.weight) * (self._scales * (1.0 - self._scales / 2.0)).unsqueeze(-2)
-        vectors = vectors_bounded * self._scales[:, :, None, None] + here * scales.unsqueeze(2)
-        return ds + linear_map(hidden, layer.node_out.weight), move.mT, vectors
+        vectors = vectors_bounded * self._scales[:, :, None, None] + (here * self._scale_slope) * scales
+        return linear_map(hidden, layer.node_out.weight).add_(ds), move.mT, vectors
 
 
 def _bounded_jvp(vectors: Tensor, tangents: Tensor, max_length: float) -> Tensor:
@@ -147,4 +148,4 @@ def _bounded_jvp(vectors: Tensor, tangents: Tensor, max_length: float) -> Tensor
     vectors = vectors.unsqueeze(-2)
     share = torch.rsqrt(1.0 + vectors.square().sum(2, keepdim=True) / max_length**2)
     along = (vectors * tangents).sum(2, keepdim=True)
-    return share * tangents - vectors * (share**3 / max_length**2 * along)
+    return (share * tangents).sub_((vectors * (share**3 / max_length**2)) * along)

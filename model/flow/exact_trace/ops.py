@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp
 from torch.nn.functional import silu
 
 from enflow.model.flow.networks.egnn import DISTANCE_EPS, RadialBasis
@@ -44,8 +43,8 @@ class Distances(NamedTuple):
         """Return the distances of positions x (B, N, D)."""
         relative = x.unsqueeze(-2) - x.unsqueeze(-3)
         d = torch.sqrt(relative.square().sum(-1) + DISTANCE_EPS)
-        features, slopes = jvp(lambda d: basis(d.square() - DISTANCE_EPS, d), (d,), (torch.ones_like(d),))[:2]
-        return cls(relative, d, relative / d.unsqueeze(-1), features, slopes)
+        features = basis(d.square() - DISTANCE_EPS, d)
+        return cls(relative, d, relative / d.unsqueeze(-1), features, basis.slopes(d))
 
     def feature_jacobian(self, weight: Tensor) -> Tensor:
         """Return the Jacobian of weight @ features by x_i - x_j, (B, N, N, D, E)."""
@@ -100,7 +99,7 @@ class Messages:
             return total
         logits = (e @ self._gate).mT  # (B, N, Q, N)
         jacobian = shares.unsqueeze(-1) * self._gate_jacobian.unsqueeze(-2)  # (B, N, N, C, E)
-        return total + (logits @ jacobian.flatten(-2)).view(b, n, q, -1, width).transpose(2, 3)
+        return total.add_((logits @ jacobian.flatten(-2)).view(b, n, q, -1, width).transpose(2, 3))
 
 
 def silu_derivative(values: Tensor) -> Tensor:

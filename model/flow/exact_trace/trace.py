@@ -1,5 +1,6 @@
 """The exact trace of the velocity of a network, by tangents that are mapped through its layers."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,10 +13,10 @@ from enflow.model.flow.geometry import pair_mask
 from enflow.model.flow.networks.egnn import EGNN
 from enflow.model.flow.networks.vector_egnn import VectorEGNN
 
-PAIRS = 1 << 14
+PAIRS = 1 << 15
 """The number of pairs times directions in one batch: a larger one exceeds the cache, a smaller one has more calls."""
 
-ATOMS = 2500
+ATOMS = 5000
 """The number of atoms times directions in a batch of molecules."""
 
 GPU_FACTOR = 64
@@ -46,8 +47,8 @@ def trace(
         joint_output: a function (outputs, mask) -> outputs that couples the atoms before `output`; None = identity.
     """
     n_atoms, width = x.shape[1], x.shape[2] + h.shape[2]
-    batch_size = max(1, _budget(x, ATOMS) // (n_atoms**2 * width))
-    rows = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
+    batches = torch.arange(len(x), device=x.device).chunk(_n_batches(x, len(x) * n_atoms**2 * width, ATOMS))
+    rows = [slice(int(batch[0]), int(batch[-1]) + 1) for batch in batches]
     return torch.cat(
         [_trace(network, inputs[r], x[r], h[r], mask[r], lambda *of, r=r: output(r, *of), joint_output) for r in rows]
     )
@@ -96,8 +97,9 @@ def _diagonal(moves: Tensor, n_features: int) -> Tensor:
     return moves.view(b, n, n, n_features, -1).diagonal(dim1=1, dim2=2).permute(0, 3, 1, 2)
 
 
-def _budget(x: Tensor, amount: int) -> int:
-    return amount if x.device.type == "cpu" else GPU_FACTOR * amount
+def _n_batches(x: Tensor, total: int, limit: int) -> int:
+    """Return the number of equal batches of a total amount of work, each within a limit of the device of x."""
+    return max(1, math.ceil(total / (limit if x.device.type == "cpu" else GPU_FACTOR * limit)))
 
 
 def _basis(values: Tensor, skip: int = 0) -> Tensor:
@@ -116,9 +118,9 @@ def _propagate(
     zero_x, zero_h = dx.new_zeros(b, n, dh.shape[2], dx.shape[3]), dh.new_zeros(b, n, n_moves, dh.shape[3])
     dx = torch.cat([dx, zero_x], 2)
     ds = torch.cat([zero_h, dh], 2) @ network.embed.weight[:, : dh.shape[3]].mT
-    batch_size, parts = max(1, _budget(x, PAIRS) // (b * n * n)), []
+    n_parts, parts = _n_batches(x, b * n * n * dx.shape[2], PAIRS), []
     layer_of: Callable[..., tuple[Tangents, Pushforward]] = egnn_layer if isinstance(network, EGNN) else vector_layer
-    for part_s, part_x in zip(torch.split(ds, batch_size, 2), torch.split(dx, batch_size, 2), strict=True):
+    for part_s, part_x in zip(ds.chunk(n_parts, 2), dx.chunk(n_parts, 2), strict=True):
         parts.append((part_s, part_x, *_zero_vectors(network, part_x.mT), part_x))
     state: Tangents = (network.embed(inputs), x, *_zero_vectors(network, x))
     for layer in network.layers:

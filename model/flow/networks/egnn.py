@@ -34,12 +34,29 @@ class RadialBasis(nn.Module):
         dtype = others[0].dtype if others else d2.dtype
         if not self.n_radial:
             return torch.cat([d2.unsqueeze(-1).to(dtype), *others], -1)
-        # exp(-z^2 / 2) as a power of two is four times as fast. Values below 1e-27, which are ten times as slow, are
-        # clamped.
-        scale = (self.n_radial - 1) * math.sqrt(0.5 / math.log(2.0))
-        z = (scale * RADIAL_LENGTH / (RADIAL_LENGTH + d)).unsqueeze(-1) - scale * self.centres
-        gaussians = torch.exp2((-z.square()).clamp(min=-90.0))
+        gaussians = self._gaussians(self._offsets(d))
         return torch.cat([0.1 * d2.unsqueeze(-1).to(dtype), gaussians.to(dtype), *others], -1)
+
+    def slopes(self, d: Tensor) -> Tensor:
+        """Return the derivatives (..., n_radial + 1) of the features by the distance."""
+        if not self.n_radial:
+            return 2.0 * d.unsqueeze(-1)
+        offsets, inverse = self._offsets(d), (1.0 / (RADIAL_LENGTH + d)).unsqueeze(-1)
+        rate = 2.0 * math.log(2.0) * self._scale * RADIAL_LENGTH * inverse.square()  # of the logarithm, by the offset
+        return torch.cat([0.2 * d.unsqueeze(-1), self._gaussians(offsets) * offsets * rate], -1)
+
+    @property
+    def _scale(self) -> float:
+        # exp(-z^2 / 2) as a power of two is four times as fast.
+        return (self.n_radial - 1) * math.sqrt(0.5 / math.log(2.0))
+
+    def _offsets(self, d: Tensor) -> Tensor:
+        return (self._scale * RADIAL_LENGTH / (RADIAL_LENGTH + d)).unsqueeze(-1) - self._scale * self.centres
+
+    @staticmethod
+    def _gaussians(offsets: Tensor) -> Tensor:
+        # Values below 1e-27, which are ten times as slow, are clamped.
+        return torch.exp2((-offsets.square()).clamp(min=-90.0))
 
 
 class EGNNLayer(nn.Module):

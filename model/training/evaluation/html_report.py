@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from enflow.model.chem.elements import SYMBOLS
 from enflow.model.training.evaluation.summary import lines
 from enflow.model.training.svg_charts import Series, chart, histogram
@@ -35,6 +37,12 @@ TYPES = {
 }
 """Name in evaluation.json -> title of the table."""
 
+NLL_BIN = 25.0
+"""Width of the bins of NLL, nats."""
+
+OWN_NLL = ("data", "standard, 1e-3", "standard, refined once", "precise, 1e-5")
+"""Kinds of molecules whose NLL the page shows beside each other (`benchmarks.own_samples`)."""
+
 CURVES = {"atom_stability": "atoms stable", "molecule_stability": "molecules stable", "validity": "valid"}
 
 
@@ -43,7 +51,7 @@ def page(name: str, report: Mapping[str, Any]) -> str:
 
     Args:
         name: name of the weights.
-        report: content of evaluation.json: weights_sha256, made, metrics, plots, curve.
+        report: content of evaluation.json: weights_sha256, made, metrics, plots, curve, own_nll.
     """
     title = f"{escape(name)}: samples, and likelihood of test molecules"
     origins = "".join(
@@ -56,7 +64,7 @@ def page(name: str, report: Mapping[str, Any]) -> str:
     plots, points = report.get("plots", {}), report.get("curve", {}).get("points", [])
     types = [_types(title, plots.get(key, [])) for key, title in TYPES.items()]
     tables = [_elements(plots), _groups(plots), *types, _parts(metrics)]
-    figures = [*_histograms(plots), _nll(plots), _curve(points), *tables]
+    figures = [*_histograms(plots), _nll(plots), _own_nll(report.get("own_nll", {})), _curve(points), *tables]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><h1>{title}</h1>'
@@ -123,6 +131,26 @@ def _figure(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def _nll(plots: Mapping[str, Any]) -> str:
     points = [(float(n), mean, spread) for n, mean, spread in plots.get("nll", [])]
     return chart("NLL of test molecules by size", "atoms", "nats, two standard errors", [Series("NLL", points, "dots")])
+
+
+def own_nll_counts(nll: Mapping[str, Sequence[float]]) -> tuple[dict[str, list[int]], float]:
+    """Return the counts of NLL by kind in bins of `NLL_BIN` nats, and the left edge of the first bin.
+
+    Args:
+        nll: NLL of the molecules of each kind.
+    """
+    kinds = {name: np.array(nll[name]) for name in OWN_NLL if name in nll}
+    if not kinds:
+        return {}, 0.0
+    together = np.concatenate(list(kinds.values()))
+    first, last = (int(np.floor(end / NLL_BIN)) for end in (together.min(), together.max()))
+    edges = NLL_BIN * np.arange(first, last + 2)
+    return {name: np.histogram(each, edges)[0].tolist() for name, each in kinds.items()}, float(edges[0])
+
+
+def _own_nll(nll: Mapping[str, Sequence[float]]) -> str:
+    counts, first = own_nll_counts(nll)
+    return histogram("NLL of test molecules and of the model's samples", "nats", counts, NLL_BIN, first)
 
 
 def _parts(metrics: Mapping[str, Any]) -> str:

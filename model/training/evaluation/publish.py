@@ -1,6 +1,7 @@
 """The publication of an evaluation: evaluation.json with its page, the card, and percentiles.json."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,15 +28,22 @@ def publish(folder: Path, card: Card, command: str, result: EvaluationResult, cu
         result: the result of the evaluation.
         curve: points of quality against cost (see `solver_curve`).
     """
-    made = {"command": command, "git_commit": git_commit(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     parts = {"samples": "samples" in result.metrics, "likelihood": bool(result.scores), "curve": bool(curve)}
-    sections: dict[str, dict[str, Any]] = {
-        "made": {part: made for part, present in parts.items() if present},
-        "metrics": result.metrics,
-        "plots": result.plots,
-        "curve": {"points": curve} if curve else {},
-    }
-    report = update_report(folder / "evaluation.json", card.weights_sha256, sections)
+    sections = {"metrics": result.metrics, "plots": result.plots, "curve": {"points": curve} if curve else {}}
+    _publish(folder, card, command, [part for part, present in parts.items() if present], sections)
+
+
+def publish_own_nll(folder: Path, card: Card, command: str, own_nll: Mapping[str, list[float]]) -> None:
+    """Write the NLL of test molecules and of samples, by kind, into evaluation.json of a folder, and its page anew."""
+    _publish(folder, card, command, ["NLL of samples"], {"own_nll": own_nll})
+
+
+def _publish(
+    folder: Path, card: Card, command: str, parts: Sequence[str], sections: Mapping[str, Mapping[str, Any]]
+) -> None:
+    made = {"command": command, "git_commit": git_commit(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    made_parts = {"made": dict.fromkeys(parts, made)}
+    report = update_report(folder / "evaluation.json", card.weights_sha256, made_parts | dict(sections))
     (folder / "evaluation.html").write_text(page(card.name, report), encoding="utf-8")
 
 

@@ -10,8 +10,8 @@ from enflow.model.checkpoint import save
 from enflow.model.config import EGNNConfig, FlowConfig
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.evaluation.evaluate import EvaluationResult
-from enflow.model.training.evaluation.html_report import page
-from enflow.model.training.evaluation.publish import publish, publish_card
+from enflow.model.training.evaluation.html_report import own_nll_counts, page
+from enflow.model.training.evaluation.publish import publish, publish_card, publish_own_nll
 from enflow.model.training.evaluation.records import ScoreRecord
 
 SHARES = {"atom_stability": 0.9, "molecule_stability": 0.5, "validity": 0.7}
@@ -65,6 +65,19 @@ def test_results_of_two_commands_are_combined(weights):
     assert not page.loads  # opens without a network
     assert "&lt;tiny&gt;" in text
     assert "<tiny>" not in text
+
+
+def test_the_page_shows_the_nll_of_samples_beside_that_of_data(weights):
+    folder, card = weights
+    nll = {"data": [-120.0, -130.0, -131.0], "standard, 1e-3": [-60.0, 20.0], "1e-4": [-90.0]}
+    publish_own_nll(folder, card, "python -m benchmarks.own_samples 3", nll)
+    record = json.loads((folder / "evaluation.json").read_text())
+    assert record["own_nll"] == nll
+    assert record["made"]["NLL of samples"]["command"] == "python -m benchmarks.own_samples 3"
+    assert own_nll_counts(nll) == ({"data": [2, 1, 0, 0, 0, 0, 0], "standard, 1e-3": [0, 0, 0, 1, 0, 0, 1]}, -150.0)
+    text = (folder / "evaluation.html").read_text()
+    assert Page(text).opened.count("svg") == 1
+    assert "standard, 1e-3" in text
 
 
 def test_other_weights_replace_the_results(weights):
