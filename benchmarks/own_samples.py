@@ -179,7 +179,9 @@ def measured(flow: MoleculeFlow, sha256: str, test: MoleculeDataset, count: int)
 def picture(nll: dict[str, list[float]]) -> str:
     """Draw the distributions of NLL."""
     counts, first = own_nll_counts(nll)
-    return svg("NLL of test molecules and of the model's samples", "nats", "share", shares(counts, NLL_BIN, first))
+    return svg(
+        "Likelihood of test molecules and of the model's samples", "NLL, nats", "share", shares(counts, NLL_BIN, first)
+    )
 
 
 def main(count: int, weights: Path) -> None:

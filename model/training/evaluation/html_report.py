@@ -150,7 +150,7 @@ def own_nll_counts(nll: Mapping[str, Sequence[float]]) -> tuple[dict[str, list[i
 
 def _own_nll(nll: Mapping[str, Sequence[float]]) -> str:
     counts, first = own_nll_counts(nll)
-    return histogram("NLL of test molecules and of the model's samples", "nats", counts, NLL_BIN, first)
+    return histogram("Likelihood of test molecules and of the model's samples", "NLL, nats", counts, NLL_BIN, first)
 
 
 def _parts(metrics: Mapping[str, Any]) -> str:
