@@ -75,7 +75,7 @@ def compare(samples: Structures, data: Structures) -> tuple[dict[str, float], di
 
     Returns:
         Divergences in nats, and what the page shows: histograms, shares of molecules by functional group, and for each
-        common type of bond and angle a `TypeComparison`.
+        common type of bond and angle a row (see `type_row`).
     """
     lengths = compare_types(samples.geometry.lengths, data.geometry.lengths, LENGTH_BINS, LONGEST)
     angles = compare_types(samples.geometry.angles, data.geometry.angles, ANGLE_BINS, WIDEST)
@@ -86,8 +86,8 @@ def compare(samples: Structures, data: Structures) -> tuple[dict[str, float], di
     return divergences, {
         **{name: {"samples": a.tolist(), "data": b.tolist()} for name, (a, b) in pairs.items() if name in RINGS},
         "functional_groups": _group_shares(samples, data),
-        "bond_types": [_row(one) for one in lengths],
-        "angle_types": [_row(one) for one in angles],
+        "bond_types": [type_row(one) for one in lengths],
+        "angle_types": [type_row(one) for one in angles],
     }
 
 
@@ -98,6 +98,7 @@ def _group_shares(samples: Structures, data: Structures) -> list[list[Any]]:
     return [[name, float(a), float(b)] for name, a, b in zip(names, *columns, strict=True)]
 
 
-def _row(one: TypeComparison) -> list[Any]:
-    numbers = (x for pair in zip(one.counts, one.means, one.deviations, strict=True) for x in pair)
-    return [one.name, *numbers, one.divergence]
+def type_row(one: TypeComparison) -> list[Any]:
+    """Return the name; count, mean and deviation of the samples, then of the data; and the divergence, nats."""
+    samples, data = zip(one.counts, one.means, one.deviations, strict=True)
+    return [one.name, *samples, *data, one.divergence]

@@ -70,7 +70,6 @@ STANDARD_PANELS = 24
 """The largest number of panels at a tolerance of 0.3 nats; it grows for smaller ones. A structure that is far from any
 molecule would otherwise be refined without end."""
 
-
 MAX_GROWTH = 3.0
 """The largest ratio of the lengths of steps at both ends of a panel that its nodes follow, as a logarithm."""
 

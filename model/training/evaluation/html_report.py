@@ -40,9 +40,6 @@ TYPES = {
 NLL_BIN = 25.0
 """Width of the bins of NLL, nats."""
 
-OWN_NLL = ("data", "standard, 1e-3", "standard, refined once", "precise, 1e-5")
-"""Kinds of molecules whose NLL the page shows beside each other (`benchmarks.own_samples`)."""
-
 CURVES = {"atom_stability": "atoms stable", "molecule_stability": "molecules stable", "validity": "valid"}
 
 
@@ -114,7 +111,7 @@ def _types(title: str, types: Sequence[Sequence[Any]]) -> str:
     heads = ["", "samples", "data", "mean ± deviation", "of the data", "divergence, nats"]
     rows = [
         [name, str(n), str(n_data), f"{mean:.3f} ± {spread:.3f}", f"{mean_data:.3f} ± {spread_data:.3f}", f"{jsd:.4f}"]
-        for name, n, n_data, mean, mean_data, spread, spread_data, jsd in types
+        for name, n, mean, spread, n_data, mean_data, spread_data, jsd in types
     ]
     return _figure(title, heads, rows)
 
@@ -139,13 +136,12 @@ def own_nll_counts(nll: Mapping[str, Sequence[float]]) -> tuple[dict[str, list[i
     Args:
         nll: NLL of the molecules of each kind.
     """
-    kinds = {name: np.array(nll[name]) for name in OWN_NLL if name in nll}
-    if not kinds:
+    if not nll:
         return {}, 0.0
-    together = np.concatenate(list(kinds.values()))
+    together = np.concatenate(list(nll.values()))
     first, last = (int(np.floor(end / NLL_BIN)) for end in (together.min(), together.max()))
     edges = NLL_BIN * np.arange(first, last + 2)
-    return {name: np.histogram(each, edges)[0].tolist() for name, each in kinds.items()}, float(edges[0])
+    return {name: np.histogram(each, edges)[0].tolist() for name, each in nll.items()}, float(edges[0])
 
 
 def _own_nll(nll: Mapping[str, Sequence[float]]) -> str:
