@@ -123,7 +123,7 @@ class OwnSamples(FlowMatching):
             types = np.where(replaced[:, None], own[0][picked], types)
             positions = np.where(replaced[:, None, None], own[1][picked], positions)
         pairs = couple(types, positions, self.corners, self.sigma, rng, self.matching.transport)
-        return pairs, draw_times(len(rows), self.matching.time_power, rng)
+        return pairs, draw_times(len(rows), self.matching, rng)
 
 
 def _accepted(flow: MoleculeFlow, data: MoleculeDataset) -> list[Molecule]:

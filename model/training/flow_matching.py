@@ -1,12 +1,12 @@
 """Flow matching: the coupling of noise with molecules, and the regression loss of the velocity."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor
 
@@ -27,18 +27,30 @@ class MatchingConfig:
         transport: rounds of optimal transport that couple noise with a molecule (see `couple`).
         rotations: orientations of the noise from which transport begins; the shortest path is taken.
         time_power: density of the times is proportional to t^time_power.
+        late_share: share of the times that have another density, for which log(1 - t) is uniform in `LATE_TIMES`. The
+            likelihood weighs squared errors by about t / (1 - t).
         distance_weight: weight of the error of pair distances, relative to that of the velocity.
     """
 
     transport: NonNegativeInt = 1
     rotations: PositiveInt = 1
     time_power: NonNegativeFloat = 1.0
+    late_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     distance_weight: NonNegativeFloat = 0.0
 
 
-def draw_times(n: int, time_power: float, rng: np.random.Generator) -> Tensor:
-    """Draw n times with density proportional to t^time_power, float32 (n,)."""
-    return torch.from_numpy(rng.random(n, dtype=np.float32) ** (1.0 / (time_power + 1.0)))
+LATE_TIMES = 0.9, 0.999
+"""The first and the last of the times that `late_share` adds."""
+
+
+def draw_times(n: int, matching: MatchingConfig, rng: np.random.Generator) -> Tensor:
+    """Draw n times with the density of the configuration, float32 (n,)."""
+    t = rng.random(n, dtype=np.float32) ** (1.0 / (matching.time_power + 1.0))
+    if matching.late_share:
+        longest, shortest = np.log1p(-np.array(LATE_TIMES))
+        late = -np.expm1(rng.uniform(shortest, longest, n)).astype(np.float32)
+        t = np.where(rng.random(n) < matching.late_share, late, t)
+    return torch.from_numpy(t)
 
 
 @dataclass(frozen=True)

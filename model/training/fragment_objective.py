@@ -94,7 +94,7 @@ class FragmentMatching(FlowMatching):
         given = np.stack([random_fragment(n, x, rng) for n, x in zip(numbers, positions, strict=True)])
         assert self.sigma is not None, "the types of the other atoms are generated"
         drawn = couple_around(types, positions, given, self.corners, self.sigma, rng, numbers)
-        return drawn, draw_times(len(rows), self.matching.time_power, rng)
+        return drawn, draw_times(len(rows), self.matching, rng)
 
     def losses(self, network: Any, drawn: tuple[Any, Tensor]) -> dict[str, Tensor]:
         """Return the squared errors of the velocity of the other atoms, per atom: positions and features."""

@@ -137,7 +137,7 @@ class FlowMatching(MoleculeObjective):
             pairs = couple_given(*data.stack(rows), len(self.config.vocabulary), rng, *shortening)
         else:
             pairs = couple(*data.stack(rows), self.corners, self.sigma, rng, *shortening)
-        return pairs.to(self.device), draw_times(len(rows), self.matching.time_power, rng).to(self.device)
+        return pairs.to(self.device), draw_times(len(rows), self.matching, rng).to(self.device)
 
     def losses(self, network: Any, drawn: tuple[CoupledPairs, Tensor]) -> dict[str, Tensor]:
         """Return the squared errors of the velocity of positions and features and, if weighted, of the distances."""

@@ -77,7 +77,7 @@ class ParticleFlowMatching(ParticleObjective):
         rng = np.random.default_rng([seed, step, 1])
         x1 = self.positions(data, rows, rng)
         x0 = couple_particles(x1, bool(network.equivariant) or self.config.augment, rng)
-        t = draw_times(len(rows), self.config.matching.time_power, rng)
+        t = draw_times(len(rows), self.config.matching, rng)
         return torch.from_numpy(x0).to(self.device), torch.from_numpy(x1).to(self.device), t.to(self.device)
 
     def losses(self, network: Any, drawn: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:

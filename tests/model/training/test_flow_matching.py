@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from enflow.model.flow.coupling import rotate_onto
 from enflow.model.flow.dynamics import centre_velocity
-from enflow.model.training.flow_matching import couple, couple_given, flow_matching_loss
+from enflow.model.training.flow_matching import MatchingConfig, couple, couple_given, draw_times, flow_matching_loss
 
 EYE = np.eye(5, dtype=np.float32)
 SCALE, SIGMA = 0.25, 0.05
@@ -128,3 +128,23 @@ def test_given_types_leave_the_noise_of_each_element_normal():
     np.testing.assert_allclose(width, 3 * (1 - 1 / 5), rtol=0.05)
     pooled = couple(np.zeros_like(types), x, 0.0 * EYE, SIGMA, np.random.default_rng(0)).x0.square().sum(-1).mean(0)
     assert pooled[0] < 0.7 * pooled[1:].min()  # exchange between types narrows it
+
+
+def test_the_times_have_the_density_of_the_configuration():
+    power = draw_times(20_000, MatchingConfig(time_power=2.0), np.random.default_rng(5)).double()
+    assert (power**3).mean() == pytest.approx(0.5, abs=0.01)  # t^3 is uniform
+    assert float(power.min()) >= 0
+    assert float(power.max()) <= 1
+
+
+def test_late_times_are_uniform_in_the_logarithm_of_the_time_that_is_left():
+    late = draw_times(20_000, MatchingConfig(late_share=1.0), np.random.default_rng(6)).double()
+    logs = torch.log10(1 - late)
+    assert float(logs.min()) == pytest.approx(-3.0, abs=0.001)
+    assert float(logs.max()) == pytest.approx(-1.0, abs=0.001)
+    assert float(logs.mean()) == pytest.approx(-2.0, abs=0.02)
+
+
+def test_a_share_of_the_times_is_late():
+    mixed = draw_times(20_000, MatchingConfig(time_power=1.0, late_share=0.4), np.random.default_rng(7))
+    assert (mixed < 0.9).double().mean() == pytest.approx(0.6 * 0.81, abs=0.01)
