@@ -19,7 +19,8 @@ from enflow.service.client.admission import AdmissionController
 from enflow.service.engine.batch_key import BatchKey
 from enflow.service.engine.config import LANES, EngineConfig
 from enflow.service.engine.cost_model import SMALL_REQUEST, STAGES, BatchBudget, CostTable
-from enflow.service.engine.scheduler import Row, Scheduler
+from enflow.service.engine.queues import Row
+from enflow.service.engine.scheduler import Scheduler
 from enflow.service.problems import retry_after
 from enflow.service.protocol.requests import EngineSampleRequest, sample_costs
 from enflow.service.protocol.status import Overloaded
@@ -45,7 +46,7 @@ class SimulatedEngine:
         seconds = tuple(EVALUATION_S * (size / 18) ** 2 for size in CONFIG.sizes)
         self.costs, self.now = CostTable(tuple(CONFIG.sizes), seconds, LAUNCH_S), 0.0
         self._budget = BatchBudget(CONFIG.pairs, 5, self.costs)
-        credit = CONFIG.initial_credit * self._budget.cost(BatchKey("sample", "adams", CONFIG.middle_size))
+        credit = CONFIG.small_credit * self._budget.cost(BatchKey("sample", "adams", CONFIG.middle_size))
         limits = self._budget.max_rows, CONFIG.slots, credit, self._budget.short_step_rows
         self._scheduler: Scheduler[Row] = Scheduler(LANES, *limits)
         self._admission = AdmissionController(600.0, 0.5, rate=self.costs.rate, clock=lambda: self.now)
@@ -59,7 +60,8 @@ class SimulatedEngine:
         rows = [Row(request.id, i, "sample", key, self._budget.cost(key)) for i, key in enumerate(keys)]
         self._steps |= dict.fromkeys(rows, steps)
         self._left[request.id] = len(rows)
-        self._scheduler.add(request.id, rows, small=sum(sample_costs(request)) <= SMALL_REQUEST)
+        work = sum(sample_costs(request))
+        self._scheduler.add(request.id, rows, work=work / self.costs.rate, small=work <= SMALL_REQUEST)
 
     def step(self) -> list[str]:
         """Run a step and return the requests that it finished."""

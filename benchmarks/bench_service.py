@@ -138,9 +138,7 @@ def main() -> None:
     torch.set_num_threads(1)
     flow = load(BUNDLED_WEIGHTS, "cuda" if torch.cuda.is_available() else "cpu")
     engine = Engine(flow)
-    plain = Engine(
-        flow, replace(EngineConfig.for_device(flow.device), initial_credit=0)
-    )  # the others favour no request
+    plain = Engine(flow, replace(EngineConfig.for_device(flow.device), small_credit=0))  # the others favour no request
     for one in (engine, plain):
         list(run(one, EngineSampleRequest(id="warm up", seed=0, n_atoms=(9,))))
     rate = LOAD * capacity(plain, seed=1)

@@ -8,7 +8,7 @@ import torch
 
 from enflow.model.flow.ode.step_control import MAX_STEPS
 from enflow.service.engine.batch_key import Lane
-from enflow.service.engine.cost_model import INITIAL_CREDIT
+from enflow.service.engine.cost_model import SMALL_STEPS
 
 LANES: dict[Lane, float] = {"sample": 1.0, "likelihood": 1.0, "background": 0.05}
 """The lanes and their weights: samples and likelihoods have half of the device each while both have rows. The rows of
@@ -35,8 +35,8 @@ class EngineConfig:
         sizes: the size classes in atoms, ascending.
         max_steps: attempted solver steps after which a row fails.
         lag: steps that stay in flight while the results of an older step are read.
-        initial_credit: steps of a molecule of middle size that a small request may take before older ones continue;
-            0 = no credit.
+        small_credit: steps of a molecule of middle size that small requests may take at once before others continue;
+            0 = they do not go first.
     """
 
     pairs: int = CPU_PAIRS
@@ -44,7 +44,7 @@ class EngineConfig:
     sizes: Sequence[int] = SIZES
     max_steps: int = MAX_STEPS
     lag: int = 0
-    initial_credit: float = INITIAL_CREDIT
+    small_credit: float = 10 * SMALL_STEPS
 
     @classmethod
     def for_device(cls, device: torch.device) -> Self:

@@ -51,7 +51,7 @@ class Engine:
         costs = CostTable.profile(self._adapter.evaluate, sizes, lambda size: max(1, pairs // size**2))
         self._budget = BatchBudget(pairs, self._adapter.n_features, costs)
         self._runner = ModelRunner(self._adapter, self._config)
-        credit = self._config.initial_credit * self._budget.cost(BatchKey("sample", "adams", self._config.middle_size))
+        credit = self._config.small_credit * self._budget.cost(BatchKey("sample", "adams", self._config.middle_size))
         self._scheduler: Scheduler[RowState] = Scheduler(
             LANES, self._budget.max_rows, self._config.slots, credit, self._budget.short_step_rows
         )
@@ -160,7 +160,8 @@ class Engine:
         key = BatchKey(lane, self._adapter.kind(request_state, len(molecule.rows)), size)
         rows = new_rows(request_state, molecule, key, draws, self._budget.cost(key))
         molecule.rows += rows
-        self._scheduler.add(request_state.request.id, rows, request_state.request.deadline, small=request_state.small)
+        request, work = request_state.request, request_state.work / self._budget.costs.rate
+        self._scheduler.add(request.id, rows, request.deadline, work=work, small=request_state.small)
 
     # Run
 

@@ -20,13 +20,12 @@ GROW_AFTER = 200
 SHORT_STEP_OVERHEAD = 1 / 4
 """The largest part of a short step that may be spent on launching it."""
 
+SMALL_STEPS = 52.0
+"""The most steps of a molecule of middle size that a small request takes: with one refinement, one molecule of any size
+at any named tolerance, or nine of middle size at the standard one."""
 
-INITIAL_CREDIT = 52.0
-"""Steps of a molecule of middle size that a small request may take before older requests continue: enough, with one
-refinement, for one molecule of any size at any named tolerance, or for nine of middle size at the standard one."""
-
-SMALL_REQUEST = INITIAL_CREDIT * STAGES * TYPICAL_ATOMS**2
-"""The largest cost of a small request, which its credit covers."""
+SMALL_REQUEST = SMALL_STEPS * STAGES * TYPICAL_ATOMS**2
+"""The largest cost of a small request."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from enflow.model.flow.likelihood import DrawState
 from enflow.model.flow.refinement import refinement_times
 from enflow.service.engine.batch_key import BatchKey, Lane
 from enflow.service.engine.cost_model import SMALL_REQUEST
-from enflow.service.engine.scheduler import Row
+from enflow.service.engine.queues import Row
 from enflow.service.engine.stats import StatsCounter
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Frame, Sampled, Scored
 from enflow.service.protocol.requests import (
@@ -71,9 +71,14 @@ class RequestState:
         return "sample" if isinstance(self.request, forward) else "likelihood"
 
     @cached_property
+    def work(self) -> float:
+        """The expected work of the request, in pairs of atoms times evaluations."""
+        return sum(sample_costs(self.request))
+
+    @property
     def small(self) -> bool:
         """True where the request goes before large ones."""
-        return sum(sample_costs(self.request)) <= SMALL_REQUEST
+        return self.work <= SMALL_REQUEST
 
     @property
     def scoring(self) -> EstimatorOptions | None:

@@ -1,32 +1,35 @@
 """The scheduler: it chooses the rows of the next step. Plain Python, no torch.
 
-A step takes rows with one batch key, since only these may share a forward pass. The choice is start-time fair queueing
-(Goyal, Vin and Cheng, SIGCOMM 1996) on two levels: among the lanes by weight, and in a lane among the requests with
-equal weights. Every lane and every request has a start tag: the service it has received, divided by its weight. The
-smallest start tag goes first. A lane or a request that had no rows starts again at the current virtual time, so that
-idle time earns nothing.
+A step takes rows with one batch key, since only these may share a forward pass. The choice has two levels:
+
+- Among the lanes it is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996). A lane's start tag is the service
+  that it has received, divided by its weight, and the smallest goes first. A lane that had no rows starts again at the
+  current virtual time, so that idle time earns nothing.
+- In a lane it is the fair sojourn protocol (Friedman and Henderson, SIGMETRICS 2003): requests are served in the order
+  in which they would end if all had equal shares of the lane. So a request ends no later than with equal shares, as
+  far as its work is known, and most end earlier. A request that needs more work than expected loses its place to others
+  as its service grows.
 
 Three additions favour small requests:
-- A small request starts a fixed credit before the virtual time (the warp of borrowed-virtual-time scheduling: Duda and
-  Cheriton, SOSP 1999), and is finished within it. With a credit for large ones, many of them would go before it.
-- While a short one uses it, the steps of its lane are short, because the request waits for each of them.
+- They go before the others of their lane, as far as their credit reaches: a token bucket that all service fills by a
+  part of its cost, up to a bound, and that theirs empties.
+- While a short one waits, the steps of its lane are short, because the request waits for each of them.
 - The last slots of a batch key are for small requests.
 In a request the samples that have begun go first, so that samples finish all the time and not only at the end.
 """
 
 import heapq
-import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic
 
+from enflow.service.engine.queues import FreeSlots, LaneQueue, R, RequestQueue
 from enflow.service.protocol.status import RowKey
 
-AGING = 0.5
-"""The part of the mean service of a lane's requests by which its virtual time advances at least. With 0.5 an old
-request keeps a quarter of the device under an endless stream of small new ones; with 1 a new one would gain nothing."""
+SMALL_SHARE = 3 / 4
+"""The part of a lane that small requests may use in the long run before others continue."""
 
 RESERVED_SLOTS = 1 / 8
 """The part of the slots that is left for small requests."""
@@ -35,99 +38,13 @@ SHORT_REQUEST = 1 / 4
 """A request is short if its rows fill at most this part of a short step."""
 
 
-@dataclass(eq=False)
-class Row:
-    """A row as the scheduler sees it.
-
-    Attributes:
-        request_id: the request that the row belongs to.
-        index: the index of the sample.
-        lane: the lane that is charged for the row.
-        batch_key: rows with equal keys may share a step.
-        cost: the cost of the row's next step, in any unit that all rows share.
-        draw: the number of the draw of a likelihood, from 0.
-        isolation: rows with different numbers share no step.
-        begun: an earlier row, or an earlier stage, of the same sample has finished.
-        state: "running" from the first step on.
-    """
-
-    request_id: str
-    index: int
-    lane: str
-    batch_key: Hashable
-    cost: float
-    draw: int = 0
-    isolation: int = 0
-    begun: bool = False
-    state: Literal["waiting", "running", "finished"] = "waiting"
-
-    @property
-    def key(self) -> RowKey:
-        """The identity of the row: request, index, draw."""
-        return self.request_id, self.index, self.draw
-
-    @property
-    def step_key(self) -> Hashable:
-        """Rows with equal keys may share a step."""
-        return self.batch_key, self.isolation
-
-
-R = TypeVar("R", bound=Row)
-
-
-@dataclass
-class _RequestQueue(Generic[R]):
-    """The rows of one request in one lane, by step key: the begun ones first, then in the order of their arrival.
-
-    Attributes:
-        arrival: the number of the request in the order of arrival; it decides between equal start tags.
-        start_tag: the virtual time at which the next service starts.
-        credit_end: the start tag at which the credit of a small request is used up.
-        small: the request has so little work that it goes first.
-    """
-
-    arrival: int
-    start_tag: float = -math.inf
-    credit_end: float = -math.inf
-    small: bool = False
-    rows: OrderedDict[Hashable, OrderedDict[RowKey, R]] = field(default_factory=OrderedDict)
-
-    @property
-    def priority(self) -> tuple[float, int]:
-        """The order of service: the smallest goes first."""
-        return self.start_tag, self.arrival
-
-    def is_new_and_short(self, max_rows: float) -> bool:
-        """Return True if the request still uses its credit and has at most `max_rows` rows (or one)."""
-        return self.start_tag < self.credit_end and sum(map(len, self.rows.values())) <= max(1.0, max_rows)
-
-    def first(self) -> R:
-        """Return the first row."""
-        return next(iter(next(iter(self.rows.values())).values()))
-
-
-@dataclass
-class _LaneQueue(Generic[R]):
-    """The requests of one lane that have rows.
-
-    Attributes:
-        weight: the lane's share of the device.
-        start_tag: the service that the lane has received, divided by its weight.
-        virtual_time: the virtual time of the lane's requests.
-    """
-
-    weight: float
-    start_tag: float = 0.0
-    virtual_time: float = 0.0
-    requests: dict[str, _RequestQueue[R]] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class _Entry(Generic[R]):
     deadline: float | None
-    small: bool = False
+    work: float
+    small: bool
     rows: dict[RowKey, R] = field(default_factory=dict)
-    queues: dict[str, _RequestQueue[R]] = field(default_factory=dict)
+    queues: dict[str, RequestQueue[R]] = field(default_factory=dict)
 
 
 class Scheduler(Generic[R]):
@@ -137,7 +54,7 @@ class Scheduler(Generic[R]):
         weights: the lanes and their shares of the device while all lanes have rows.
         max_rows: the largest number of rows in a step, by batch key; at least 1.
         slots: the rows of one lane and batch key that may hold a state on the device; at least `max_rows`.
-        initial_credit: the service, in units of cost, that a small request may receive before older ones continue.
+        credit: the service, in units of cost, that small requests may receive at once before others continue.
         short_step_rows: the rows of a step while a new and short request waits; None = `max_rows`.
     """
 
@@ -146,24 +63,39 @@ class Scheduler(Generic[R]):
         weights: Mapping[Any, float],
         max_rows: Callable[[Any], int],
         slots: int,
-        initial_credit: float = 0.0,
+        credit: float = 0.0,
         short_step_rows: Callable[[Any], int] | None = None,
     ) -> None:
-        self._lanes: dict[str, _LaneQueue[R]] = {name: _LaneQueue(weight) for name, weight in weights.items()}
+        self._lanes: dict[str, LaneQueue[R]] = {name: LaneQueue(weight, credit) for name, weight in weights.items()}
         self._max_rows, self._short_step_rows = max_rows, short_step_rows or max_rows
-        self._slots, self._initial_credit = slots, initial_credit
-        self._reserved = int(RESERVED_SLOTS * slots) if initial_credit else 0
+        self._slots, self._credit = slots, credit
+        self._reserved = int(RESERVED_SLOTS * slots) if credit else 0
         self._entries: dict[str, _Entry[R]] = {}
         self._running = Counter[tuple[str, Hashable]]()
         self._arrivals, self._virtual_time = 0, 0.0
 
-    def add(self, request_id: str, rows: Iterable[R], deadline: float | None = None, *, small: bool = False) -> None:
-        """Add waiting rows of a request; a request may gain rows later. A small request goes first.
+    def add(
+        self,
+        request_id: str,
+        rows: Iterable[R],
+        deadline: float | None = None,
+        *,
+        work: float,
+        small: bool = False,
+    ) -> None:
+        """Add waiting rows of a request; a request may gain rows later.
+
+        Args:
+            request_id: the request.
+            rows: its new rows.
+            deadline: see `expired`; of the first call.
+            work: the service that the request is expected to need, in units of cost; of the first call.
+            small: the request goes first; of the first call.
 
         Raises:
             ValueError: a row with the same key was added before.
         """
-        entry = self._entries.setdefault(request_id, _Entry(deadline, small))
+        entry = self._entries.setdefault(request_id, _Entry(deadline, work, small))
         for row in rows:
             if row.key in entry.rows:
                 raise ValueError(f"found row {row.key} twice, expected each row once")
@@ -173,21 +105,22 @@ class Scheduler(Generic[R]):
     def schedule(self) -> list[R]:
         """Return the rows of the next step, running and charged for it; an empty list if there are no rows.
 
-        The request with the smallest start tag chooses the batch key. All requests of the lane with rows of this key
+        The first request chooses the batch key. All requests of the lane with rows of this key
         share the step.
         """
         lane = min((q for q in self._lanes.values() if q.requests), key=lambda q: q.start_tag, default=None)
         if lane is None:
             return []
         self._virtual_time = lane.start_tag
-        rows = self._choose(lane, min(lane.requests.values(), key=lambda queue: queue.priority).first())
-        # The virtual time advances with the service of all, so that no stream of new requests stays before an old one.
-        lane.virtual_time += AGING * sum(row.cost for row in rows) / len(lane.requests)
+        rows = self._choose(lane, lane.first())
+        service = sum(row.cost for row in rows)
+        lane.advance(service)
+        lane.start_tag += service / lane.weight
+        lane.credit = min(self._credit, lane.credit + SMALL_SHARE * service)
         for row in rows:
-            lane.start_tag += row.cost / lane.weight
             queue = lane.requests[row.request_id]
-            queue.start_tag += row.cost
-            lane.virtual_time = max(lane.virtual_time, queue.start_tag)
+            queue.served += row.cost
+            lane.credit -= row.cost if queue.small else 0.0
             self._running[row.lane, row.batch_key] += row.state == "waiting"
             row.state = "running"
         return rows
@@ -226,13 +159,14 @@ class Scheduler(Generic[R]):
         """The number of rows that have not taken a step yet."""
         return sum(len(entry.rows) for entry in self._entries.values()) - self.running
 
-    def _choose(self, lane: _LaneQueue[R], first: R) -> list[R]:
+    def _choose(self, lane: LaneQueue[R], first: R) -> list[R]:
         key, queues = first.step_key, list(lane.requests.values())
         max_rows, short_step_rows = self._max_rows(first.batch_key), self._short_step_rows(first.batch_key)
         limit = SHORT_REQUEST * short_step_rows
-        short = [queue for queue in queues if queue.is_new_and_short(limit)] if len(queues) > 1 else []
-        free = _FreeSlots(self._slots - self._running[first.lane, first.batch_key], self._reserved)
-        rows = _fair_share(queues, key, short_step_rows if short else max_rows, free)
+        favoured = len(queues) > 1 and lane.credit > 0
+        short = [queue for queue in queues if queue.is_short(limit)] if favoured else []
+        free = FreeSlots(self._slots - self._running[first.lane, first.batch_key], self._reserved)
+        rows = lane.take(key, short_step_rows if short else max_rows, free)
         # All rows of short requests take part, also beyond the rows of a short step.
         others = (row for queue in short for row in queue.rows.get(key, {}).values() if row not in rows)
         return rows + [row for row in islice(others, max(0, max_rows - len(rows))) if free.take(row, small=True)]
@@ -249,14 +183,15 @@ class Scheduler(Generic[R]):
             rows.move_to_end(row.step_key, last=False)
             rows[row.step_key].move_to_end(row.key, last=False)
 
-    def _queue(self, row: R, lane: _LaneQueue[R]) -> _RequestQueue[R]:
-        self._arrivals += 1
+    def _queue(self, row: R, lane: LaneQueue[R]) -> RequestQueue[R]:
         entry = self._entries[row.request_id]
-        queue = entry.queues.setdefault(row.lane, _RequestQueue(self._arrivals, small=entry.small))
-        earliest = lane.virtual_time - (self._initial_credit if entry.small else 0.0)
-        if queue.start_tag < earliest:
-            queue.start_tag, queue.credit_end = earliest, lane.virtual_time
-        return queue
+        if row.lane not in entry.queues:
+            self._arrivals += 1
+            if not lane.requests:
+                lane.virtual_ends.clear()
+            heapq.heappush(lane.virtual_ends, lane.virtual_time + entry.work)
+            entry.queues[row.lane] = RequestQueue(self._arrivals, lane.virtual_time, entry.work, entry.small)
+        return entry.queues[row.lane]
 
     def _dequeue(self, row: R) -> None:
         if row.state == "running":
@@ -268,33 +203,3 @@ class Scheduler(Generic[R]):
             del queue.rows[row.step_key]
         if not queue.rows:
             del requests[row.request_id]
-
-
-@dataclass
-class _FreeSlots:
-    """The number of free slots on the device, and of those among them that are for small requests only."""
-
-    count: int
-    reserved: int
-
-    def take(self, row: Row, *, small: bool) -> bool:
-        """Return True if the row is running, or else if there is a slot for it, which it takes."""
-        if row.state == "running":
-            return True
-        free = self.count > (0 if small else self.reserved)
-        self.count -= free
-        return free
-
-
-def _fair_share(queues: Iterable[_RequestQueue[R]], key: Hashable, max_rows: int, free: _FreeSlots) -> list[R]:
-    """Take rows one by one from the request with the smallest start tag, which then advances by the row's cost."""
-    heap = [(*queue.priority, queue.small, iter(queue.rows[key].values())) for queue in queues if key in queue.rows]
-    heapq.heapify(heap)
-    taken: list[R] = []
-    while heap and len(taken) < max(1, max_rows):
-        start_tag, arrival, small, rows = heapq.heappop(heap)
-        row = next((row for row in rows if free.take(row, small=small)), None)
-        if row is not None:
-            taken.append(row)
-            heapq.heappush(heap, (start_tag + row.cost, arrival, small, rows))
-    return taken
