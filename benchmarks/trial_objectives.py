@@ -23,6 +23,9 @@ from enflow.model.training.objectives import FlowMatching
 
 Drawn = tuple[CoupledPairs, Tensor]
 
+FIRST = BUNDLED / "run"
+"""The weights that the trials start from: those of 10.0 million passes, which were bundled before."""
+
 PER_CHARGE = 0.1
 """The feature of the charge channel per unit of nuclear charge, as in EDM (Hoogeboom et al. 2022)."""
 
@@ -78,7 +81,7 @@ class SeveralDraws(FlowMatching):
 
 
 class LateExpert(FlowMatching):
-    """A network of its own after `SEAM`; before it the bundled weights."""
+    """A network of its own after `SEAM`; before it the weights that the trials begin with."""
 
     def draw(self, network: object, data: MoleculeDataset, rows: NDArray[np.int64], seed: int, step: int) -> Drawn:
         """Draw coupled pairs, and times after the seam with the density of the configuration."""
@@ -87,9 +90,9 @@ class LateExpert(FlowMatching):
         return pairs, (SEAM**power + (1 - SEAM**power) * t**power) ** (1 / power)
 
     def flow(self, network: nn.Module) -> MoleculeFlow:
-        """Return the flow of the bundled weights up to the seam and of the network after it."""
+        """Return the flow of the first weights up to the seam and of the network after it."""
         flow = super().flow(network)
-        flow.dynamics = _TwoNetworks(load(BUNDLED).dynamics, flow.dynamics)
+        flow.dynamics = _TwoNetworks(load(FIRST).dynamics, flow.dynamics)
         return flow
 
 
@@ -104,7 +107,7 @@ class _TwoNetworks(nn.Module):
 
 
 class OwnSamples(FlowMatching):
-    """Half of the molecules are samples of the bundled weights that pass a filter, with new noise.
+    """Half of the molecules are samples of the first weights that pass a filter, with new noise.
 
     The filter takes stable, connected molecules of a composition that occurs in the training data: flow matching
     weighted by a reward (Fan et al. 2025, arXiv 2502.06061) of 0 or 1.
@@ -116,7 +119,7 @@ class OwnSamples(FlowMatching):
         """Draw coupled noise and molecules, of which a share is replaced by own samples of the same size."""
         rng = np.random.default_rng([seed, step, 1])
         if self.own is None:
-            self.own = _by_size(_accepted(load(BUNDLED), data), self.config.vocabulary)
+            self.own = _by_size(_accepted(load(FIRST), data), self.config.vocabulary)
         types, positions = data.stack(rows)
         if (own := self.own.get(types.shape[1])) is not None:
             replaced, picked = rng.random(len(rows)) < OWN_SHARE, rng.integers(len(own[0]), size=len(rows))

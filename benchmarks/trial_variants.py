@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import enflow
-from benchmarks.parity import BUNDLED
-from benchmarks.trial_objectives import Charged, LateExpert, OwnSamples, SeveralDraws
+from benchmarks.trial_objectives import FIRST, Charged, LateExpert, OwnSamples, SeveralDraws
 from enflow.model.config import EGNNConfig
 from enflow.model.training.config import TrainConfig, read_config
 from enflow.model.training.objectives import FlowMatching
@@ -109,11 +108,11 @@ def _continued() -> TrainConfig:
     config = read_config(CONFIG)
     optimizer = replace(config.optimizer, **GENTLE)  # type: ignore[arg-type]
     matching = replace(config.matching, distance_weight=0.1)
-    return replace(config, start=str(BUNDLED), optimizer=optimizer, matching=matching)
+    return replace(config, start=str(FIRST), optimizer=optimizer, matching=matching)
 
 
 def from_weights() -> dict[str, Trial]:
-    """Trials that start from the bundled weights by name."""
+    """Trials that start from trained weights by name."""
     first = _continued()
     wide = {"node_dim": 256, "edge_dim": 96, "n_vectors": 32}
 
