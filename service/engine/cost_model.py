@@ -21,8 +21,8 @@ SHORT_STEP_OVERHEAD = 1 / 4
 """The largest part of a short step that may be spent on launching it."""
 
 SMALL_STEPS = 52.0
-"""The most steps of a molecule of middle size that a small request takes: with one refinement, one molecule of any size
-at any named tolerance, or nine of middle size at the standard one."""
+"""The most steps of a molecule of middle size that a small request takes: with two refinements, one molecule of any
+size at `standard` and of 25 atoms at `precise`, or seven of middle size at `standard`."""
 
 SMALL_REQUEST = SMALL_STEPS * STAGES * TYPICAL_ATOMS**2
 """The largest cost of a small request."""
