@@ -131,7 +131,7 @@ def capacity(engine: Engine, seed: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=80)
+    parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--quick", action="store_true", help="12 requests, for a look")
     arguments = parser.parse_args()
     count = 12 if arguments.quick else arguments.requests
