@@ -28,7 +28,7 @@ class MatchingConfig:
         rotations: orientations of the noise from which transport begins; the shortest path is taken.
         time_power: density of the times is proportional to t^time_power.
         late_share: share of the times that have another density, for which log(1 - t) is uniform in `LATE_TIMES`. The
-            likelihood weighs squared errors by about t / (1 - t).
+            bound of a diffusion model weighs squared errors by t / (1 - t) (Kingma et al. 2021).
         distance_weight: weight of the error of pair distances, relative to that of the velocity.
     """
 

@@ -108,6 +108,12 @@ class LaneQueue(Generic[R]):
         """Return the first row of the first request."""
         return min(self.requests.values(), key=lambda queue: self.priority(queue, queue.served)).first()
 
+    def expect(self, work: float) -> None:
+        """Let a new request take part in the equal shares until it would have received this service."""
+        if not self.requests:
+            self.virtual_ends.clear()
+        heapq.heappush(self.virtual_ends, self.virtual_time + work)
+
     def advance(self, service: float) -> None:
         """Share service equally among the requests that would not have ended yet."""
         while ends := self.virtual_ends:

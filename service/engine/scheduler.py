@@ -18,7 +18,6 @@ Three additions favour small requests:
 In a request the samples that have begun go first, so that samples finish all the time and not only at the end.
 """
 
-import heapq
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -105,8 +104,7 @@ class Scheduler(Generic[R]):
     def schedule(self) -> list[R]:
         """Return the rows of the next step, running and charged for it; an empty list if there are no rows.
 
-        The first request chooses the batch key. All requests of the lane with rows of this key
-        share the step.
+        The first request chooses the batch key. All requests of the lane with rows of this key share the step.
         """
         lane = min((q for q in self._lanes.values() if q.requests), key=lambda q: q.start_tag, default=None)
         if lane is None:
@@ -187,9 +185,7 @@ class Scheduler(Generic[R]):
         entry = self._entries[row.request_id]
         if row.lane not in entry.queues:
             self._arrivals += 1
-            if not lane.requests:
-                lane.virtual_ends.clear()
-            heapq.heappush(lane.virtual_ends, lane.virtual_time + entry.work)
+            lane.expect(entry.work)
             entry.queues[row.lane] = RequestQueue(self._arrivals, lane.virtual_time, entry.work, entry.small)
         return entry.queues[row.lane]
 
