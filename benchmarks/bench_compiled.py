@@ -18,13 +18,12 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.matrix_products import matrix_products
 from benchmarks.measure import by_turns, ratio, write_results
 from enflow.model.checkpoint import compile_weights, load
 from enflow.model.flow.compiled_velocity import CACHE
@@ -36,19 +35,6 @@ from tests.stubs import run
 
 ATOMS = 18
 ROWS = (1, 4, 12, 64)
-
-
-class Products(TorchDispatchMode):
-    """A dispatch mode that records the operands of all products of two matrices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operands: list[tuple[Tensor, Tensor]] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
-            self.operands.append(args[-2:])
-        return function(*args, **(kwargs or {}))
 
 
 def batch(flow: MoleculeFlow, rows: int) -> tuple[Tensor, ...]:
@@ -67,15 +53,11 @@ def evaluation(flow: MoleculeFlow, rows: int) -> None:
 
 def products(flow: MoleculeFlow, rows: int) -> Callable[[], None]:
     """Return a function that computes nothing but the matrix products of `evaluation`."""
-    with torch.enable_grad(), Products() as seen:  # without gradients another operation multiplies
-        flow.dynamics(*batch(flow, rows))
-    ready = [(a.detach(), b.detach(), torch.empty(len(a), b.shape[1])) for a, b in seen.operands]
+    repeat = matrix_products(partial(flow.dynamics, *batch(flow, rows)))
 
     def run() -> None:
-        with torch.inference_mode():
-            for _ in range(-(-64 // rows)):
-                for a, b, out in ready:
-                    torch.mm(a, b, out=out)
+        for _ in range(-(-64 // rows)):
+            repeat()
 
     return run
 
