@@ -78,10 +78,10 @@ reproduce-particles: install ## samples and the smallest training sets of DW4 an
 	ENFLOW_DATA=data $(PARTICLES) dw4 $(SMALL) --samples 100 --steps 1500 --test 200 --folder runs/reproduce
 	ENFLOW_DATA=data $(PARTICLES) lj13 $(SMALL) --samples 10 --samples 100 --steps 600 --batch-size 64 --test 24 --folder runs/reproduce
 
-bench: install ## every benchmark
+bench: install ## the benchmarks bench_*
 	$(BIN)/python -m benchmarks
 
-bench-quick: install ## the benchmarks in under two minutes
+bench-quick: install ## the same with fewer rounds; results are printed only
 	$(BIN)/python -m benchmarks --quick
 
 # npm is that of the machine, or of a Python wheel that contains Node.js.

@@ -1,4 +1,7 @@
-"""The command that runs every benchmark, one after the other: `python -m benchmarks [--quick]`."""
+"""The command that runs the benchmarks, one after the other: `python -m benchmarks [--quick]`.
+
+They are the modules whose names begin with `bench_`. With --quick they have fewer rounds and write no results.
+"""
 
 import runpy
 from pathlib import Path

@@ -76,4 +76,6 @@ def main(count: int, weights: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else 24, Path(sys.argv[2]) if sys.argv[2:] else WEIGHTS)
+    arguments = [each for each in sys.argv[1:] if each != "--quick"]
+    count = 4 if "--quick" in sys.argv else int(arguments[0]) if arguments else 24
+    main(count, Path(arguments[1]) if arguments[1:] else WEIGHTS)

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
+QUICK = "--quick" in sys.argv
+"""A benchmark with fewer rounds prints its result and changes neither results nor docs."""
 
 
 def by_turns(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, NDArray[np.float64]]:
@@ -64,7 +67,7 @@ def machine() -> dict[str, object]:
 
 
 def write_results(name: str, title: str, columns: list[str], rows: list[list[str]], facts: Mapping[str, Any]) -> None:
-    """Print a table and one line of JSON, and write the line to results/NAME.json.
+    """Print a table and one line of JSON, and write the line to results/NAME.json, but with --quick.
 
     Args:
         name: name of the benchmark.
@@ -79,15 +82,17 @@ def write_results(name: str, title: str, columns: list[str], rows: list[list[str
     console = Console()
     (console if console.is_terminal else Console(width=140)).print(table)
     line = json.dumps({"benchmark": name, **facts, "machine": machine()})
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(line + "\n")
     print(line)
+    if not QUICK:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(line + "\n")
 
 
 def write_section(page: Path, name: str, section: str) -> None:
-    """Replace the Markdown of a page between `<!-- name -->` and `<!-- end -->`."""
+    """Replace the Markdown of a page between `<!-- name -->` and `<!-- end -->`, but with --quick."""
     whole = page.read_text()
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(whole):
         raise SystemExit(f"{page} has no section {name!r}; expected <!-- {name} --> and <!-- end -->")
-    page.write_text(pattern.sub(lambda match: f"{match[1]}{section}\n{match[2]}", whole))
+    if not QUICK:
+        page.write_text(pattern.sub(lambda match: f"{match[1]}{section}\n{match[2]}", whole))
