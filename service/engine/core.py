@@ -241,9 +241,9 @@ class Engine:
                 row.score.finish_path(end.log_prob, x, h)
                 self._measure(row, row.score)
             elif row.refinements_left:
-                self._scheduler.finish(row)
                 self._add_rows(row.request_state, row.molecule, row.batch_key.size, 1)
                 row.molecule.rows[-1].refine(row, end.structure)
+                self._scheduler.finish(row)  # at last: a request keeps its place as long as it has rows
             else:
                 self._answer(row.request_state, row.molecule, self._adapter.answer(row, end))
 
@@ -266,11 +266,11 @@ class Engine:
         molecule, options = row.molecule, row.request_state.scoring
         assert options is not None, "a draw belongs to a request that is scored"
         molecule.draws.append(score.result(row.nfe))
-        self._scheduler.finish(row)
-        if any(each.state != "finished" for each in molecule.rows):
-            return
-        if more := self._adapter.further_draws(molecule, options):
+        unfinished = sum(each.state != "finished" for each in molecule.rows) > 1
+        if more := 0 if unfinished else self._adapter.further_draws(molecule, options):
             self._add_rows(row.request_state, molecule, row.batch_key.size, more)
+        self._scheduler.finish(row)  # at last: a request keeps its place as long as it has rows
+        if unfinished or more:
             return
         scored = self._adapter.scored(row.request_state.request, molecule, options)
         if not math.isfinite(scored.nll):

@@ -99,6 +99,23 @@ def test_the_share_of_the_work_that_is_done_only_grows(refinements: int) -> None
     assert sum(b.t < a.t for a, b in pairwise(told)) == refinements
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        EngineSampleRequest(id="s", seed=7, n_atoms=(5,), refinements=2),
+        EngineLikelihoodRequest(id="s", seed=7, molecules=(METHANE,), options=EstimatorOptions(target_error=0.1)),
+    ],
+    ids=["refined", "scored"],
+)
+def test_a_request_keeps_its_place_between_the_rows_of_a_sample(first: EngineRequest) -> None:
+    engine, arrivals = stubs.engine(), set[int]()
+    engine.add(first)
+    while not engine.idle:
+        arrivals |= {queue.arrival for lane in engine._scheduler._lanes.values() for queue in lane.requests.values()}
+        engine.step()
+    assert arrivals == {1}
+
+
 def test_a_sample_is_aborted_while_it_is_refined() -> None:
     engine = stubs.engine()
     engine.add(EngineSampleRequest(id="s", seed=7, n_atoms=(5,), refinements=10))
