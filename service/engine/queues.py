@@ -114,6 +114,14 @@ class LaneQueue(Generic[R]):
             self.virtual_ends.clear()
         heapq.heappush(self.virtual_ends, self.virtual_time + work)
 
+    def settle(self, queue: RequestQueue[R]) -> None:
+        """Let a request that has ended take part in the equal shares no longer than its service lasts."""
+        expected = queue.start + queue.work
+        if queue.served < queue.work and expected in self.virtual_ends:
+            self.virtual_ends.remove(expected)
+            self.virtual_ends.append(queue.start + queue.served)
+            heapq.heapify(self.virtual_ends)
+
     def advance(self, service: float) -> None:
         """Share service equally among the requests that would not have ended yet."""
         while ends := self.virtual_ends:

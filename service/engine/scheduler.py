@@ -137,6 +137,8 @@ class Scheduler(Generic[R]):
         del entry.rows[row.key]
         if not entry.rows:
             del self._entries[row.request_id]
+            for name, queue in entry.queues.items():
+                self._lanes[name].settle(queue)
         return not entry.rows
 
     def expired(self, now: float) -> list[str]:

@@ -121,6 +121,20 @@ def test_a_large_request_is_not_overtaken_for_ever() -> None:
     assert ends(scheduler(room=1), arrivals)["large"] <= 30 * 10
 
 
+def test_requests_that_were_cancelled_delay_no_other() -> None:
+    queue, steps = scheduler(room=1), 0
+    queue.add("large", rows("large", 100), work=100.0)
+    for i in range(50):
+        queue.add(f"gone {i}", rows(f"gone {i}", 1000), work=1000.0)
+        abort(queue, f"gone {i}")
+    while any(row.request_id == "large" for row in queue.rows()):
+        if len(queue._entries) == 1:
+            queue.add(f"{steps}", rows(f"{steps}", 50), work=50.0)  # one after the other
+        queue.finish(*queue.schedule())
+        steps += 1
+    assert steps <= 250
+
+
 def test_a_request_that_needs_more_than_expected_gives_its_place_away() -> None:
     queue = scheduler(room=1)
     queue.add("longer than expected", rows("longer than expected", 1), work=5.0)
