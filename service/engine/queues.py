@@ -100,6 +100,11 @@ class LaneQueue(Generic[R]):
     virtual_ends: list[float] = field(default_factory=list)
     requests: dict[str, RequestQueue[R]] = field(default_factory=dict)
 
+    @property
+    def overtakes(self) -> bool:
+        """True while small requests go before others."""
+        return self.credit > 0 and not all(queue.small for queue in self.requests.values())
+
     def priority(self, queue: RequestQueue[R], served: float) -> tuple[bool, float, int]:
         """Return the place of a request in the order of service: the smallest goes first."""
         return not (queue.small and self.credit > 0), queue.tag(served), queue.arrival

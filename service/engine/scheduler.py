@@ -12,7 +12,7 @@ A step takes rows with one batch key, since only these may share a forward pass.
 
 Three additions favour small requests:
 - They go before the others of their lane, as far as their credit reaches: a token bucket that all service fills by a
-  part of its cost, up to a bound, and that theirs empties.
+  part of its cost, up to a bound, and that theirs empties while others wait behind it.
 - While a short one waits, the steps of its lane are short, because the request waits for each of them.
 - The last slots of a batch key are for small requests.
 In a request the samples that have begun go first, so that samples finish all the time and not only at the end.
@@ -111,14 +111,14 @@ class Scheduler(Generic[R]):
             return []
         self._virtual_time = lane.start_tag
         rows = self._choose(lane, lane.first())
-        service = sum(row.cost for row in rows)
+        service, overtakes = sum(row.cost for row in rows), lane.overtakes
         lane.advance(service)
         lane.start_tag += service / lane.weight
         lane.credit = min(self._credit, lane.credit + SMALL_SHARE * service)
         for row in rows:
             queue = lane.requests[row.request_id]
             queue.served += row.cost
-            lane.credit -= row.cost if queue.small else 0.0
+            lane.credit -= row.cost if overtakes and queue.small else 0.0
             self._running[row.lane, row.batch_key] += row.state == "waiting"
             row.state = "running"
         return rows

@@ -189,6 +189,19 @@ def test_small_requests_without_end_leave_a_quarter_to_a_large_one() -> None:
     assert 60 < large < 90
 
 
+def test_small_requests_need_no_credit_while_no_others_wait() -> None:
+    queue = Scheduler(LANES, lambda _: 1, 64, credit=6.0)
+    for i in range(1000):
+        queue.add(f"alone {i}", rows(f"alone {i}", 1), work=1.0, small=True)
+        queue.finish(*queue.schedule())
+    for i in range(50):
+        queue.add(f"large {i}", rows(f"large {i}", 8), work=8.0)
+    for _ in range(200):
+        queue.finish(*queue.schedule())
+    queue.add("small", rows("small", 1), work=5.0, small=True)
+    assert served(queue, 6) == {"small": 6}
+
+
 def test_steps_are_brief_while_a_small_new_work_is_about() -> None:
     queue = Scheduler(LANES, lambda _: 8, 64, credit=6.0, short_step_rows=lambda _: 2)
     add(queue, "large", rows("large", 500))
