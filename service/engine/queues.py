@@ -113,6 +113,11 @@ class LaneQueue(Generic[R]):
         """Return the first row of the first request."""
         return min(self.requests.values(), key=lambda queue: self.priority(queue, queue.served)).first()
 
+    def first_running(self, batch_key: Hashable) -> R:
+        """Return a row with this batch key that holds a slot."""
+        rows = (row for queue in self.requests.values() for of_key in queue.rows.values() for row in of_key.values())
+        return next(row for row in rows if row.state == "running" and row.batch_key == batch_key)
+
     def expect(self, work: float) -> None:
         """Let a new request take part in the equal shares until it would have received this service."""
         if not self.requests:

@@ -110,7 +110,9 @@ class Scheduler(Generic[R]):
         if lane is None:
             return []
         self._virtual_time = lane.start_tag
-        rows = self._choose(lane, lane.first())
+        first = lane.first()
+        # Where rows of another isolation hold all slots, these go on until one is free.
+        rows = self._choose(lane, first) or self._choose(lane, lane.first_running(first.batch_key))
         service, overtakes = sum(row.cost for row in rows), lane.overtakes
         lane.advance(service)
         lane.start_tag += service / lane.weight

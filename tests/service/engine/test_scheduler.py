@@ -328,6 +328,16 @@ def test_rows_of_different_isolation_groups_share_no_step() -> None:
     assert steps == [{0, 1}, {0, 1}, {2}]
 
 
+def test_a_row_of_another_isolation_waits_for_a_slot() -> None:
+    queue = scheduler(room=2, slots=2)
+    queue.add("a", rows("a", 2), work=9.0)
+    first = queue.schedule()
+    queue.add("alone", [replace(row, isolation=1) for row in rows("alone", 1)], work=1.0)
+    assert queue.schedule() == first  # "alone" goes first, but there is no slot
+    queue.finish(first[0])
+    assert served(queue, 1) == {"alone": 1}
+
+
 class Traffic(RuleBasedStateMachine):
     """Rows come and go in any order: none is lost or doubled, the bounds hold, and every row is served in the end."""
 
@@ -346,11 +356,12 @@ class Traffic(RuleBasedStateMachine):
         lane=st.sampled_from(sorted(LANES)),
         cost=st.floats(0.1, 9),
         work=st.floats(0.0, 99),
+        isolation=st.integers(0, 1),
     )
-    def add(self, n: int, group: str, lane: str, cost: float, work: float) -> None:
+    def add(self, n: int, group: str, lane: str, cost: float, work: float, isolation: int) -> None:
         request = f"request {self.count}"
         self.count += 1
-        new = rows(request, n, group, cost, lane)
+        new = [replace(row, isolation=isolation) for row in rows(request, n, group, cost, lane)]
         self.queue.add(request, new, work=work)
         self.here |= {row.key: row for row in new}
 
