@@ -102,10 +102,7 @@ class _Reservation:
     cost: float
     per_sample: float
     deadline: float
-    full: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.full = self.cost
+    small: bool
 
     def remaining(self, rate: float, now: float) -> float:
         """Return the cost that will still be computed: at most that of the time until the deadline."""
@@ -118,7 +115,8 @@ class AdmissionController:
 
     A client holds at most its share of the queue, however large its requests are: the scheduler gives every request an
     equal part of the device, so the rest of a large request delays nobody more than its share does. Small requests have
-    a short queue of their own. A client that is refused gets a promise: it is admitted when it comes back in time.
+    a short queue of their own, but for those of jobs. A client that is refused gets a promise: it is admitted when it
+    comes back in time.
 
     Attributes:
         seconds: the computing time that the queue may hold.
@@ -164,14 +162,15 @@ class AdmissionController:
         """
         costs, now = sample_costs(request), self.clock()
         amount = sum(costs)
+        small = amount <= SMALL_REQUEST and not request.background
         works = self._by_client(self._reservations.values())
         if not self._is_promised(request.client, amount, works, now):
-            checks = (self._check_small,) if amount <= SMALL_REQUEST else (self._check_client, self._check_service)
-            for check in checks:
+            for check in (self._check_small,) if small else (self._check_client, self._check_service):
                 check(request, amount, works)
         self._promises.withdraw(request.id)
         deadline = math.inf if request.deadline is None else request.deadline
-        self._reservations[request.id] = _Reservation(request.client, amount, amount / max(1, len(costs)), deadline)
+        per_sample = amount / max(1, len(costs))
+        self._reservations[request.id] = _Reservation(request.client, amount, per_sample, deadline, small)
 
     def sample_finished(self, request_id: str) -> None:
         """Give back the room of one sample."""
@@ -214,7 +213,7 @@ class AdmissionController:
             raise self._refusal("service", request, amount, held, wait)
 
     def _check_small(self, request: EngineRequest, amount: float, works: Works) -> None:
-        small = self._by_client(each for each in self._reservations.values() if each.full <= SMALL_REQUEST).total()
+        small = self._by_client(each for each in self._reservations.values() if each.small).total()
         most = max(SMALL_S * self.rate, SMALL_REQUEST)
         promised = self._promises.cost("small", request, most)
         if small + amount > (most - promised if works[request.client] else most * (1 + SMALL_RESERVE)):

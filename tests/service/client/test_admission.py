@@ -177,6 +177,15 @@ def small(name: str, client: str) -> EngineSampleRequest:
     return EngineSampleRequest(id=name, seed=0, n_atoms=(18,), client=client)
 
 
+def test_the_small_requests_of_jobs_take_no_room_of_others() -> None:
+    second = 10 * sum(sample_costs(small("", "")))
+    controller = AdmissionController(600, 0.5, rate=second)
+    for i in range(100):
+        controller.admit(replace(small(f"{i}", client="jobs"), background=True))
+    for i in range(20):
+        controller.admit(small(f"waited for {i}", client="a"))
+
+
 def test_small_requests_have_a_short_queue_of_their_own() -> None:
     second = 10 * sum(sample_costs(small("", "")))  # ten small requests in one second
     controller = AdmissionController(600.0, 0.5, rate=second, clock=lambda: 100.0)
