@@ -106,8 +106,12 @@ class LaneQueue(Generic[R]):
         return self.credit > 0 and not all(queue.small for queue in self.requests.values())
 
     def priority(self, queue: RequestQueue[R], served: float) -> tuple[bool, float, int]:
-        """Return the place of a request in the order of service: the smallest goes first."""
-        return not (queue.small and self.credit > 0), queue.tag(served), queue.arrival
+        """Return the place of a request in the order of service: the smallest goes first.
+
+        Small requests go first as long as there is credit, and last without: those of callers that ask again and again
+        would otherwise leave nothing to others.
+        """
+        return queue.small != (self.credit > 0), queue.tag(served), queue.arrival
 
     def first(self) -> R:
         """Return the first row of the first request."""

@@ -11,8 +11,8 @@ A step takes rows with one batch key, since only these may share a forward pass.
   as its service grows.
 
 Three additions favour small requests:
-- They go before the others of their lane, as far as their credit reaches: a token bucket that all service fills by a
-  part of its cost, up to a bound, and that theirs empties while others wait behind it.
+- They go before the others of their lane as far as their credit reaches, and else behind them. It is a token bucket
+  that all service fills by a part of its cost, up to a bound, and that theirs empties while others wait.
 - While a short one waits, the steps of its lane are short, because the request waits for each of them.
 - The last slots of a batch key are for small requests.
 In a request the samples that have begun go first, so that samples finish all the time and not only at the end.

@@ -189,6 +189,19 @@ def test_small_requests_without_end_leave_a_quarter_to_a_large_one() -> None:
     assert 60 < large < 90
 
 
+@pytest.mark.parametrize("callers", [1, 20])
+def test_callers_of_small_requests_who_ask_again_at_once_leave_a_quarter_to_a_large_one(callers: int) -> None:
+    queue, large = Scheduler(LANES, lambda _: 1, 64, credit=6.0), 0
+    queue.add("large", rows("large", 1000), work=1000.0)
+    for step in range(1000):
+        if len(queue._entries) <= callers:
+            queue.add(f"small {step}", rows(f"small {step}", 3), work=3.0, small=True)
+        (row,) = queue.schedule()
+        queue.finish(row)
+        large += row.request_id == "large"
+    assert 230 < large < 260
+
+
 def test_small_requests_need_no_credit_while_no_others_wait() -> None:
     queue = Scheduler(LANES, lambda _: 1, 64, credit=6.0)
     for i in range(1000):
