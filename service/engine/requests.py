@@ -72,8 +72,9 @@ class RequestState:
 
     @cached_property
     def work(self) -> float:
-        """The expected work of the request, in pairs of atoms times evaluations."""
-        return sum(sample_costs(self.request))
+        """The expected work on the samples that this engine received, in pairs of atoms times evaluations."""
+        costs = sample_costs(self.request)
+        return sum(costs[index - self.request.first_index] for index in self.molecules)
 
     @property
     def small(self) -> bool:

@@ -116,6 +116,15 @@ def test_a_request_keeps_its_place_between_the_rows_of_a_sample(first: EngineReq
     assert arrivals == {1}
 
 
+def test_after_a_restart_only_the_missing_samples_count_as_work() -> None:
+    engine, ended = stubs.engine(pairs=1), list[str]()
+    engine.add(EngineSampleRequest(id="other", seed=7, n_atoms=(18,) * 20, rtol=1e-2))
+    engine.add(EngineSampleRequest(id="almost finished", seed=7, n_atoms=(18,) * 60, rtol=1e-2), range(58))
+    while not engine.idle:
+        ended += [event.id for event in engine.step() if isinstance(event, Done)]
+    assert ended == ["almost finished", "other"]
+
+
 def test_a_sample_is_aborted_while_it_is_refined() -> None:
     engine = stubs.engine()
     engine.add(EngineSampleRequest(id="s", seed=7, n_atoms=(5,), refinements=10))
