@@ -13,7 +13,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.config import MAX_REFINEMENTS
 from enflow.model.errors import ConfigError
 from enflow.model.flow.ode.solver_state import Status
-from enflow.model.flow.ode.tolerances import roughness
+from enflow.model.flow.ode.tolerances import accuracy
 from enflow.model.flow.states import Latent, Sample
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _refined_part(
     nfe = dict.fromkeys(points, 0)
     for number, t in enumerate([0.0, *times]):
         places, molecules, following = list(points), dict[int, Molecule](), times[number:]
-        factor = roughness(len(following))
-        for found in flow.decoded(list(points.values()), factor * rtol, factor * atol, t):
+        factor, final_scale = accuracy(len(following))
+        for found in flow.decoded(list(points.values()), factor * rtol, factor * atol, t, final_scale):
             place = places[found.index]
             nfe[place] += found.nfe
             if following and found.molecule is not None and found.status == Status.SUCCESS:

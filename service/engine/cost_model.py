@@ -22,7 +22,7 @@ SHORT_STEP_OVERHEAD = 1 / 4
 
 SMALL_STEPS = 52.0
 """The most steps of a molecule of middle size that a small request takes: with two refinements, one molecule of any
-size at `standard` and of 25 atoms at `precise`, or seven of middle size at `standard`."""
+size at `standard` and of 25 atoms at `precise`, or six of middle size at `standard`."""
 
 SMALL_REQUEST = SMALL_STEPS * STAGES * TYPICAL_ATOMS**2
 """The largest cost of a small request."""

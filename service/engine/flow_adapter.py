@@ -18,7 +18,7 @@ from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.ode.methods import ADAMS, method_for
 from enflow.model.flow.ode.step_control import working_dtype
-from enflow.model.flow.ode.tolerances import roughness
+from enflow.model.flow.ode.tolerances import accuracy
 from enflow.model.flow.states import Latent
 from enflow.model.flow.velocity import Velocity, pack, unpack
 from enflow.service.engine.batch_key import StepKind
@@ -78,7 +78,7 @@ class FlowAdapter:
             tolerance = min(path_tolerances(scoring))
         else:
             assert not isinstance(request, EngineLikelihoodRequest), "it is scored"
-            tolerance = roughness(request_state.refinements_left(number)) * min(request.rtol, request.atol)
+            tolerance = accuracy(request_state.refinements_left(number)).factor * min(request.rtol, request.atol)
         if working_dtype(tolerance, self.dtype) != self.dtype:
             return "fine"
         to_noise = scoring is not None or isinstance(request, EngineEncodeRequest)
@@ -127,9 +127,9 @@ class FlowAdapter:
 
     def _pass(self, row: RowState, request: EngineSampleRequest) -> RowStart:
         """Return the initial value of the first pass of a sample, or of a refinement."""
-        factor = roughness(row.refinements_left)
+        factor, final_scale = accuracy(row.refinements_left)
         x, h = self._drawn(row, request) if row.parent is None else self._noised(row, request, row.parent)
-        return RowStart(x, h, row.first_t, 1.0, factor * request.rtol, factor * request.atol)
+        return RowStart(x, h, row.first_t, 1.0, factor * request.rtol, factor * request.atol, final_scale)
 
     def _drawn(self, row: RowState, request: EngineSampleRequest) -> Latent:
         drawn = request.seed, row.index, request.formula, request.temperature

@@ -31,6 +31,7 @@ from enflow.model.flow.ode.step_control import (
     sizes,
     status_after,
 )
+from enflow.model.flow.ode.tolerances import FINAL_SCALE
 from enflow.model.flow.velocity import Velocity, pack, packed
 
 ORDERS = 4
@@ -58,17 +59,27 @@ def init(
     mask: Bool[Tensor, "B N"],
     times: PerRow,
     tolerances: PerRow,
+    final_scale: Float[Tensor, " B"] | float = FINAL_SCALE,
 ) -> SolverState:
-    """Return the state at t0; one evaluation of the velocity. Arguments and statuses are those of `dopri5.init`."""
-    t, t_end, rtol, atol = (per_row(value, x) for value in (*times, *tolerances))
+    """Return the state at t0; one evaluation of the velocity.
+
+    Other arguments and the statuses are those of `dopri5.init`.
+
+    Args:
+        velocity, x, h, mask, times, tolerances: see `dopri5.init`.
+        final_scale: the error that is allowed at t = 1 in units of the tolerance, per row or for all.
+    """
+    t, t_end, rtol, atol, final = (per_row(value, x) for value in (*times, *tolerances, final_scale))
     y, span = pack(x, h), t_end - t
     f0 = packed(velocity, t, y, mask, x.shape[-1])
-    steepness = norm(f0, error_scale(sizes(y, x.shape[-1]), rtol, atol), mask)
+    allowed = error_at(t, final)
+    steepness = norm(f0, error_scale(sizes(y, x.shape[-1]), allowed * rtol, allowed * atol), mask)
     dt = torch.minimum(FIRST_STEP / steepness.sqrt(), span.abs()) * span.sign()
     status = torch.where(span == 0, Status.SUCCESS, Status.RUNNING)
     status = torch.where(all_finite(y, f0), status, Status.NON_FINITE)
     derivatives, zero, error = torch.cat([f0, torch.zeros_like(f0), torch.zeros_like(f0)], -1), 0 * status, 0 * t
-    return SolverState(t, t_end, dt, x, h, derivatives, mask, rtol, atol, zero + 1, zero, status, error, zero + 1)
+    nfe = order = zero + 1
+    return SolverState(t, t_end, dt, x, h, derivatives, mask, rtol, atol, final, nfe, zero, status, error, order)
 
 
 def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> Step:
@@ -91,7 +102,8 @@ def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> 
     corrected = torch.addcmul(predicted, weights, (slope - predicted[:, :, 1]).unsqueeze(2))
 
     y1 = corrected[:, :, 0]
-    scale = error_scale(sizes(y1, n_dims), state.rtol, state.atol)
+    allowed = error_at(t1, state.final_scale)
+    scale = error_scale(sizes(y1, n_dims), allowed * state.rtol, allowed * state.atol)
     error = norm(y1 - predicted[:, :, 0], scale, state.mask).nan_to_num(torch.inf)
     accepted = running & (error <= 1)
     factor = (SAFETY * error.clamp(min=1e-10) ** (-1.0 / (state.order + 1).to(dt))).clamp(SHRINK, GROW)
@@ -111,6 +123,11 @@ def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> 
     )
     interpolant = Interpolant(state.t, t1, kept[:, :, 0], y1, scaled[:, :, 1], slope, torch.zeros_like(slope))
     return Step(stepped, accepted, interpolant)
+
+
+def error_at(t: Float[Tensor, " B"], final_scale: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Return the error that is allowed at t in units of the tolerance: linear in t, with the mean 1 over [0, 1]."""
+    return torch.lerp(2 - final_scale, final_scale, t)
 
 
 @cache

@@ -67,6 +67,7 @@ def init(
     mask: Bool[Tensor, "B N"],
     times: PerRow,
     tolerances: PerRow,
+    final_scale: Float[Tensor, " B"] | float = 1.0,
 ) -> SolverState:
     """Return the state at t0, with the first step size by Hairer's rule; two evaluations of the velocity.
 
@@ -77,8 +78,9 @@ def init(
         x, h, mask: positions, features and mask at t0.
         times: t0 and t1, the start and the end, per row or for all.
         tolerances: the relative and the absolute tolerance, per row or for all.
+        final_scale: kept in the state, but not used: this method allows the same error at all times.
     """
-    t, t_end, rtol, atol = (per_row(value, x) for value in (*times, *tolerances))
+    t, t_end, rtol, atol, final = (per_row(value, x) for value in (*times, *tolerances, final_scale))
     y, n_dims = pack(x, h), x.shape[-1]
     f0 = packed(velocity, t, y, mask, n_dims)
     scale = error_scale(sizes(y, n_dims), rtol, atol)
@@ -106,6 +108,7 @@ def init(
         mask,
         rtol,
         atol,
+        final,
         zero + 2,
         zero,
         status,

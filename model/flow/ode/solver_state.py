@@ -36,6 +36,8 @@ class SolverState(NamedTuple):
     mask: Bool[Tensor, "B N"]
     rtol: Float[Tensor, " B"]
     atol: Float[Tensor, " B"]
+    final_scale: Float[Tensor, " B"]
+    """The error that is allowed at t = 1 in units of the tolerance; Adams' method alone has other than 1."""
     nfe: Int[Tensor, " B"]
     n_steps: Int[Tensor, " B"]
     """The number of attempted steps, rejected ones included."""
@@ -65,10 +67,10 @@ def empty(
     row = torch.zeros(slots, dtype=dtype, device=device)
     x, h = row.new_zeros(slots, n_atoms, 3), row.new_zeros(slots, n_atoms, n_features)
     derivatives = row.new_zeros(slots, n_atoms, orders * (3 + n_features))
-    count = torch.zeros(slots, dtype=torch.int64, device=device)
+    count, one = torch.zeros(slots, dtype=torch.int64, device=device), row + 1
     mask = torch.zeros(slots, n_atoms, dtype=torch.bool, device=device)
     stopped = count + Status.SUCCESS
-    return SolverState(row, row, row, x, h, derivatives, mask, row, row + 1, count, count, stopped, row + 1, count)
+    return SolverState(row, row, row, x, h, derivatives, mask, row, one, one, count, count, stopped, one, count)
 
 
 def concatenate(state: SolverState, other: SolverState) -> SolverState:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from enflow.model.flow.ode.adams import error_at
 from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE, method_for, solve_rows
-from enflow.model.flow.ode.tolerances import TIGHTEST_ADAMS
+from enflow.model.flow.ode.tolerances import FINAL_SCALE, TIGHTEST_ADAMS
 from tests.model.flow.fields import oscillating, oscillating_solution, states
 from tests.model.flow.ode.fixed_steps import fixed_steps
 
@@ -58,6 +59,26 @@ def test_a_step_is_one_evaluation_and_a_start_another() -> None:
 
     end = solve_rows(ADAMS, counted, *states([4], 2), (0.0, 1.0), (1e-5, 1e-5))
     assert end.nfe.tolist() == [calls] == [1 + int(end.n_steps[0])]
+
+
+def test_the_allowed_error_falls_with_the_noise() -> None:
+    times = torch.tensor([0.0, 0.5, 1.0])
+    torch.testing.assert_close(error_at(times, torch.full((3,), FINAL_SCALE)), torch.tensor([1.96, 1.0, 0.04]))
+    torch.testing.assert_close(error_at(times, torch.ones(3)), torch.ones(3))
+
+
+def test_a_small_final_scale_makes_the_first_step_longer_and_late_ones_shorter() -> None:
+    def steps(final_scale: float) -> tuple[float, int]:
+        state = ADAMS.init(oscillating, *states([4], 2), (0.0, 1.0), (1e-4, 1e-4), final_scale)
+        first, times = float(state.dt[0]), []
+        while state.running.any():
+            state = ADAMS.step(oscillating, state).state
+            times.append(float(state.t))
+        return first, sum(t > 0.8 for t in times)
+
+    (first, late), (first_of_equal, late_of_equal) = steps(FINAL_SCALE), steps(1.0)
+    assert first > 1.3 * first_of_equal
+    assert late > late_of_equal
 
 
 def test_adams_goes_from_noise_to_molecules_and_dormand_prince_back() -> None:

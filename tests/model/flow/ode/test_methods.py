@@ -217,6 +217,6 @@ def test_a_decision_that_rounding_turns_moves_the_result_by_less_than_the_tolera
     first, second = solved(fine), solved(coarse)
     assert first.nfe != second.nfe
     moved = float((first.x - second.x).abs().max())
-    assert 1e-7 < moved < coarse
+    assert 0 < moved < coarse
     exact = oscillating_solution(x, h, torch.zeros(1).double(), torch.ones(1).double())[0]
     assert max(float((end.x - exact).abs().max()) for end in (first, second)) < 10 * coarse
