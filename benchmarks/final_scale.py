@@ -19,7 +19,7 @@ from benchmarks.measure import DOCS, write_results, write_section
 from benchmarks.own_samples import BUNDLED
 from enflow.model.card import read_card
 from enflow.model.checkpoint import load_molecules
-from enflow.model.chem.bonds import infer_bonds
+from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -54,7 +54,7 @@ def measured(flow: MoleculeFlow, count: int) -> list[dict[str, Any]]:
                 "nll": float(nll.mean()),
                 "gain": float(gains.mean()),
                 "gain_se": float(gains.std() / count**0.5),
-                "stable": float(np.mean([infer_bonds(molecule).stable for molecule in molecules])),
+                "stable": stability(molecules).molecules.value,
             }
         )
     return found
