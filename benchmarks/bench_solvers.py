@@ -25,7 +25,7 @@ from enflow.model.flow.ode.size_buckets import bucketed
 from enflow.model.flow.ode.tolerances import FINAL_SCALE
 from enflow.model.flow.states import Latent
 
-METHODS = {"Adams": (ADAMS, FINAL_SCALE), "Adams, even": (ADAMS, 1.0), "Dormand-Prince": (DORMAND_PRINCE, 1.0)}
+METHODS = {"Adams": (ADAMS, FINAL_SCALE), "even": (ADAMS, 1.0), "Dormand-Prince": (DORMAND_PRINCE, 1.0)}
 TOLERANCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 
 

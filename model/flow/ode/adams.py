@@ -5,9 +5,10 @@ once, and corrects (Adams-Moulton of order 4). The state holds the Taylor coeffi
 at every step (Nordsieck, Math. Comp. 16, 1962; Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I,
 III.6). `init` and `step` do not wait for the device.
 
-With the bundled weights (24 molecules, t from 0 to 1) it ends within 0.010 angstrom (RMS) after 26 evaluations, with the
-same error at all times, and Dormand-Prince within 0.009 after 76 (`benchmarks.bench_solvers`). From t = 1 to 0, where small errors grow, it was no
-better: at the tolerance 2e-5 it took 86 evaluations instead of 90, with a larger error.
+With the bundled weights (24 molecules, t from 0 to 1) and the same error at all times it ends within 0.010 angstrom
+(RMS) after 26 evaluations, and Dormand-Prince within 0.009 after 76 (`benchmarks.bench_solvers`). From t = 1 to 0,
+where small errors grow, it was no better: at the tolerance 2e-5 it took 86 evaluations instead of 90, with a larger
+error.
 """
 
 from functools import cache

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from enflow.service.protocol.requests import EngineSampleRequest
+from enflow.service.protocol.requests import ADAMS_EVALUATIONS, EngineSampleRequest
 from enflow.service.schemas.examples import METHANE as METHANE_XYZ
 from enflow.service.settings import JobSettings
 from tests.service.api.job_requests import ended, posted, results, scaled, settings_for
@@ -188,7 +188,7 @@ def test_the_limits_of_jobs(guarded: httpx.Client) -> None:
 def test_a_long_request_has_an_estimate_and_refers_to_jobs(api: Api, accept: str) -> None:
     headers = {"Accept": accept}
     body = {"n_molecules": 20, "n_atoms": 10, "tolerance": 1e-3}
-    api.client.rate = 20 * 10**2 * 26 / 90  # 26 evaluations for each of 20 molecules of 10 atoms
+    api.client.rate = 20 * 10**2 * ADAMS_EVALUATIONS / 90  # 20 molecules of 10 atoms
     answer = api.http.post("/sample", json=body, headers=headers)
     assert (answer.status_code, answer.headers["Enflow-Estimated-Seconds"]) == (200, "90")
     assert answer.headers["Link"] == '</jobs>; rel="alternate"'
