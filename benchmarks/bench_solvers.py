@@ -57,8 +57,8 @@ def measure(flow: MoleculeFlow, count: int) -> list[dict[str, Any]]:
 
 
 def section(rows: list[dict[str, Any]]) -> str:
-    """Return the table of docs/performance.md: one row for each tolerance."""
-    head = [what for name in METHODS for what in (f"{name}: evaluations", "RMS", "median")]
+    """Return the table of docs/performance.md: one row for each tolerance, the evaluations under the method's name."""
+    head = [what for name in METHODS for what in (name, "RMS", "median")]
     lines = [f"| tolerance | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]
     for tolerance in TOLERANCES:
         of = {row["method"]: row for row in rows if row["tolerance"] == tolerance}
