@@ -37,7 +37,7 @@ class SolverState(NamedTuple):
     rtol: Float[Tensor, " B"]
     atol: Float[Tensor, " B"]
     final_scale: Float[Tensor, " B"]
-    """The error that is allowed at t = 1 in units of the tolerance; Adams' method alone has other than 1."""
+    """The error that is allowed at t = 1 in units of the tolerance, for Adams' method."""
     nfe: Int[Tensor, " B"]
     n_steps: Int[Tensor, " B"]
     """The number of attempted steps, rejected ones included."""
