@@ -27,7 +27,7 @@ from enflow.model.flow.ode.tolerances import FINAL_SCALE
 
 STANDARD = TOLERANCES["standard"]
 ROWS = [(STANDARD, scale) for scale in (1.0, 0.2, 0.1, FINAL_SCALE, 0.02)] + [(STANDARD / 10, 1.0)]
-HEADS = ["tolerance", "at t = 1, times", "evaluations", "NLL, mean", "gain in pairs", "stable %"]
+HEADS = ["tolerance", "factor at t = 1", "evaluations", "NLL, mean", "gain in pairs", "stable %"]
 
 
 def samples(flow: MoleculeFlow, count: int, tolerance: float, final_scale: float) -> tuple[list[Molecule], float]:
@@ -79,5 +79,4 @@ def main(count: int, weights: Path) -> None:
 
 
 if __name__ == "__main__":
-    arguments = [each for each in sys.argv[1:] if each != "--quick"]
-    main(int(arguments[0]) if arguments else 100, Path(arguments[1]) if arguments[1:] else BUNDLED)
+    main(int(sys.argv[1]) if sys.argv[1:] else 100, Path(sys.argv[2]) if sys.argv[2:] else BUNDLED)

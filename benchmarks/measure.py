@@ -67,7 +67,7 @@ def machine() -> dict[str, object]:
 
 
 def write_results(name: str, title: str, columns: list[str], rows: list[list[str]], facts: Mapping[str, Any]) -> None:
-    """Print a table and one line of JSON, and write the line to results/NAME.json, but with --quick.
+    """Print a table and one line of JSON, and write the line to results/NAME.json unless --quick is given.
 
     Args:
         name: name of the benchmark.
@@ -89,7 +89,7 @@ def write_results(name: str, title: str, columns: list[str], rows: list[list[str
 
 
 def write_section(page: Path, name: str, section: str) -> None:
-    """Replace the Markdown of a page between `<!-- name -->` and `<!-- end -->`, but with --quick."""
+    """Replace the Markdown of a page between `<!-- name -->` and `<!-- end -->` unless --quick is given."""
     whole = page.read_text()
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(whole):

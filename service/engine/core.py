@@ -243,7 +243,7 @@ class Engine:
             elif row.refinements_left:
                 self._add_rows(row.request_state, row.molecule, row.batch_key.size, 1)
                 row.molecule.rows[-1].refine(row, end.structure)
-                self._scheduler.finish(row)  # at last: a request keeps its place as long as it has rows
+                self._scheduler.finish(row)  # last: a request keeps its place while it has rows
             else:
                 self._answer(row.request_state, row.molecule, self._adapter.answer(row, end))
 
@@ -269,7 +269,7 @@ class Engine:
         unfinished = sum(each.state != "finished" for each in molecule.rows) > 1
         if more := 0 if unfinished else self._adapter.further_draws(molecule, options):
             self._add_rows(row.request_state, molecule, row.batch_key.size, more)
-        self._scheduler.finish(row)  # at last: a request keeps its place as long as it has rows
+        self._scheduler.finish(row)  # last: a request keeps its place while it has rows
         if unfinished or more:
             return
         scored = self._adapter.scored(row.request_state.request, molecule, options)

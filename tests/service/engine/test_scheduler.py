@@ -30,7 +30,6 @@ def add(
     request: str,
     new: list[Row],
     *,
-    work: float = math.inf,
     small: bool = False,
     deadline: float | None = None,
 ) -> None:
