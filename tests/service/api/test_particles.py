@@ -144,7 +144,7 @@ def test_an_upload_scores_as_its_sample_did(http: httpx.Client) -> None:
     bent = scored["xyz"].replace("Ar ", "C  ")  # whatever the elements
     headers = {"Content-Type": "chemical/x-xyz"}
     body = (bent + wrong).encode()
-    answer = http.post("/likelihood?model=dw4", content=body, headers=headers)
+    answer = http.post("/likelihood?model=dw4&divergence=exact", content=body, headers=headers)
     good, bad = LikelihoodResponse.model_validate_json(answer.raise_for_status().content).results
     assert isinstance(good, ParticleScoreOut)
     assert good.nll == pytest.approx(scored["nll"], abs=1e-3)
