@@ -27,6 +27,7 @@ from enflow.model.checkpoint import load
 from enflow.model.en_flows import MOLECULES_BY_SIZE, import_en_flows
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.batched_solver import InitialState, solve_batched
+from enflow.model.flow.ode.tolerances import Ending
 from enflow.model.flow.states import Latent
 from enflow.model.flow.velocity import Velocity
 
@@ -53,7 +54,7 @@ def enflow(velocity: Velocity, points: list[Latent]) -> Way:
     """Return Enflow's sampler: Adams' method with the same error at all times, a step size per molecule, batches."""
 
     def run(tolerance: float) -> list[Tensor]:
-        starts = [InitialState(x, h, 0.0, 1.0, tolerance, tolerance, final_scale=1.0) for x, h in points]
+        starts = [InitialState(x, h, 0.0, 1.0, tolerance, tolerance, Ending(1.0)) for x, h in points]
         arrivals = {arrival.index: arrival.x for arrival in solve_batched(velocity, starts)}
         return [arrivals[index] for index in range(len(points))]
 

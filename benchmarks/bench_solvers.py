@@ -22,22 +22,23 @@ from enflow.model.checkpoint import load_molecules
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE, Method, solve_rows
 from enflow.model.flow.ode.size_buckets import bucketed
-from enflow.model.flow.ode.tolerances import FINAL_SCALE
+from enflow.model.flow.ode.tolerances import FINE, Ending
 from enflow.model.flow.states import Latent
 
-METHODS = {"Adams": (ADAMS, FINAL_SCALE), "even": (ADAMS, 1.0), "Dormand-Prince": (DORMAND_PRINCE, 1.0)}
+EVEN = Ending(1.0)
+METHODS = {"Adams": (ADAMS, FINE), "even": (ADAMS, EVEN), "Dormand-Prince": (DORMAND_PRINCE, EVEN)}
 TOLERANCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 
 
 def solved(
-    flow: MoleculeFlow, method: tuple[Method, float], points: list[Latent], tolerance: float
+    flow: MoleculeFlow, method: tuple[Method, Ending], points: list[Latent], tolerance: float
 ) -> tuple[list[torch.Tensor], float]:
     """Return the positions of every molecule at t = 1, (N, 3) each, and the mean number of evaluations."""
     x, h = (pad_sequence([point[field].to(flow.dtype) for point in points], batch_first=True) for field in (0, 1))
     mask = torch.arange(x.shape[1]) < torch.tensor([len(point.x) for point in points])[:, None]
-    solver, final_scale = method
+    solver, ending = method
     velocity, tolerances = bucketed(flow.velocity), (tolerance, tolerance)
-    end = solve_rows(solver, velocity, x, h, mask, (0.0, 1.0), tolerances, final_scale=final_scale)
+    end = solve_rows(solver, velocity, x, h, mask, (0.0, 1.0), tolerances, ending=ending)
     return [row[real] for row, real in zip(end.x, mask, strict=True)], float(end.nfe.double().mean())
 
 

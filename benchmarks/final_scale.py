@@ -23,7 +23,7 @@ from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.tolerances import FINAL_SCALE
+from enflow.model.flow.ode.tolerances import FINAL_SCALE, Ending
 
 STANDARD = TOLERANCES["standard"]
 ROWS = [(STANDARD, scale) for scale in (1.0, 0.2, 0.1, FINAL_SCALE, 0.02)] + [(STANDARD / 10, 1.0)]
@@ -33,7 +33,7 @@ HEADS = ["tolerance", "factor at t = 1", "evaluations", "NLL, mean", "gain in pa
 def samples(flow: MoleculeFlow, count: int, tolerance: float, final_scale: float) -> tuple[list[Molecule], float]:
     """Return molecules 0 to `count` of seed 0, and the mean number of evaluations."""
     points = [flow.draw_latent(flow.draw_n_atoms(0, index), 0, index) for index in range(count)]
-    ends = sorted(flow.decoded(points, tolerance, tolerance, 0.0, final_scale), key=lambda end: end.index)
+    ends = sorted(flow.decoded(points, tolerance, tolerance, 0.0, Ending(final_scale)), key=lambda end: end.index)
     return [end.molecule for end in ends if end.molecule is not None], float(np.mean([end.nfe for end in ends]))
 
 

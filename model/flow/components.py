@@ -22,7 +22,7 @@ from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, Fe
 from enflow.model.flow.noise import check_temperature, generator, latent_purpose
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
 from enflow.model.flow.ode.step_control import working_dtype
-from enflow.model.flow.ode.tolerances import FINAL_SCALE
+from enflow.model.flow.ode.tolerances import FINE, Ending
 from enflow.model.flow.states import DequantizedMolecules, Latent, Sample
 
 
@@ -98,7 +98,7 @@ class FlowComponents(nn.Module):
         rtol: float,
         atol: float,
         record: bool = False,
-        final_scale: float = FINAL_SCALE,
+        ending: Ending = FINE,
     ) -> Iterator[FinalState]:
         """Return an iterator over the final states of points, in the order in which they finish.
 
@@ -107,23 +107,23 @@ class FlowComponents(nn.Module):
             t0, t1: times of the start and of the end.
             rtol, atol: relative and absolute tolerance, per molecule.
             record: keep the accepted steps.
-            final_scale: the error that Adams' method allows at t = 1 in units of the tolerance.
+            ending: the end of the path.
         """
         # The decorator switches gradients off during each evaluation alone: a `with` in a generator would leak to its
         # caller.
         like = torch.empty(0, dtype=working_dtype(min(rtol, atol), self.dtype), device=self.device)
-        starts = [InitialState(x.to(like), h.to(like), t0, t1, rtol, atol, final_scale) for x, h in points]
+        starts = [InitialState(x.to(like), h.to(like), t0, t1, rtol, atol, ending) for x, h in points]
         flow = self if like.dtype == self.dtype else self.in_double()
         return solve_batched(torch.no_grad()(flow.velocity), starts, record)
 
     def decoded(
-        self, points: Sequence[Latent], rtol: float, atol: float, t: float = 0.0, final_scale: float = FINAL_SCALE
+        self, points: Sequence[Latent], rtol: float, atol: float, t: float = 0.0, ending: Ending = FINE
     ) -> Iterator[Sample]:
         """Return an iterator over the samples of points at time t, in the order in which they finish.
 
         Their molecules have the properties "status" and "nfe". The other arguments are those of `solve`.
         """
-        for end in self.solve(points, t, 1.0, rtol, atol, final_scale=final_scale):
+        for end in self.solve(points, t, 1.0, rtol, atol, ending=ending):
             try:
                 (bare,) = self.to_molecules(end.x[None], end.h[None], end.mask)
                 molecule = Molecule(bare.atomic_numbers, bare.positions)

@@ -68,8 +68,8 @@ def _refined_part(
     nfe = dict.fromkeys(points, 0)
     for number, t in enumerate([0.0, *times]):
         places, molecules, following = list(points), dict[int, Molecule](), times[number:]
-        factor, final_scale = accuracy(len(following))
-        for found in flow.decoded(list(points.values()), factor * rtol, factor * atol, t, final_scale):
+        factor, ending = accuracy(len(following))
+        for found in flow.decoded(list(points.values()), factor * rtol, factor * atol, t, ending):
             place = places[found.index]
             nfe[place] += found.nfe
             if following and found.molecule is not None and found.status == Status.SUCCESS:

@@ -127,9 +127,9 @@ class FlowAdapter:
 
     def _pass(self, row: RowState, request: EngineSampleRequest) -> RowStart:
         """Return the initial value of the first pass of a sample, or of a refinement."""
-        factor, final_scale = accuracy(row.refinements_left)
+        factor, ending = accuracy(row.refinements_left)
         x, h = self._drawn(row, request) if row.parent is None else self._noised(row, request, row.parent)
-        return RowStart(x, h, row.first_t, 1.0, factor * request.rtol, factor * request.atol, final_scale)
+        return RowStart(x, h, row.first_t, 1.0, factor * request.rtol, factor * request.atol, ending)
 
     def _drawn(self, row: RowState, request: EngineSampleRequest) -> Latent:
         drawn = request.seed, row.index, request.formula, request.temperature

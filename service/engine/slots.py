@@ -11,16 +11,13 @@ from enflow.model.flow.ode import solver_state
 from enflow.model.flow.ode.methods import Method
 from enflow.model.flow.ode.solver_state import SolverState
 from enflow.model.flow.ode.step_control import Step
-from enflow.model.flow.ode.tolerances import FINAL_SCALE
+from enflow.model.flow.ode.tolerances import FINE, Ending
 from enflow.model.flow.velocity import Velocity
 from enflow.service.engine.cost_model import STAGES
 
 
 class RowStart(NamedTuple):
-    """The initial value of a row: x (N, 3), h (N, F), the first and the last time, the tolerances.
-
-    `final_scale` is the error that Adams' method allows at t = 1 in units of the tolerance.
-    """
+    """The initial value of a row: x (N, 3), h (N, F), the first and the last time, the tolerances, and its end."""
 
     x: Tensor
     h: Tensor
@@ -28,7 +25,7 @@ class RowStart(NamedTuple):
     t1: float
     rtol: float
     atol: float
-    final_scale: float = FINAL_SCALE
+    ending: Ending = FINE
 
 
 class StepFlags(NamedTuple):
@@ -111,10 +108,10 @@ class SlotPool:
         missing = len(x) - len(starts)
         n_atoms = torch.tensor([len(start.x) for start in starts] + [0] * missing)
         mask = self._to_device(torch.arange(x.shape[1]) < n_atoms[:, None])
-        padding = [(0.0, 0.0, 1.0, 1.0, 1.0)] * missing
-        scalars = self._to_device(torch.tensor([start[2:] for start in starts] + padding, dtype=x.dtype))
-        t0, t1, rtol, atol, final_scale = scalars.unbind(1)
-        state = self._method.init(self._velocity, x, h, mask, (t0, t1), (rtol, atol), final_scale)
+        padding = [(0.0, 0.0, 1.0, 1.0, *FINE)] * missing
+        numbers = [(*start[2:6], *start.ending) for start in starts] + padding
+        scalars = self._to_device(torch.tensor(numbers, dtype=x.dtype)).unbind(1)
+        state = self._method.init(self._velocity, x, h, mask, scalars[:2], scalars[2:4], scalars[4:])
         return self._assign(state, [len(start.x) for start in starts])
 
     def resume(self, saved: SolverState) -> int:

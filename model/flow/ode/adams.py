@@ -32,8 +32,8 @@ from enflow.model.flow.ode.step_control import (
     sizes,
     status_after,
 )
-from enflow.model.flow.ode.tolerances import FINAL_SCALE
-from enflow.model.flow.velocity import Velocity, pack, packed
+from enflow.model.flow.ode.tolerances import FINE
+from enflow.model.flow.velocity import Velocity, pack, packed, unpack
 
 ORDERS = 4
 """The Taylor coefficients of a polynomial of degree 3, the value included."""
@@ -60,7 +60,7 @@ def init(
     mask: Bool[Tensor, "B N"],
     times: PerRow,
     tolerances: PerRow,
-    final_scale: Float[Tensor, " B"] | float = FINAL_SCALE,
+    ending: PerRow = FINE,
 ) -> SolverState:
     """Return the state at t0; one evaluation of the velocity.
 
@@ -68,19 +68,23 @@ def init(
 
     Args:
         velocity, x, h, mask, times, tolerances: see `dopri5.init`.
-        final_scale: the error that is allowed at t = 1 in units of the tolerance, per row or for all.
+        ending: the values of `Ending`, per row or for all.
     """
-    t, t_end, rtol, atol, final = (per_row(value, x) for value in (*times, *tolerances, final_scale))
+    quantities = (*times, *tolerances, *ending)
+    t, t_end, rtol, atol, final_scale, straight_from = (per_row(value, x) for value in quantities)
+    line = (t_end - straight_from).clamp(min=0)
+    t_end = t_end - line
     y, span = pack(x, h), t_end - t
     f0 = packed(velocity, t, y, mask, x.shape[-1])
-    allowed = error_at(t, final)
+    allowed = error_at(t, final_scale)
     steepness = norm(f0, error_scale(sizes(y, x.shape[-1]), allowed * rtol, allowed * atol), mask)
     dt = torch.minimum(FIRST_STEP / steepness.sqrt(), span.abs()) * span.sign()
     status = torch.where(span == 0, Status.SUCCESS, Status.RUNNING)
     status = torch.where(all_finite(y, f0), status, Status.NON_FINITE)
     derivatives, zero, error = torch.cat([f0, torch.zeros_like(f0), torch.zeros_like(f0)], -1), 0 * status, 0 * t
     nfe = order = zero + 1
-    return SolverState(t, t_end, dt, x, h, derivatives, mask, rtol, atol, final, nfe, zero, status, error, order)
+    ends = final_scale, line
+    return SolverState(t, t_end, dt, x, h, derivatives, mask, rtol, atol, *ends, nfe, zero, status, error, order)
 
 
 def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> Step:
@@ -110,7 +114,9 @@ def step(velocity: Velocity, state: SolverState, max_steps: int = MAX_STEPS) -> 
     factor = (SAFETY * error.clamp(min=1e-10) ** (-1.0 / (state.order + 1).to(dt))).clamp(SHRINK, GROW)
     new_dt = torch.where(running, dt * factor, state.dt)
     coefficients = torch.where(accepted[:, None, None, None], corrected / powers, kept).flatten(2)
-    x, h, derivatives = coefficients.tensor_split((n_dims, y1.shape[-1]), -1)
+    end, derivatives = coefficients.tensor_split((y1.shape[-1],), -1)
+    line = torch.where(accepted & last, state.line, 0.0)
+    x, h = unpack(torch.addcmul(end, per_entry(line), derivatives[..., : y1.shape[-1]]), n_dims)
     stepped = state._replace(
         t=torch.where(accepted, t1, state.t),
         dt=new_dt,

@@ -14,7 +14,7 @@ from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE, Method, method_
 from enflow.model.flow.ode.size_buckets import bucketed
 from enflow.model.flow.ode.solver_state import SolverState, Status, concatenate, select
 from enflow.model.flow.ode.step_control import MAX_STEPS, Step
-from enflow.model.flow.ode.tolerances import FINAL_SCALE
+from enflow.model.flow.ode.tolerances import FINE, Ending
 from enflow.model.flow.velocity import Velocity
 
 PAIRS = {"cpu": 24000, "cuda": 1 << 18}
@@ -23,10 +23,7 @@ bucket of mixed sizes alone, which rows enter and leave, was padded to 1.38 time
 
 
 class InitialState(NamedTuple):
-    """The initial value of one molecule in flow space, without padding, and the times and tolerances of its solve.
-
-    `final_scale` is the error that Adams' method allows at t = 1 in units of the tolerance.
-    """
+    """The initial value of one molecule in flow space, without padding, and times, tolerances and end of its solve."""
 
     x: Float[Tensor, "N S"]
     h: Float[Tensor, "N F"]
@@ -34,7 +31,7 @@ class InitialState(NamedTuple):
     t1: float
     rtol: float
     atol: float
-    final_scale: float = FINAL_SCALE
+    ending: Ending = FINE
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,5 +151,5 @@ def _initial(velocity: Velocity, method: Method, starts: Sequence[InitialState])
     h = pad_sequence([start.h for start in starts], batch_first=True)
     n_atoms = torch.tensor([len(start.x) for start in starts], device=x.device)
     mask = torch.arange(x.shape[1], device=x.device) < n_atoms[:, None]
-    t0, t1, rtol, atol, final_scale = x.new_tensor([start[2:] for start in starts]).unbind(1)
-    return method.init(velocity, x, h, mask, (t0, t1), (rtol, atol), final_scale)
+    numbers = x.new_tensor([(*start[2:6], *start.ending) for start in starts]).unbind(1)
+    return method.init(velocity, x, h, mask, numbers[:2], numbers[2:4], numbers[4:])

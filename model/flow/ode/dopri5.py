@@ -24,6 +24,7 @@ from enflow.model.flow.ode.step_control import (
     sizes,
     status_after,
 )
+from enflow.model.flow.ode.tolerances import FINE
 from enflow.model.flow.velocity import Velocity, pack, packed
 
 NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
@@ -67,7 +68,7 @@ def init(
     mask: Bool[Tensor, "B N"],
     times: PerRow,
     tolerances: PerRow,
-    final_scale: Float[Tensor, " B"] | float = 1.0,
+    ending: PerRow = FINE,
 ) -> SolverState:
     """Return the state at t0, with the first step size by Hairer's rule; two evaluations of the velocity.
 
@@ -78,9 +79,9 @@ def init(
         x, h, mask: positions, features and mask at t0.
         times: t0 and t1, the start and the end, per row or for all.
         tolerances: the relative and the absolute tolerance, per row or for all.
-        final_scale: kept in the state, but not used: this method allows the same error at all times.
+        ending: not used: this method allows the same error at all times, and goes to the end.
     """
-    t, t_end, rtol, atol, final = (per_row(value, x) for value in (*times, *tolerances, final_scale))
+    t, t_end, rtol, atol, final_scale = (per_row(value, x) for value in (*times, *tolerances, ending[0]))
     y, n_dims = pack(x, h), x.shape[-1]
     f0 = packed(velocity, t, y, mask, n_dims)
     scale = error_scale(sizes(y, n_dims), rtol, atol)
@@ -108,7 +109,8 @@ def init(
         mask,
         rtol,
         atol,
-        final,
+        final_scale,
+        torch.zeros_like(t),
         zero + 2,
         zero,
         status,

@@ -9,7 +9,7 @@ from torch import Tensor
 from enflow.model.flow.ode import adams, dopri5
 from enflow.model.flow.ode.solver_state import SolverState
 from enflow.model.flow.ode.step_control import PerRow, Step
-from enflow.model.flow.ode.tolerances import FINAL_SCALE, TIGHTEST_ADAMS
+from enflow.model.flow.ode.tolerances import FINE, TIGHTEST_ADAMS
 from enflow.model.flow.velocity import Velocity
 
 
@@ -52,7 +52,7 @@ def solve_rows(
     times: PerRow,
     tolerances: PerRow,
     observe: Callable[[Step], None] = lambda _: None,
-    final_scale: float = FINAL_SCALE,
+    ending: PerRow = FINE,
 ) -> SolverState:
     """Solve a batch of rows until the last one has stopped.
 
@@ -60,9 +60,9 @@ def solve_rows(
         method: the method.
         velocity, x, h, mask, times, tolerances: see `dopri5.init`.
         observe: a function that is called with every attempted step.
-        final_scale: the error that Adams' method allows at t = 1 in units of the tolerance.
+        ending: the values of `Ending`, per row or for all.
     """
-    state = method.init(velocity, x, h, mask, times, tolerances, final_scale)
+    state = method.init(velocity, x, h, mask, times, tolerances, ending)
     while state.running.any():
         attempt = method.step(velocity, state)
         observe(attempt)

@@ -38,6 +38,9 @@ class SolverState(NamedTuple):
     atol: Float[Tensor, " B"]
     final_scale: Float[Tensor, " B"]
     """The error that is allowed at t = 1 in units of the tolerance, for Adams' method."""
+    line: Float[Tensor, " B"]
+    """The time that a straight line along the velocity passes after t_end, for Adams' method; x and h have it at the
+    end, t has not."""
     nfe: Int[Tensor, " B"]
     n_steps: Int[Tensor, " B"]
     """The number of attempted steps, rejected ones included."""
@@ -70,7 +73,7 @@ def empty(
     count, one = torch.zeros(slots, dtype=torch.int64, device=device), row + 1
     mask = torch.zeros(slots, n_atoms, dtype=torch.bool, device=device)
     stopped = count + Status.SUCCESS
-    return SolverState(row, row, row, x, h, derivatives, mask, row, one, one, count, count, stopped, one, count)
+    return SolverState(row, row, row, x, h, derivatives, mask, row, one, one, row, count, count, stopped, one, count)
 
 
 def concatenate(state: SolverState, other: SolverState) -> SolverState:

@@ -1,5 +1,6 @@
 """The tolerances at which the arithmetic and the method of a solve change. No torch here: admission reads them too."""
 
+import math
 from typing import NamedTuple
 
 TIGHTEST_FLOAT32 = 1e-7
@@ -13,17 +14,30 @@ of the noise, 1 - t, and at last that of the molecule's bonds."""
 TIGHTEST_ADAMS = TIGHTEST_FLOAT32 / FINAL_SCALE
 """The smallest tolerance for Adams' method of order 3: its last steps must not be finer than float32 is."""
 
-ROUGH = 3.0
-"""The factor on the tolerance of a sample's passes before the last: the next refinement removes their errors."""
+ROUGH, STRAIGHT_FROM = 6.0, 0.8
+"""The factor on the tolerance of a sample's passes before the last, and the time from which a straight line ends them:
+the next refinement removes their errors."""
+
+
+class Ending(NamedTuple):
+    """The end of a path by Adams' method."""
+
+    final_scale: float
+    """The error that is allowed at t = 1, in units of the tolerance."""
+    straight_from: float = math.inf
+    """The time from which a straight line along the velocity ends the path; it lies after the start."""
+
+
+FINE, COARSE = Ending(FINAL_SCALE), Ending(1.0, STRAIGHT_FROM)
 
 
 class Accuracy(NamedTuple):
-    """The accuracy of a pass: the factor on the tolerance, and the error allowed at t = 1 in units of the product."""
+    """The accuracy of a pass: the factor on the tolerance, and the end of the path."""
 
     factor: float
-    final_scale: float
+    ending: Ending
 
 
 def accuracy(refinements_left: int) -> Accuracy:
     """Return the accuracy of a pass that so many refinements follow: their noise hides the errors of the end."""
-    return Accuracy(ROUGH, 1.0) if refinements_left else Accuracy(1.0, FINAL_SCALE)
+    return Accuracy(ROUGH, COARSE) if refinements_left else Accuracy(1.0, FINE)

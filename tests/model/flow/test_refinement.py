@@ -13,7 +13,7 @@ from enflow.model.errors import ConfigError
 from enflow.model.flow import components
 from enflow.model.flow.completion import completion_of
 from enflow.model.flow.ode.solver_state import Status
-from enflow.model.flow.ode.tolerances import FINAL_SCALE, ROUGH, accuracy
+from enflow.model.flow.ode.tolerances import COARSE, FINE, ROUGH, Ending, accuracy
 from enflow.model.flow.refinement import PART, refined, refinement_times
 from enflow.model.flow.states import Latent, Sample
 from tests.model.flow.small_networks import small_flow
@@ -27,11 +27,11 @@ def test_a_refined_sample_is_its_passes_one_after_the_other() -> None:
     flow = small_flow(act_norm=False)
     rough, last = accuracy(1), accuracy(0)
     tolerance = rough.factor * 1e-5
-    (begun,) = flow.decoded([flow.draw_latent(6, 4, 0)], tolerance, tolerance, 0.0, rough.final_scale)
+    (begun,) = flow.decoded([flow.draw_latent(6, 4, 0)], tolerance, tolerance, 0.0, rough.ending)
     assert begun.molecule is not None
     once = begun.molecule
     start = flow.noised(once, 0.6, 4, 0, 1)
-    (end,) = flow.solve([start], 0.6, 1.0, 1e-5, 1e-5, final_scale=last.final_scale)
+    (end,) = flow.solve([start], 0.6, 1.0, 1e-5, 1e-5, ending=last.ending)
     (found,) = flow.sample([6], seed=4, rtol=1e-5, atol=1e-5, refinements=1)
     np.testing.assert_allclose(found.positions, end.x.double().numpy(), atol=1e-6)
     assert found.properties["nfe"] == begun.nfe + end.nfe
@@ -91,15 +91,13 @@ def test_it_leaves_the_distribution_of_a_flow_without_errors_as_it_is(monkeypatc
 
 
 class Solver:
-    """A flow that makes water; sample i, whose latent is i, fails in pass i - 1. It notes (points, rtol, atol, t)."""
+    """A flow that makes water; sample i, whose latent is i, fails in pass i - 1. It notes how each pass is solved."""
 
     def __init__(self) -> None:
-        self.passes: list[tuple[int, float, float, float, float]] = []
+        self.passes: list[tuple[int, float, float, float, Ending]] = []
 
-    def decoded(
-        self, points: Sequence[Latent], rtol: float, atol: float, t: float, final_scale: float
-    ) -> Iterator[Sample]:
-        self.passes.append((len(points), rtol, atol, t, final_scale))
+    def decoded(self, points: Sequence[Latent], rtol: float, atol: float, t: float, ending: Ending) -> Iterator[Sample]:
+        self.passes.append((len(points), rtol, atol, t, ending))
         for place, point in reversed(list(enumerate(points))):
             fails = int(point.x[0, 0]) == len(self.passes)
             yield Sample(place, None if fails else WATER, Status.MIN_STEP if fails else Status.SUCCESS, 10)
@@ -117,10 +115,10 @@ def test_all_passes_but_the_last_are_rough_and_a_failure_ends_a_sample() -> None
         return latents_of([place])[0]
 
     found = {one.index: one for one in refined(solver, noised, latents_of(range(5)), [0.5, 0.7], 1e-3, 1e-4)}  # type: ignore[arg-type]
-    rough = pytest.approx((ROUGH * 1e-3, ROUGH * 1e-4, 1.0))
+    rough = (pytest.approx(ROUGH * 1e-3), pytest.approx(ROUGH * 1e-4), COARSE)
     assert [(n, t) for n, _, _, t, _ in solver.passes] == [(5, 0.0), (4, 0.5), (3, 0.7)]
-    found_accuracies = [(rtol, atol, final) for _, rtol, atol, _, final in solver.passes]
-    assert found_accuracies == [rough, rough, (1e-3, 1e-4, FINAL_SCALE)]
+    found_accuracies = [(rtol, atol, ending) for _, rtol, atol, _, ending in solver.passes]
+    assert found_accuracies == [rough, rough, (1e-3, 1e-4, FINE)]
     assert {place: one.nfe for place, one in found.items()} == {0: 30, 1: 10, 2: 20, 3: 30, 4: 30}
     assert {place for place, one in found.items() if one.molecule is None} == {1, 2, 3}
 

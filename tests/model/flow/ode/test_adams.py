@@ -8,7 +8,9 @@ from torch import Tensor
 
 from enflow.model.flow.ode.adams import error_at
 from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE, method_for, solve_rows
-from enflow.model.flow.ode.tolerances import FINAL_SCALE, TIGHTEST_ADAMS
+from enflow.model.flow.ode.solver_state import Status
+from enflow.model.flow.ode.step_control import Step
+from enflow.model.flow.ode.tolerances import FINAL_SCALE, FINE, TIGHTEST_ADAMS, Ending
 from tests.model.flow.fields import oscillating, oscillating_solution, states
 from tests.model.flow.ode.fixed_steps import fixed_steps
 
@@ -68,17 +70,31 @@ def test_the_allowed_error_falls_with_the_noise() -> None:
 
 
 def test_a_small_final_scale_makes_the_first_step_longer_and_late_ones_shorter() -> None:
-    def steps(final_scale: float) -> tuple[float, int]:
-        state = ADAMS.init(oscillating, *states([4], 2), (0.0, 1.0), (1e-4, 1e-4), final_scale)
+    def steps(ending: Ending) -> tuple[float, int]:
+        state = ADAMS.init(oscillating, *states([4], 2), (0.0, 1.0), (1e-4, 1e-4), ending)
         first, times = float(state.dt[0]), []
         while state.running.any():
             state = ADAMS.step(oscillating, state).state
             times.append(float(state.t))
         return first, sum(t > 0.8 for t in times)
 
-    (first, late), (first_of_equal, late_of_equal) = steps(FINAL_SCALE), steps(1.0)
+    (first, late), (first_of_equal, late_of_equal) = steps(FINE), steps(Ending(1.0))
     assert first > 1.3 * first_of_equal
     assert late > late_of_equal
+
+
+def test_a_straight_line_along_the_velocity_ends_a_path() -> None:
+    start, straight_from, last = states([4, 3, 2], 2), [0.8, math.inf, 0.3], list[Step]()
+    end = solve_rows(
+        ADAMS, oscillating, *start, (0.0, 1.0), (1e-5, 1e-5), last.append, ending=(1.0, torch.tensor(straight_from))
+    )
+    assert end.status.tolist() == [Status.SUCCESS] * 3
+    torch.testing.assert_close(end.t, torch.tensor([0.8, 1.0, 0.3]).to(end.t))
+    steps = solve_rows(ADAMS, oscillating, *start, (0.0, end.t), (1e-5, 1e-5), ending=Ending(1.0))
+    velocity = torch.cat(oscillating(end.t, steps.x, steps.h, start[2]), -1)
+    line = (1 - end.t)[:, None, None] * velocity
+    torch.testing.assert_close(torch.cat([end.x - steps.x, end.h - steps.h], -1), line, rtol=1e-3, atol=1e-5)
+    assert end.nfe[2] < end.nfe[0] < end.nfe[1]
 
 
 def test_adams_goes_from_noise_to_molecules_and_dormand_prince_back() -> None:
