@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from enflow.model.flow.estimate import Draw
 from enflow.model.flow.likelihood import DrawState
+from enflow.model.flow.ode.tolerances import accuracy
 from enflow.model.flow.refinement import refinement_times
 from enflow.service.engine.batch_key import BatchKey, Lane
 from enflow.service.engine.cost_model import SMALL_REQUEST
@@ -17,7 +18,6 @@ from enflow.service.engine.queues import Row
 from enflow.service.engine.stats import StatsCounter
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Frame, Sampled, Scored
 from enflow.service.protocol.requests import (
-    REFINEMENT_PART,
     EngineDecodeRequest,
     EngineEncodeRequest,
     EngineLikelihoodRequest,
@@ -26,6 +26,7 @@ from enflow.service.protocol.requests import (
     EngineVariationRequest,
     EstimatorOptions,
     Structure,
+    pass_evaluations,
     sample_costs,
 )
 from enflow.service.protocol.status import SavedRow
@@ -75,6 +76,11 @@ class RequestState:
         """The expected work on the samples that this engine received, in pairs of atoms times evaluations."""
         costs = sample_costs(self.request)
         return sum(costs[index - self.request.first_index] for index in self.molecules)
+
+    @cached_property
+    def passes(self) -> list[float]:
+        """The work on each pass of a sample, in any unit."""
+        return pass_evaluations(self.request) if isinstance(self.request, EngineSampleRequest) else [1.0]
 
     @property
     def small(self) -> bool:
@@ -139,10 +145,10 @@ class RowState(Row):
         """The part of the work on the sample that is done; the path is half of the work of a likelihood."""
         if isinstance(self.request_state.request, EngineLikelihoodRequest | EngineEncodeRequest):
             return (1.0 - self.t) * (0.5 if self.score else 1.0)
-        parts = [1.0, *[REFINEMENT_PART] * (self.draw + self.refinements_left)]
-        start = self.first_t
-        now = parts[self.draw] * (self.t - start) / (1.0 - start)
-        return (sum(parts[: self.draw]) + now) / sum(parts)
+        passes, start = self.request_state.passes, self.first_t
+        end = min(1.0, accuracy(self.refinements_left).ending.straight_from)
+        now = passes[self.draw] * min(1.0, (self.t - start) / (end - start))
+        return (sum(passes[: self.draw]) + now) / sum(passes)
 
     def refine(self, before: "RowState", parent: Structure) -> None:
         """Continue with the molecule at the end of another row, and with its frames up to the time of this one."""

@@ -14,7 +14,7 @@ of the noise, 1 - t, and at last that of the molecule's bonds."""
 TIGHTEST_ADAMS = TIGHTEST_FLOAT32 / FINAL_SCALE
 """The smallest tolerance for Adams' method of order 3: its last steps must not be finer than float32 is."""
 
-ROUGH, STRAIGHT_FROM = 6.0, 0.8
+ROUGH, STRAIGHT_FROM = 6.0, 0.9
 """The factor on the tolerance of a sample's passes before the last, and the time from which a straight line ends them:
 the next refinement removes their errors."""
 
