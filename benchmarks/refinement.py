@@ -22,6 +22,7 @@ from enflow.model.card import read_card
 from enflow.model.checkpoint import load
 from enflow.model.chem.molecule import Molecule
 from enflow.model.flow.molecule_flow import MoleculeFlow
+from enflow.model.flow.ode.tolerances import COARSE, Accuracy
 from enflow.model.flow.refinement import refined, refinement_times
 from enflow.model.flow.states import Latent, Sample
 from enflow.model.progress import ProgressCallback, progress
@@ -30,18 +31,30 @@ from enflow.model.training.evaluation.metrics import sample_metrics
 from enflow.model.training.evaluation.records import RecordFile, SampleRecord
 
 FOLDER = Path("runs") / "refinement"
-ROWS = [*(refinement_times(n) for n in (0, 1, 2, 3, 5)), [0.3], [0.4], [0.5], [0.7], [0.8], [0.6] * 3, [0.4, 0.55, 0.7]]
+ROWS = [
+    *(refinement_times(n) for n in (0, 1, 2, 4, 6, 8, 10)),
+    [0.3],
+    [0.4],
+    [0.5],
+    [0.7],
+    [0.8],
+    [0.6] * 3,
+    [0.4, 0.55, 0.7],
+]
 """The times of the refinements."""
 
 
-def samples(flow: MoleculeFlow, indices: Sequence[int], times: Sequence[float]) -> Iterator[Sample]:
+def samples(
+    flow: MoleculeFlow, indices: Sequence[int], times: Sequence[float], coarse: Accuracy = COARSE
+) -> Iterator[Sample]:
     """Return an iterator over the samples of seed 0 with these indices."""
     latents = [flow.draw_latent(flow.draw_n_atoms(0, i), 0, i) for i in indices]
 
     def noised(place: int, molecule: Molecule, t: float, number: int) -> Latent:
         return flow.noised(molecule, t, 0, indices[place], number)
 
-    return (one.named(indices[one.index], 0) for one in refined(flow, noised, latents, times, TOLERANCE, TOLERANCE))
+    found = refined(flow, noised, latents, times, TOLERANCE, TOLERANCE, coarse)
+    return (one.named(indices[one.index], 0) for one in found)
 
 
 def name_of(times: Sequence[float]) -> str:
@@ -52,15 +65,22 @@ def name_of(times: Sequence[float]) -> str:
 
 
 def recorded(
-    flow: MoleculeFlow, times: Sequence[float], count: int, header: dict[str, Any], report: ProgressCallback
+    flow: MoleculeFlow,
+    times: Sequence[float],
+    count: int,
+    header: dict[str, Any],
+    report: ProgressCallback,
+    folder: Path = FOLDER,
+    coarse: Accuracy = COARSE,
 ) -> list[SampleRecord]:
     """Return so many samples."""
     name = name_of(times)
-    file = FOLDER / f"samples-{name.replace(', ', '-').replace(' ', '-')}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"samples-{name.replace(', ', '-').replace(' ', '-')}.jsonl"
     records = RecordFile(file, header | {"times": name}, SampleRecord)
     missing = [i for i in range(count) if i not in records.records]
     sizes = {i: flow.draw_n_atoms(0, i) for i in missing}
-    record_samples(samples(flow, missing, times), sizes, records, count, report)
+    record_samples(samples(flow, missing, times, coarse), sizes, records, count, report)
     return [records.records[i] for i in range(count)]
 
 

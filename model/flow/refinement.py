@@ -13,7 +13,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.config import MAX_REFINEMENTS
 from enflow.model.errors import ConfigError
 from enflow.model.flow.ode.solver_state import Status
-from enflow.model.flow.ode.tolerances import accuracy
+from enflow.model.flow.ode.tolerances import COARSE, Accuracy, accuracy
 from enflow.model.flow.states import Latent, Sample
 
 if TYPE_CHECKING:
@@ -45,7 +45,13 @@ def refinement_times(refinements: int) -> list[float]:
 
 
 def refined(
-    flow: "FlowComponents", noised: Noised, latents: Sequence[Latent], times: Sequence[float], rtol: float, atol: float
+    flow: "FlowComponents",
+    noised: Noised,
+    latents: Sequence[Latent],
+    times: Sequence[float],
+    rtol: float,
+    atol: float,
+    coarse: Accuracy = COARSE,
 ) -> Iterator[Sample]:
     """Yield the samples of latents; "nfe" counts the evaluations of all passes.
 
@@ -55,21 +61,28 @@ def refined(
         latents: the latents of the samples at t = 0.
         times: the times of the refinements; none = the flow alone, in the order in which samples finish.
         rtol, atol: relative and absolute tolerance of the last pass.
+        coarse: the accuracy of the passes before it.
     """
     part = PART if times else max(1, len(latents))
     for first in range(0, len(latents), part):
         points = dict(enumerate(latents[first : first + part], first))
-        yield from _refined_part(flow, noised, points, times, rtol, atol)
+        yield from _refined_part(flow, noised, points, times, (rtol, atol), coarse)
 
 
 def _refined_part(
-    flow: "FlowComponents", noised: Noised, points: dict[int, Latent], times: Sequence[float], rtol: float, atol: float
+    flow: "FlowComponents",
+    noised: Noised,
+    points: dict[int, Latent],
+    times: Sequence[float],
+    tolerances: tuple[float, float],
+    coarse: Accuracy,
 ) -> Iterator[Sample]:
     nfe = dict.fromkeys(points, 0)
     for number, t in enumerate([0.0, *times]):
         places, molecules, following = list(points), dict[int, Molecule](), times[number:]
-        factor, ending = accuracy(len(following))
-        for found in flow.decoded(list(points.values()), factor * rtol, factor * atol, t, ending):
+        factor, ending = accuracy(len(following), coarse)
+        rtol, atol = (factor * each for each in tolerances)
+        for found in flow.decoded(list(points.values()), rtol, atol, t, ending):
             place = places[found.index]
             nfe[place] += found.nfe
             if following and found.molecule is not None and found.status == Status.SUCCESS:

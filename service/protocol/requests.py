@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enflow.model.flow.estimator_options import EstimatorOptions as EstimatorOptions  # noqa: PLC0414 - part of the protocol
-from enflow.model.flow.ode.tolerances import ROUGH, TIGHTEST_ADAMS, TIGHTEST_FLOAT32
+from enflow.model.flow.ode.tolerances import COARSE, TIGHTEST_ADAMS, TIGHTEST_FLOAT32
 
 DOUBLE_COST = 3.0
 """Evaluations in float32 that take as long as one in float64."""
@@ -20,7 +20,7 @@ TOLERANCE, ADAMS_EVALUATIONS, EVALUATIONS = 1e-3, 34, 44
 """A tolerance, and the evaluations of Adams' method and of Dormand-Prince for one molecule at it (measured: 34 and 43).
 A method of order p needs tol^(-1 / p) of them; that of Adams needs tol^-0.25 (measured down to 1e-5)."""
 
-ROUGH_EVALUATIONS = 11.0
+COARSE_EVALUATIONS = 11.0
 """The evaluations of the first pass of a sample that is refined, at this tolerance (measured: 11.1)."""
 
 REFINEMENT_PART, LAST_PART = 0.46, 0.57
@@ -210,11 +210,11 @@ def pass_evaluations(request: EngineSampleRequest) -> list[float]:
     rtol, whole = request.rtol, _forward_evaluations(request.rtol)
     if not request.refinements:
         return [whole]
-    if ROUGH * rtol < TIGHTEST_ADAMS:
-        rough = _path_evaluations(ROUGH * rtol)
+    if COARSE.factor * rtol < TIGHTEST_ADAMS:
+        first = _path_evaluations(COARSE.factor * rtol)
     else:
-        rough = ROUGH_EVALUATIONS * (TOLERANCE / rtol) ** 0.25
-    return [rough, *[REFINEMENT_PART * rough] * (request.refinements - 1), LAST_PART * whole]
+        first = COARSE_EVALUATIONS * (TOLERANCE / rtol) ** 0.25
+    return [first, *[REFINEMENT_PART * first] * (request.refinements - 1), LAST_PART * whole]
 
 
 def _forward_evaluations(rtol: float) -> float:

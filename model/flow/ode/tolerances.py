@@ -14,10 +14,6 @@ of the noise, 1 - t, and at last that of the molecule's bonds."""
 TIGHTEST_ADAMS = TIGHTEST_FLOAT32 / FINAL_SCALE
 """The smallest tolerance for Adams' method of order 3: its last steps must not be finer than float32 is."""
 
-ROUGH, STRAIGHT_FROM = 6.0, 0.9
-"""The factor on the tolerance of a sample's passes before the last, and the time from which a straight line ends them:
-the next refinement removes their errors."""
-
 
 class Ending(NamedTuple):
     """The end of a path by Adams' method."""
@@ -28,7 +24,7 @@ class Ending(NamedTuple):
     """The time from which a straight line along the velocity ends the path; it lies after the start."""
 
 
-FINE, COARSE = Ending(FINAL_SCALE), Ending(1.0, STRAIGHT_FROM)
+FINE = Ending(FINAL_SCALE)
 
 
 class Accuracy(NamedTuple):
@@ -38,6 +34,11 @@ class Accuracy(NamedTuple):
     ending: Ending
 
 
-def accuracy(refinements_left: int) -> Accuracy:
-    """Return the accuracy of a pass that so many refinements follow: their noise hides the errors of the end."""
-    return Accuracy(ROUGH, COARSE) if refinements_left else Accuracy(1.0, FINE)
+COARSE = Accuracy(6.0, Ending(1.0, 0.9))
+"""The accuracy of a sample's passes before the last, whose errors the next refinement removes: the factor and the time
+that take the fewest evaluations without loss (`benchmarks/coarse_passes.py`)."""
+
+
+def accuracy(refinements_left: int, coarse: Accuracy = COARSE) -> Accuracy:
+    """Return the accuracy of a pass that so many refinements follow."""
+    return coarse if refinements_left else Accuracy(1.0, FINE)

@@ -13,7 +13,7 @@ from enflow.model.errors import ConfigError
 from enflow.model.flow import components
 from enflow.model.flow.completion import completion_of
 from enflow.model.flow.ode.solver_state import Status
-from enflow.model.flow.ode.tolerances import COARSE, FINE, ROUGH, Ending, accuracy
+from enflow.model.flow.ode.tolerances import COARSE, FINE, Ending, accuracy
 from enflow.model.flow.refinement import PART, refined, refinement_times
 from enflow.model.flow.states import Latent, Sample
 from tests.model.flow.small_networks import small_flow
@@ -115,7 +115,7 @@ def test_all_passes_but_the_last_are_rough_and_a_failure_ends_a_sample() -> None
         return latents_of([place])[0]
 
     found = {one.index: one for one in refined(solver, noised, latents_of(range(5)), [0.5, 0.7], 1e-3, 1e-4)}  # type: ignore[arg-type]
-    rough = (pytest.approx(ROUGH * 1e-3), pytest.approx(ROUGH * 1e-4), COARSE)
+    rough = (pytest.approx(COARSE.factor * 1e-3), pytest.approx(COARSE.factor * 1e-4), COARSE.ending)
     assert [(n, t) for n, _, _, t, _ in solver.passes] == [(5, 0.0), (4, 0.5), (3, 0.7)]
     found_accuracies = [(rtol, atol, ending) for _, rtol, atol, _, ending in solver.passes]
     assert found_accuracies == [rough, rough, (1e-3, 1e-4, FINE)]
