@@ -20,9 +20,9 @@ GROW_AFTER = 200
 SHORT_STEP_OVERHEAD = 1 / 4
 """The largest part of a short step that may be spent on launching it."""
 
-SMALL_STEPS = 57.0
-"""The most steps of a molecule of middle size that a small request takes: with six refinements, one molecule of any
-size at `standard` and of 25 atoms at `precise`, or six of middle size at `standard`."""
+SMALL_STEPS = 52.0
+"""The most steps of a molecule of middle size that a small request takes: with four refinements, one molecule of any
+size at `standard` and of 26 atoms at `precise`, or six of middle size at `standard`."""
 
 SMALL_REQUEST = SMALL_STEPS * STAGES * TYPICAL_ATOMS**2
 """The largest cost of a small request."""
