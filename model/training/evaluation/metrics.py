@@ -85,9 +85,10 @@ def sample_metrics(
     samples and to the largest fragment; novelty refers to the unique ones. `en_flows` follows E-NF, which refers to the
     stable molecules only. `inferred_validity` and `inferred_whole` use the bonds of `infer_bonds`, as the service does;
     for `rdkit_validity` these must come from RDKit's DetermineBonds alone. `known_composition` is the share of samples
-    whose composition occurs in the training data; `even_electrons` is the share with an even number of electrons.
-    `data` holds such shares of test molecules. `divergences` are Jensen-Shannon divergences in nats from test
-    molecules; those by type are means over types, weighted by their number. `strain` is in kcal/mol by MMFF94.
+    whose composition occurs in the training data, `known_heavy_atoms` that whose number of atoms other than hydrogen
+    does; `even_electrons` is the share with an even number of electrons. `data` holds such shares of test molecules.
+    `divergences` are Jensen-Shannon divergences in nats from test molecules; those by type are means over types,
+    weighted by their number. `strain` is in kcal/mol by MMFF94.
 
     Args:
         generated: all samples.
@@ -157,7 +158,9 @@ def _composition_shares(
     if not compositions:
         return {"even_electrons": even}
     known = sum(composition(m.atomic_numbers) in compositions for m in molecules)
-    return {"known_composition": Share(known, n), "even_electrons": even}
+    sizes = {sum(count for number, count in each if number > 1) for each in compositions}
+    heavy = sum((m.atomic_numbers > 1).sum() in sizes for m in molecules)
+    return {"known_composition": Share(known, n), "known_heavy_atoms": Share(heavy, n), "even_electrons": even}
 
 
 def _posebusters(generated: Sequence[SampleRecord], mols: Sequence[BondedMolecule | None]) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def test_compositions_and_electrons_are_counted():
     known = {frozenset({(6, 1), (1, 4)}), frozenset({(6, 1), (1, 3)})}
     found, _ = sample_metrics(entries, Reference.of(set(), [METHANE, WATER], known))
     assert (found["known_composition"], found["even_electrons"]) == (2 / 4, 2 / 4)
-    assert set(found["intervals_95"]) >= {"known_composition", "even_electrons"}
+    assert found["known_heavy_atoms"] == 3 / 4
+    assert set(found["intervals_95"]) >= {"known_composition", "known_heavy_atoms", "even_electrons"}
     assert "known_composition" not in sample_metrics(entries, Reference.of(set(), [METHANE, WATER]))[0]
 
 
