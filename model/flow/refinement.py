@@ -2,7 +2,8 @@
 
 The noise is coupled to the molecule as in flow matching, so the state has the density that training had at that time: a
 refinement leaves the distribution of a flow without errors as it is. Errors that a trained flow made before that time
-are mostly forgotten. This is Restart sampling (Xu et al., NeurIPS 2023) with coupled noise.
+are mostly forgotten. This is Restart sampling (Xu et al., NeurIPS 2023) with coupled noise. The passes before the last
+are coarse (`ode.tolerances.COARSE`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
