@@ -46,7 +46,7 @@ def main(count: int, weights: Path) -> None:
             found.append(sample_metrics(samples, reference)[0])
     ends = [f"{start:g}" if start < 1 else "-" for _, start in ROWS]
     rows = [[f"{factor:g}", end, *cells(each)] for (factor, _), end, each in zip(ROWS, ends, found, strict=True)]
-    columns = ["factor", "line from", *SHARES, "strain", *DIVERGENCES, "evaluations"]
+    columns = ["factor", "line", *SHARES, "strain", *DIVERGENCES, "evaluations"]
     title = f"{count:,} samples by the accuracy of the passes before the last"
     write_results("coarse_passes", title, columns, rows, {**header, "refinements": len(times), "found": found})
     write_section(DOCS / "science.md", "coarse passes", markdown(columns, rows))
