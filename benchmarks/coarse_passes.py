@@ -31,6 +31,9 @@ FOLDER = Path("runs") / "coarse-passes"
 ROWS = [(3.0, math.inf), (3.0, 0.9), (6.0, math.inf), (6.0, 0.9), (6.0, 0.8), (10.0, 0.9)]
 """The factor on the tolerance, and the time from which a straight line ends the pass."""
 
+LEFT_OUT = ("unique %", "novel %")
+"""Columns for which a line of the docs is too short."""
+
 
 def main(count: int, weights: Path) -> None:
     torch.set_num_threads(1)
@@ -46,7 +49,9 @@ def main(count: int, weights: Path) -> None:
             found.append(sample_metrics(samples, reference)[0])
     ends = [f"{start:g}" if start < 1 else "-" for _, start in ROWS]
     rows = [[f"{factor:g}", end, *cells(each)] for (factor, _), end, each in zip(ROWS, ends, found, strict=True)]
-    columns = ["factor", "line", *SHARES, "strain", *DIVERGENCES, "evaluations"]
+    columns = ["factor", "line from", *SHARES, "strain", *DIVERGENCES, "evaluations"]
+    kept = [number for number, name in enumerate(columns) if name not in LEFT_OUT]
+    columns, *rows = ([row[number] for number in kept] for row in (columns, *rows))
     title = f"{count:,} samples by the accuracy of the passes before the last"
     write_results("coarse_passes", title, columns, rows, {**header, "refinements": len(times), "found": found})
     write_section(DOCS / "science.md", "coarse passes", markdown(columns, rows))
