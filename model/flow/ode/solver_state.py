@@ -39,8 +39,8 @@ class SolverState(NamedTuple):
     final_scale: Float[Tensor, " B"]
     """The error that is allowed at t = 1 in units of the tolerance, for Adams' method."""
     line: Float[Tensor, " B"]
-    """The time that a straight line along the velocity passes after t_end, for Adams' method; x and h have it at the
-    end, t has not."""
+    """The length, in time, of a straight line along the velocity by which x and h go on at t_end, for Adams' method; t
+    stays there. 0 = no line."""
     nfe: Int[Tensor, " B"]
     n_steps: Int[Tensor, " B"]
     """The number of attempted steps, rejected ones included."""

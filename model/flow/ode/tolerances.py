@@ -35,8 +35,8 @@ class Accuracy(NamedTuple):
 
 
 COARSE = Accuracy(6.0, Ending(1.0, 0.9))
-"""The accuracy of a sample's passes before the last, whose errors the next refinement removes: the factor and the time
-that take the fewest evaluations without loss (`benchmarks/coarse_passes.py`)."""
+"""The accuracy of a sample's passes before the last, whose errors the next refinement removes;
+`benchmarks/coarse_passes.py` compares it with others."""
 
 
 def accuracy(refinements_left: int, coarse: Accuracy = COARSE) -> Accuracy:
