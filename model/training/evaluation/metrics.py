@@ -85,9 +85,9 @@ def sample_metrics(
     samples and to the largest fragment; novelty refers to the unique ones. `en_flows` follows E-NF, which refers to the
     stable molecules only. `inferred_validity` and `inferred_whole` use the bonds of `infer_bonds`, as the service does;
     for `rdkit_validity` these must come from RDKit's DetermineBonds alone. `known_composition` is the share of samples
-    whose composition occurs in the training data, `known_heavy_atoms` that whose number of atoms but hydrogen does;
-    `even_electrons` have an even number. `data` holds such shares of test molecules. `divergences` are Jensen-Shannon
-    divergences in nats from them, by type the weighted means over types. `strain` is in kcal/mol by MMFF94.
+    whose composition occurs in the training data; in `known_heavy_atoms` the number of atoms other than hydrogen does,
+    in `even_electrons` the number of electrons is even. `data` has the shares of test molecules. `divergences` are
+    Jensen-Shannon divergences, nats; those by type are weighted means over types. `strain` is in kcal/mol by MMFF94.
 
     Args:
         generated: all samples.
