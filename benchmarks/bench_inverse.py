@@ -1,9 +1,9 @@
-"""The error of `decode(encode(molecule))`, by the tolerance of the solver, for three kinds of molecules.
+"""The error of `decode(encode(molecule))`, by the tolerance of the solver, for four kinds of molecules.
 
     python -m benchmarks.bench_inverse [MOLECULES]
 
-Default: 67 molecules of each kind. The kinds: test molecules of QM9, samples of the model, and conformers by RDKit of
-the same test molecules.
+Default: 67 molecules of each kind. The kinds: test molecules of QM9, samples of the flow alone and refined ones from
+the same noise, and conformers by RDKit of the same test molecules.
 
 Needs the reference data: the folder of the environment variable ENFLOW_SHARED, by default `shared` beside the checkout.
 """
@@ -34,7 +34,9 @@ def kinds(flow: MoleculeFlow, count: int) -> dict[str, list[Molecule]]:
     lines = [smiles for molecule in test if (smiles := infer_bonds(molecule).smiles)]
     embedded = read_smiles("\n".join(lines), ReadLimits())
     conformers = [each for each in embedded if isinstance(each, Molecule)][:count]
-    return {"test": test[:count], "samples": flow.sample([None] * count, seed=0, refinements=0), "RDKit": conformers}
+    samples = flow.sample([None] * count, seed=0, refinements=0)
+    refined = flow.sample([None] * count, seed=0)
+    return {"test": test[:count], "samples": samples, "refined": refined, "RDKit": conformers}
 
 
 def returned(flow: MoleculeFlow, molecules: list[Molecule], tolerance: float) -> dict[str, float]:
@@ -55,7 +57,12 @@ def returned(flow: MoleculeFlow, molecules: list[Molecule], tolerance: float) ->
 
 def section(kinds: dict[str, Any]) -> str:
     """Return the table in Markdown."""
-    names = {"test": "test molecules", "samples": "samples of the model", "RDKit": "test molecules, geometry of RDKit"}
+    names = {
+        "test": "test molecules",
+        "samples": "samples of the flow alone",
+        "refined": "refined samples",
+        "RDKit": "test molecules, geometry of RDKit",
+    }
     heads = ["molecules", "tolerance", f"within {MAX_RETURN_ERROR:g} angstrom", "same elements", "median", "largest"]
     lines = [f"| {' | '.join([*heads, 'evaluations'])} |", "|---" * 7 + "|"]
     for kind, by_tolerance in kinds.items():
