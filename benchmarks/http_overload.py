@@ -76,7 +76,7 @@ class Waits:
 async def send(http: httpx.AsyncClient, arrival: Arrival, begin: float, waits: Waits) -> None:
     """Send a request at its time; come back once if it is refused."""
     sizes = arrival.request.n_atoms
-    body = {"n_molecules": len(sizes), "n_atoms": sizes, "seed": arrival.number}
+    body = {"n_molecules": len(sizes), "n_atoms": sizes, "seed": arrival.number, "refinements": 0}
     body["tolerance"] = NAMES[arrival.request.rtol]
     await asyncio.sleep(begin + arrival.at - time.monotonic())
     answer, seconds = await _ask(http, body, waits)
@@ -109,9 +109,10 @@ async def overload(url: str, load: float, seconds: float) -> tuple[float, Waits]
     waits = Waits()
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(_client(url, number)) for number in range(CLIENTS)]
-        await clients[0].post("/sample", json={"n_molecules": 8, "seed": 0})  # it warms the engine
+        await clients[0].post("/sample", json={"n_molecules": 8, "seed": 0, "refinements": 0})  # it warms the engine
         begin = time.monotonic()
-        await clients[0].post("/sample", json={"n_molecules": len(PROBE), "n_atoms": PROBE, "seed": 1})
+        probe = {"n_molecules": len(PROBE), "n_atoms": PROBE, "seed": 1, "refinements": 0}
+        await clients[0].post("/sample", json=probe)
         probed = time.monotonic() - begin
         rate = sum(n**2 for n in PROBE) * STAGES * STEPS["standard"] / probed
         begin = time.monotonic()

@@ -75,7 +75,7 @@ def moments(port: int, quick: bool) -> dict[str, Callable[[], object]]:
 
 
 def plateau(minutes: float) -> None:
-    """Let an engine generate and score molecules of all sizes, and write its resident memory over time."""
+    """Let an engine generate molecules of all sizes, and write its resident memory over time."""
     # The processes of the service do without torch, and the other readings are of them.
     from enflow.model.config import TOLERANCES
     from enflow.service.engine.loading import from_weights

@@ -70,7 +70,8 @@ def main() -> None:
     weights = weights_of(wanted.out, wanted.run)
     card, folder = read_card(weights), wanted.out / "evaluation"
     folder.mkdir(exist_ok=True)
-    settings = EvaluationConfig(samples=record(wanted.out / SAMPLES, folder, card.weights_sha256), molecules=0)
+    count = record(wanted.out / SAMPLES, folder, card.weights_sha256)
+    settings = EvaluationConfig(samples=count, molecules=0, refinements=0)  # as the command samples
     with progress() as shown:
         result = evaluate(load(weights), card.weights_sha256, data_file(), folder, settings, shown)
     publish(weights, card, shlex.join(["python", "-m", "benchmarks.gpu.judge", *sys.argv[1:]]), result, [])

@@ -37,8 +37,8 @@ def to_dataframe(molecules: MoleculeLike | Iterable[MoleculeLike], scores: Seque
 
     Returns:
         One row per molecule, in their order. Columns: index, seed (of a generated molecule), formula, n_atoms, smiles,
-        valid, stable, nll and std_error in nats, and the fields of `MoleculeDescriptors`: inchikey, weight, logp, tpsa,
-        qed, rings, donors, acceptors, sa_score, strain, novel. A value that is not known is missing.
+        valid, stable, nll and std_error in nats, and the fields of `MoleculeDescriptors`. A value that is not known is
+        missing.
 
     Raises:
         ImportError: the package pandas is not installed.

@@ -48,8 +48,8 @@ def variations(
 ) -> None:
     """Generate molecules near one: enflow variations molecule.sdf -n 20 --out near.sdf
 
-    Noise is added to the molecule, and the flow removes it. Up to a strength of 0.5 most molecules keep their bonds;
-    from 0.7 on hardly any does. Without --out they are printed as XYZ; the same seed gives the same molecules.
+    Noise is added to the molecule, and the flow removes it. At a strength of 0.5 half of the molecules keep their
+    bonds, from 0.7 on hardly any does. Without --out they are printed as XYZ; the same seed gives the same molecules.
     """
     target = parse_target(out)
     records = [structure for _, structure in read_records(file)]

@@ -41,10 +41,12 @@ class Where(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     weight: Range = None
+    heavy_atoms: Range = None
     logp: Range = None
     tpsa: Range = None
     qed: Range = None
     rings: Range = None
+    rotatable_bonds: Range = None
     donors: Range = None
     acceptors: Range = None
     sa_score: Range = None
@@ -71,10 +73,12 @@ class PropertiesOut(BaseModel):
 
     inchikey: str | None = Field(description="standard InChIKey")
     weight: float = Field(description="molecular weight, g/mol")
+    heavy_atoms: int = Field(description="number of atoms other than hydrogen")
     logp: float = Field(description="octanol-water partition coefficient (Wildman and Crippen 1999)")
     tpsa: float = Field(description="topological polar surface area (Ertl 2000), square angstrom")
     qed: float = Field(description="quantitative estimate of drug-likeness (Bickerton 2012), 0 to 1")
     rings: int = Field(description="number of rings")
+    rotatable_bonds: int = Field(description="number of rotatable bonds, without those of amides and esters")
     donors: int = Field(description="number of donors of hydrogen bonds")
     acceptors: int = Field(description="number of acceptors of hydrogen bonds")
     sa_score: float = Field(description="synthetic accessibility (Ertl and Schuffenhauer 2009), 1 = easy, 10 = hard")

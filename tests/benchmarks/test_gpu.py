@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import checks, supervisor
+from benchmarks.gpu import checks, judge, supervisor
 from benchmarks.gpu.bare import ROOT, unchecked_jaxtyping
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.judge import record, weights_of
@@ -30,6 +30,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.config import FlowConfig, VectorEGNNConfig
 from enflow.model.errors import DataError
 from enflow.model.flow.divergence import velocity_and_vjp
+from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.methods import ADAMS, DORMAND_PRINCE
 from enflow.model.training.config import TrainConfig
 from enflow.model.training.data.qm9 import SETTING, batches, load_qm9
@@ -52,12 +53,15 @@ sys.meta_path.insert(0, Blocker())
 """
 
 CONFIG = {
-    "flow": {"dynamics": {"kind": "vector_egnn", "node_dim": 8, "edge_dim": 4, "n_vectors": 2, "n_layers": 1}},
+    "flow": {
+        "dynamics": {"kind": "vector_egnn", "node_dim": 8, "edge_dim": 4, "n_vectors": 2, "n_layers": 1},
+        "refinements": 1,
+    },
     "batch_size": 8,
     "pair_dtype": "bfloat16",
 }
 TINY = TrainConfig(
-    flow=FlowConfig(dynamics=VectorEGNNConfig(node_dim=8, edge_dim=4, n_vectors=2, n_layers=1)),
+    flow=FlowConfig(dynamics=VectorEGNNConfig(node_dim=8, edge_dim=4, n_vectors=2, n_layers=1), refinements=1),
     batch_size=8,
     pair_dtype="bfloat16",
 )
@@ -135,6 +139,19 @@ def test_what_it_brings_can_be_evaluated_and_trained_further(done, place, monkey
     after.load(done[0] / "run" / "state.pt")
     assert after.anneal is None
     assert card.metrics["training_passes"] > after.passes > before.passes
+
+
+def test_its_samples_are_judged_and_none_are_made_anew(done, place, monkeypatch):
+    """The samples are not refined, whatever the configuration of the run says of refinements."""
+    monkeypatch.setenv(SETTING, str(place))
+    monkeypatch.setattr(sys, "argv", ["judge", str(done[0]), "--run", str(place / "run")])
+    asked = []
+    monkeypatch.setattr(MoleculeFlow, "samples", lambda _, sizes, *__: asked.extend(sizes) or iter(()))
+    judge.main()
+    assert asked == []
+    metrics = checkpoint.read_card(done[0] / "weights").metrics
+    assert metrics["samples"] == 4
+    assert "refinements" not in metrics
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_it_stops_at_the_attempts_and_says_what_it_reached() -> None:
     [
         ({"where": {"mass": (1.0, None)}}, "found where 'mass'"),
         ({"where": {"qed": True}}, "found where 'qed': True, expected"),
-        ({"sort": "mass"}, "found sort 'mass', expected one of weight, logp"),
+        ({"sort": "mass"}, "found sort 'mass', expected one of weight, heavy_atoms, logp"),
     ],
 )
 def test_a_wrong_condition_is_refused(conditions: dict[str, object], message: str) -> None:

@@ -23,10 +23,12 @@ def described(index: int, smiles: str) -> dict[str, Any]:
     properties = {
         "inchikey": f"KEY{index}",
         "weight": Descriptors.MolWt(mol),
+        "heavy_atoms": mol.GetNumHeavyAtoms(),
         "logp": Crippen.MolLogP(mol),
         "tpsa": rdMolDescriptors.CalcTPSA(mol),
         "qed": QED.qed(mol),
         "rings": rdMolDescriptors.CalcNumRings(mol),
+        "rotatable_bonds": rdMolDescriptors.CalcNumRotatableBonds(mol),
         "donors": rdMolDescriptors.CalcNumHBD(mol),
         "acceptors": rdMolDescriptors.CalcNumHBA(mol),
         "sa_score": 1.5 + index,

@@ -26,10 +26,12 @@ class MoleculeDescriptors:
     Attributes:
         inchikey: the standard InChIKey; None where InChI cannot name the molecule.
         weight: average molecular weight, g/mol.
+        heavy_atoms: number of atoms other than hydrogen.
         logp: octanol-water partition coefficient by Wildman and Crippen (1999).
         tpsa: topological polar surface area by Ertl (2000), square angstrom.
         qed: quantitative estimate of drug-likeness by Bickerton (2012), 0 to 1.
         rings: number of rings (SSSR).
+        rotatable_bonds: number of rotatable bonds, by RDKit's strict definition: without those of amides and esters.
         donors: number of donors of hydrogen bonds.
         acceptors: number of acceptors of hydrogen bonds.
         sa_score: synthetic accessibility by Ertl and Schuffenhauer (2009), 1 (easy) to 10.
@@ -39,10 +41,12 @@ class MoleculeDescriptors:
 
     inchikey: str | None
     weight: float
+    heavy_atoms: int
     logp: float
     tpsa: float
     qed: float
     rings: int
+    rotatable_bonds: int
     donors: int
     acceptors: int
     sa_score: float
@@ -71,10 +75,12 @@ def describe(molecule: Molecule, bonds: Bonds) -> MoleculeDescriptors | None:
         return MoleculeDescriptors(
             inchikey=key,
             weight=round(Descriptors.MolWt(mol), DECIMALS),  # type: ignore[attr-defined]
+            heavy_atoms=mol.GetNumHeavyAtoms(),
             logp=round(rdMolDescriptors.CalcCrippenDescriptors(mol)[0], DECIMALS),
             tpsa=round(rdMolDescriptors.CalcTPSA(mol), DECIMALS),
             qed=round(QED.qed(mol), DECIMALS),  # type: ignore[no-untyped-call]
             rings=rdMolDescriptors.CalcNumRings(mol),
+            rotatable_bonds=rdMolDescriptors.CalcNumRotatableBonds(mol),
             donors=rdMolDescriptors.CalcNumHBD(mol),
             acceptors=rdMolDescriptors.CalcNumHBA(mol),
             sa_score=round(_sascorer().calculateScore(mol), DECIMALS),

@@ -43,7 +43,7 @@ def _publish(
 ) -> None:
     made = {"command": command, "git_commit": git_commit(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     made_parts = {"made": dict.fromkeys(parts, made)}
-    report = update_report(folder / "evaluation.json", card.weights_sha256, made_parts | dict(sections))
+    report = update_report(folder / "evaluation.json", card.weights_sha256, made_parts | dict(sections), ["own_nll"])
     (folder / "evaluation.html").write_text(page(card.name, report), encoding="utf-8")
 
 

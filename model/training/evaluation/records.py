@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -109,13 +109,16 @@ def _header_of(path: Path) -> Any:
             return None
 
 
-def update_report(path: Path, weights_sha256: str, sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def update_report(
+    path: Path, weights_sha256: str, sections: Mapping[str, Mapping[str, Any]], whole: Collection[str] = ()
+) -> dict[str, Any]:
     """Update sections of evaluation.json, beside the results of other commands for the same weights.
 
     Args:
         path: the file; a new one is written if it is missing or belongs to other weights.
         weights_sha256: hash of the evaluated weights.
         sections: entries by section. Entries of the same name are replaced, others stay.
+        whole: the sections of which no other entries stay.
 
     Returns:
         The whole content of the file.
@@ -123,7 +126,8 @@ def update_report(path: Path, weights_sha256: str, sections: Mapping[str, Mappin
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("weights_sha256") != weights_sha256:
         known = {"weights_sha256": weights_sha256}
-    report = known | {name: {**known.get(name, {}), **entries} for name, entries in sections.items()}
+    kept = {name: {} if name in whole else known.get(name, {}) for name in sections}
+    report = known | {name: {**kept[name], **entries} for name, entries in sections.items()}
     _replace(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
 

@@ -5,10 +5,12 @@ import { nllOf } from "./molecule.js";
 /** key: the name in the answer; label; meaning; digits. */
 export const PROPERTIES = [
   ["weight", "Weight", "molecular weight, g/mol", 1],
+  ["heavy_atoms", "Heavy atoms", "number of atoms other than hydrogen", 0],
   ["logp", "logP", "octanol-water partition coefficient by Wildman and Crippen", 2],
   ["tpsa", "TPSA", "topological polar surface area, square angstrom", 1],
   ["qed", "QED", "quantitative estimate of drug-likeness, 0 to 1", 2],
   ["rings", "Rings", "number of rings", 0],
+  ["rotatable_bonds", "Rotatable", "rotatable bonds, without those of amides and esters", 0],
   ["donors", "Donors", "donors of hydrogen bonds", 0],
   ["acceptors", "Acceptors", "acceptors of hydrogen bonds", 0],
   ["sa_score", "SA score", "synthetic accessibility by Ertl and Schuffenhauer, 1 = easy to 10 = hard", 1],

@@ -44,6 +44,7 @@ def test_properties_are_in_the_answer_of_a_molecule_with_bonds(api: Api) -> None
     assert ethanol.properties.weight == pytest.approx(46.07, abs=0.01)
     assert ethanol.properties.tpsa == pytest.approx(20.2, abs=0.05)
     assert (ethanol.properties.rings, ethanol.properties.donors, ethanol.properties.acceptors) == (0, 1, 1)
+    assert (ethanol.properties.heavy_atoms, ethanol.properties.rotatable_bonds) == (3, 0)
     assert benzene.properties.logp == pytest.approx(1.6866, abs=1e-4)
     assert benzene.properties.rings == 1
     assert torn.properties is None
@@ -158,9 +159,9 @@ def test_molecules_that_are_not_kept_are_not_scored(api: Api) -> None:
     [
         ({"where": {"qed": [0.5]}}, "/where/qed", "expected [lower, upper]"),
         ({"where": {"qed": [0.9, 0.5]}}, "/where/qed", "found a lower bound above the upper one"),
-        ({"where": {"mass": [1, 2]}}, "/where", "expected weight, logp, tpsa, qed, rings"),
+        ({"where": {"mass": [1, 2]}}, "/where", "expected weight, heavy_atoms, logp, tpsa, qed, rings"),
         ({"where": {"novel": 1}}, "/where/novel", "boolean"),
-        ({"sort": "mass"}, "/sort", "expected one of weight, logp"),
+        ({"sort": "mass"}, "/sort", "expected one of weight, heavy_atoms, logp"),
         ({"sort": "nll"}, "", "expected with_nll: true"),
         ({"unique": 1}, "/unique", "boolean"),
     ],

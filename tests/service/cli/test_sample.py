@@ -117,8 +117,8 @@ def test_where_unique_and_sort_are_those_of_the_service(run_sample) -> None:
     [
         (("--where", "qed>0.5"), "found --where qed>0.5; expected NAME=LOWER:UPPER"),
         (("--where", "qed=a:b"), "found --where qed=a:b; expected NAME=LOWER:UPPER"),
-        (("--where", "mass=1:2"), "where: found a name that is no property, expected weight, logp"),
-        (("--sort", "mass"), "sort: found no such key, expected one of weight, logp"),
+        (("--where", "mass=1:2"), "where: found a name that is no property, expected weight, heavy_atoms, logp"),
+        (("--sort", "mass"), "sort: found no such key, expected one of weight, heavy_atoms, logp"),
         (("--sort", "nll"), "enflow: found sort by nll without with_nll"),
         (("--attach", "3"), "enflow: found attach without fragment"),
         (("--fragment", "empty.sdf"), "enflow: empty.sdf: found an empty file, expected at least one structure"),

@@ -53,6 +53,7 @@ def test_aspirin_has_its_published_properties() -> None:
     assert found.weight == pytest.approx(180.16, abs=0.01)
     assert found.tpsa == pytest.approx(63.6, abs=0.01)
     assert (found.rings, found.donors, found.acceptors) == (1, 1, 3)
+    assert found.heavy_atoms == 13
     assert found.qed == pytest.approx(0.550, abs=0.001)
     assert found.logp == pytest.approx(1.310, abs=0.001)
     assert found.sa_score == pytest.approx(1.6, abs=0.05)
@@ -64,6 +65,15 @@ def test_benzoic_acid_has_the_values_of_the_rdkit_book() -> None:
     found = described(embedded("c1ccccc1C(=O)O"))
     assert found.tpsa == pytest.approx(37.3, abs=0.01)
     assert found.logp == pytest.approx(1.3848, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "number"),
+    [("CCCC", 1), ("CCCCO", 2), ("CC(=O)NC", 0), ("CC(=O)OC", 0), ("C1CCCCC1", 0), ("c1ccccc1CC", 1)],
+)
+def test_rotatable_bonds_are_those_between_atoms_with_other_neighbours(smiles: str, number: int) -> None:
+    """Neither bonds to a methyl or hydroxyl group, nor those of rings, amides and esters."""
+    assert described(embedded(smiles)).rotatable_bonds == number
 
 
 @pytest.mark.parametrize(

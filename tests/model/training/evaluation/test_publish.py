@@ -72,6 +72,7 @@ def test_results_of_two_commands_are_combined(weights):
 def test_the_page_shows_the_nll_of_samples_beside_that_of_data(weights):
     folder, card = weights
     nll = {"data": [-120.0, -130.0, -131.0], "standard, 1e-3": [-60.0, 20.0]}
+    publish_own_nll(folder, card, "python -m benchmarks.own_samples 2", {"of an older command": [-1.0, 2.0]})
     publish_own_nll(folder, card, "python -m benchmarks.own_samples 3", nll)
     record = json.loads((folder / "evaluation.json").read_text())
     assert record["own_nll"] == nll
