@@ -121,7 +121,7 @@ def load_molecules(
     if not isinstance(card.config, FlowConfig):
         raise WeightsError(
             f"{place} holds a model of particles, expected one of molecules; "
-            "`enflow particles evaluate`, and in Python load_particles, take it"
+            "`enflow particles evaluate`, and in Python enflow.model.checkpoint.load_particles, take it"
         )
     if takes_fragments(card):
         raise WeightsError(

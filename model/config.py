@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from enflow.model.baseline_config import GNNConfig, KernelConfig, SimpleConfig
 from enflow.model.config_json import STRICT, config_errors, from_json, to_json
+from enflow.model.errors import ConfigError
 
 __all__ = [
     "STRENGTH",
@@ -31,6 +32,9 @@ __all__ = [
 TOLERANCES = {"draft": 1e-2, "standard": 1e-3, "precise": 1e-5}
 """Named tolerances of the adaptive solver: rtol = atol, per molecule."""
 
+TIGHTEST, LOOSEST = 1e-13, 1.0
+"""The smallest tolerance of a solver, near the precision of float64, and the largest, as much as the noise is wide."""
+
 TEMPERATURES = (0.1, 2.0)
 """The least and the largest temperature of samples, the standard deviation of the noise that they begin with."""
 
@@ -42,6 +46,17 @@ STRENGTH = 0.55
 
 MAX_RETURN_ERROR = 1e-3
 """The largest distance, angstrom, of a molecule that comes back from its own latent."""
+
+
+def check_tolerances(rtol: float, atol: float, loosest: float = LOOSEST) -> None:
+    """Check the tolerances of a solve.
+
+    Raises:
+        ConfigError: one of them is out of range.
+    """
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not TIGHTEST <= value <= loosest:
+            raise ConfigError(f"found {name} {value}, expected {TIGHTEST:g} to {loosest:g}")
 
 
 @config_errors

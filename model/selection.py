@@ -1,10 +1,11 @@
 """The choice of generated molecules: sampling on until enough of them meet conditions, and an order of the result."""
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from types import MappingProxyType
 
 from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds, describe
@@ -43,12 +44,14 @@ class Selection:
         if self.only not in ("any", "valid", "stable"):
             raise ConfigError(f"found only {self.only!r}, expected 'any', 'valid' or 'stable'")
         for name, wanted in self.where.items():
-            known = isinstance(wanted, bool) if name == "novel" else _is_pair(wanted)
+            known = isinstance(wanted, bool) if name == "novel" else _is_interval(wanted)
             if name not in (*NUMBERS, "novel") or not known:
                 raise ConfigError(
                     f"found where {name!r}: {wanted!r}, expected (lower, upper) of one of {', '.join(NUMBERS)}, "
-                    "None for no bound; or 'novel': True or False"
+                    "numbers in ascending order, None for no bound; or 'novel': True or False"
                 )
+        if self.attempts < 1 or self.attempts % 1:
+            raise ConfigError(f"found {self.attempts!r} attempts, expected an integer of at least 1")
         if self.sort and self.sort.removeprefix("-") not in SORT_KEYS:
             raise ConfigError(f"found sort {self.sort!r}, expected one of {', '.join(SORT_KEYS)}, or '-' before it")
 
@@ -154,5 +157,8 @@ class _Places:
         self.reasons[found.reason] += 1
 
 
-def _is_pair(wanted: object) -> bool:
-    return isinstance(wanted, tuple | list) and len(wanted) == 2
+def _is_interval(wanted: object) -> bool:
+    if not isinstance(wanted, tuple | list) or len(wanted) != 2:
+        return False
+    bounds = [bound for bound in wanted if bound is not None]
+    return all(isinstance(bound, Real) and not math.isnan(bound) for bound in bounds) and bounds == sorted(bounds)

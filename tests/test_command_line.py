@@ -1,7 +1,9 @@
 """The command line: its output and its exit codes."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +140,16 @@ def test_an_interrupted_table_of_particles_says_where_its_results_are(enflow, tm
     code, _, err = enflow("particles", "table", "dw4", "--folder", str(tmp_path))
     assert code == 130
     assert f"enflow: interrupted; {tmp_path} has what was finished" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, a device that is always full")
+def test_a_full_device_behind_the_output_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "enflow.service", "--version"], stdout=full, stderr=subprocess.PIPE
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == b"enflow: output: No space left on device\n"
 
 
 def test_the_version_is_that_of_the_package(enflow):

@@ -11,7 +11,7 @@ from enflow.model.batch import MoleculeBatch, collate, split
 from enflow.model.chem.elements import QM9, Vocabulary
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule
-from enflow.model.config import FlowConfig
+from enflow.model.config import LOOSEST, FlowConfig, check_tolerances
 from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow import dequantization, dynamics
 from enflow.model.flow.act_norm import ActNorm
@@ -22,7 +22,7 @@ from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, Fe
 from enflow.model.flow.noise import check_temperature, generator, latent_purpose
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
 from enflow.model.flow.ode.step_control import working_dtype
-from enflow.model.flow.ode.tolerances import FINE, Ending
+from enflow.model.flow.ode.tolerances import COARSE, FINE, Ending
 from enflow.model.flow.states import DequantizedMolecules, Latent, Sample
 
 
@@ -108,7 +108,11 @@ class FlowComponents(nn.Module):
             rtol, atol: relative and absolute tolerance, per molecule.
             record: keep the accepted steps.
             ending: the end of the path.
+
+        Raises:
+            ConfigError: a tolerance is out of range.
         """
+        check_tolerances(rtol, atol, COARSE.factor * LOOSEST)
         # The decorator switches gradients off during each evaluation alone: a `with` in a generator would leak to its
         # caller.
         like = torch.empty(0, dtype=working_dtype(min(rtol, atol), self.dtype), device=self.device)

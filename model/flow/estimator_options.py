@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from enflow.model.config import check_tolerances
 from enflow.model.errors import ConfigError
 
 Divergence = Literal["exact", "hutchinson"]
@@ -51,6 +52,7 @@ class EstimatorOptions:
                 raise ConfigError(f"{name}: found {value} {name}, expected at least 1")
         if not self.target_error > 0:
             raise ConfigError(f"target_error: found {self.target_error} nats, expected a number above 0")
+        check_tolerances(self.rtol, self.atol)
 
     @property
     def exact(self) -> bool:

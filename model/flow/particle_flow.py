@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from enflow.model.config import TOLERANCES, ParticleConfig
+from enflow.model.config import TOLERANCES, ParticleConfig, check_tolerances
 from enflow.model.errors import SolverError
 from enflow.model.flow import divergence, dynamics
 from enflow.model.flow.distributions import CenteredGaussian
@@ -152,6 +152,7 @@ class ParticleFlow(nn.Module):
         def record(step: Step) -> None:
             attempts.append((step.accepted, step.interpolant))
 
+        check_tolerances(rtol, atol)
         tolerances = _path_tolerance(rtol, self.dtype), _path_tolerance(atol, self.dtype)
         no_features, mask = x[..., :0], _full_mask(x)
         state = solve_rows(DORMAND_PRINCE, self.dynamics, x, no_features, mask, (t0, t1), tolerances, record)

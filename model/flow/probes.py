@@ -25,6 +25,9 @@ NODES = 32
 ISOTROPIC = 0.1
 """The coupling of coordinates across the line between their atoms, relative to those along it."""
 
+NEAREST = 1e-3
+"""The distance, angstrom, below which two atoms count as so near, for instance at the same place."""
+
 SWEEPS = 2
 """The passes over the coordinates that choose a bit; more did not separate them better."""
 
@@ -69,7 +72,7 @@ def separating_codes(positions: Float64[np.ndarray, "N 3"], bits: int) -> Int64[
     """
     n_atoms, n_dims = positions.shape
     relative = positions[:, None] - positions[None]
-    distances = np.linalg.norm(relative, axis=-1)[..., None, None] + np.eye(n_atoms)[..., None, None]
+    distances = np.maximum(np.linalg.norm(relative, axis=-1) + np.eye(n_atoms), NEAREST)[..., None, None]
     along = (relative[..., :, None] * relative[..., None, :] / distances**2) ** 2
     couplings = ((along + ISOTROPIC) / distances**2).transpose(0, 2, 1, 3).reshape(n_atoms * n_dims, -1)
     couplings = np.floor(couplings / QUANTUM)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from enflow.model.chem.molecule import Molecule
-from enflow.model.config import MAX_REFINEMENTS
+from enflow.model.config import MAX_REFINEMENTS, check_tolerances
 from enflow.model.errors import ConfigError
 from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.ode.tolerances import COARSE, Accuracy, accuracy
@@ -63,7 +63,11 @@ def refined(
         times: the times of the refinements; none = the flow alone, in the order in which samples finish.
         rtol, atol: relative and absolute tolerance of the last pass.
         coarse: the accuracy of the passes before it.
+
+    Raises:
+        ConfigError: a tolerance is out of range.
     """
+    check_tolerances(rtol, atol)
     part = PART if times else max(1, len(latents))
     for first in range(0, len(latents), part):
         points = dict(enumerate(latents[first : first + part], first))

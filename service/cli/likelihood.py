@@ -23,6 +23,7 @@ from enflow.service.cli.offline import (
     file_text,
     parse_target,
     parse_tolerance,
+    validated,
 )
 from enflow.service.handlers.context import Emit, HandlerContext
 from enflow.service.handlers.likelihood import LikelihoodHandler
@@ -84,7 +85,7 @@ def likelihood(
     offline = OfflineModel(weights, device)
     if offline.card.takes_fragments:
         raise ConfigError(f"found {offline.card.name}, which scores no whole molecules; see enflow sample --fragment")
-    options = LikelihoodOptions.model_validate(values, context=offline.limits)
+    options = validated(LikelihoodOptions, values, offline)
     check_target(offline.card, target)
     with progress() as report:
         answer = score(offline, options, records, seed, report)

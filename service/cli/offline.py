@@ -5,14 +5,15 @@ import math
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 import typer
+from pydantic import BaseModel, ValidationError
 
 from enflow.model.card import find_weights
 from enflow.model.chem.bonds import Bonds
@@ -27,7 +28,7 @@ from enflow.service.handlers.context import Caller, Emit, HandlerContext, first_
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.served_particles import ServedParticles
 from enflow.service.model_card import ModelCard, read_model_card
-from enflow.service.problems import Problem
+from enflow.service.problems import Problem, from_validation
 from enflow.service.rendering.encoders import Answer
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
@@ -232,6 +233,22 @@ def file_text(molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Forma
     """Return molecules as the text of a file, with coordinates of `DECIMALS` decimals."""
     rounded = [replace(each, positions=np.round(each.positions, DECIMALS)) for each in molecules]
     return write(rounded, bonds, form)
+
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def validated(schema: type[Options], values: Mapping[str, Any], offline: OfflineModel) -> Options:
+    """Return the options of a command as the schema of the service, within the limits of the model.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    try:
+        return schema.model_validate(values, context=offline.limits)
+    except ValidationError as error:
+        found = from_validation(error).errors
+        raise ConfigError("; ".join(f"{each.at.strip('/')}: {each.message}".lstrip(": ") for each in found)) from None
 
 
 def parse_tolerance(tolerance: str) -> float:

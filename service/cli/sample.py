@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, format_by_ending, sniff
@@ -28,12 +27,13 @@ from enflow.service.cli.offline import (
     file_text,
     parse_target,
     parse_tolerance,
+    validated,
 )
 from enflow.service.handlers.context import Emit, HandlerContext
 from enflow.service.handlers.fragments import read_fragment
 from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
-from enflow.service.problems import Problem, from_validation
+from enflow.service.problems import Problem
 from enflow.service.rendering.encoders import Answer
 from enflow.service.schemas.requests import MAX_SEED, Only, SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
@@ -111,7 +111,7 @@ def sample(
     values |= {"temperature": temperature, "refinements": refinements, "bonds": bonds}
     values |= {"unique": unique, "properties": properties, "where": parse_where(where or []), "sort": sort}
     values |= {"seed": secrets.randbits(32) if seed is None else seed, "tolerance": parse_tolerance(tolerance)}
-    offline = OfflineModel(_weights(model or weights, values), device, n)
+    offline = OfflineModel(_weights(model, weights, values), device, n)
     check_target(offline.card, target)
     request = parse_request(offline, {**values, "with_nll": with_nll})
     print_answer(generate(offline, request), target, n, as_json=as_json)
@@ -151,11 +151,7 @@ def parse_request(offline: OfflineModel, values: dict[str, Any]) -> SampleReques
     largest = card.vocabulary.max_atoms
     if values["n_atoms"] is not None and values["n_atoms"] > largest:
         raise ConfigError(f"found {values['n_atoms']} atoms; the model knows at most {largest}")
-    try:
-        return SampleRequest.model_validate(values, context=offline.limits)
-    except ValidationError as error:
-        found = from_validation(error).errors
-        raise ConfigError("; ".join(f"{each.at.strip('/')}: {each.message}".lstrip(": ") for each in found)) from None
+    return validated(SampleRequest, values, offline)
 
 
 def generate(offline: OfflineModel, request: SampleRequest) -> Answer:
@@ -212,8 +208,16 @@ def read_fragment_text(path: Path) -> dict[str, str]:
     return {"format": form, "data": text}
 
 
-def _weights(weights: Path, values: Mapping[str, Any]) -> Path:
-    """Return the weights to load: with a formula or a fragment, the bundled ones that take it."""
+def _weights(model: Path | None, weights: Path, values: Mapping[str, Any]) -> Path:
+    """Return the weights to load: with a formula or a fragment, the bundled ones that take it.
+
+    Raises:
+        ConfigError: two weights are named, as the argument and as the option.
+    """
+    if model is not None:
+        if weights not in (BUNDLED_WEIGHTS, model):
+            raise ConfigError(f"found {model} and --weights {weights}; expected one of them")
+        weights = model
     if weights != BUNDLED_WEIGHTS:
         return weights
     if values["fragment"] is not None:

@@ -17,6 +17,7 @@ from enflow.service.cli.offline import (
     check_target,
     parse_target,
     parse_tolerance,
+    validated,
 )
 from enflow.service.cli.sample import SeedOption, print_answer, run_sampling
 from enflow.service.handlers.context import HandlerContext
@@ -61,9 +62,7 @@ def variations(
         raise ConfigError(f"found {offline.card.name}, a model of the kind {offline.card.kind}; expected molecules")
     check_target(offline.card, target)
     values = {"n_molecules": n, "strength": strength, "keep": keep, "only": only}
-    options = VariationsOptions.model_validate(
-        values | {"tolerance": parse_tolerance(tolerance)}, context=offline.limits
-    )
+    options = validated(VariationsOptions, values | {"tolerance": parse_tolerance(tolerance)}, offline)
 
     async def handle(served: ServedModel, context: HandlerContext) -> Answer:
         return await VariationsHandler(served, options, [prepare(served, each) for each in records], context).run()

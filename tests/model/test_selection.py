@@ -108,6 +108,9 @@ def test_it_stops_at_the_attempts_and_says_what_it_reached() -> None:
     [
         ({"where": {"mass": (1.0, None)}}, "found where 'mass'"),
         ({"where": {"qed": True}}, "found where 'qed': True, expected"),
+        ({"where": {"qed": (1.0, 0.0)}}, r"found where 'qed': \(1.0, 0.0\), expected .* numbers in ascending order"),
+        ({"where": {"qed": (float("nan"), None)}}, r"found where 'qed': \(nan, None\), expected"),
+        ({"attempts": 0}, "found 0 attempts, expected an integer of at least 1"),
         ({"sort": "mass"}, "found sort 'mass', expected one of weight, heavy_atoms, logp"),
     ],
 )

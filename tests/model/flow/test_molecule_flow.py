@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,21 @@ def test_log_prob_is_that_of_the_gaussian_it_is() -> None:
         assert math.isclose(found[row].log_prob, density - float(dequantized.log_q[row]) - math.log(29), abs_tol=1e-4)
         assert math.isclose(found[row].parts["divergence"], 3 * (n - 1) * A + 5 * n * B, abs_tol=1e-5)
         assert math.isclose(found[row].parts["n_atoms"], math.log(29))
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1e-15, 10.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["rtol", "atol"])
+def test_a_tolerance_out_of_range_is_refused(name: str, value: float) -> None:
+    flow, expected = small_flow(), f"found {name} {value}, expected 1e-13 to "
+    for call in (
+        lambda **tolerance: flow.sample(3, **tolerance),
+        lambda **tolerance: flow.sample(3, refinements=2, **tolerance),
+        lambda **tolerance: flow.log_prob(WATER, draws=1, **tolerance),
+        lambda **tolerance: flow.encode(WATER, **tolerance),
+        lambda **tolerance: flow.variations(WATER, 1, **tolerance),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(expected)):
+            call(**{name: value})
 
 
 def test_probes_are_drawn_when_a_draw_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,5 +56,11 @@ def test_rounding_does_not_change_the_codes_of_a_symmetric_structure() -> None:
         assert (separating_codes(ETHANE + each, 3) == codes).all()
 
 
+def test_atoms_at_one_place_have_codes_too() -> None:
+    with np.errstate(all="raise"):
+        codes = separating_codes(np.zeros((2, 3)), bits=3)
+    assert len(set(codes.ravel().tolist())) == 6
+
+
 def test_coordinates_of_one_atom_have_different_codes() -> None:
     assert all(len(set(each)) == 3 for each in separating_codes(ETHANE, 3).tolist())

@@ -106,6 +106,19 @@ def test_data_items_of_a_file_stay_beside_the_scores(run_likelihood, ending: str
     assert found == {"dipole": "1.85", "lab": "north", "nll": "-0.5"}
 
 
+@pytest.mark.parametrize("option", ["--target-error=nan", "--target-error=0", "--draws=100000000000"])
+def test_an_option_out_of_range_is_one_line(
+    fake_model: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    Path("water.xyz").write_text(WATER)
+    monkeypatch.setattr(sys, "argv", ["enflow", "likelihood", "water.xyz", option])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    assert (end.value.code in (1, 2), out, err.count("\n")) == (True, "", 1)
+    assert option.partition("=")[0].strip("-").replace("-", "_") in err.replace("-", "_")
+
+
 def test_coordinates_have_six_decimals(run_likelihood) -> None:
     Path("long.xyz").write_text("1\n\nC 0.12345678 1.0 -2.00000049\n")
     _, out = run_likelihood("long.xyz", "--out", "-")

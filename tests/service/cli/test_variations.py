@@ -40,6 +40,13 @@ def test_the_json_is_the_response_of_the_service(run_variations, fake_model: Fak
     assert [(each.first_index, each.count, each.strength) for each in requests] == [(0, 2, 0.3), (2, 1, 0.3)]
 
 
+@pytest.mark.parametrize("strength", ["nan", "inf", "-0.1", "1.5"])
+def test_a_strength_out_of_range_is_one_line(run_variations, strength: str) -> None:
+    code, out, err = run_variations(PARENT, "--strength", strength)
+    assert (code in (1, 2), out, err.count("\n")) == (True, "", 1)
+    assert "strength" in err
+
+
 def test_they_are_written_to_a_file(run_variations) -> None:
     code, out, err = run_variations(PARENT, "--out", "near.xyz")
     assert (code, out) == (0, "")
