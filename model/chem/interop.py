@@ -57,7 +57,7 @@ def to_ase(molecule: Molecule) -> Any:
         ase = import_module("ase")
     except ImportError:
         raise ImportError("found no package ase, expected it for this conversion: pip install ase") from None
-    info = {"name": molecule.name, **molecule.properties} if molecule.name else dict(molecule.properties)
+    info = {**molecule.properties, **({"name": molecule.name} if molecule.name else {})}
     atoms = ase.Atoms(numbers=molecule.atomic_numbers, positions=molecule.positions)
     if found := cell_of(molecule):
         atoms.set_cell(found[0])

@@ -8,12 +8,12 @@ from starlette.responses import StreamingResponse
 
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.openapi import JOB_RESULTS, PROBLEMS, json_body
-from enflow.service.api.uploads import read_json
+from enflow.service.api.uploads import check_query, read_json
 from enflow.service.handlers.jobs import JobsHandler
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.problems import Problem, retry_after
 from enflow.service.rendering.encoders import FILE_NAMES, negotiate
-from enflow.service.schemas.jobs import JobOut, JobRequest, JobResultsOut, JobsOut
+from enflow.service.schemas.jobs import JobOut, JobRequest, JobResultsOut, JobsOut, ResultsRange
 from enflow.service.settings import RequestLimits
 
 
@@ -73,21 +73,19 @@ async def results(
     job_id: str,
     request: Request,
     handler: Jobs,
-    first: Annotated[int, Query(ge=0, le=10**9, description="the first molecule, counted from 0")] = 0,
-    count: Annotated[
-        int | None, Query(ge=1, le=10**9, description="the number of molecules; left out = all that are done")
-    ] = None,
+    query: Annotated[ResultsRange, Query()],
     accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     """Return the results of some molecules, also while the job runs; `Link: rel="next"` has the place of the rest."""
+    check_query(request)
     client = request.state.client
     header = None if accept is None else ", ".join(accept)
     media = negotiate(header, await handler.formats(job_id, client))
-    found = await handler.results(job_id, client, (first, count), media)
+    found = await handler.results(job_id, client, (query.first, query.count), media)
     text = "" if media[0].startswith("application/") else "; charset=utf-8"
     headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media[0] + text}
     if found.more:
-        length = f"&count={count}" if count else ""
+        length = f"&count={query.count}" if query.count else ""
         headers["Link"] = f'<{_prefix(request)}/jobs/{job_id}/results?first={found.next}{length}>; rel="next"'
     if media[0] in FILE_NAMES:
         headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media[0]]}"'

@@ -84,7 +84,7 @@ async def read_structures(request: Request, schema: type[W], query: W, limits: R
     """
     _check_not_encoded(request)
     found = input_format(request.headers.get("content-type"), FORMATS)
-    _check_query(request)
+    check_query(request)
     options = _validate(type(query), query.model_dump(exclude_unset=True), limits)
     with _as_problem():
         async with asyncio.timeout(_time_left(request, options, limits)):
@@ -130,7 +130,7 @@ def _check_not_encoded(request: Request) -> None:
         raise Problem("unsupported-media-type", detail, headers={"Accept-Encoding": "identity"})
 
 
-def _check_query(request: Request) -> None:
+def check_query(request: Request) -> None:
     """Refuse an option that stands twice in the query: one of its values would be ignored."""
     if len(request.query_params) < len(request.query_params.multi_items()):
         raise Problem("invalid", "found an option twice in the query, expected it once")

@@ -37,8 +37,8 @@ from enflow.service.settings import BUNDLED_WEIGHTS
 Record = tuple[str, Molecule | EnflowError]
 """The name of a file, and one of its structures or the error of it."""
 
-_PROPERTIES = ("file", "nll", "std_error", "percentile", "nfe", "solver_status")
-"""The results that are written into structure files."""
+_PROPERTIES = ("file", "std_error", "percentile")
+"""The results that structure files have beside the properties of a scored molecule."""
 
 
 def likelihood(

@@ -55,7 +55,7 @@ class ServedParticles(ServedModel):
 
     def render_score(self, result: ScoreResult) -> RenderedMolecule[ParticleScoreOut]:
         """Return scored particles as responses show them."""
-        return render_particle_score(self.system, result)
+        return render_particle_score(self.card, self.system, result)
 
     def render_frame(self, frame: Frame) -> ParticleFrameOut:
         """Return a state along the path as responses show it."""

@@ -1,6 +1,7 @@
 """Job: a durable batch of requests in a running service."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -115,7 +116,7 @@ class Job:
             yield from map(self._result, self._connection.repeated(partial(self._page, query)))
 
     def save(self, path: Path | str, first: int = 0, count: int | None = None) -> Path:
-        """Write the results so far to a file, whole or not at all, and return its path.
+        """Write the results so far to a file, whole or not at all, and return its path; a symbolic link is followed.
 
         Args:
             path: the file: .sdf, .xyz, .json, .ndjson (a line for each), .html or .zip.
@@ -127,11 +128,12 @@ class Job:
         """
         path = Path(path)
         media_type = media_type_of(path)
-        part = path.with_name(f"{path.name}.part")
+        target = Path(os.path.realpath(path))  # unlike Path.resolve, it takes a link that leads to itself
+        part = target.with_name(f"{target.name}.part")
         query = {"first": first} | ({} if count is None else {"count": count})
         try:
             self._connection.repeated(partial(self._download, part, media_type, query))
-            part.replace(path)
+            part.replace(target)
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror}") from None
         return path

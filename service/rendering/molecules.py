@@ -118,11 +118,12 @@ class ScoreResult:
     options: EstimatorOptions
     file: str | None = None
 
-    @property
-    def properties(self) -> dict[str, object]:
-        """The numbers that go into XYZ comments and SDF data items."""
-        numbers = {"nll": self.scored.nll, "nll_std_error": self.scored.std_error}
-        return {**numbers, "index": self.index, "seed": self.seed}
+    def properties(self, card: ModelCard) -> dict[str, object]:
+        """Return the score and its provenance, in names that leave the provenance of a sample in the file as it is."""
+        score = {"nll": self.scored.nll, "nll_std_error": self.scored.std_error}
+        origin = {"seed": self.seed, "index": self.index, "model": card.name, "sha256": card.sha256}
+        effort = {"tolerance": self.options.rtol, "nfe": self.scored.nfe, "solver_status": self.scored.status}
+        return {**score, **{f"score_{name}": value for name, value in {**origin, **effort}.items()}}
 
     def fields(self) -> dict[str, Any]:
         """Return the fields that molecules and particles share."""
@@ -159,7 +160,7 @@ def render_sample(card: ModelCard, result: SampleResult) -> RenderedMolecule[Mol
 
 def render_score(card: ModelCard, result: ScoreResult) -> RenderedMolecule[ScoreOut]:
     """Return a scored structure as every response shows it."""
-    molecule = _with_properties(result.molecule, result.report, result.properties)
+    molecule = _with_properties(result.molecule, result.report, result.properties(card))
     document = ScoreOut(
         **structure_fields(molecule, result.report),
         **result.fields(),
@@ -280,7 +281,10 @@ def in_order(molecules: Sequence[RenderedMolecule[D]], sort: str | None) -> list
 def _with_properties(molecule: Molecule, report: BondReport, properties: Mapping[str, object]) -> Molecule:
     bonds = report.bonds
     found = {"bonds": bonds.method or bonds.status, "smiles": bonds.smiles, "stable": report.stable}
-    facts = {**molecule.properties, **properties, **found}
+    computed = {"formula": molecule.formula, "n_atoms": molecule.n_atoms, "valid": bonds.valid}
+    outdated = ("nll_of", "std_error", "percentile", "bond_status", "bond_method", "bond_reason", "rdkit")
+    given = {name: computed.get(name, said) for name, said in molecule.properties.items() if name not in outdated}
+    facts = {**given, **properties, **found}
     return Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, facts)
 
 

@@ -36,9 +36,11 @@ def render_particle_sample(
     return RenderedMolecule(molecule, result.report.bonds, None, document)
 
 
-def render_particle_score(system: ParticleSystem, result: ScoreResult) -> RenderedMolecule[ParticleScoreOut]:
+def render_particle_score(
+    card: ModelCard, system: ParticleSystem, result: ScoreResult
+) -> RenderedMolecule[ParticleScoreOut]:
     """Return scored particles as every response shows them."""
-    molecule = _with_energy(system, result.molecule, result.properties)
+    molecule = _with_energy(system, result.molecule, result.properties(card))
     document = ParticleScoreOut(
         **_structure_fields(system, molecule), **result.fields(), **_score_fields(system, result.scored, molecule)
     )

@@ -63,6 +63,15 @@ class JobRequest(Document):
         return body
 
 
+class ResultsRange(Document):
+    """The results of a job to read; the query of `GET /jobs/{id}/results`."""
+
+    first: Annotated[int, Field(ge=0, le=10**9)] = Field(default=0, description="the first molecule, counted from 0")
+    count: Annotated[int, Field(ge=1, le=10**9)] | None = Field(
+        default=None, description="the number of molecules; left out = all that are done"
+    )
+
+
 class JobOut(Strict):
     """The state of a job."""
 

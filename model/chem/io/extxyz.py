@@ -60,7 +60,8 @@ def read_header(comment: Line) -> Header:
 
 def comment_line(name: str, properties: Mapping[str, object]) -> str:
     """Return the comment of a frame whose columns are element, x, y and z; None among the properties is left out."""
-    pairs = {"name": name, **properties} if name else properties
+    named = {"name": name} if name else {}
+    pairs = {**named, **properties, **named}
     written = [_written(key, value) for key, value in pairs.items() if value is not None]
     return " ".join(["Properties=species:S:1:pos:R:3", *written])
 

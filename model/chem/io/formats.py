@@ -120,8 +120,8 @@ def _entry(molecule: Molecule, bonds: Bonds, index: int) -> dict[str, object]:
     named = {"name": molecule.name} if molecule.name else {}
     return {
         "index": index,
-        **named,
         **{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in molecule.properties.items()},
+        **named,
         "n_atoms": molecule.n_atoms,
         "formula": molecule.formula,
         "smiles": bonds.smiles,

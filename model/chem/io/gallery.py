@@ -46,7 +46,8 @@ def _card(molecule: Molecule, bonds: Bonds, name: str, *, interactive: bool) -> 
     flat = drawing(molecule.atomic_numbers, molecule.positions, label=molecule.formula)
     block = Chem.MolToMolBlock(to_mol(molecule, bonds))  # without a title: no text from outside enters a script
     over = view(block, "sdf", name, "") if interactive else ""
-    shown = {"SMILES": bonds.smiles, "bonds": bonds.method or bonds.reason, **molecule.properties}
+    computed = {"SMILES": bonds.smiles, "bonds": bonds.method or bonds.reason}
+    shown = {**computed, **molecule.properties, **computed}
     facts = "".join(
         f"<dt>{escape(key)}</dt><dd>{escape(f'{value:.4g}' if isinstance(value, float) else str(value))}</dd>"
         for key, value in shown.items()

@@ -71,6 +71,7 @@ def test_ase_and_back() -> None:
     water = Molecule([8, 1, 1], [[0, 0, 0.1], [0, 0.76, -0.48], [0, -0.76, -0.48]], "water", PROPERTIES)
     again = Molecule.from_ase(water.to_ase())
     assert (again, again.name, again.properties) == (water, "water", PROPERTIES)
+    assert water.with_properties(name="ice").to_ase().info["name"] == "water"
 
 
 def test_a_cell_goes_to_ase_and_back() -> None:

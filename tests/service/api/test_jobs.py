@@ -74,6 +74,22 @@ def test_every_format_and_every_range(api: Api) -> None:
     assert api.http.get(f"/jobs/{job['id']}/results", headers={"Accept": "image/png"}).status_code == 406
 
 
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("foo=1", "foo: found a field foo, which does not exist here"),
+        ("first=0&foo=1", "foo: found a field foo, which does not exist here"),
+        ("first=0&first=1", "found an option twice in the query, expected it once"),
+        ("first=-1", "first"),
+    ],
+)
+def test_results_refuse_a_query_as_scores_do(api: Api, query: str, message: str) -> None:
+    job = posted(api.http, {"sample": {"n_molecules": 2, "n_atoms": 5}})
+    answer = api.http.get(f"/jobs/{job['id']}/results?{query}")
+    assert answer.status_code == 422
+    assert message in answer.json()["detail"]
+
+
 def test_scores_of_a_job_are_those_of_one_request(api: Api) -> None:
     structures = [{"format": "xyz", "data": text} for text in (METHANE_XYZ, "nonsense", METHANE_XYZ)]
     body = {"structures": structures, "seed": 2}

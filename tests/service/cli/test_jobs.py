@@ -50,6 +50,21 @@ def test_a_job_from_its_start_to_its_file(jobs: Run, tmp_path: Path) -> None:
     assert err.startswith("enflow: found no job with this id")
 
 
+def test_results_follow_a_symbolic_link(jobs: Run, tmp_path: Path) -> None:
+    job = json.loads(jobs("submit", '{"sample": {"n_molecules": 1, "n_atoms": 5}}', "--json")[1])["id"]
+    jobs("wait", job)
+    (tmp_path / "disk").mkdir()
+    target, link, loop = tmp_path / "disk" / "m.sdf", tmp_path / "link.sdf", tmp_path / "loop.sdf"
+    link.symlink_to(target)  # which does not exist yet
+    loop.symlink_to(loop)
+    for _ in range(2):
+        assert jobs("results", job, "--out", str(link))[0] == 0
+        assert link.is_symlink()
+        assert target.read_text().count("$$$$") == 1
+    assert [each.name for each in target.parent.iterdir()] == ["m.sdf"]
+    assert "Traceback" not in jobs("results", job, "--out", str(loop))[2]
+
+
 def test_a_refusal_is_one_line(jobs: Run, tmp_path: Path) -> None:
     (tmp_path / "body.json").write_text('{"sample": {"n_molecules": 0}}')
     code, out, err = jobs("submit", str(tmp_path / "body.json"))

@@ -1,5 +1,6 @@
 """`enflow likelihood`: every structure of every file has a result, on the screen and in a file."""
 
+import csv
 import gzip
 import io
 import json
@@ -12,6 +13,8 @@ import pytest
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
 from enflow.service.__main__ import main
+from enflow.service.schemas.requests import rtol
+from tests.service.serving import some_card
 
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 WATER = "3\nwater\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
@@ -117,6 +120,59 @@ def test_an_option_out_of_range_is_one_line(
     out, err = capsys.readouterr()
     assert (end.value.code in (1, 2), out, err.count("\n")) == (True, "", 1)
     assert option.partition("=")[0].strip("-").replace("-", "_") in err.replace("-", "_")
+
+
+def items_of(file: Path) -> dict[str, str]:
+    """Return the properties of the one molecule of a file as text."""
+    if file.suffix == ".csv":
+        (row,) = csv.DictReader(io.StringIO(file.read_text(), newline=""))
+        return row
+    (molecule,) = read(file.read_bytes())
+    assert isinstance(molecule, Molecule)
+    return {name: str(value) for name, value in molecule.properties.items()}
+
+
+@pytest.mark.parametrize("ending", ["xyz", "sdf", "csv"])
+def test_a_scored_file_says_how_its_molecule_was_sampled_and_how_it_was_scored(run_likelihood, ending: str) -> None:
+    sampled = {"seed": "8", "index": "3", "model": "qm9", "sha256": "bd605c", "tolerance": "0.01", "refinements": "4"}
+    sampled |= {"temperature": "0.9", "nfe": "62", "solver_status": "maximum"}
+    said = " ".join(f"{name}={value}" for name, value in {**sampled, "nll": -80.5, "nll_of": "rest"}.items())
+    Path("sampled.xyz").write_text(WATER.replace("water", f"Properties=species:S:1:pos:R:3 {said}"))
+    out, once_more = f"scored.{ending}", Path(f"again.{ending}")
+    run_likelihood("sampled.xyz", "--seed", "1", "--tolerance", "precise", "--out", out)
+    found = items_of(Path(out))
+    assert sampled.items() <= found.items()
+    assert not found.get("nll_of")  # the score is of the whole molecule
+    scored = {"score_seed": "1", "score_index": "0", "score_model": "fake", "score_tolerance": str(rtol("precise"))}
+    assert scored.items() <= found.items()
+    assert found["score_sha256"] == some_card("fake").weights_sha256
+    assert (found["nll"], {"score_nfe", "score_solver_status"} <= found.keys()) == ("-0.5", True)
+    if ending != "csv":
+        run_likelihood(out, "--seed", "2", "--tolerance", "draft", "--out", str(once_more))
+        again = {"score_seed": "2", "score_tolerance": str(rtol("draft"))}
+        assert items_of(once_more) == found | again | {"file": out}
+
+
+@pytest.mark.parametrize("ending", ["xyz", "sdf", "csv"])
+def test_a_structure_that_was_not_sampled_gets_no_seed(run_likelihood, ending: str) -> None:
+    Path("water.xyz").write_text(WATER)
+    run_likelihood("water.xyz", "--seed", "1", "--out", f"scored.{ending}")
+    found = items_of(Path(f"scored.{ending}"))
+    assert not found.keys() & {"seed", "index", "model", "sha256", "tolerance", "nfe"}
+    assert (found["score_seed"], found["score_index"]) == ("1", "0")
+
+
+@pytest.mark.parametrize("ending", ["xyz", "sdf", "csv"])
+def test_what_is_computed_is_not_what_a_file_says(run_likelihood, ending: str) -> None:
+    said = 'valid=F formula="XX" n_atoms=77 smiles="C" stable=F model="other" percentile=9 std_error=8 bond_status="no"'
+    Path("w.xyz").write_text(WATER.replace("water", f"Properties=species:S:1:pos:R:3 {said}"))
+    run_likelihood("w.xyz", "--out", f"scored.{ending}")
+    found = items_of(Path(f"scored.{ending}"))
+    computed = {"valid": "True", "formula": "H2O", "n_atoms": "3", "smiles": "O", "stable": "True"}
+    assert (computed | {"model": "other"}).items() <= found.items()
+    assert not found.get("percentile")  # the card of the fake model has no held-out molecules
+    assert found.get("std_error") != "8"
+    assert found.get("bond_status") != "no"
 
 
 def test_coordinates_have_six_decimals(run_likelihood) -> None:

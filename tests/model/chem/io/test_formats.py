@@ -52,6 +52,21 @@ def test_json_is_json_whatever_the_properties() -> None:
     assert (entry["nll"], entry["n"], entry["diverged"]) == (0.5, 2, None)
 
 
+def test_the_name_of_a_molecule_is_not_an_item_of_its_file() -> None:
+    named = [WATER.with_properties(name="ice")]
+    (again,) = read(write(named, BONDS[:1], "xyz"))
+    assert isinstance(again, Molecule)
+    assert again.name == "water"
+    assert json.loads(write(named, BONDS[:1], "json"))["molecules"][0]["name"] == "water"
+
+
+def test_bonds_of_a_gallery_are_not_those_of_a_file() -> None:
+    text = write([WATER.with_properties(SMILES="CCO", bonds="by hand")], BONDS[:1], "html")
+    assert "<dt>SMILES</dt><dd>O</dd>" in text
+    assert "CCO" not in text
+    assert "by hand" not in text
+
+
 def test_every_format_has_a_writer() -> None:
     assert FORMATS == ("xyz", "sdf", "json", "html", "csv")
     assert all(write(MOLECULES, BONDS, form) for form in FORMATS)
