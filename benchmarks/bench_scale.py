@@ -33,7 +33,7 @@ from enflow.service.client.replica_client import ReplicaClient
 from enflow.service.settings import BUNDLED_WEIGHTS, Settings
 from enflow.service.telemetry import configure_logs
 
-MOLECULES, ATOMS, TOLERANCE = 16, 9, "draft"
+MOLECULES, ATOMS, TOLERANCE = 64, 9, "draft"  # more than a small request, of which few may wait
 OVERLOAD = 2.5
 """The rate of arrivals over the capacity of one engine; two engines are overloaded as well."""
 
