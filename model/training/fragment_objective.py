@@ -15,7 +15,7 @@ from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.fragment_prior import noise_around
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.data.fragments import random_fragment
+from enflow.model.training.data.fragments import random_fragments
 from enflow.model.training.data.qm9 import MoleculeDataset
 from enflow.model.training.flow_matching import CoupledPairs, draw_times
 from enflow.model.training.objectives import EMBEDDING, FlowMatching
@@ -66,7 +66,7 @@ def couple_around(
 
 
 class FragmentMatching(FlowMatching):
-    """Regression of the velocity of the atoms around a random connected part of each molecule."""
+    """Regression of the velocity of the atoms around one random part of each molecule, or around two."""
 
     def copy_weights(self, network: nn.Module, flow: MoleculeFlow | FragmentFlow) -> None:
         """Copy the velocity of a flow around fragments, or of all atoms; then the weights of the flag begin at zero."""
@@ -91,7 +91,7 @@ class FragmentMatching(FlowMatching):
         rng = np.random.default_rng([seed, step, 1])
         types, positions = data.stack(rows)
         numbers = np.array(self.config.vocabulary)[types]
-        given = np.stack([random_fragment(n, x, rng) for n, x in zip(numbers, positions, strict=True)])
+        given = np.stack([random_fragments(n, x, rng) for n, x in zip(numbers, positions, strict=True)])
         assert self.sigma is not None, "the types of the other atoms are generated"
         drawn = couple_around(types, positions, given, self.corners, self.sigma, rng, numbers)
         return drawn, draw_times(len(rows), self.matching, rng)

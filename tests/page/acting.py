@@ -30,7 +30,7 @@ def generate(page: Page, *, count: int = 3, atoms: str = "5", seed: int = 1, nll
     form = page.locator("#generate-form")
     unfold(page)
     form.get_by_label("Molecules").fill(str(count))
-    form.get_by_label("Atoms").fill(atoms)
+    form.get_by_role("textbox", name="Atoms").fill(atoms)
     form.get_by_label("Seed").fill(str(seed))
     form.get_by_label("Tolerance").select_option("draft")
     form.get_by_label("NLL").select_option(nll)

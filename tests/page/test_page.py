@@ -52,7 +52,7 @@ def test_sdf_carries_the_bonds(visit: Open) -> None:
 def test_watches_the_flow(visit: Open, api: httpx.Client) -> None:
     page = visit("#flow", webgl=True, reduced_motion="reduce")
     form = page.locator("#flow-form")
-    form.get_by_label("Atoms").fill("6")
+    form.get_by_role("textbox", name="Atoms").fill("6")
     unfold(page, "flow")
     form.get_by_label("Seed").fill("3")
     molecule = received(page, form.get_by_role("button", name="Let it flow").click)

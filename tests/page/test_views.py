@@ -74,7 +74,7 @@ def test_there_is_a_gallery_without_a_click(visit: Open, api: httpx.Client) -> N
 def test_molecules_come_one_by_one_and_progress_is_said(visit: Open) -> None:
     page = visit(script=LISTEN)
     form = page.locator("#generate-form")
-    form.get_by_label("Atoms").fill("1, 29, 29, 29")
+    form.get_by_role("textbox", name="Atoms").fill("1, 29, 29, 29")
     unfold(page)
     form.get_by_label("Tolerance").select_option("precise")
     form.get_by_label("NLL").select_option("none")
@@ -140,7 +140,7 @@ def test_the_link_that_is_copied_is_the_address(visit: Open) -> None:
 def test_the_flow_is_live_and_takes_its_colours_on_the_way(visit: Open, api: httpx.Client) -> None:
     page = visit("#flow", script=TIMES, reduced_motion="reduce")
     form = page.locator("#flow-form")
-    form.get_by_label("Atoms").fill("20")
+    form.get_by_role("textbox", name="Atoms").fill("20")
     unfold(page, "flow")
     form.get_by_label("Seed").fill("3")
     form.get_by_label("Tolerance").select_option("precise")

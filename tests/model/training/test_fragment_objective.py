@@ -17,7 +17,7 @@ from enflow.model.flow.dynamics import centre_velocity
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.config import TrainConfig, read_config
-from enflow.model.training.data.fragments import joined, random_fragment
+from enflow.model.training.data.fragments import TWO, joined, random_fragment, random_fragments
 from enflow.model.training.fragment_objective import FragmentMatching, couple_around
 from enflow.model.training.trainer import objective_of, starting_flow
 from tests.model.flow.small_networks import FRAGMENT
@@ -36,6 +36,7 @@ PARTS = {
     (1, 2, 6, 7, 8), (0, 1, 2),
 }  # fmt: skip
 """Each connected part; a carbon or oxygen atom with a cut bond has kept its hydrogen atoms or lost all of them."""
+TWO_PARTS = {(0, 2), (0, 2, 8), (0, 2, 3, 4, 5), (0, 2, 3, 4, 5, 8)}
 
 
 def test_the_bonds_of_ethanol() -> None:
@@ -48,12 +49,23 @@ def test_every_connected_part_is_drawn_and_nothing_else() -> None:
     assert drawn == PARTS
 
 
+def test_one_connected_part_is_drawn_or_two_without_a_bond_between_them() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [tuple(np.flatnonzero(random_fragments(NUMBERS, POSITIONS, rng)).tolist()) for _ in range(400)]
+    assert set(drawn) == PARTS | TWO_PARTS
+    # There is a second part where the first one is an end: in 1 / 3 of the draws it has one atom, 2 / 3 of them an end.
+    share = sum(each in TWO_PARTS for each in drawn) / len(drawn)
+    expected = TWO * 2 / 9
+    assert share == pytest.approx(expected, abs=4 * (expected * (1 - expected) / len(drawn)) ** 0.5)
+
+
 @pytest.mark.parametrize("numbers", [[6, 1, 1, 1, 1], [6, 6], [8, 1, 1]])
 def test_a_fragment_is_never_the_whole_molecule(numbers: list[int]) -> None:
     positions = np.random.default_rng(0).standard_normal((len(numbers), 3)) * 0.6
     for seed in range(20):
-        part = random_fragment(np.array(numbers), positions, np.random.default_rng(seed))
-        assert 0 < part.sum() < len(numbers)
+        for draw in (random_fragment, random_fragments):
+            part = draw(np.array(numbers), positions, np.random.default_rng(seed))
+            assert 0 < part.sum() < len(numbers)
 
 
 def pairs():
