@@ -47,16 +47,17 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
-        code = _without_output()
+        _discard_output()
+        code = 1
     except OSError as error:  # such as a full device behind the output
-        code = _print_error(f"{error.filename or 'output'}: {error.strerror or error}") and _without_output()
+        code = _print_error(f"{error.filename or 'output'}: {error.strerror or error}")
+        _discard_output()
     sys.exit(code)
 
 
-def _without_output() -> int:
-    """Discard what is still to be written to the output, and return the exit code."""
+def _discard_output() -> None:
+    """Discard what is still to be written to the output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
 
 
 def _print_error(message: str, code: int = 1) -> int:

@@ -66,7 +66,7 @@ class MoleculeFlow(FlowComponents):
             n_atoms: the number of atoms of each molecule; None = drawn from p(N). For a model whose types are given
                 also a formula, such as "C7H10O2". A single value, such as 9, is one molecule.
             seed: the seed of all noise.
-            rtol, atol: relative and absolute tolerance of the solver, per molecule.
+            rtol, atol: relative and absolute tolerance of the solver, per molecule, 1e-13 to 1.
             temperature: standard deviation of the noise, 0.1 to 2. At 1 the samples have the model's distribution;
                 below 1 more of them are stable, and they are less diverse (docs/science.md has the curve).
             refinements: the number of refinements, 0 to 10 (see `refinement`); None = as many as the model was
