@@ -2,9 +2,10 @@
 
     python -m benchmarks.company --minutes 10
 
-Every request for a dozen molecules is computed twice: all at once, and one by one or in a few parts, some of them in
-the background as jobs are. Float32 rounds differently in batches of other sizes. Where the error of a step is close to
-the tolerance, the step may be accepted in one batch and rejected in the other: "other steps".
+Every request for a dozen molecules, refined as the card says, is computed twice: all at once, and one by one or in a
+few parts, some of them in the background as jobs are. Float32 rounds differently in batches of other sizes. Where the
+error of a step is close to the tolerance, the step may be accepted in one batch and rejected in the other: "other
+steps".
 """
 
 import argparse
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.measure import DOCS, write_results, write_section
-from enflow.model.config import TOLERANCES
+from enflow.model.card import read_card
+from enflow.model.config import TOLERANCES, FlowConfig
 from enflow.service.engine.core import Engine
 from enflow.service.engine.loading import from_weights
 from enflow.service.protocol.events import Sampled
@@ -41,7 +43,7 @@ class Moved(NamedTuple):
     same_steps: bool
 
 
-def compared(engine: Engine, seed: int, tolerance: float) -> list[Moved]:
+def compared(engine: Engine, seed: int, tolerance: float, refinements: int) -> list[Moved]:
     """Return the differences between the molecules of one request, computed at once and in parts."""
     chance = random.Random(seed)
     sizes = [chance.randint(*SIZES) for _ in range(MOLECULES)]
@@ -50,7 +52,14 @@ def compared(engine: Engine, seed: int, tolerance: float) -> list[Moved]:
     def request(start: int, stop: int, name: str, *, background: bool) -> EngineSampleRequest:
         atoms = tuple(sizes[start:stop])
         return EngineSampleRequest(
-            id=name, seed=seed, n_atoms=atoms, first_index=start, rtol=tolerance, atol=tolerance, background=background
+            id=name,
+            seed=seed,
+            n_atoms=atoms,
+            first_index=start,
+            rtol=tolerance,
+            atol=tolerance,
+            refinements=refinements,
+            background=background,
         )
 
     whole = molecules(engine, [request(0, MOLECULES, "whole", background=False)])
@@ -87,10 +96,11 @@ def measured(seconds: float) -> dict[str, list[Moved]]:
     """Compare requests for some time; return the differences by tolerance."""
     torch.set_num_threads(1)
     engine, found = from_weights(str(BUNDLED_WEIGHTS), "cpu"), {name: list[Moved]() for name in NAMES}
-    end = time.monotonic() + seconds
+    config, end = read_card(BUNDLED_WEIGHTS).config, time.monotonic() + seconds
+    assert isinstance(config, FlowConfig), "the bundled weights are of molecules"
     for seed in itertools.count():
         for name in NAMES:
-            found[name] += compared(engine, seed, TOLERANCES[name])
+            found[name] += compared(engine, seed, TOLERANCES[name], config.refinements)
         if time.monotonic() > end:
             break
     return found

@@ -23,15 +23,7 @@ def random_fragments(
     """Return True for the atoms of one random part of a molecule, or of two without a bond between them, (N,).
 
     The first part is that of `random_fragment`. The second one grows among the heavy atoms that are neither in the
-    first one nor bonded to it.
-
-    Args:
-        atomic_numbers: (N,).
-        positions: (N, 3), angstrom.
-        rng: source of the choices.
-
-    Raises:
-        ValueError: the molecule has one atom, or no heavy atom.
+    first one nor bonded to it. Arguments and errors are those of `random_fragment`.
     """
     heavy, bonds = _checked(atomic_numbers, positions)
     first = _grown(heavy, bonds, rng)
