@@ -28,8 +28,8 @@ from benchmarks.measure import RESULTS, by_turns, ratio, write_results
 from enflow.model.checkpoint import load
 from enflow.model.chem.molecule import Molecule
 from enflow.model.en_flows import import_en_flows
-from enflow.model.flow.estimator_options import Divergence
-from enflow.model.flow.likelihood import DrawState, Terms, complete_draw, path_tolerance, quadrature_tolerance
+from enflow.model.flow.estimator_options import Divergence, path_tolerance
+from enflow.model.flow.likelihood import DrawState, Terms, complete_draw, quadrature_tolerance
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.batched_solver import InitialState, solve_batched
 from enflow.model.flow.ode.step_control import working_dtype

@@ -24,7 +24,7 @@ from enflow.model.checkpoint import load
 from enflow.model.flow.divergence import rademacher
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.geometry import centre
-from enflow.model.flow.likelihood import DrawState, Terms, complete_draw, path_tolerances
+from enflow.model.flow.likelihood import DrawState, Terms, complete_draw
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.batched_solver import FinalState
@@ -82,7 +82,7 @@ def main() -> None:
     n_atoms = 5 if arguments.quick else arguments.atoms
     lifted = flow.dequantize(flow.sample([n_atoms], seed=2, rtol=1e-4, atol=1e-4, refinements=0), 0, [0])
     (point,) = [latent for latent, _, _ in lifted.rows()]
-    (end,) = flow.solve([point], 1.0, 0.0, *path_tolerances(OPTIONS), record=True)
+    (end,) = flow.solve([point], 1.0, 0.0, *OPTIONS.path_tolerances, record=True)
     ways = {"new at every node": new_probes, "kept along the path": kept_probe}
     found = {name: measure(partial(way, flow, end), arguments.repetitions) for name, way in ways.items()}
     new, kept = (deviation * seconds**0.5 for _, deviation, seconds in found.values())

@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType
+from typing import Any, cast
 
 from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds, describe
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.analysis.ranking import SORT_KEYS, sort_key
 from enflow.model.chem.analysis.rejection import DUPLICATE, Only, Rejection, rejection
 from enflow.model.chem.bonds import infer_bonds
-from enflow.model.chem.molecule import Molecule, Molecules
+from enflow.model.chem.molecule import Molecule, MoleculeLike, Molecules
 from enflow.model.errors import ConfigError
+from enflow.model.flow.completion import Completion
+from enflow.model.flow.estimate import Likelihood
+from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import STANDARD, MoleculeFlow
 from enflow.model.flow.states import Sample, SizeOrFormula
 
@@ -62,7 +66,7 @@ class Selection:
 
 
 def select(
-    flow: MoleculeFlow,
+    flow: MoleculeFlow | FragmentFlow,
     n_atoms: SizeOrFormula | Sequence[SizeOrFormula],
     selection: Selection = Selection(),
     seed: int = 0,
@@ -70,6 +74,8 @@ def select(
     atol: float = STANDARD,
     temperature: float = 1.0,
     refinements: int | None = None,
+    fragment: MoleculeLike | None = None,
+    attach: Sequence[int] | None = None,
 ) -> Molecules:
     """Return generated molecules that meet conditions, with their descriptors as properties, in an order.
 
@@ -83,6 +89,12 @@ def select(
         seed: the seed of all noise.
         rtol, atol: relative and absolute tolerance of the solver, per molecule.
         temperature, refinements: see `MoleculeFlow.sample`.
+        fragment, attach: for a `FragmentFlow`, the given atoms and where they grow; see `FragmentFlow.sample`.
+
+    Raises:
+        ConfigError: a fragment for a flow of whole molecules, or none for a `FragmentFlow`; an option out of range.
+        VocabularyError: an element or a size that the model does not know.
+        StructureError: a size that leaves no atom beside the fragment; an atom that is not there.
 
     Returns:
         The molecules that were found; a warning says how many are missing, and why others were not kept.
@@ -90,13 +102,14 @@ def select(
     Example:
         `enflow.select(flow, [None] * 20, enflow.Selection(unique=True, where={"qed": (0.5, None)}, sort="-qed"))`
     """
+    given = _around(isinstance(flow, FragmentFlow), fragment, attach)
     single = n_atoms is None or isinstance(n_atoms, Integral | str)
     conditions: list[SizeOrFormula] = [n_atoms] if single else list(n_atoms)  # type: ignore[list-item, arg-type]
     places = _Places(selection, len(conditions))
     while wanted := places.wanted():
         indices = [place + attempt * len(conditions) for place, attempt in wanted]
         sizes = [conditions[place] for place, _ in wanted]
-        for sample in flow.samples(sizes, seed, rtol, atol, indices, temperature, refinements):
+        for sample in flow.samples(sizes, seed, rtol, atol, indices, temperature, refinements, **given):
             places.take(sample)
         places.drop_duplicates()
     if len(places.kept) < len(conditions):
@@ -104,12 +117,34 @@ def select(
         warnings.warn(f"found {len(places.kept)} of {len(conditions)} molecules; not kept: {reasons}", stacklevel=2)
     found = [places.kept[place] for place in sorted(places.kept)]
     if selection.sort.removeprefix("-") == "nll":
-        scores = flow.log_prob(found, seed, rtol=rtol, atol=atol)
+        scores = _scores(flow, found, seed, rtol, atol)
         found = [
             each.with_properties(nll=score.nll, nll_std_error=score.std_error)
             for each, score in zip(found, scores, strict=True)
         ]
     return Molecules(sorted(found, key=lambda each: sort_key(each, selection.sort)) if selection.sort else found)
+
+
+def _around(takes_fragments: bool, fragment: MoleculeLike | None, attach: Sequence[int] | None) -> dict[str, Any]:
+    """Return the arguments that a flow around fragments takes; none for a flow of whole molecules."""
+    if not takes_fragments:
+        if fragment is not None or attach is not None:
+            raise ConfigError('found a fragment, expected a flow around fragments, such as enflow.load("qm9-fragment")')
+        return {}
+    if fragment is None:
+        raise ConfigError("found no fragment, expected one: this flow generates the atoms around a fragment")
+    return {"fragment": fragment, "attach": attach}
+
+
+def _scores(
+    flow: MoleculeFlow | FragmentFlow, molecules: Sequence[Molecule], seed: int, rtol: float, atol: float
+) -> list[Likelihood]:
+    """Return the likelihoods of molecules; those around a fragment are of the other atoms, given the fragment."""
+    if isinstance(flow, FragmentFlow):
+        given = [range(cast("int", each.properties["fragment_atoms"])) for each in molecules]
+        completions = [Completion(each, tuple(atoms)) for each, atoms in zip(molecules, given, strict=True)]
+        return flow.log_prob(completions, seed, rtol=rtol, atol=atol)
+    return flow.log_prob(molecules, seed, rtol=rtol, atol=atol)
 
 
 class _Places:

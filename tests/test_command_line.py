@@ -128,7 +128,8 @@ def test_an_interrupted_evaluation_says_where_its_results_are(enflow, tmp_path, 
     monkeypatch.setattr("enflow.model.training.evaluation.evaluate.evaluate", interrupt)
     code, out, err = enflow("evaluate", "qm9", "--out", str(tmp_path))
     assert (code, out) == (130, "")
-    assert f"enflow: interrupted; {tmp_path} has what was finished, and the same command continues" in err
+    assert f"enflow: {tmp_path} has what was finished, and the same command continues\n" in err
+    assert err.endswith("enflow: interrupted\n")
 
 
 def test_an_interrupted_table_of_particles_says_where_its_results_are(enflow, tmp_path, monkeypatch):
@@ -139,7 +140,8 @@ def test_an_interrupted_table_of_particles_says_where_its_results_are(enflow, tm
     monkeypatch.setattr("enflow.model.training.experiments.particle_benchmark.train_cells", interrupt)
     code, _, err = enflow("particles", "table", "dw4", "--folder", str(tmp_path))
     assert code == 130
-    assert f"enflow: interrupted; {tmp_path} has what was finished" in err
+    assert f"enflow: {tmp_path} has what was finished, and the same command continues\n" in err
+    assert err.endswith("enflow: interrupted\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, a device that is always full")

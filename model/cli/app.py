@@ -32,8 +32,8 @@ app.add_typer(particles_app, name="particles")
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """The exception of wrong arguments; typer does not export it, only this subclass."""
 
-USAGE_ERROR = 2
-"""The exit code of wrong arguments, as in other programs."""
+USAGE_ERROR, INTERRUPTED = 2, 130
+"""The exit codes of wrong arguments and of Ctrl-C, as in other programs."""
 
 
 def main() -> None:
@@ -45,13 +45,15 @@ def main() -> None:
     except UsageError as error:
         code = _print_error(error.format_message(), USAGE_ERROR)  # type: ignore[attr-defined]
     except (typer.Abort, KeyboardInterrupt):
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         _discard_output()
         code = 1
     except OSError as error:  # such as a full device behind the output
         code = _print_error(f"{error.filename or 'output'}: {error.strerror or error}")
         _discard_output()
+    if code == INTERRUPTED:  # also where typer has made the code of a KeyboardInterrupt
+        _print_error("interrupted")
     sys.exit(code)
 
 

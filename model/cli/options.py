@@ -38,7 +38,7 @@ def says_what_is_kept(text: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"enflow: interrupted; {text}", err=True)
+        typer.echo(f"enflow: {text}", err=True)
         raise
 
 

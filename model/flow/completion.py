@@ -1,6 +1,6 @@
 """Completions: molecules of which some atoms are given, and the frame of the given atoms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -9,6 +9,7 @@ from torch import Tensor
 from enflow.model.chem.connectivity import in_one_piece
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
+from enflow.model.flow.states import Sample
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,14 @@ def completion_of(molecule: Molecule, given: Molecule) -> Completion:
     return Completion(found, tuple(range(given.n_atoms)))
 
 
-def grown(molecule: Molecule, given: Molecule, **properties: object) -> Molecule:
-    """Return a decoded molecule where its fragment is, with its properties.
+def grown(sample: Sample, given: Molecule) -> Sample:
+    """Return a sample with its molecule where its fragment is, and with two more properties.
 
     "fragment_atoms" is the number of the fragment's atoms; "connected" says that all atoms are in one piece.
     """
+    molecule = sample.molecule
+    if molecule is None:
+        return sample
     found = Molecule(molecule.atomic_numbers, placed(molecule.positions, given.positions), "", molecule.properties)
-    return found.with_properties(**properties, fragment_atoms=given.n_atoms, connected=in_one_piece(found))
+    found = found.with_properties(fragment_atoms=given.n_atoms, connected=in_one_piece(found))
+    return replace(sample, molecule=found)

@@ -8,7 +8,7 @@ import torch
 from enflow.model.flow.completion import Completion, relative_to_fragment
 from enflow.model.flow.estimate import Likelihood, combine
 from enflow.model.flow.estimator_options import EstimatorOptions
-from enflow.model.flow.likelihood import DrawState, Terms, complete_draw, path_tolerance, quadrature_tolerance
+from enflow.model.flow.likelihood import DrawState, Terms, complete_draw, quadrature_tolerance
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.batched_solver import FinalState
 from enflow.model.flow.probes import draw_probes
@@ -34,13 +34,15 @@ class CompletionEstimator:
         """Return the likelihoods of molecules, each from so many draws."""
         started = [self.start_draw(one, seed, i, k) for i, one in enumerate(completions) for k in range(draws)]
         points = [point for point, _ in started]
-        rtol, atol = (path_tolerance(each, self._options.exact) for each in (self._options.rtol, self._options.atol))
-        for end in self._flow.solve(points, 1.0, 0.0, rtol, atol, record=True):
-            self._complete(started[end.index][1], end)
-        found = [state.result(0) for _, state in started]
+        found = {}
+        for end in self._flow.solve(points, 1.0, 0.0, *self._options.path_tolerances, record=True):
+            state = started[end.index][1]
+            self._complete(state, end)
+            found[end.index] = state.result(end.nfe)
+        finished = [found[place] for place in range(len(started))]
         free = [one.molecule.n_atoms - len(one.given) for one in completions]
         exact = self._options.exact
-        return [combine(found[i * draws : (i + 1) * draws], n, 0.0, exact) for i, n in enumerate(free)]
+        return [combine(finished[i * draws : (i + 1) * draws], n, 0.0, exact) for i, n in enumerate(free)]
 
     @torch.no_grad()
     def start_draw(self, completion: Completion, seed: int, index: int, draw: int) -> tuple[Latent, DrawState]:

@@ -1,30 +1,23 @@
 """FragmentFlow: a normalizing flow over the atoms around a given fragment."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from enflow.model.batch import collate
 from enflow.model.chem.connectivity import opened
-from enflow.model.chem.molecule import Molecule, MoleculeLike, Molecules, as_molecules, check_vocabulary
-from enflow.model.config import TOLERANCES, FlowConfig, FragmentConfig
-from enflow.model.errors import ConfigError, StructureError
-from enflow.model.flow.completion import Completion, completion_of, grown, relative_to_fragment
+from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules, check_vocabulary
+from enflow.model.config import TOLERANCES
+from enflow.model.errors import ConfigError
+from enflow.model.flow.completion import Completion, completion_of, grown
 from enflow.model.flow.completion_estimator import CompletionEstimator
-from enflow.model.flow.components import FlowComponents
-from enflow.model.flow.coupling import transport_around
-from enflow.model.flow.distributions import LOG_2PI
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
-from enflow.model.flow.fragment_prior import log_density, noise_around
-from enflow.model.flow.noise import check_temperature, generator, latent_purpose, normal
+from enflow.model.flow.fragment_components import FragmentComponents, formula_refused
 from enflow.model.flow.refinement import refined, refinement_times
 from enflow.model.flow.states import (
     EncodedLatent,
     Latent,
     OnMismatch,
+    Sample,
+    SizeOrFormula,
     check_success,
     compared_with_parents,
     molecules_in_order,
@@ -35,22 +28,16 @@ PRECISE = 1e-9
 """The tolerance of `encode` and `decode`, as in `MoleculeFlow`."""
 
 
-class FragmentFlow(FlowComponents):
+class FragmentFlow(FragmentComponents):
     """A continuous normalizing flow over the elements and positions of N - M atoms around M given atoms.
 
     For the other atoms h(0) ~ N(0, 1), and x(0) ~ N(m, 1) with the place m in front of the open bonds of the fragment
     (see `fragment_prior`); d(x, h)/dt = velocity from t = 0 to 1, where the fragment stands still; types by `quantize`
-    of the dequantizer. States have the fragment first, all atoms centred, and a flag as the last feature, which is 1
-    for the fragment.
+    of the dequantizer.
 
     Args:
         config: the architecture, with the dynamics "fragment" and the dequantizer "truncated".
     """
-
-    def __init__(self, config: FlowConfig) -> None:
-        if not isinstance(config.dynamics, FragmentConfig) or config.act_norm:
-            raise ConfigError(f'found dynamics {config.dynamics.kind!r}, expected "fragment", and no act_norm')
-        super().__init__(config)
 
     def sample(
         self,
@@ -90,97 +77,57 @@ class FragmentFlow(FlowComponents):
         Example:
             `flow.sample(4, fragment=benzene, attach=[1], n_atoms=15)` are four molecules around a phenyl group.
         """
-        (whole,) = as_molecules([fragment])
-        check_vocabulary(whole, self.vocabulary)
-        given = opened(whole, attach)
-        sizes = _sizes(n, n_atoms)
-        latents = [self.draw_completion(given, size, seed, index, temperature) for index, size in enumerate(sizes)]
+        found = self.samples(
+            _sizes(n, n_atoms),
+            seed,
+            rtol,
+            atol,
+            temperature=temperature,
+            refinements=refinements,
+            fragment=fragment,
+            attach=attach,
+        )
+        return molecules_in_order(found)
 
-        def noised(index: int, molecule: Molecule, t: float, number: int) -> Latent:
-            return self.noised_completion(completion_of(molecule, given), t, seed, index, number, temperature)
-
-        times = refinement_times(self.config.refinements if refinements is None else refinements)
-        found = enumerate(molecules_in_order(refined(self, noised, latents, times, rtol, atol)))
-        return Molecules(grown(each, given, seed=seed, index=index) for index, each in found)
-
-    def draw_size(self, fragment: Molecule, seed: int, index: int) -> int:
-        """Return the number of atoms of molecule (seed, index), drawn from p(N | N > M) for M given atoms.
-
-        Raises:
-            VocabularyError: the fragment leaves no place for another atom.
-        """
-        return self.n_atoms.sample(generator(seed, index, "n_atoms"), above=fragment.n_atoms)
-
-    def draw_latent(
+    def samples(
         self,
-        n_atoms: int,
-        seed: int,
-        index: int,
-        formula: str | None = None,
+        n_atoms: Sequence[SizeOrFormula],
+        seed: int = 0,
+        rtol: float = STANDARD,
+        atol: float = STANDARD,
+        indices: Sequence[int] | None = None,
         temperature: float = 1.0,
-        refinement: int = 0,
-    ) -> Latent:
-        """Return the latent of molecule (seed, index) around a single atom; see `draw_completion`.
+        refinements: int | None = None,
+        *,
+        fragment: MoleculeLike,
+        attach: Sequence[int] | None = None,
+    ) -> Iterator[Sample]:
+        """Return an iterator over the samples in the order in which they finish; see `sample`.
+
+        Args:
+            n_atoms: the number of atoms of each molecule, or None.
+            seed, rtol, atol, temperature, refinements, fragment, attach: see `sample`.
+            indices: the index of each molecule, which fixes it together with the seed; None = its place in the list.
 
         Raises:
             ConfigError: a formula; this model draws the other elements itself.
         """
-        if formula is not None:
-            raise ConfigError(f"found formula {formula}, but this model draws the elements itself")
-        atom = Molecule([self.vocabulary.atomic_numbers[-1]], [[0.0, 0.0, 0.0]])
-        return self.draw_completion(atom, n_atoms, seed, index, temperature, refinement)
+        (whole,) = as_molecules([fragment])
+        check_vocabulary(whole, self.vocabulary)
+        given = opened(whole, attach)
+        names = range(len(n_atoms)) if indices is None else indices
+        latents = []
+        for index, size in zip(names, n_atoms, strict=True):
+            if isinstance(size, str):
+                raise formula_refused(size)
+            latents.append(self.draw_completion(given, size, seed, index, temperature))
 
-    def draw_completion(
-        self,
-        fragment: Molecule,
-        n_atoms: int | None,
-        seed: int,
-        index: int,
-        temperature: float = 1.0,
-        refinement: int = 0,
-    ) -> Latent:
-        """Return the latent of molecule (seed, index) around a fragment, float64 on the CPU; see `sample`.
+        def noised(place: int, molecule: Molecule, t: float, number: int) -> Latent:
+            return self.noised_completion(completion_of(molecule, given), t, seed, names[place], number, temperature)
 
-        Args:
-            fragment: the given atoms.
-            n_atoms: the number of all atoms; None = drawn by `draw_size`.
-            seed, index: the seed of the noise and its index.
-            temperature: standard deviation of the noise around the place of the other atoms.
-            refinement: the number of the refinement that needs new noise; 0 = the latent of the molecule.
-
-        Raises:
-            ConfigError: a temperature out of range.
-            VocabularyError: an element or a size that the model does not know.
-            StructureError: the size leaves no atom beside the fragment.
-        """
-        check_temperature(temperature)
-        n_atoms = self.draw_size(fragment, seed, index) if n_atoms is None else n_atoms
-        free, source = n_atoms - fragment.n_atoms, generator(seed, index, latent_purpose(refinement))
-        if free < 1:
-            raise StructureError(f"found {n_atoms} atoms in all, expected more than the {fragment.n_atoms} given ones")
-        self.n_atoms.log_prob(torch.tensor([n_atoms], device=self.device))  # checks the size
-        x, h = self._given(fragment)
-        noise = [temperature * normal(shape, source) for shape in ((free + 1, 3), (free, self.dequantizer.n_features))]
-        others = noise_around(noise[0].numpy(), fragment.atomic_numbers, fragment.positions)
-        return _state(torch.cat([x, torch.from_numpy(others)]), torch.cat([h, noise[1]]), len(x))
-
-    def noised_completion(
-        self, completion: Completion, t: float, seed: int, index: int, refinement: int, temperature: float = 1.0
-    ) -> Latent:
-        """Return a molecule with noise on the atoms that are not given, at time t; see `FlowComponents.noised`.
-
-        The noise is that of `draw_completion`, coupled to the atoms by `transport_around` as in the training.
-        """
-        data, _ = self.dequantize_completion(completion, seed, index, refinement)
-        molecule, m = completion.ordered, len(completion.given)
-        fragment = Molecule(molecule.atomic_numbers[:m], molecule.positions[:m])
-        drawn = self.draw_completion(fragment, molecule.n_atoms, seed, index, temperature, refinement)
-        ends = [relative_to_fragment(x[None].double().cpu(), h[None].double().cpu()) for x, h in (drawn, data)]
-        (x0, h0), (x1, h1) = [(x[0, m:].numpy(), h[0, m:].numpy()) for x, h in ends]
-        given, types = self._given(fragment)
-        moved = transport_around(x0, h0, x1, h1, given.numpy())
-        x, h = (torch.from_numpy((1 - t) * start + t * end) for start, end in zip(moved, (x1, h1), strict=True))
-        return _state(torch.cat([given, x]), torch.cat([types, h]), m)
+        times = refinement_times(self.config.refinements if refinements is None else refinements)
+        found = refined(self, noised, latents, times, rtol, atol)
+        return (grown(one.named(names[one.index], seed), given) for one in found)
 
     def encode(
         self, completions: Sequence[Completion], seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE
@@ -247,35 +194,6 @@ class FragmentFlow(FlowComponents):
         options = EstimatorOptions(divergence, probes, draws, rtol, atol)
         return CompletionEstimator(self, options).estimates(completions, seed, draws)
 
-    @torch.no_grad()
-    def dequantize_completion(
-        self, completion: Completion, seed: int, index: int, draw: int = 0
-    ) -> tuple[Latent, float]:
-        """Return a molecule as a state at t = 1, with noise on the types of the other atoms, and its log q."""
-        molecule, m = completion.ordered, len(completion.given)
-        batch = collate([molecule], self.vocabulary, self.dtype, self.device)
-        x, types, mask = batch.positions, batch.atom_types[:, m:], batch.mask[:, m:]
-        source = [generator(seed, index, f"dequantize:{draw}")]
-        noise = self.dequantizer.sample_noise(source, mask).to(x)
-        h, log_q = self.dequantizer.dequantize(types, x[:, m:], mask, noise)
-        fragment = Molecule(molecule.atomic_numbers[:m], molecule.positions[:m])
-        return _state(x[0], torch.cat([self._given(fragment)[1].to(x), h[0]]), m), float(log_q)
-
-    def log_prob_base(self, x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Tensor) -> Float[Tensor, " B"]:
-        """Return log p_z of the other atoms at t = 0, given the fragment, nats per molecule."""
-        given, free = (h[..., -1] > 0.5) & mask, (h[..., -1] <= 0.5) & mask
-        y, features = relative_to_fragment(x, h)
-        log_h = -0.5 * (free.unsqueeze(-1) * (features.square() + LOG_2PI)).sum((1, 2))
-        numbers = torch.tensor(self.vocabulary.atomic_numbers)[h[..., :-1].argmax(-1).cpu()]
-        rows = zip(*(each.cpu().numpy() for each in (y, free, numbers, x, given)), strict=True)
-        return log_h + log_h.new_tensor([log_density(y[f], z[g], x[g]) for y, f, z, x, g in rows])
-
-    def _given(self, fragment: Molecule) -> tuple[Tensor, Tensor]:
-        """Return the positions of a fragment, centred, and the noiseless features of its types, float64 on the CPU."""
-        batch = collate([fragment], self.vocabulary, torch.float64, "cpu")
-        corners = torch.eye(self.dequantizer.n_types, dtype=torch.float64) * self.config.dequantizer.scale
-        return batch.positions[0], corners[batch.atom_types[0]]
-
 
 def _sizes(n: int | None, n_atoms: int | Sequence[int | None] | None) -> list[int | None]:
     if not isinstance(n_atoms, Iterable):
@@ -284,9 +202,3 @@ def _sizes(n: int | None, n_atoms: int | Sequence[int | None] | None) -> list[in
     if n not in (None, len(sizes)):
         raise ConfigError(f"found n = {n} and {len(sizes)} entries of n_atoms, expected one of them")
     return sizes
-
-
-def _state(x: Float[Tensor, "N 3"], h: Float[Tensor, "N F"], n_given: int) -> Latent:
-    flag = torch.zeros_like(h[:, :1])
-    flag[:n_given] = 1.0
-    return Latent(x - x.mean(0), torch.cat([h, flag], -1))

@@ -4,14 +4,13 @@ A draw is a state machine that the library drives in a loop and the engine in ba
 `record` every accepted step of the path, `finish_path`, then `queries` and `answer` until `open` is 0, then `result`.
 `Likelihood` (estimate.py) combines the draws.
 
-The tolerance of a path that `path_tolerance` chooses is a matter of noise, not of bias. Between paths at 1e-5 and 1e-4
-log p(z) differs by at most 0.08 nats (48 draws of molecules of 9 to 22 atoms, bundled weights, float32). But a finite
-difference takes v(y) from the slope of the path's interpolant, whose error is noise in the divergence. For five test
-molecules of 18 atoms 2e-5 in the place of 4e-5 took 5 % more evaluations of the path, and reduced the variance of a
-draw of 4 probes from 9 to 6 nats^2.
+The tolerance of a path (`EstimatorOptions.path_tolerances`) is a matter of noise, not of bias. Between paths at 1e-5
+and 1e-4 log p(z) differs by at most 0.08 nats (48 draws of molecules of 9 to 22 atoms, bundled weights, float32). But
+a finite difference takes v(y) from the slope of the path's interpolant, whose error is noise in the divergence. For
+five test molecules of 18 atoms 2e-5 in the place of 4e-5 took 5 % more evaluations of the path, and reduced the
+variance of a draw of 4 probes from 9 to 6 nats^2.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -23,7 +22,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from enflow.model.flow import divergence
 from enflow.model.flow.estimate import Draw
-from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.ode import size_buckets
 from enflow.model.flow.ode.dense_output import Interpolant, Trajectory
 from enflow.model.flow.ode.quadrature import Quadrature
@@ -34,17 +32,6 @@ from enflow.model.flow.velocity import Velocity, unpack
 
 EXACT_PAIRS, PROBE_PAIRS = divergence.PAIRS // 8, size_buckets.PAIRS
 """Pairs of atoms in one batch of exact traces, and of differences: 18 rows of 18 atoms on a CPU core."""
-
-
-def path_tolerance(tolerance: float, exact: bool, target_error: float = math.inf) -> float:
-    """Return rtol or atol of the path for an exact likelihood, or for an estimated one to a target error in nats."""
-    return max(tolerance / 3000 if exact else min(tolerance / 30, 1e-5 * target_error), 1e-12)
-
-
-def path_tolerances(options: EstimatorOptions) -> tuple[float, float]:
-    """Return rtol and atol of the path for a likelihood with these options."""
-    rtol, atol = (path_tolerance(each, options.exact, options.target_error) for each in (options.rtol, options.atol))
-    return rtol, atol
 
 
 def quadrature_tolerance(tolerance: float) -> float:

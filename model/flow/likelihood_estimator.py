@@ -14,7 +14,6 @@ from enflow.model.flow.likelihood import (
     DrawState,
     Terms,
     complete_draw,
-    path_tolerances,
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator
@@ -121,7 +120,7 @@ class LikelihoodEstimator:
             wanted: the place of a structure in `forms`, and the number of the draw.
         """
         points, terms = zip(*(self._point(forms[place], seed, draw) for place, draw in wanted), strict=True)
-        for end in self._flow.solve(points, 1.0, 0.0, *path_tolerances(self._options), record=True):
+        for end in self._flow.solve(points, 1.0, 0.0, *self._options.path_tolerances, record=True):
             place, draw = wanted[end.index]
             # The probes are drawn only now: those of 10,000 molecules would take half a gigabyte.
             state = self._state(forms[place], seed, draw, terms[end.index], end.h.shape[-1])

@@ -16,11 +16,9 @@ from torch import Generator, Tensor
 
 from enflow.model.flow.canonical_form import QUANTUM
 from enflow.model.flow.divergence import rademacher
+from enflow.model.flow.estimator_options import PROBE_NODES
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.ode.stratified_rule import strata_per_block
-
-NODES = 32
-"""Nodes of an estimated divergence for each probe of `EstimatorOptions.probes`; every node has a new probe."""
 
 ISOTROPIC = 0.1
 """The coupling of coordinates across the line between their atoms, relative to those along it."""
@@ -48,7 +46,7 @@ def draw_probes(source: Generator, positions: Float64[np.ndarray, "N 3"], n_feat
         n_features: features per atom that the velocity moves.
         per_node: probes per node; there are 32 times as many nodes.
     """
-    nodes = NODES * per_node
+    nodes = PROBE_NODES * per_node
     offsets = torch.rand(nodes // 2, generator=source, dtype=torch.float64)
     strata = strata_per_block(nodes // 4)
     bits, blocks = strata.bit_length(), nodes // (4 * strata)

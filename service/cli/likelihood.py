@@ -43,7 +43,7 @@ _PROPERTIES = ("file", "std_error", "percentile")
 
 def likelihood(
     files: Annotated[
-        list[Path], typer.Argument(help="XYZ, SDF or SMILES (.smi) files, of one molecule or many; - reads stdin.")
+        list[Path], typer.Argument(help="XYZ, SDF or SMILES (.smi) files, of one molecule or many; - reads XYZ or SDF.")
     ],
     out: Annotated[
         Path | None,

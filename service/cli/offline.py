@@ -126,7 +126,7 @@ class OfflineModel:
         """
         if self.interrupted:
             where = "the output" if target is None or target.is_stdout else str(target.path)
-            typer.echo(f"enflow: interrupted; {where} has what was finished", err=True)
+            typer.echo(f"enflow: {where} has what was finished", err=True)
             raise KeyboardInterrupt
 
     @asynccontextmanager

@@ -29,7 +29,7 @@ from enflow.service.settings import BUNDLED_WEIGHTS
 
 
 def variations(
-    file: Annotated[Path, typer.Argument(help="XYZ, SDF or SMILES (.smi) file with one molecule; - reads stdin.")],
+    file: Annotated[Path, typer.Argument(help="XYZ, SDF or SMILES (.smi) file of one molecule; - reads XYZ or SDF.")],
     n: Annotated[int, typer.Option("-n", "--n-molecules", min=1, help="Number of molecules.")] = 8,
     out: Annotated[
         Path | None, typer.Option(help="File to write: .xyz, .sdf, .csv, .json, or .html for a gallery; - prints XYZ.")

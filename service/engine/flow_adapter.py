@@ -13,7 +13,7 @@ from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import EstimatorOptions
-from enflow.model.flow.likelihood import DrawState, path_tolerances
+from enflow.model.flow.likelihood import DrawState
 from enflow.model.flow.likelihood_estimator import LikelihoodEstimator
 from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.ode.methods import ADAMS, method_for
@@ -75,7 +75,7 @@ class FlowAdapter:
         """
         request, scoring = request_state.request, request_state.scoring
         if scoring is not None:
-            tolerance = min(path_tolerances(scoring))
+            tolerance = min(scoring.path_tolerances)
         else:
             assert not isinstance(request, EngineLikelihoodRequest), "it is scored"
             tolerance = accuracy(request_state.refinements_left(number)).factor * min(request.rtol, request.atol)
@@ -145,7 +145,7 @@ class FlowAdapter:
         form = self._flow.canonical_form(self._molecule(structure))
         row.molecule.order = form.order
         point, draw = self._estimator(options).start_draw(form, seed, row.draw)
-        return RowStart(point.x, point.h, 1.0, 0.0, *path_tolerances(options)), draw
+        return RowStart(point.x, point.h, 1.0, 0.0, *options.path_tolerances), draw
 
     def _estimator(self, options: EstimatorOptions) -> LikelihoodEstimator:
         return LikelihoodEstimator(self._flow, options)

@@ -15,7 +15,7 @@ from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood, combine
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.fragment_flow import FragmentFlow
-from enflow.model.flow.likelihood import DrawState, path_tolerances
+from enflow.model.flow.likelihood import DrawState
 from enflow.model.flow.states import Latent
 from enflow.service.engine.flow_adapter import FinishedRow, FloatArray, FlowAdapter
 from enflow.service.engine.requests import MoleculeState, RowState
@@ -63,7 +63,7 @@ class FragmentAdapter(FlowAdapter):
             point, draw = CompletionEstimator(self._fragments, options).start_draw(
                 completion, request.seed, row.index, row.draw
             )
-            return RowStart(point.x, point.h, 1.0, 0.0, *path_tolerances(options)), draw
+            return RowStart(point.x, point.h, 1.0, 0.0, *options.path_tolerances), draw
         if isinstance(request, EngineSampleRequest):
             return self._pass(row, request), None
         raise StructureError("found no fragment, expected one: the model generates the atoms around it")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from enflow.model.flow.estimator_options import PROBE_NODES
 from enflow.model.flow.estimator_options import EstimatorOptions as EstimatorOptions  # noqa: PLC0414 - part of the protocol
 from enflow.model.flow.ode.tolerances import COARSE, TIGHTEST_ADAMS, TIGHTEST_FLOAT32
 
@@ -29,9 +30,6 @@ alone (measured: 5.1 of 11.1, and 19.4 of 34)."""
 
 NODES = 37
 """Values of the divergence for one likelihood at this tolerance (measured: 21 to 56); twice as many at 1e-5."""
-
-PROBED_NODES = 32
-"""Nodes of an estimated divergence; every node has a new probe."""
 
 TYPICAL_ATOMS = 18
 """Atoms of a molecule whose size is not known yet."""
@@ -229,8 +227,6 @@ def _path_evaluations(rtol: float) -> float:
 def _likelihood_evaluations(options: EstimatorOptions, n_atoms: int) -> float:
     # The exact trace has 8 directions per atom at 0.7 evaluations each; a probe is one evaluation.
     nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
-    values = 5.6 * n_atoms * nodes if options.exact else PROBE_COST * PROBED_NODES * options.probes_per_node
-    path = _path_evaluations(
-        options.rtol / (3000 if options.exact else 30)
-    )  # the path of a likelihood has a tighter tolerance
+    values = 5.6 * n_atoms * nodes if options.exact else PROBE_COST * PROBE_NODES * options.probes_per_node
+    path = _path_evaluations(min(options.path_tolerances))
     return float(options.first_draws * (path + values))

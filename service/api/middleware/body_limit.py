@@ -37,7 +37,8 @@ class BodyLimitMiddleware:
         declared = headers.get("content-length", "0")
         if "content-length" in headers and "transfer-encoding" in headers:
             await send_problem(_AMBIGUOUS, scope, send)
-        elif not declared.isdecimal() or len(declared) > 18 or int(declared) > self.limits.max_bytes:
+            return
+        if not declared.isdecimal() or len(declared) > 18 or int(declared) > self.limits.max_bytes:
             await send_problem(_too_large(self.limits), scope, send)
             return
         body = _LimitedReceive(receive, self.limits, self.memory)

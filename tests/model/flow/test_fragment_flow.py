@@ -16,9 +16,10 @@ from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.noise import generator
+from enflow.model.selection import Selection, select
 from tests.laws import rotation
 from tests.model.flow.fields import states
-from tests.model.flow.small_networks import FRAGMENT, OURS, perturbed
+from tests.model.flow.small_networks import FRAGMENT, OURS, perturbed, small_flow
 
 METHANOL = Molecule(
     [6, 8, 1, 1, 1, 1],
@@ -89,6 +90,29 @@ def test_a_fragment_of_another_package_grows_where_it_is_told() -> None:
     np.testing.assert_allclose(grown.positions[:5], METHANOL.positions[kept], atol=1e-12)
 
 
+def test_a_selection_grows_the_molecules_that_sample_grows() -> None:
+    flow = fragment_flow()
+    given = {"fragment": METHANOL, "attach": [2]}
+    expected = flow.sample(n_atoms=[8, 9], seed=1, **given)
+    found = select(flow, [8, 9], seed=1, **given)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.positions, other.positions, atol=1e-9)
+        assert other.properties.items() <= one.properties.items()
+    by_nll = select(flow, [8, 9], Selection(sort="nll"), seed=1, **given)
+    scores = flow.log_prob([Completion(each, (0, 1, 2, 3, 4)) for each in found], seed=1)
+    assert [each.properties["nll"] for each in by_nll] == pytest.approx(sorted(score.nll for score in scores), abs=1e-3)
+    (third,) = flow.samples([9], 1, indices=[3], **given)
+    assert third.molecule is not None
+    assert third.index == third.molecule.properties["index"] == 3
+
+
+def test_a_selection_says_whether_the_flow_takes_a_fragment() -> None:
+    with pytest.raises(ConfigError, match="found no fragment, expected one"):
+        select(fragment_flow(), [8])
+    with pytest.raises(ConfigError, match="expected a flow around fragments"):
+        select(small_flow(), [8], fragment=METHANOL)
+
+
 def test_sizes_that_are_drawn_are_above_that_of_the_fragment() -> None:
     flow = fragment_flow()
     drawn = [flow.draw_size(METHANOL, 3, index) for index in range(400)]
@@ -151,6 +175,7 @@ def test_the_density_is_that_of_the_gaussian_it_is() -> None:
     )
     assert found.log_prob == pytest.approx(expected - log_q, abs=1e-4)
     assert found.parts["divergence"] == pytest.approx(12 * RATES[0] + 20 * RATES[1], abs=1e-5)
+    assert found.nfe > 0
     probed = flow.log_prob([COMPLETION], seed=4, draws=1, probes=20)[0]
     assert probed.log_prob == pytest.approx(found.log_prob, abs=2.0)
 

@@ -13,12 +13,12 @@ from enflow.model.checkpoint import import_en_flows
 from enflow.model.chem.molecule import Molecule
 from enflow.model.flow import dynamics
 from enflow.model.flow.estimate import Draw, combine
+from enflow.model.flow.estimator_options import path_tolerance
 from enflow.model.flow.likelihood import (
     DrawState,
     Terms,
     complete_draw,
     evaluate_queries,
-    path_tolerance,
     quadrature_tolerance,
 )
 from enflow.model.flow.noise import generator

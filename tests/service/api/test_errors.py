@@ -1,5 +1,6 @@
 """Errors: a wrong request is answered with a problem that names the place and repeats nothing of the request."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -9,9 +10,11 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from starlette.types import Message
 
+from enflow.service.api.middleware.body_limit import BodyLimitMiddleware
 from enflow.service.protocol.events import Scored
-from enflow.service.settings import Settings
+from enflow.service.settings import RequestLimits, Settings
 from tests.service.conftest import Api, eventually
 from tests.service.fake_client import FakeClient
 from tests.service.serving import one_worker, serving, weights_with_card
@@ -287,6 +290,23 @@ def _raw(api: Api, head: bytes, length: int, body: bytes = b"") -> bytes:
     with _connected(api) as connection:
         connection.sendall(head + f"Content-Length: {length}\r\n\r\n".encode() + body)
         return _all_of(connection)
+
+
+def test_a_body_of_two_lengths_does_not_reach_the_application() -> None:
+    async def application(*_: object) -> None:
+        raise AssertionError("called")
+
+    async def receive() -> Message:
+        raise AssertionError("called")
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+
+    sent: list[str] = []
+    headers = [(b"content-length", b"5"), (b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "headers": headers, "state": {"request_id": "one"}}
+    asyncio.run(BodyLimitMiddleware(application, RequestLimits(), 1)(scope, receive, send))
+    assert sent == ["http.response.start", "http.response.body"]
 
 
 def test_a_body_of_two_lengths_is_refused_and_the_connection_closed(api: Api) -> None:

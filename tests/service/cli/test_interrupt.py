@@ -56,13 +56,24 @@ def test_finished_samples_are_written(interrupted) -> None:
     kept = len(read(Path("some.xyz").read_text()))
     assert 1 <= kept < MANY
     assert f"{kept} of {MANY} molecules kept; {MANY - kept} x the request was cancelled, seed 1" in err
-    assert "enflow: interrupted; some.xyz has what was finished" in err
+    assert err.endswith("enflow: some.xyz has what was finished\nenflow: interrupted\n")
+
+
+def test_an_interrupt_before_the_first_result_is_reported(interrupted, monkeypatch) -> None:
+    @contextmanager
+    def interrupting() -> Iterator[Callable[..., None]]:
+        signal.raise_signal(signal.SIGINT)
+        yield lambda *_: None
+
+    monkeypatch.setattr(sample, "progress", interrupting)
+    assert interrupted("sample", "dw4", "--seed", "1", "--out", "none.xyz") == ("", "enflow: interrupted\n")
+    assert not Path("none.xyz").exists()
 
 
 def test_finished_samples_are_printed(interrupted) -> None:
     out, err = interrupted("sample", "dw4", "-n", str(MANY), "--seed", "1", "--tolerance", "draft")
     assert 1 <= len(read(out)) < MANY
-    assert "enflow: interrupted; the output has what was finished" in err
+    assert err.endswith("enflow: the output has what was finished\nenflow: interrupted\n")
 
 
 def test_finished_scores_are_written(interrupted) -> None:
@@ -74,4 +85,4 @@ def test_finished_scores_are_written(interrupted) -> None:
     scored = read(Path("scored.xyz").read_text())
     assert 1 <= len(scored) < MANY
     assert all("nll" in each.properties for each in scored)
-    assert "enflow: interrupted; scored.xyz has what was finished" in err
+    assert err.endswith("enflow: scored.xyz has what was finished\nenflow: interrupted\n")
