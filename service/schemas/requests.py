@@ -205,8 +205,7 @@ class LikelihoodOptions(RequestOptions):
     """The options of a likelihood; beside a file they are query parameters or form fields."""
 
     target_error: Annotated[float, Field(ge=0.1, le=100.0)] = Field(
-        default=2.0,
-        description="standard error in nats at which draws stop; with `draws`, only the path depends on it",
+        default=2.0, description="standard error in nats at which draws stop; with draws, it concerns the path only"
     )
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
     probes: Annotated[int, Field(ge=1), Within("max_probes")] | None = Field(
