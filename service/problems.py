@@ -158,8 +158,8 @@ def from_errors(errors: Sequence[Mapping[str, Any]]) -> Problem:
     if any(each["type"] == "json_invalid" for each in errors):
         return Problem("malformed", "the body is not JSON", [At("", each["msg"]) for each in errors])
     unique = list(dict.fromkeys(At(*_explain(each["type"], each["loc"], each["msg"])) for each in errors))
-    first = f": {unique[0].at.lstrip('/')}: {unique[0].message}" if unique[0].at else ""
-    return Problem("invalid", f"the request does not fit its description (GET /docs){first}", unique)
+    first = ": ".join(part for part in (unique[0].at.lstrip("/"), unique[0].message) if part)
+    return Problem("invalid", f"the request does not fit its description (GET /docs): {first}", unique)
 
 
 def _explain(kind: str, place: tuple[int | str, ...], message: str) -> tuple[str, str]:

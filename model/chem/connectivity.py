@@ -67,8 +67,11 @@ def opened(fragment: Molecule, attach: Sequence[int] | None) -> Molecule:
         attach: atoms, counted from 1; None = the fragment as it is.
 
     Raises:
-        StructureError: a number is out of range or there twice, or no atom is left.
+        StructureError: a number is no integer, out of range or there twice, or no atom is left.
     """
+    wrong = [atom for atom in attach or () if int(atom) != atom]
+    if wrong:
+        raise StructureError(f"found {wrong[0]!r} in attach, expected the number of an atom")
     named = [int(atom) - 1 for atom in attach or ()]
     for atom in named:
         if not 0 <= atom < fragment.n_atoms:

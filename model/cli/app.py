@@ -136,7 +136,7 @@ def train(
     run: Annotated[Path | None, typer.Option(help="Folder of the run [default: runs/NAME].")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue exactly where the run stopped.")] = False,
     anneal: Annotated[
-        int | None, typer.Option(help="Number of molecules over which the rate falls to zero; then end.")
+        int | None, typer.Option(min=1, help="Number of molecules over which the rate falls to zero; then end.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the weights at the end of the run or annealing.")] = None,
     device: Device = "auto",

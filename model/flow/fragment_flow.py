@@ -196,6 +196,8 @@ class FragmentFlow(FragmentComponents):
 
 
 def _sizes(n: int | None, n_atoms: int | Sequence[int | None] | None) -> list[int | None]:
+    if n is not None and n < 1:
+        raise ConfigError(f"found n = {n!r}, expected an integer of at least 1")
     if not isinstance(n_atoms, Iterable):
         return [n_atoms] * (1 if n is None else n)
     sizes = list(n_atoms)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.openapi import PROBLEMS, Responses
+from enflow.service.api.uploads import check_query
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.media_types import SVG
 
@@ -24,6 +25,7 @@ async def depiction(
     theme: Annotated[Literal["light", "dark"], Query(description="the ground for which the colours are")] = "light",
 ) -> Response:
     """Draw the skeletal formula of a SMILES, as SVG."""
+    check_query(request, ("smiles", "theme"))
     registry: ModelRegistry = request.app.state.registry
     drawing = await registry.first.chemistry.depict(smiles, dark=theme == "dark")
     return Response(drawing, media_type=SVG, headers={"Cache-Control": "private, max-age=3600"})

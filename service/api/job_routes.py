@@ -50,6 +50,7 @@ async def add(request: Request, response: Response, handler: Jobs) -> JobOut:
 @jobs.get("", name="list_jobs")
 async def newest(request: Request, response: Response, handler: Jobs) -> JobsOut:
     """Return the newest jobs: with API keys those of the caller, else all."""
+    check_query(request, ())
     response.headers["Cache-Control"] = "no-store"
     found = await handler.newest(request.state.client)
     return JobsOut(jobs=[_linked(job, request) for job in found.jobs])

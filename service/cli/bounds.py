@@ -16,9 +16,15 @@ def parse_where(texts: Sequence[str]) -> dict[str, Bounds | bool]:
         texts: NAME=LOWER:UPPER each, where a bound may be left out; or novel=true.
 
     Raises:
-        ConfigError: a text has another form.
+        ConfigError: a text has another form, or a property stands twice.
     """
-    return dict(_parse(text) for text in texts)
+    found: dict[str, Bounds | bool] = {}
+    for text in texts:
+        name, wanted = _parse(text)
+        if name in found:
+            raise ConfigError(f"found --where {name}=... twice; expected it once, such as {name}=1:2")
+        found[name] = wanted
+    return found
 
 
 def _parse(text: str) -> tuple[str, Bounds | bool]:

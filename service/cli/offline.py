@@ -36,9 +36,8 @@ from enflow.service.telemetry import Telemetry
 if TYPE_CHECKING:
     from enflow.service.engine.core import Engine
 
-Weights = Annotated[
-    Path, typer.Option(help="Folder with weights.safetensors and card.json, or the name of bundled weights: lj13.")
-]
+WEIGHTS_HELP = "Folder with weights.safetensors and card.json, or the name of bundled weights: lj13."
+Weights = Annotated[Path, typer.Option(help=WEIGHTS_HELP)]
 ToleranceOption = Annotated[
     str, typer.Option(help="Tolerance of the solver: draft, standard, precise, or a number from 1e-7 to 0.1.")
 ]

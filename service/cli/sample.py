@@ -18,11 +18,11 @@ from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.bounds import parse_where
 from enflow.service.cli.offline import (
     STANDARD_STREAM,
+    WEIGHTS_HELP,
     Handle,
     OfflineModel,
     Target,
     ToleranceOption,
-    Weights,
     check_target,
     file_text,
     parse_target,
@@ -83,7 +83,7 @@ def sample(
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Order, by a property or nll; -qed: the largest first.")] = None,
     tolerance: ToleranceOption = "standard",
-    weights: Weights = BUNDLED_WEIGHTS,
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP, show_default=False)] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -96,8 +96,9 @@ def sample(
     same molecules: alone, in company, and from the service. Valid: RDKit finds bonds in which every atom has its
     valence. Stable: every atom has its valence by the table of bond lengths that the literature uses.
     """
-    if formula is not None and n_atoms is not None:
-        raise ConfigError("found --formula and --n-atoms; expected one of them")
+    for option, value in (("--n-atoms", n_atoms), ("--fragment", fragment)):
+        if formula is not None and value is not None:
+            raise ConfigError(f"found --formula and {option}; expected one of them")
     target = parse_target(out)
     values: dict[str, Any] = {
         "n_molecules": n,
@@ -106,9 +107,8 @@ def sample(
         "fragment": fragment and read_fragment_text(fragment),
         "attach": attach or None,
         "first_index": first_index,
-        "only": only,
     }
-    values |= {"temperature": temperature, "refinements": refinements, "bonds": bonds}
+    values |= {"temperature": temperature, "refinements": refinements, "bonds": bonds, "only": only}
     values |= {"unique": unique, "properties": properties, "where": parse_where(where or []), "sort": sort}
     values |= {"seed": secrets.randbits(32) if seed is None else seed, "tolerance": parse_tolerance(tolerance)}
     offline = OfflineModel(_weights(model, weights, values), device, n)
@@ -208,21 +208,20 @@ def read_fragment_text(path: Path) -> dict[str, str]:
     return {"format": form, "data": text}
 
 
-def _weights(model: Path | None, weights: Path, values: Mapping[str, Any]) -> Path:
-    """Return the weights to load: with a formula or a fragment, the bundled ones that take it.
+def _weights(model: Path | None, weights: Path | None, values: Mapping[str, Any]) -> Path:
+    """Return the weights to load: those that are named, else the bundled ones, which take a formula or a fragment.
 
     Raises:
         ConfigError: two weights are named, as the argument and as the option.
     """
-    if model is not None:
-        if weights not in (BUNDLED_WEIGHTS, model):
-            raise ConfigError(f"found {model} and --weights {weights}; expected one of them")
-        weights = model
-    if weights != BUNDLED_WEIGHTS:
-        return weights
+    if model is not None and weights not in (None, model):
+        raise ConfigError(f"found {model} and --weights {weights}; expected one of them")
+    named = model or weights
+    if named is not None:
+        return named
     if values["fragment"] is not None:
         return FRAGMENT_WEIGHTS
-    return weights if values["formula"] is None else FORMULA_WEIGHTS
+    return BUNDLED_WEIGHTS if values["formula"] is None else FORMULA_WEIGHTS
 
 
 def _reporter(report: ProgressCallback, n_molecules: int) -> Emit:

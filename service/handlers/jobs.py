@@ -72,7 +72,11 @@ class JobsHandler:
         Raises:
             Problem: the body cannot be carried out, the client has too many jobs, or the store is full.
         """
-        work = await self._runner.prepare(request.body)
+        try:
+            work = await self._runner.prepare(request.body)
+        except Problem as problem:
+            problem.errors = [At(f"/{request.kind}{each.at}", each.message) for each in problem.errors]
+            raise
         if not work.size:
             raise Problem("invalid", "found no structure, expected at least one")
         card, seed = work.served.card, request.body.seed
@@ -148,8 +152,7 @@ class JobsHandler:
         """
         job = await self._find(job_id, client)
         (first, count), (media_type, parameters) = places, media
-        first = min(first, job.done)
-        stop = job.done if count is None else min(job.done, first + count)
+        stop = max(first, job.done if count is None else min(job.done, first + count))
         v3000 = parameters.get("version", "").upper() == "V3000"
         limit = self._registry.limits.max_molecules
         if (media_type in (HTML, ZIP) or v3000) and stop - first > limit:
@@ -169,7 +172,7 @@ class JobsHandler:
         form: WrittenForm = "sdf-v3000" if v3000 else "html" if media_type == HTML else "sdf"
         batches = self._batches(job.id, first, stop)
         body = encode_results(batches, media_type, head, self._registry.first.chemistry, form)
-        return JobResults(body, stop, stop < job.done or job.open)
+        return JobResults(body, stop, stop < (job.size if job.open else job.done))
 
     async def _batches(self, job_id: str, first: int, stop: int) -> AsyncIterator[list[str]]:
         parts = self._store.parts(job_id, first, stop)

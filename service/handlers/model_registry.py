@@ -61,11 +61,12 @@ class ModelRegistry:
         """
         served = self.named(request.model)
         if request.formula is not None and request.model is None:
-            served = self._first_that("a formula", [each for each in self if each.card.takes_formulas])
+            served = self._first_that("formula", [each for each in self if each.card.takes_formulas])
         if request.fragment is not None and request.model is None:
-            served = self._first_that("a fragment", [each for each in self if each.card.takes_fragments])
+            served = self._first_that("fragment", [each for each in self if each.card.takes_fragments])
         if request.formula is not None and not (served.card.takes_formulas or served.card.system):
-            raise Problem("invalid", f"found a formula, but {served.card.name} draws the elements itself")
+            detail = f"found a formula, but {served.card.name} draws the elements itself"
+            raise Problem("invalid", detail, [At("/formula", detail)])
         settled = served.prepare_request(request)
         _check_atoms(settled, served)
         return served, settled
@@ -123,7 +124,8 @@ class ModelRegistry:
 
     def _first_that(self, takes: str, found: Sequence[ServedModel]) -> ServedModel:
         if not found:
-            raise Problem("invalid", f"found {takes}, but no model that takes one is loaded: see GET /models")
+            detail = f"found a {takes}, but no model that takes one is loaded: see GET /models"
+            raise Problem("invalid", detail, [At(f"/{takes}", detail)])
         return found[0]
 
 

@@ -44,8 +44,9 @@ class JobRequest(Document):
             )
         if self.body.deadline_s is not None:
             raise ValueError("found deadline_s, expected none: a job has no deadline")
-        if self.sample and (self.sample.unique or self.sample.sort):
-            raise ValueError("found unique or sort, expected neither: a job answers part by part")
+        for name in ("unique", "sort"):
+            if self.sample and getattr(self.sample, name):
+                raise ValueError(f"found {name}, expected none: a job answers part by part")
         return self
 
     @property

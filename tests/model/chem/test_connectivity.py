@@ -40,8 +40,18 @@ def test_a_fragment_is_opened_at_hydrogens_and_at_heavy_atoms() -> None:
 
 @pytest.mark.parametrize(
     ("attach", "said"),
-    [([0], "found atom 0 in attach, expected 1 to 2"), ([3], "found atom 3"), ([1, 1], "twice"), ([1, 2], "alone")],
+    [
+        ([0], "found atom 0 in attach, expected 1 to 2"),
+        ([3], "found atom 3"),
+        ([1, 1], "twice"),
+        ([1, 2], "alone"),
+    ],
 )
 def test_atoms_that_cannot_be_opened(attach: list[int], said: str) -> None:
     with pytest.raises(StructureError, match=said):
         opened(Molecule([1, 1], [[0, 0, 0], [0.74, 0, 0]]), attach)
+
+
+def test_the_number_of_an_atom_is_an_integer() -> None:
+    with pytest.raises(StructureError, match=r"found 1\.7 in attach"):
+        opened.__wrapped__(Molecule([1, 1], [[0, 0, 0], [0.74, 0, 0]]), [1.7])  # type: ignore[attr-defined]

@@ -123,6 +123,8 @@ def test_sizes_that_are_drawn_are_above_that_of_the_fragment() -> None:
         flow.n_atoms.sample(generator(0, 0, "n_atoms"), above=29)
     with pytest.raises(ConfigError, match="found n = 2 and 1 entries of n_atoms"):
         flow.sample(2, fragment=METHANOL, n_atoms=[8])
+    with pytest.raises(ConfigError, match="found n = 0, expected an integer of at least 1"):
+        flow.sample(0, fragment=METHANOL)
 
 
 def test_samples_turn_with_their_fragment() -> None:

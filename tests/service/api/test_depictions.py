@@ -30,6 +30,12 @@ def test_has_colours_for_both_grounds(api: Api) -> None:
     assert "#000000" not in dark
 
 
+@pytest.mark.parametrize("query", ["smiles=C&smiles=CC", "smiles=C&size=3"])
+def test_no_option_is_ignored(api: Api, query: str) -> None:
+    answer = api.http.get(f"/depiction?{query}")
+    assert (answer.status_code, "in the query, expected" in answer.json()["detail"]) == (422, True)
+
+
 @pytest.mark.parametrize("smiles", ["CC(", "", "C" * 1001, "C1CC"])
 def test_what_is_no_smiles_is_refused(api: Api, smiles: str) -> None:
     answer = api.http.get("/depiction", params={"smiles": smiles})

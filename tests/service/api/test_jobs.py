@@ -127,6 +127,10 @@ def test_a_running_job_gives_its_results_so_far_and_keeps_them_when_it_is_cancel
     answer = api.http.get(f"/jobs/{job['id']}/results", params={"count": 10})
     assert [each["index"] for each in answer.json()["molecules"]] == list(range(10))
     assert answer.headers["Link"] == f'</jobs/{job["id"]}/results?first=10&count=10>; rel="next"'
+    ahead = api.http.get(f"/jobs/{job['id']}/results", params={"first": 4990, "count": 10})
+    assert (ahead.json()["molecules"], ahead.json()["first"], ahead.json()["next"]) == ([], 4990, 4990)
+    assert ahead.headers["Link"] == f'</jobs/{job["id"]}/results?first=4990&count=10>; rel="next"'
+    assert "Link" not in api.http.get(f"/jobs/{job['id']}/results", params={"first": 5000}).headers
     cancelled = api.http.delete(f"/jobs/{job['id']}").json()
     assert (cancelled["state"], cancelled["time_left_s"]) == ("cancelled", None)
     eventually(lambda: len(api.client.aborted) > 0)
@@ -147,6 +151,8 @@ def test_a_running_job_gives_its_results_so_far_and_keeps_them_when_it_is_cancel
         ({"sample": {"deadline_s": 5.0}}, "a job has no deadline"),
         ({"sample": {"model": "none"}}, "found no model of that name"),
         ({"sample": {"formula": "CH4"}}, "found a formula"),
+        ({"sample": {"formula": "CH4"}}, '"at":"/sample/formula"'),
+        ({"sample": {"sort": "qed"}}, "(GET /docs): found sort, expected none"),
         ({"variations": {"structures": [{"format": "xyz", "data": "x"}]}}, ""),
         ({"train": {}}, "train"),
     ],

@@ -117,10 +117,12 @@ def test_where_unique_and_sort_are_those_of_the_service(run_sample) -> None:
     [
         (("--where", "qed>0.5"), "found --where qed>0.5; expected NAME=LOWER:UPPER"),
         (("--where", "qed=a:b"), "found --where qed=a:b; expected NAME=LOWER:UPPER"),
+        (("--where", "rings=1:", "--where", "rings=:2"), "found --where rings=... twice; expected it once"),
         (("--where", "mass=1:2"), "where: found a name that is no property, expected weight, heavy_atoms, logp"),
         (("--sort", "mass"), "sort: found no such key, expected one of weight, heavy_atoms, logp"),
         (("--sort", "nll"), "enflow: found sort by nll without with_nll"),
         (("lj13", "--weights", "dw4"), "enflow: found lj13 and --weights dw4; expected one of them"),
+        (("--formula", "CH4", "--fragment", "a.sdf"), "found --formula and --fragment; expected one of them"),
         (("--attach", "3"), "enflow: found attach without fragment"),
         (("--fragment", "empty.sdf"), "enflow: empty.sdf: found an empty file, expected at least one structure"),
     ],
