@@ -151,7 +151,7 @@ def test_a_running_job_gives_its_results_so_far_and_keeps_them_when_it_is_cancel
         ({"sample": {"deadline_s": 5.0}}, "a job has no deadline"),
         ({"sample": {"model": "none"}}, "found no model of that name"),
         ({"sample": {"formula": "CH4"}}, "found a formula"),
-        ({"sample": {"formula": "CH4"}}, '"at":"/sample/formula"'),
+        ({"sample": {"formula": "CH4"}}, '"at": "/sample/formula"'),
         ({"sample": {"sort": "qed"}}, "(GET /docs): found sort, expected none"),
         ({"variations": {"structures": [{"format": "xyz", "data": "x"}]}}, ""),
         ({"train": {}}, "train"),
