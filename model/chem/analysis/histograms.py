@@ -15,18 +15,6 @@ LONGEST_BOND = 1.8
 """Angstrom; longer than every bond of the stability table."""
 
 
-def divergences(molecules: Sequence[Molecule], reference: Sequence[Molecule]) -> dict[str, float]:
-    """Return the Jensen-Shannon divergences in nats of two sets: distances, bond lengths, angles, elements, sizes.
-
-    Bonds are those of the stability table. Two halves of 2,000 molecules of QM9 are 1e-4 to 1e-2 apart.
-
-    Raises:
-        ValueError: a set is empty.
-    """
-    first, second = histograms(molecules), histograms(reference)
-    return {name: jensen_shannon(first[name], second[name]) for name in first}
-
-
 def histograms(molecules: Sequence[Molecule]) -> dict[str, Int64[np.ndarray, " bins"]]:
     """Count distances of all pairs, bond lengths to 0.01 angstrom, angles to 2 degrees, elements and sizes.
 
@@ -75,17 +63,6 @@ def distance_histogram(
         i, j = np.triu_indices(numbers.shape[1], k=1)
         counts += binned(np.linalg.norm(positions[:, i] - positions[:, j], axis=-1), bins, reach)
     return counts
-
-
-def distance_jsd(molecules: Sequence[Molecule], reference: Sequence[Molecule]) -> float:
-    """Return the Jensen-Shannon divergence of the pair distances of two sets, as in E-NF's table of QM9 positional.
-
-    Raises:
-        ValueError: a set is empty.
-    """
-    if not molecules or not reference:
-        raise ValueError("found no molecules, expected at least one in each set")
-    return jensen_shannon(distance_histogram(molecules), distance_histogram(reference))
 
 
 def binned(values: Float64[np.ndarray, "..."], bins: int, reach: float) -> Int64[np.ndarray, " bins"]:

@@ -103,11 +103,6 @@ class Lines:
         taken, self.next = self.next, next(self._source, None)
         return taken
 
-    def skip_blank(self) -> None:
-        """Go to the next line that is not blank, or to the end."""
-        while self.next and not self.next.text.strip():
-            self.take()
-
     def __iter__(self) -> Iterator[Line]:
         while line := self.take():
             yield line
