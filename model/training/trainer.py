@@ -14,6 +14,7 @@ from enflow.model.card import read_card, takes_fragments
 from enflow.model.checkpoint import load_fragments, load_molecules
 from enflow.model.config import EGNNConfig, FlowConfig, FragmentConfig, VectorEGNNConfig, VectorNetworkConfig
 from enflow.model.errors import ConfigError, DataError
+from enflow.model.files import replacement
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.compact import expanded
@@ -89,10 +90,10 @@ class Trainer:
         self.step, self.passes, self.anneal = state["step"], state["passes"], state["anneal"]
 
     def save(self, path: Path) -> None:
-        """Write the state in one atomic replacement of the file."""
+        """Replace the file by one with the present state."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(self.state(), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with replacement(path) as file:
+            torch.save(self.state(), file)
 
     @property
     def remaining(self) -> int:

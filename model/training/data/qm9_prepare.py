@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from enflow.model.chem.elements import ATOMIC_NUMBERS
 from enflow.model.errors import DataError
+from enflow.model.files import replacement
 from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.download import RemoteFile
 
@@ -173,14 +174,14 @@ def _obtain(file: RemoteFile, out: Path, files: Path | None, report: ProgressCal
 
 def _write(path: Path, molecules: list[RawMolecule], parts: NDArray[np.uint8]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.stem}.part.npz")
-    np.savez_compressed(
-        unfinished,
-        index=np.array([m.index for m in molecules], np.int32),
-        num_atoms=np.array([len(m.atomic_numbers) for m in molecules], np.uint8),
-        atomic_numbers=np.concatenate([m.atomic_numbers for m in molecules]),
-        positions=np.concatenate([m.positions for m in molecules]),
-        split=parts,
-        source=np.full(len(molecules), OFFICIAL, np.uint8),
-    )
-    return unfinished.replace(path)
+    with replacement(path) as file:
+        np.savez_compressed(
+            file,
+            index=np.array([m.index for m in molecules], np.int32),
+            num_atoms=np.array([len(m.atomic_numbers) for m in molecules], np.uint8),
+            atomic_numbers=np.concatenate([m.atomic_numbers for m in molecules]),
+            positions=np.concatenate([m.positions for m in molecules]),
+            split=parts,
+            source=np.full(len(molecules), OFFICIAL, np.uint8),
+        )
+    return path
