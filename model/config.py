@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Tag
 from pydantic.dataclasses import dataclass
 
+from enflow.model import qm9
 from enflow.model.baseline_config import GNNConfig, KernelConfig, SimpleConfig
 from enflow.model.config_json import STRICT, config_errors, from_json, to_json
 from enflow.model.errors import ConfigError
@@ -215,8 +216,8 @@ class FlowConfig:
         refinements: the refinements of a sample (see `flow.refinement`), where a request says nothing of them.
     """
 
-    vocabulary: tuple[Annotated[int, Field(ge=1, le=118)], ...] = (1, 6, 7, 8, 9)
-    max_atoms: PositiveInt = 29
+    vocabulary: tuple[Annotated[int, Field(ge=1, le=118)], ...] = qm9.ELEMENTS
+    max_atoms: PositiveInt = qm9.MAX_ATOMS
     dynamics: DynamicsConfig = field(default_factory=EGNNConfig)
     dequantizer: DequantizerConfig = field(default_factory=DequantizerConfig)
     act_norm: bool = False

@@ -259,7 +259,7 @@ def _without_dequantizer(flow: MoleculeFlow) -> dict[str, Tensor]:
     return {name: value for name, value in flow.state_dict().items() if not name.startswith("dequantizer.")}
 
 
-def compositions(config: FlowConfig, data: MoleculeDataset) -> Tensor:
+def type_counts(config: FlowConfig, data: MoleculeDataset) -> Tensor:
     """Count the atoms of each type in every molecule, (M, K)."""
     rows = np.repeat(np.arange(len(data)), data.n_atoms)
     counts = np.zeros((len(data), len(config.vocabulary)), np.int64)
