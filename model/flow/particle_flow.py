@@ -12,7 +12,7 @@ from enflow.model.errors import SolverError
 from enflow.model.flow import divergence, dynamics
 from enflow.model.flow.distributions import CenteredGaussian
 from enflow.model.flow.geometry import centre, full_mask
-from enflow.model.flow.likelihood import quadrature_tolerance
+from enflow.model.flow.likelihood import EXACT_PAIRS, quadrature_tolerance
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.dense_output import Trajectory
 from enflow.model.flow.ode.methods import DORMAND_PRINCE, solve_rows
@@ -20,11 +20,8 @@ from enflow.model.flow.ode.quadrature import integrate
 from enflow.model.flow.ode.solver_state import SolverState, Status
 from enflow.model.flow.ode.step_control import Step
 
-PAIRS = 8192
+PARTICLE_PAIRS = 8192
 """The number of pairs of particles in one batch: 512 rows of four particles, 48 rows of thirteen."""
-
-TRACE_PAIRS = divergence.PAIRS // 8
-"""The number of pairs of particles in one batch of exact traces."""
 
 PRECISE = TOLERANCES["precise"]
 
@@ -135,7 +132,7 @@ class ParticleFlow(nn.Module):
             yield start, end, integral.value.to(start)
 
     def _divergence(self, rows: Tensor, t: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002 - the rows share a velocity
-        batch_size = max(1, TRACE_PAIRS // self.config.n_particles**2)
+        batch_size = max(1, EXACT_PAIRS // self.config.n_particles**2)
         parts = zip(torch.split(t, batch_size), torch.split(x, batch_size), strict=True)
         return torch.cat([divergence.exact(self.dynamics, s, y, y[..., :0], full_mask(y)) for s, y in parts])
 
@@ -144,7 +141,7 @@ class ParticleFlow(nn.Module):
 
     def _batches(self, x: Positions) -> tuple[Tensor, ...]:
         like = next(self.dynamics.parameters())
-        return torch.split(x.to(like), max(1, PAIRS // self.config.n_particles**2))
+        return torch.split(x.to(like), max(1, PARTICLE_PAIRS // self.config.n_particles**2))
 
     def _solve(self, x: Positions, t0: float, t1: float, rtol: float, atol: float) -> tuple[Positions, Trajectory]:
         attempts = []

@@ -16,7 +16,7 @@ from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.training.config import ParticleTrainConfig
 from enflow.model.training.flow_matching import draw_times
-from enflow.model.training.max_likelihood import PROBES
+from enflow.model.training.max_likelihood import PROBE_KINDS
 
 Positions = NDArray[np.float32]
 
@@ -114,7 +114,7 @@ class ParticleLikelihood(ParticleObjective):
         if self.config.likelihood.probe == "exact":
             return x.to(self.device), None
         sources = [generator(seed, step, f"train:{row}") for row in range(len(rows))]
-        probe = PROBES[self.config.likelihood.probe](sources, full_mask(x), 0, x.shape[-1])
+        probe = PROBE_KINDS[self.config.likelihood.probe](sources, full_mask(x), 0, x.shape[-1])
         return x.to(self.device), probe.to(x).to(self.device)
 
     def losses(self, network: ParticleFlow, drawn: tuple[Tensor, Tensor | None]) -> dict[str, Tensor]:

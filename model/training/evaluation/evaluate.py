@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from enflow.model.chem.analysis.metrics import table_smiles
 from enflow.model.chem.analysis.plausibility import check_installed
 from enflow.model.chem.molecule import Molecule
+from enflow.model.config import STANDARD
 from enflow.model.errors import DataError
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import EstimatorOptions
@@ -59,7 +60,7 @@ class EvaluationConfig:
     samples: int = 1000
     molecules: int = 1000
     seed: int = 0
-    tolerance: float = 1e-3
+    tolerance: float = STANDARD
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
     probes: int = 1
     draws: int = 1
