@@ -252,9 +252,8 @@ def _decompressed(data: bytes, most: int) -> bytes:
 def _decode_bytes(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell's `>` writes
         return data.decode("utf-16", errors="replace")
-    if (
-        len(data) > 3 and not any(data[1:16:2]) and any(data[0:16:2])
-    ):  # UTF-16 without a mark: every second byte of ASCII is zero
+    # UTF-16 without a mark: every second byte of ASCII is zero.
+    if len(data) > 3 and not any(data[1:16:2]) and any(data[0:16:2]):
         return data.decode("utf-16-le", errors="replace")
     try:
         return data.decode("utf-8")
