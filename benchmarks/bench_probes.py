@@ -22,14 +22,14 @@ from benchmarks.bench_sampling import WEIGHTS
 from benchmarks.measure import write_results
 from enflow.model.checkpoint import load
 from enflow.model.flow.divergence import rademacher
-from enflow.model.flow.estimator_options import EstimatorOptions
+from enflow.model.flow.estimator_options import PROBE_NODES, EstimatorOptions
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.likelihood import DrawState, Terms, complete_draw
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.batched_solver import FinalState
 from enflow.model.flow.ode.dense_output import Trajectory
-from enflow.model.flow.probes import NODES, draw_probes
+from enflow.model.flow.probes import draw_probes
 from enflow.model.flow.velocity import packed
 
 LARGEST_RATIO = 0.3
@@ -48,11 +48,11 @@ def new_probes(flow: MoleculeFlow, end: FinalState, seed: int) -> float:
 
 def kept_probe(flow: MoleculeFlow, end: FinalState, seed: int) -> float:
     """Return the divergence along a path by one probe with the same signs at all nodes."""
-    roots, weights = np.polynomial.legendre.leggauss(NODES)
+    roots, weights = np.polynomial.legendre.leggauss(PROBE_NODES)
     s = (roots + 1.0) / 2.0
     t = end.x.new_tensor(1.0 - s**2)
     trajectory = Trajectory([(torch.ones(1, dtype=torch.bool), piece) for piece in end.path])
-    y = trajectory.at(torch.zeros(NODES, dtype=torch.int64), t)
+    y = trajectory.at(torch.zeros(PROBE_NODES, dtype=torch.int64), t)
     mask = torch.ones(y.shape[:2], dtype=torch.bool)
     signs = rademacher([generator(seed, 0, "kept")], mask[:1], end.h.shape[-1])
     signs[..., :3] = centre(signs[..., :3], mask[:1])

@@ -21,11 +21,10 @@ from enflow.model.card import read_card
 from enflow.model.checkpoint import load_molecules
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.molecule import Molecule
-from enflow.model.config import TOLERANCES
+from enflow.model.config import STANDARD
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.tolerances import FINAL_SCALE, Ending
 
-STANDARD = TOLERANCES["standard"]
 ROWS = [(STANDARD, scale) for scale in (1.0, 0.2, 0.1, FINAL_SCALE, 0.02)] + [(STANDARD / 10, 1.0)]
 HEADS = ["tolerance", "factor at t = 1", "evaluations", "NLL, mean", "gain in pairs", "stable %"]
 

@@ -20,10 +20,9 @@ from benchmarks.measure import DOCS, write_results, write_section
 from enflow.model.card import read_card
 from enflow.model.checkpoint import load
 from enflow.model.progress import progress
-from enflow.model.training.data.qm9 import data_file, load_qm9
+from enflow.model.training.data.qm9 import data_file, load_qm9, molecules_of
 from enflow.model.training.evaluation.evaluate import (
     EvaluationConfig,
-    molecules_of,
     record_scores,
     rows_to_score,
 )

@@ -28,10 +28,9 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.progress import ProgressCallback, progress
-from enflow.model.training.data.qm9 import MoleculeDataset, data_file, load_qm9
+from enflow.model.training.data.qm9 import MoleculeDataset, data_file, load_qm9, molecules_of
 from enflow.model.training.evaluation.evaluate import (
     EvaluationConfig,
-    molecules_of,
     record_samples,
     record_scores,
     rows_to_score,

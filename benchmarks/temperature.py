@@ -23,11 +23,10 @@ from enflow.model.checkpoint import load
 from enflow.model.config import TOLERANCES
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.progress import ProgressCallback, progress
-from enflow.model.training.data.qm9 import data_file, load_qm9
+from enflow.model.training.data.qm9 import data_file, load_qm9, molecules_of
 from enflow.model.training.evaluation.evaluate import (
     REFERENCE_MOLECULES,
     compositions,
-    molecules_of,
     record_samples,
     training_smiles,
 )

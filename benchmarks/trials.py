@@ -31,8 +31,8 @@ from enflow.model.card import read_card
 from enflow.model.checkpoint import load
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.config import TrainConfig, read_config
-from enflow.model.training.data.qm9 import MoleculeDataset, batches, data_file, load_qm9
-from enflow.model.training.evaluation.evaluate import compositions, molecules_of
+from enflow.model.training.data.qm9 import MoleculeDataset, batches, data_file, load_qm9, molecules_of
+from enflow.model.training.evaluation.evaluate import compositions
 from enflow.model.training.evaluation.metrics import Reference, sample_metrics
 from enflow.model.training.evaluation.records import SampleRecord
 from enflow.model.training.export import flow_of

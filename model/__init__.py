@@ -1,9 +1,9 @@
 """The density: equivariant normalizing flows for molecules, from files of atoms to weights on disk.
 
-The package may import PyTorch, NumPy, SciPy, RDKit and pydantic; it imports nothing of `enflow.service` and knows no
-HTTP. Inside, the layers are, from the top: `cli`, `training`, `checkpoint`, `flow`, `batch`, `chem`, `card`, `config`,
-`errors`. Begin with `checkpoint.load`, which gives a `flow.molecule_flow.MoleculeFlow` with `sample` and `log_prob`;
-`chem.molecule.Molecule` is the type that goes in and out.
+The package imports nothing of `enflow.service` and no web framework. Inside, the layers are, from the top: `cli`;
+`training`; `checkpoint`, `selection`, `progress`; `en_flows`; `flow`; `batch`; `chem`; `card`; `config`; `errors`,
+`files`, `qm9`. Begin with `checkpoint.load`, which gives a `flow.molecule_flow.MoleculeFlow` with `sample` and
+`log_prob`; `chem.molecule.Molecule` is the type that goes in and out.
 """
 
 import os

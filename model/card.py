@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from enflow.model.config import STRICT, FlowConfig, FragmentConfig, ParticleConfig, config_errors, from_json, to_json
 from enflow.model.errors import ConfigError, WeightsError
+from enflow.model.files import replace_file
 
 SCHEMA_VERSION = 1
 
@@ -142,13 +143,3 @@ def _document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise WeightsError(f"{path}: found a {type(document).__name__}, expected an object")
     return document
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new one, never a part of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

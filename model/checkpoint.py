@@ -21,13 +21,13 @@ from enflow.model.card import (
     DtypeName,
     find_weights,
     read_card,
-    replace_file,
     takes_fragments,
     write_card,
 )
 from enflow.model.config import FlowConfig, ParticleConfig
 from enflow.model.en_flows import import_en_flows
 from enflow.model.errors import ConfigError, WeightsError
+from enflow.model.files import replace_file
 from enflow.model.flow.compiled_velocity import compile_velocity, load_compiled
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.fragment_flow import FragmentFlow

@@ -15,11 +15,12 @@ from enflow.model.chem.analysis.ranking import SORT_KEYS, sort_key
 from enflow.model.chem.analysis.rejection import DUPLICATE, Only, Rejection, rejection
 from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.molecule import Molecule, MoleculeLike, Molecules
+from enflow.model.config import STANDARD
 from enflow.model.errors import ConfigError
 from enflow.model.flow.completion import Completion
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.fragment_flow import FragmentFlow
-from enflow.model.flow.molecule_flow import STANDARD, MoleculeFlow
+from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.states import Sample, SizeOrFormula
 
 

@@ -1,6 +1,4 @@
-"""Laws that every dynamics keeps, each a function of one: `tests/flow/test_laws.py` runs them over the registry."""
-
-from collections.abc import Callable
+"""Laws that every dynamics keeps, each a function of one; `tests/model/flow/test_laws.py` runs them."""
 
 import torch
 from torch import Tensor
@@ -11,8 +9,6 @@ from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.flow.velocity import Velocity, packed
 from tests.model.flow.fields import states
-
-Dynamics = Callable[..., tuple[Tensor, Tensor]]
 
 TOLERANCE = 1e-9
 

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from enflow.model.files import replace_file
+
 NAME = "report.json"
 
 
@@ -77,6 +79,4 @@ class Report:
 
     def _write(self) -> None:
         content = {"stages": [asdict(one) for one in self.stages], "running": self.running, "since": self.since}
-        path = self.folder / NAME
-        path.with_suffix(".part").write_text(json.dumps(content, indent=1) + "\n")
-        path.with_suffix(".part").replace(path)
+        replace_file(self.folder / NAME, (json.dumps(content, indent=1) + "\n").encode())

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.parts import has_parts, read_parts, write_parts
+from enflow.model.files import replacement
 from enflow.model.flow.states import Sample
 from enflow.model.training.compact import compacted
 from enflow.model.training.config import TrainConfig
@@ -227,15 +228,14 @@ def write_samples(path: Path, sizes: list[int], samples: list[Sample]) -> None:
     molecules = [one.molecule for one in samples]
     numbers = [m.atomic_numbers for m in molecules if m is not None]
     positions = [m.positions for m in molecules if m is not None]
-    part = path.with_suffix(".part.npz")
-    np.savez(
-        part,
-        seed=0,
-        n_atoms=np.array(sizes, np.uint8),
-        n_found=np.array([0 if m is None else m.n_atoms for m in molecules], np.uint8),
-        atomic_numbers=np.concatenate([np.empty(0, np.uint8), *numbers]).astype(np.uint8),
-        positions=np.concatenate([np.empty((0, 3)), *positions]).astype(np.float32),
-        nfe=np.array([one.nfe for one in samples], np.int32),
-        status=np.array([one.status for one in samples], np.uint8),
-    )
-    part.replace(path)
+    with replacement(path) as file:
+        np.savez(
+            file,
+            seed=0,
+            n_atoms=np.array(sizes, np.uint8),
+            n_found=np.array([0 if m is None else m.n_atoms for m in molecules], np.uint8),
+            atomic_numbers=np.concatenate([np.empty(0, np.uint8), *numbers]).astype(np.uint8),
+            positions=np.concatenate([np.empty((0, 3)), *positions]).astype(np.float32),
+            nfe=np.array([one.nfe for one in samples], np.int32),
+            status=np.array([one.status for one in samples], np.uint8),
+        )

@@ -8,6 +8,8 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float, Float64, Int8, Integer, Real
 
+from enflow.model import qm9
+
 SYMBOLS = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr "
     "Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu "
@@ -40,7 +42,7 @@ class Vocabulary:
         return len(self.atomic_numbers)
 
 
-QM9 = Vocabulary("QM9", (1, 6, 7, 8, 9), max_atoms=29)
+QM9 = Vocabulary("QM9", qm9.ELEMENTS, qm9.MAX_ATOMS)
 
 
 @dataclass(frozen=True)

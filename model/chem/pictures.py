@@ -12,13 +12,13 @@ from rdkit.Geometry import Point2D
 
 from enflow.model.chem.elements import STABILITY_TABLE
 from enflow.model.chem.molecule import Molecule
-from enflow.model.chem.viewer import COLOURS, OTHER_COLOUR, flattest_view
+from enflow.model.chem.viewer import BALL, COLOURS, HYDROGEN, OTHER_COLOUR, STICK, flattest_view
 
 SIZE, COLUMNS = 240, 4
 """Pixels of a molecule, and molecules in a row."""
 
-BALL, HYDROGEN, STICK, LEGEND = 0.34, 0.22, 0.14, 24
-"""Radii of a ball and of a hydrogen and the width of a stick, angstrom; pixels of a legend."""
+LEGEND = 24
+"""Pixels of a legend."""
 
 
 def picture_2d(smiles: Sequence[str | None], legends: Sequence[str]) -> bytes:

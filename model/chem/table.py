@@ -23,8 +23,8 @@ class Score(Protocol):
         """The negative log-likelihood, nats."""
 
     @property
-    def std_error(self) -> float:
-        """The standard error of `nll`, nats."""
+    def std_error(self) -> float | None:
+        """The standard error of `nll`, nats; None where it is not known."""
 
 
 def to_dataframe(molecules: MoleculeLike | Iterable[MoleculeLike], scores: Sequence[Score] | None = None) -> Any:

@@ -17,6 +17,9 @@ COLOURS = {1: "#f4f4f4", 6: "#555555", 7: "#3050f8", 8: "#e8190d", 9: "#3fae2a"}
 OTHER_COLOUR = "#c060c0"
 """The colours of the elements in drawings, by atomic number, and that of every other element."""
 
+BALL, HYDROGEN, STICK = 0.34, 0.22, 0.14
+"""The radii of a ball and of a hydrogen and the width of a stick in drawings, angstrom."""
+
 _STYLE = {"stick": {"radius": 0.14}, "sphere": {"scale": 0.25}}
 
 
@@ -70,10 +73,10 @@ def drawing(
     for i, j in np.argwhere(np.triu(STABILITY_TABLE.orders(atomic_numbers, positions))):
         ends = f'x1="{x[i]:.1f}" y1="{y[i]:.1f}" x2="{x[j]:.1f}" y2="{y[j]:.1f}"'
         marks.append(
-            (min(seen[i, 2], seen[j, 2]) - 0.01, f'<line {ends} stroke="#999" stroke-width="{0.14 * unit:.1f}"/>')
+            (min(seen[i, 2], seen[j, 2]) - 0.01, f'<line {ends} stroke="#999" stroke-width="{STICK * unit:.1f}"/>')
         )
     for i, z in enumerate(atomic_numbers.tolist()):
-        radius = (0.22 if z == 1 else 0.34) * unit
+        radius = (HYDROGEN if z == 1 else BALL) * unit
         fill = COLOURS.get(z, OTHER_COLOUR)
         circle = f'<circle cx="{x[i]:.1f}" cy="{y[i]:.1f}" r="{radius:.1f}" fill="{fill}" stroke="#333"'
         marks.append((seen[i, 2], f"{circle}><title>{SYMBOLS[z - 1]}{i + 1}</title></circle>"))

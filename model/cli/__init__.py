@@ -1,5 +1,5 @@
-"""The commands that `enflow` shares between model and service: options, and the group `enflow particles`.
+"""The commands data, train, evaluate, particles and import-en-flows, and the options that `enflow.service.cli` shares.
 
 The package may import all of `enflow.model`; torch is imported inside the commands, so that `--help` is fast. Begin
-reading with `enflow.model.cli.app`, which defines the other commands.
+reading with `app`; `particles` defines the commands of particle systems.
 """

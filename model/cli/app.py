@@ -280,7 +280,3 @@ def import_en_flows(
     )
     card = checkpoint.save(flow, out, card)
     print_result(f"wrote {out}", {"path": str(out), "weights_sha256": card.weights_sha256}, as_json=as_json)
-
-
-if __name__ == "__main__":
-    main()

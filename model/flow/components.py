@@ -128,9 +128,9 @@ class FlowComponents(nn.Module):
         Their molecules have the properties "status" and "nfe". The other arguments are those of `solve`.
         """
         for end in self.solve(points, t, 1.0, rtol, atol, ending=ending):
+            molecule: Molecule | None
             try:
-                (bare,) = self.to_molecules(end.x[None], end.h[None], end.mask)
-                molecule = Molecule(bare.atomic_numbers, bare.positions)
+                (molecule,) = self.to_molecules(end.x[None], end.h[None], end.mask)
             except StructureError:
                 molecule = None
             yield Sample(end.index, molecule, end.status, end.nfe).counted()

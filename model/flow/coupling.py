@@ -28,17 +28,28 @@ def transport(
         rounds: number of rounds; 0 leaves the noise as it is.
         foreign: (B, N, N) True where an atom of the molecule (row) may not get an atom of the noise (column).
     """
-    from scipy.optimize import linear_sum_assignment  # 40 MB, which an engine does without
-
     for _ in range(rounds):
-        # The squared distance, up to terms that no permutation changes.
-        cost = -np.concatenate([x1, h1], -1) @ np.concatenate([x0, h0], -1).transpose(0, 2, 1)
-        if foreign is not None:
-            cost = np.where(foreign, cost.dtype.type(FAR), cost)
-        order = np.stack([linear_sum_assignment(each)[1] for each in cost])[..., None]
+        order = assignment(np.concatenate([x0, h0], -1), np.concatenate([x1, h1], -1), foreign)
         x0 = rotate_onto(np.take_along_axis(x0, order, 1), x1)
         h0 = np.take_along_axis(h0, order, 1)
     return x0, h0
+
+
+def assignment(
+    noise: NDArray[np.floating], target: NDArray[np.floating], foreign: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Return the order (B, N, 1) of the noise with the least sum of squared distances (Hungarian algorithm).
+
+    Args:
+        noise, target: points (B, N, D).
+        foreign: (B, N, N) True where a target (row) may not get a point of the noise (column).
+    """
+    from scipy.optimize import linear_sum_assignment  # 40 MB, which an engine does without
+
+    cost = -target @ noise.transpose(0, 2, 1)  # the squared distance, up to terms that no permutation changes
+    if foreign is not None:
+        cost = np.where(foreign, cost.dtype.type(FAR), cost)
+    return np.stack([linear_sum_assignment(each)[1] for each in cost])[..., None]
 
 
 def shortest_transport(

@@ -16,7 +16,7 @@ from torch.func import jvp, vjp, vmap
 from enflow.model.flow.noise import padded_normal
 from enflow.model.flow.velocity import Velocity, pack, packed
 
-PAIRS = 1 << 16
+PRODUCT_PAIRS = 1 << 16
 """The number of pairs of atoms times directions in one product: 200 directions of a molecule of 18 atoms. A direction
 costs twice as much with 16, since a product has an overhead of 60 ms, and with 800, which exceed the caches (8 layers
 of 32 edge features)."""
@@ -69,7 +69,7 @@ def exact(
 
     # The position of the first atom, the first n_dims entries, is no coordinate of the subspace.
     directions = torch.eye(n_atoms * width, dtype=y.dtype, device=y.device)[n_dims:].reshape(-1, n_atoms, width)
-    chunk = chunk or max(1, PAIRS // (n_rows * n_atoms**2))
+    chunk = chunk or max(1, PRODUCT_PAIRS // (n_rows * n_atoms**2))
     entries: Tensor = vmap(entry, chunk_size=chunk)(directions)
     return entries.sum(0)
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from enflow.model.config import check_tolerances
+from enflow.model.config import STANDARD, check_tolerances
 from enflow.model.errors import ConfigError
 
 Divergence = Literal["exact", "hutchinson"]
@@ -48,8 +48,8 @@ class EstimatorOptions:
     divergence: Divergence = "hutchinson"
     probes: int | None = None
     draws: int | None = None
-    rtol: float = 1e-3
-    atol: float = 1e-3
+    rtol: float = STANDARD
+    atol: float = STANDARD
     target_error: float = 2.0
 
     def __post_init__(self) -> None:

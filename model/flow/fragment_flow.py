@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from enflow.model.chem.connectivity import opened
 from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules, check_vocabulary
-from enflow.model.config import TOLERANCES
+from enflow.model.config import ENCODE_TOLERANCE, STANDARD
 from enflow.model.errors import ConfigError
 from enflow.model.flow.completion import Completion, completion_of, grown
 from enflow.model.flow.completion_estimator import CompletionEstimator
@@ -22,10 +22,6 @@ from enflow.model.flow.states import (
     compared_with_parents,
     molecules_in_order,
 )
-
-STANDARD = TOLERANCES["standard"]
-PRECISE = 1e-9
-"""The tolerance of `encode` and `decode`, as in `MoleculeFlow`."""
 
 
 class FragmentFlow(FragmentComponents):
@@ -130,7 +126,11 @@ class FragmentFlow(FragmentComponents):
         return (grown(one.named(names[one.index], seed), given) for one in found)
 
     def encode(
-        self, completions: Sequence[Completion], seed: int = 0, rtol: float = PRECISE, atol: float = PRECISE
+        self,
+        completions: Sequence[Completion],
+        seed: int = 0,
+        rtol: float = ENCODE_TOLERANCE,
+        atol: float = ENCODE_TOLERANCE,
     ) -> list[Latent]:
         """Return the latents of molecules; `decode` is the inverse.
 
@@ -148,8 +148,8 @@ class FragmentFlow(FragmentComponents):
     def decode(
         self,
         latents: Sequence[Latent],
-        rtol: float = PRECISE,
-        atol: float = PRECISE,
+        rtol: float = ENCODE_TOLERANCE,
+        atol: float = ENCODE_TOLERANCE,
         *,
         on_mismatch: OnMismatch = "warn",
     ) -> list[Molecule]:

@@ -16,6 +16,11 @@ def centre(x: Tensor, mask: Tensor) -> Tensor:
     return (x - x.sum(-2, keepdim=True) / m.sum(-2, keepdim=True).clamp_min(1.0)) * m
 
 
+def full_mask(x: Tensor) -> Tensor:
+    """Return the mask of positions without padding, (B, N, D) -> (B, N)."""
+    return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+
+
 def squared_distances(x: Tensor) -> Tensor:
     """Return the squared distances of all ordered pairs, (B, N, 3) -> (B, N, N)."""
     x = x.transpose(-1, -2).contiguous()  # a sum over the first of three axes is several times as fast

@@ -30,7 +30,7 @@ from enflow.model.flow.ode.stratified_rule import StratifiedRule
 from enflow.model.flow.probes import Probes
 from enflow.model.flow.velocity import Velocity, unpack
 
-EXACT_PAIRS, PROBE_PAIRS = divergence.PAIRS // 8, size_buckets.PAIRS
+EXACT_PAIRS, PROBE_PAIRS = divergence.PRODUCT_PAIRS // 8, size_buckets.BUCKET_PAIRS
 """Pairs of atoms in one batch of exact traces, and of differences: 18 rows of 18 atoms on a CPU core."""
 
 

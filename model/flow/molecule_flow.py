@@ -7,7 +7,7 @@ import torch
 
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules
-from enflow.model.config import STRENGTH, TOLERANCES, FlowConfig, FragmentConfig
+from enflow.model.config import ENCODE_TOLERANCE, STANDARD, STRENGTH, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
@@ -27,11 +27,6 @@ from enflow.model.flow.states import (
 
 DEQUANTIZE_BATCH = 64
 """The number of molecules that are dequantized together."""
-
-STANDARD = TOLERANCES["standard"]
-ENCODE_TOLERANCE = 1e-9
-"""The tolerance of `encode` and `decode`. The map to the base stretches errors: at 1e-7 one molecule of 24 came back
-with an error of 0.05 angstrom, in float32 and in float64 (earlier weights; with the bundled ones all came back)."""
 
 
 class MoleculeFlow(FlowComponents):

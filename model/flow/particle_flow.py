@@ -4,15 +4,15 @@ import math
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from enflow.model.config import TOLERANCES, ParticleConfig, check_tolerances
 from enflow.model.errors import SolverError
 from enflow.model.flow import divergence, dynamics
 from enflow.model.flow.distributions import CenteredGaussian
-from enflow.model.flow.geometry import centre
-from enflow.model.flow.likelihood import quadrature_tolerance
+from enflow.model.flow.geometry import centre, full_mask
+from enflow.model.flow.likelihood import EXACT_PAIRS, quadrature_tolerance
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.dense_output import Trajectory
 from enflow.model.flow.ode.methods import DORMAND_PRINCE, solve_rows
@@ -20,11 +20,8 @@ from enflow.model.flow.ode.quadrature import integrate
 from enflow.model.flow.ode.solver_state import SolverState, Status
 from enflow.model.flow.ode.step_control import Step
 
-PAIRS = 8192
+PARTICLE_PAIRS = 8192
 """The number of pairs of particles in one batch: 512 rows of four particles, 48 rows of thirteen."""
-
-TRACE_PAIRS = divergence.PAIRS // 8
-"""The number of pairs of particles in one batch of exact traces."""
 
 PRECISE = TOLERANCES["precise"]
 
@@ -135,16 +132,16 @@ class ParticleFlow(nn.Module):
             yield start, end, integral.value.to(start)
 
     def _divergence(self, rows: Tensor, t: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002 - the rows share a velocity
-        batch_size = max(1, TRACE_PAIRS // self.config.n_particles**2)
+        batch_size = max(1, EXACT_PAIRS // self.config.n_particles**2)
         parts = zip(torch.split(t, batch_size), torch.split(x, batch_size), strict=True)
-        return torch.cat([divergence.exact(self.dynamics, s, y, y[..., :0], _full_mask(y)) for s, y in parts])
+        return torch.cat([divergence.exact(self.dynamics, s, y, y[..., :0], full_mask(y)) for s, y in parts])
 
     def _latents(self, n: int, seed: int) -> Positions:
         return torch.stack([self.draw_latent(seed, index) for index in range(n)])
 
     def _batches(self, x: Positions) -> tuple[Tensor, ...]:
         like = next(self.dynamics.parameters())
-        return torch.split(x.to(like), max(1, PAIRS // self.config.n_particles**2))
+        return torch.split(x.to(like), max(1, PARTICLE_PAIRS // self.config.n_particles**2))
 
     def _solve(self, x: Positions, t0: float, t1: float, rtol: float, atol: float) -> tuple[Positions, Trajectory]:
         attempts = []
@@ -154,20 +151,16 @@ class ParticleFlow(nn.Module):
 
         check_tolerances(rtol, atol)
         tolerances = _path_tolerance(rtol, self.dtype), _path_tolerance(atol, self.dtype)
-        no_features, mask = x[..., :0], _full_mask(x)
+        no_features, mask = x[..., :0], full_mask(x)
         state = solve_rows(DORMAND_PRINCE, self.dynamics, x, no_features, mask, (t0, t1), tolerances, record)
         _check_success(state)
         return state.x, Trajectory(attempts)
 
     def _log_prob_base(self, z: Positions) -> Float[Tensor, " B"]:
-        return self.base.log_prob(z, _full_mask(z))
+        return self.base.log_prob(z, full_mask(z))
 
     def _centred(self, x: Positions) -> Positions:
-        return centre(x, _full_mask(x))
-
-
-def _full_mask(x: Positions) -> Bool[Tensor, "B N"]:
-    return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        return centre(x, full_mask(x))
 
 
 def _path_tolerance(tolerance: float, dtype: torch.dtype) -> float:

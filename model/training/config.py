@@ -8,7 +8,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from enflow.model.config import STRICT, FlowConfig, ParticleConfig, config_errors, from_json
+from enflow.model.config import STRICT, FlowConfig, FragmentConfig, ParticleConfig, config_errors, from_json
 from enflow.model.errors import ConfigError
 from enflow.model.flow.dequantization import LEARNED, feature_count
 from enflow.model.training.flow_matching import MatchingConfig
@@ -18,6 +18,9 @@ from enflow.model.training.optimizer import OptimizerConfig
 OBJECTIVES = ("flow_matching", "likelihood", "dequantizer")
 
 PAIR_DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
+
+UNUSED_AROUND_FRAGMENTS = ("transport", "rotations", "distance_weight")
+"""The settings of flow matching that the dynamics "fragment" does not use."""
 
 
 @config_errors
@@ -86,8 +89,18 @@ class TrainConfig(RunConfig):
                 f"the dynamics has n_features {dynamics.n_features}; expected {width}, for {types} elements and the "
                 f'dequantizer "{self.flow.dequantizer.kind}", in 3 dimensions'
             )
+        if isinstance(dynamics, FragmentConfig):
+            self._check_matching()
         if self.objective == "dequantizer" and (self.start is None or self.flow.dequantizer.kind not in LEARNED):
             raise ValueError(f'objective is "dequantizer"; expected a start and a kind of {", ".join(LEARNED)}')
+
+    def _check_matching(self) -> None:
+        default = MatchingConfig()
+        for name in UNUSED_AROUND_FRAGMENTS:
+            if (value := getattr(self.matching, name)) != (expected := getattr(default, name)):
+                raise ValueError(
+                    f'found matching.{name} {value}, expected {expected}: the dynamics "fragment" does not use it'
+                )
 
 
 @config_errors

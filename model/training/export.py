@@ -10,7 +10,7 @@ from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.config import TrainConfig
 from enflow.model.training.data.qm9 import MoleculeDataset, data_file, load_qm9
 from enflow.model.training.git_commit import git_commit
-from enflow.model.training.objectives import atom_count_prior, compositions
+from enflow.model.training.objectives import atom_count_prior, type_counts
 from enflow.model.training.trainer import Trainer
 
 LICENCE = "MIT"
@@ -27,7 +27,7 @@ def flow_of(trainer: Trainer, data: MoleculeDataset) -> MoleculeFlow:
     flow: MoleculeFlow = trainer.objective.flow(trainer.averaged_network())
     flow.n_atoms = atom_count_prior(flow.config, data)
     if isinstance(flow.dequantizer, Given):
-        flow.dequantizer.compositions.fit(compositions(flow.config, data))
+        flow.dequantizer.compositions.fit(type_counts(flow.config, data))
     return flow.eval()
 
 

@@ -53,6 +53,11 @@ def draw_times(n: int, matching: MatchingConfig, rng: np.random.Generator) -> Te
     return torch.from_numpy(t)
 
 
+def even_times(n: int, quarter: int) -> Tensor:
+    """Return n times (n,), evenly spaced in a quarter of the time, 0 to 3."""
+    return (torch.arange(n) + 0.5) / n * 0.25 + 0.25 * quarter
+
+
 @dataclass(frozen=True)
 class CoupledPairs:
     """Noise x0, h0 coupled to molecules x1, h1.

@@ -17,7 +17,7 @@ from enflow.model.flow.geometry import centre
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.training.data.fragments import random_fragments
 from enflow.model.training.data.qm9 import MoleculeDataset
-from enflow.model.training.flow_matching import CoupledPairs, draw_times
+from enflow.model.training.flow_matching import CoupledPairs, draw_times, even_times
 from enflow.model.training.objectives import EMBEDDING, FlowMatching
 
 
@@ -117,10 +117,7 @@ class FragmentMatching(FlowMatching):
         """Return the squared velocity error per atom that is not given in the four quarters of time."""
         found: dict[str, list[float]] = {"x": [], "h": []}
         for quarter in range(4):
-            parts = []
-            for pairs, t in drawn:
-                even = (torch.arange(len(t)) + 0.5) / len(t) * 0.25 + 0.25 * quarter
-                parts.append(torch.stack(self.errors(network, pairs, even)))
+            parts = [torch.stack(self.errors(network, pairs, even_times(len(t), quarter))) for pairs, t in drawn]
             mean = torch.cat(parts, 1).mean(1)
             found["x"].append(float(mean[0]))
             found["h"].append(float(mean[1]))

@@ -14,7 +14,7 @@ from enflow.model.flow.divergence import gaussian, rademacher
 from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 
-PROBES = {"rademacher": rademacher, "gaussian": gaussian}
+PROBE_KINDS = {"rademacher": rademacher, "gaussian": gaussian}
 
 
 @config_errors
@@ -38,7 +38,7 @@ class LikelihoodConfig:
     adjoint: bool = True
 
     def __post_init__(self) -> None:
-        if self.probe not in (*PROBES, "exact"):
+        if self.probe not in (*PROBE_KINDS, "exact"):
             raise ValueError(f'probe is {self.probe!r}; expected "rademacher", "gaussian" or "exact"')
 
     @property
@@ -69,7 +69,7 @@ def draw_noise(
     dequantizer = flow.dequantizer.sample_noise(generators, batch.mask)
     if config.probe == "exact":
         return Noise(dequantizer, None)
-    return Noise(dequantizer, PROBES[config.probe](generators, batch.mask, flow.dequantizer.n_features))
+    return Noise(dequantizer, PROBE_KINDS[config.probe](generators, batch.mask, flow.dequantizer.n_features))
 
 
 def likelihood_terms(

@@ -23,6 +23,7 @@ from enflow.model.training.flow_matching import (
     couple,
     couple_given,
     draw_times,
+    even_times,
     flow_matching_loss,
 )
 from enflow.model.training.max_likelihood import LikelihoodConfig, Noise, draw_noise, likelihood_terms
@@ -154,8 +155,7 @@ class FlowMatching(MoleculeObjective):
         for quarter in range(4):
             totals = np.zeros(2)
             for p, _ in drawn:
-                t = (torch.arange(len(p.x0)) + 0.5) / len(p.x0) * 0.25 + 0.25 * quarter
-                x, h, _ = flow_matching_loss(network, p, t.to(p.x0), self.sigma)
+                x, h, _ = flow_matching_loss(network, p, even_times(len(p.x0), quarter).to(p.x0), self.sigma)
                 n = p.mask.sum(-1)
                 totals += [float((x * n).sum()), float((h * n).sum())]
             count = sum(len(p.x0) for p, _ in drawn)
@@ -259,7 +259,7 @@ def _without_dequantizer(flow: MoleculeFlow) -> dict[str, Tensor]:
     return {name: value for name, value in flow.state_dict().items() if not name.startswith("dequantizer.")}
 
 
-def compositions(config: FlowConfig, data: MoleculeDataset) -> Tensor:
+def type_counts(config: FlowConfig, data: MoleculeDataset) -> Tensor:
     """Count the atoms of each type in every molecule, (M, K)."""
     rows = np.repeat(np.arange(len(data)), data.n_atoms)
     counts = np.zeros((len(data), len(config.vocabulary)), np.int64)

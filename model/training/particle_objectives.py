@@ -6,18 +6,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from enflow.model.flow.coupling import random_rotations, rotate_onto
+from enflow.model.flow.coupling import assignment, random_rotations, rotate_onto
 from enflow.model.flow.dynamics import build
-from enflow.model.flow.geometry import centre
+from enflow.model.flow.geometry import centre, full_mask
 from enflow.model.flow.noise import generator
 from enflow.model.flow.ode.torchdiffeq_solver import AugmentedOptions, solve
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.training.config import ParticleTrainConfig
 from enflow.model.training.flow_matching import draw_times
-from enflow.model.training.max_likelihood import PROBES
+from enflow.model.training.max_likelihood import PROBE_KINDS
 
 Positions = NDArray[np.float32]
 
@@ -115,13 +114,13 @@ class ParticleLikelihood(ParticleObjective):
         if self.config.likelihood.probe == "exact":
             return x.to(self.device), None
         sources = [generator(seed, step, f"train:{row}") for row in range(len(rows))]
-        probe = PROBES[self.config.likelihood.probe](sources, _mask(x), 0, x.shape[-1])
+        probe = PROBE_KINDS[self.config.likelihood.probe](sources, full_mask(x), 0, x.shape[-1])
         return x.to(self.device), probe.to(x).to(self.device)
 
     def losses(self, network: ParticleFlow, drawn: tuple[Tensor, Tensor | None]) -> dict[str, Tensor]:
         """Return the negative log-likelihood in units of the flow, nats, and the weighted regularisers."""
         config, (x, probe) = self.config.likelihood, drawn
-        mask = _mask(x)
+        mask = full_mask(x)
         adjoint = list(network.parameters()) if config.adjoint else None
         options = AugmentedOptions(config.tolerance, adjoint, config.regularised)
         end = solve(network.dynamics, x, x[..., :0], mask, (1.0, 0.0), probe, options)
@@ -147,19 +146,13 @@ def couple_particles(x1: Positions, rotate: bool, rng: np.random.Generator) -> P
     """
     x0 = rng.standard_normal(x1.shape, dtype=np.float32)
     x0 -= x0.mean(1, keepdims=True)
-    cost = -x1 @ x0.transpose(0, 2, 1)
-    order = np.stack([linear_sum_assignment(c)[1] for c in cost])
-    x0 = np.take_along_axis(x0, order[..., None], 1)
+    x0 = np.take_along_axis(x0, assignment(x0, x1), 1)
     return rotate_onto(x0, x1) if rotate else x0
 
 
 def velocity_error(velocity: Callable[..., tuple[Tensor, Tensor]], x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
     """Return the squared error (B,) of the velocity on the straight path from x0 to x1 at times t."""
-    mask = _mask(x0)
+    mask = full_mask(x0)
     x = torch.lerp(x0, x1, t[:, None, None])
     dx, _ = velocity(t, x, x[..., :0], mask)
     return (dx - centre(x1 - x0, mask)).square().sum((1, 2))
-
-
-def _mask(x: Tensor) -> Tensor:
-    return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)

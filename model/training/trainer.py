@@ -14,9 +14,10 @@ from enflow.model.card import read_card, takes_fragments
 from enflow.model.checkpoint import load_fragments, load_molecules
 from enflow.model.config import EGNNConfig, FlowConfig, FragmentConfig, VectorEGNNConfig, VectorNetworkConfig
 from enflow.model.errors import ConfigError, DataError
+from enflow.model.files import replacement
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.training.compact import compacted, expanded
+from enflow.model.training.compact import expanded
 from enflow.model.training.config import PAIR_DTYPES, ParticleTrainConfig, RunConfig, TrainConfig
 from enflow.model.training.fragment_objective import FragmentMatching
 from enflow.model.training.objectives import DequantizerFit, FlowMatching, MaximumLikelihood, Objective
@@ -88,16 +89,11 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.passes, self.anneal = state["step"], state["passes"], state["anneal"]
 
-    def save(self, path: Path, *, compact: bool = False) -> None:
-        """Write the state in one atomic replacement of the file.
-
-        Args:
-            path: the file.
-            compact: write 8 bytes per parameter instead of 12 (see `enflow.model.training.compact`), for a repository.
-        """
+    def save(self, path: Path) -> None:
+        """Replace the file by one with the present state."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(compacted(self.state()) if compact else self.state(), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with replacement(path) as file:
+            torch.save(self.state(), file)
 
     @property
     def remaining(self) -> int:

@@ -1,6 +1,7 @@
 """Histograms of a set of molecules, and the divergence of two sets."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Num
@@ -11,20 +12,33 @@ from enflow.model.chem.molecule import Molecule
 CHUNK_TRIPLES = 20_000_000
 """Triples of atoms that are handled at a time; bounds the memory to some tens of megabytes."""
 
-LONGEST_BOND = 1.8
-"""Angstrom; longer than every bond of the stability table."""
+
+@dataclass(frozen=True)
+class Bins:
+    """A number of equal bins from 0 to `reach`; the last bin is open."""
+
+    number: int
+    reach: float
+
+    @property
+    def width(self) -> float:
+        """The width of a bin."""
+        return self.reach / self.number
+
+    def count(self, values: Float64[np.ndarray, "..."]) -> Int64[np.ndarray, " bins"]:
+        """Count the values in each bin."""
+        which = np.clip(values.ravel() * (self.number / self.reach), 0, self.number - 1).astype(np.int64)
+        return np.bincount(which, minlength=self.number)
 
 
-def divergences(molecules: Sequence[Molecule], reference: Sequence[Molecule]) -> dict[str, float]:
-    """Return the Jensen-Shannon divergences in nats of two sets: distances, bond lengths, angles, elements, sizes.
+DISTANCE_BINS = Bins(100, 13.0)
+"""Pair distances, angstrom: the bins of E-NF."""
 
-    Bonds are those of the stability table. Two halves of 2,000 molecules of QM9 are 1e-4 to 1e-2 apart.
+LENGTH_BINS = Bins(180, 1.8)
+"""Bond lengths, angstrom; the reach is longer than every bond of the stability table."""
 
-    Raises:
-        ValueError: a set is empty.
-    """
-    first, second = histograms(molecules), histograms(reference)
-    return {name: jensen_shannon(first[name], second[name]) for name in first}
+ANGLE_BINS = Bins(90, 180.0)
+"""Bond angles, degrees."""
 
 
 def histograms(molecules: Sequence[Molecule]) -> dict[str, Int64[np.ndarray, " bins"]]:
@@ -35,12 +49,12 @@ def histograms(molecules: Sequence[Molecule]) -> dict[str, Int64[np.ndarray, " b
     """
     if not molecules:
         raise ValueError("found no molecules, expected at least one: a histogram of nothing has no shape")
-    lengths, angles = np.zeros(180, dtype=np.int64), np.zeros(90, dtype=np.int64)
+    lengths, angles = (np.zeros(bins.number, dtype=np.int64) for bins in (LENGTH_BINS, ANGLE_BINS))
     elements = np.zeros(len(SYMBOLS) + 1, dtype=np.int64)
     for _, numbers, positions in equal_sizes(molecules):
         bonded = STABILITY_TABLE.orders(numbers, positions) > 0
-        lengths += binned(_bond_lengths(bonded, positions), len(lengths), LONGEST_BOND)
-        angles += binned(_bond_angles(bonded, positions), len(angles), 180.0)
+        lengths += LENGTH_BINS.count(_bond_lengths(bonded, positions))
+        angles += ANGLE_BINS.count(_bond_angles(bonded, positions))
         elements += np.bincount(numbers.ravel(), minlength=len(elements))
     sizes = np.bincount([m.n_atoms for m in molecules], minlength=1_001)
     if len(sizes) > 1_001:
@@ -66,32 +80,13 @@ def jensen_shannon(first: Num[np.ndarray, " bins"], second: Num[np.ndarray, " bi
     return float((p * np.log(p / m)).sum() + (q * np.log(q / m)).sum()) / 2
 
 
-def distance_histogram(
-    molecules: Sequence[Molecule], bins: int = 100, reach: float = 13.0
-) -> Int64[np.ndarray, " bins"]:
-    """Count all pair distances in equal bins from 0 to `reach` angstrom; the last bin is open (the bins of E-NF)."""
-    counts = np.zeros(bins, dtype=np.int64)
+def distance_histogram(molecules: Sequence[Molecule]) -> Int64[np.ndarray, " bins"]:
+    """Count all pair distances in `DISTANCE_BINS`."""
+    counts = np.zeros(DISTANCE_BINS.number, dtype=np.int64)
     for _, numbers, positions in equal_sizes(molecules):
         i, j = np.triu_indices(numbers.shape[1], k=1)
-        counts += binned(np.linalg.norm(positions[:, i] - positions[:, j], axis=-1), bins, reach)
+        counts += DISTANCE_BINS.count(np.linalg.norm(positions[:, i] - positions[:, j], axis=-1))
     return counts
-
-
-def distance_jsd(molecules: Sequence[Molecule], reference: Sequence[Molecule]) -> float:
-    """Return the Jensen-Shannon divergence of the pair distances of two sets, as in E-NF's table of QM9 positional.
-
-    Raises:
-        ValueError: a set is empty.
-    """
-    if not molecules or not reference:
-        raise ValueError("found no molecules, expected at least one in each set")
-    return jensen_shannon(distance_histogram(molecules), distance_histogram(reference))
-
-
-def binned(values: Float64[np.ndarray, "..."], bins: int, reach: float) -> Int64[np.ndarray, " bins"]:
-    """Count values in equal bins from 0 to `reach`; the last bin is open."""
-    which = np.minimum(values.ravel() * (bins / reach), bins - 1).astype(np.int64)
-    return np.bincount(which, minlength=bins)
 
 
 def equal_sizes(

@@ -94,11 +94,6 @@ class Stability:
         return float(self.stable_atoms.sum() / self.n_atoms.sum())
 
     @property
-    def molecule_stability(self) -> float:
-        """Share of stable molecules."""
-        return float(self.stable.mean())
-
-    @property
     def molecules(self) -> Share:
         """Stable molecules among all, with an interval."""
         return Share(int(self.stable.sum()), len(self.stable))
@@ -148,11 +143,6 @@ class Validity:
     def validity(self) -> Share:
         """Valid molecules among the considered ones."""
         return Share(len(self.smiles), self.considered)
-
-    @property
-    def single_fragment(self) -> Share:
-        """Valid molecules in one piece among the considered ones."""
-        return Share(self.whole, self.considered)
 
     @property
     def uniqueness(self) -> Share:

@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 from rdkit import Chem
 
 from enflow.model.chem.analysis.groups import SMARTS, ring_and_group_counts
-from enflow.model.chem.analysis.histograms import jensen_shannon
+from enflow.model.chem.analysis.histograms import ANGLE_BINS, jensen_shannon
 from enflow.model.chem.analysis.typed_geometry import (
-    ANGLE_BINS,
-    LENGTH_BINS,
-    LONGEST,
-    WIDEST,
+    TYPED_LENGTH_BINS,
     TypeComparison,
     TypedGeometry,
     compare_types,
@@ -77,8 +74,8 @@ def compare(samples: Structures, data: Structures) -> tuple[dict[str, float], di
         Divergences in nats, and what the page shows: histograms, shares of molecules by functional group, and for each
         common type of bond and angle a row (see `type_row`).
     """
-    lengths = compare_types(samples.geometry.lengths, data.geometry.lengths, LENGTH_BINS, LONGEST)
-    angles = compare_types(samples.geometry.angles, data.geometry.angles, ANGLE_BINS, WIDEST)
+    lengths = compare_types(samples.geometry.lengths, data.geometry.lengths, TYPED_LENGTH_BINS)
+    angles = compare_types(samples.geometry.angles, data.geometry.angles, ANGLE_BINS)
     pairs = {name: (samples.counts[name], data.counts[name]) for name in data.counts}
     found = {name: jensen_shannon(*pair) for name, pair in pairs.items() if all(each.sum() for each in pair)}
     typed = {"bond_lengths_by_type": mean_divergence(lengths), "angles_by_type": mean_divergence(angles)}

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 from rdkit import Chem
 
-from enflow.model.chem.analysis.histograms import binned, jensen_shannon
+from enflow.model.chem.analysis.histograms import Bins, jensen_shannon
 
 SIGNS = {
     Chem.BondType.SINGLE: "-",
@@ -16,11 +16,8 @@ SIGNS = {
     Chem.BondType.TRIPLE: "#",
     Chem.BondType.AROMATIC: ":",
 }
-LENGTH_BINS, LONGEST = 300, 3.0
-"""Bins of 0.01 angstrom; the last one is open."""
-
-ANGLE_BINS, WIDEST = 90, 180.0
-"""Bins of 2 degrees."""
+TYPED_LENGTH_BINS = Bins(300, 3.0)
+"""Bond lengths of a type, angstrom; those of inferred bonds may be longer than the stability table has them."""
 
 COMMON = 100
 """A type is compared if the data hold so many of it; below, a divergence is mostly noise."""
@@ -67,19 +64,19 @@ def typed_geometry(mols: Iterable[Chem.Mol]) -> TypedGeometry:
     return TypedGeometry(_arrays(lengths), _arrays(angles))
 
 
-def compare_types(samples: ByType, data: ByType, bins: int, reach: float) -> list[TypeComparison]:
+def compare_types(samples: ByType, data: ByType, bins: Bins) -> list[TypeComparison]:
     """Compare the types that are common in the data, the most frequent first.
 
     Args:
         samples, data: values by type.
-        bins, reach: equal bins from 0 to `reach`, in which the values are counted.
+        bins: the bins in which the values are counted.
     """
     found = []
     for name in sorted(data, key=lambda name: -len(data[name])):
         if len(data[name]) < COMMON:
             continue
         both = samples.get(name, np.empty(0)), data[name]
-        counts = [binned(values, bins, reach) for values in both]
+        counts = [bins.count(values) for values in both]
         divergence = jensen_shannon(*counts) if len(both[0]) else float(np.log(2))
         means, deviations = ([float(f(v)) if len(v) else 0.0 for v in both] for f in (np.mean, np.std))
         sizes = len(both[0]), len(both[1])

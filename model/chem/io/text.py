@@ -103,11 +103,6 @@ class Lines:
         taken, self.next = self.next, next(self._source, None)
         return taken
 
-    def skip_blank(self) -> None:
-        """Go to the next line that is not blank, or to the end."""
-        while self.next and not self.next.text.strip():
-            self.take()
-
     def __iter__(self) -> Iterator[Line]:
         while line := self.take():
             yield line
@@ -257,9 +252,8 @@ def _decompressed(data: bytes, most: int) -> bytes:
 def _decode_bytes(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell's `>` writes
         return data.decode("utf-16", errors="replace")
-    if (
-        len(data) > 3 and not any(data[1:16:2]) and any(data[0:16:2])
-    ):  # UTF-16 without a mark: every second byte of ASCII is zero
+    # UTF-16 without a mark: every second byte of ASCII is zero.
+    if len(data) > 3 and not any(data[1:16:2]) and any(data[0:16:2]):
         return data.decode("utf-16-le", errors="replace")
     try:
         return data.decode("utf-8")

@@ -76,9 +76,8 @@ class Messages:
         self.weights = pairs if gate is None else pairs * torch.sigmoid(gate(e).squeeze(-1))
         self.values = self.weights.unsqueeze(-1) * e
         self._gate = None if gate is None else gate.weight[0]
-        self._gate_jacobian = (1.0 - self.weights).unsqueeze(
-            -1
-        ) * self.values  # the derivative of m by the logit of the gate; 0 where p is 0
+        # The derivative of m by the logit of the gate; 0 where p is 0.
+        self._gate_jacobian = (1.0 - self.weights).unsqueeze(-1) * self.values
 
     def activation_jvp(self, before: Tensor) -> Tensor:
         """Return the tangents of e, given the tangents of a, (B, N, N, Q, E), which are overwritten."""
@@ -137,8 +136,7 @@ def layer_norm_jvp(norm: nn.Module, s: Tensor) -> Callable[[Tensor], Tensor]:
     assert isinstance(norm, nn.LayerNorm), "the networks have no other norm"
     centred = s - s.mean(-1, keepdim=True)
     scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + norm.eps)
-    invariant = torch.stack(
-        [torch.ones_like(s), centred * scale], -1
-    )  # the output is invariant to the mean and the length of s
+    # The output is invariant to the mean and the length of s.
+    invariant = torch.stack([torch.ones_like(s), centred * scale], -1)
     gain = (scale * norm.weight).unsqueeze(-2)
     return lambda ds: (ds - (ds @ invariant / s.shape[-1]) @ invariant.mT).mul_(gain)

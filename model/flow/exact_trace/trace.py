@@ -13,7 +13,7 @@ from enflow.model.flow.geometry import pair_mask
 from enflow.model.flow.networks.egnn import EGNN
 from enflow.model.flow.networks.vector_egnn import VectorEGNN
 
-PAIRS = 1 << 15
+TANGENT_PAIRS = 1 << 15
 """The number of pairs times directions in one batch: a larger one exceeds the cache, a smaller one has more calls."""
 
 ATOMS = 5000
@@ -118,7 +118,7 @@ def _propagate(
     zero_x, zero_h = dx.new_zeros(b, n, dh.shape[2], dx.shape[3]), dh.new_zeros(b, n, n_moves, dh.shape[3])
     dx = torch.cat([dx, zero_x], 2)
     ds = torch.cat([zero_h, dh], 2) @ network.embed.weight[:, : dh.shape[3]].mT
-    n_parts, parts = _n_batches(x, b * n * n * dx.shape[2], PAIRS), []
+    n_parts, parts = _n_batches(x, b * n * n * dx.shape[2], TANGENT_PAIRS), []
     layer_of: Callable[..., tuple[Tangents, Pushforward]] = egnn_layer if isinstance(network, EGNN) else vector_layer
     for part_s, part_x in zip(ds.chunk(n_parts, 2), dx.chunk(n_parts, 2), strict=True):
         parts.append((part_s, part_x, *_zero_vectors(network, part_x.mT), part_x))

@@ -104,13 +104,12 @@ class EGNNLayer(nn.Module):
         m = m + apply_linear(self.send, s_in).to(pair_dtype).unsqueeze(-3)
         m = add_inplace(m, apply_linear(self.distance, basis(d2, d, radial0)))  # (B, N, N, E)
         m = silu_inplace(apply_linear(self.message, silu_inplace(m)))
-        weight = (
-            pairs if self.gate is None else pairs * torch.sigmoid(apply_linear(self.gate, m).squeeze(-1).to(x.dtype))
-        )
+        weight = pairs
+        if self.gate is not None:
+            weight = pairs * torch.sigmoid(apply_linear(self.gate, m).squeeze(-1).to(x.dtype))
         m = multiply_inplace(m, weight.unsqueeze(-1).to(pair_dtype))
-        phi = (
-            apply_linear(self.coordinate_out, silu_inplace(apply_linear(self.coordinate, m))).squeeze(-1).to(x.dtype)
-        )  # (B, N, N)
+        # phi has the shape (B, N, N).
+        phi = apply_linear(self.coordinate_out, silu_inplace(apply_linear(self.coordinate, m))).squeeze(-1).to(x.dtype)
         if self.tanh_range is not None:
             phi = torch.tanh(phi) * self.tanh_range
         phi = phi * pairs / (d + 1.0)

@@ -17,7 +17,7 @@ from enflow.model.flow.ode.step_control import MAX_STEPS, Step
 from enflow.model.flow.ode.tolerances import FINE, Ending
 from enflow.model.flow.velocity import Velocity
 
-PAIRS = {"cpu": 24000, "cuda": 1 << 18}
+BATCH_PAIRS = {"cpu": 24000, "cuda": 1 << 18}
 """The largest number of pairs of atoms in a batch: several size buckets for a CPU core, and enough to fill a GPU. One
 bucket of mixed sizes alone, which rows enter and leave, was padded to 1.38 times its own pairs."""
 
@@ -139,7 +139,7 @@ class _Batch:
         """Return the number of rows that may enter; 0 below a quarter of the capacity, since a start has a cost."""
         largest = max(map(self._n_atoms, [*self.active, *self.waiting[-1:]]), default=1)
         device = self.starts[0].x.device.type
-        room = max(1, PAIRS.get(device, PAIRS["cpu"]) // largest**2) - len(self.active)
+        room = max(1, BATCH_PAIRS.get(device, BATCH_PAIRS["cpu"]) // largest**2) - len(self.active)
         return 0 if self.active and room <= len(self.active) // 3 else max(room, 0)
 
     def _n_atoms(self, index: int) -> int:

@@ -27,7 +27,7 @@ from enflow.model.flow.ode.step_control import (
 from enflow.model.flow.ode.tolerances import FINE
 from enflow.model.flow.velocity import Velocity, pack, packed
 
-NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+STAGE_TIMES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 STAGES = (
     (),
     (1 / 5,),
@@ -156,7 +156,7 @@ def _stages(velocity: Velocity, state: SolverState, y0: Tensor, dt: Tensor) -> t
     # Slopes are derivatives times dt.
     slopes = [per_entry(dt) * state.derivatives]
     y = y0
-    for node, weights in zip(NODES[1:], STAGES[1:], strict=True):
+    for node, weights in zip(STAGE_TIMES[1:], STAGES[1:], strict=True):
         y = y0 + _combine(weights, slopes)
         slopes.append(per_entry(dt) * packed(velocity, state.t + node * dt, y, state.mask, state.x.shape[-1]))
     return y, slopes

@@ -45,14 +45,14 @@ KRONROD = (
 GAUSS = (0.0, 5 / 9, 0.0, 8 / 9)
 """Nodes and weights of the pair G3 K7 on [-1, 1] (Kronrod, 1965): the left half, then the centre."""
 
-NODES = np.array([*(-x for x in HALF_NODES), *HALF_NODES[-2::-1]])
-UNIT_NODES = (NODES + 1.0) / 2.0
+KRONROD_NODES = np.array([*(-x for x in HALF_NODES), *HALF_NODES[-2::-1]])
+UNIT_NODES = (KRONROD_NODES + 1.0) / 2.0
 KRONROD_WEIGHTS = np.array([*KRONROD, *KRONROD[-2::-1]])
 GAUSS_WEIGHTS = np.array([*GAUSS, *GAUSS[-2::-1]])
 
 _LEGENDRE = np.polynomial.legendre
-CUMULATIVE = _LEGENDRE.legval(NODES, _LEGENDRE.legint(np.eye(len(NODES)), lbnd=-1)).T @ np.linalg.inv(
-    _LEGENDRE.legvander(NODES, len(NODES) - 1)
+CUMULATIVE = _LEGENDRE.legval(KRONROD_NODES, _LEGENDRE.legint(np.eye(len(KRONROD_NODES)), lbnd=-1)).T @ np.linalg.inv(
+    _LEGENDRE.legvander(KRONROD_NODES, len(KRONROD_NODES) - 1)
 )
 """A matrix that maps values at the nodes to the integrals of their interpolating polynomial from -1 to each node."""
 
@@ -101,7 +101,7 @@ class Stretch(NamedTuple):
     @property
     def rates(self) -> Values:
         """dt/ds at the nodes."""
-        rates = np.ones_like(NODES)
+        rates = np.ones_like(KRONROD_NODES)
         if self.growth:
             rates = self.growth * np.exp(self.growth * UNIT_NODES) / math.expm1(self.growth)
         scaled: Values = (self.end - self.begin) * rates
@@ -160,7 +160,7 @@ class Quadrature:
 
     def update(self, values: Sequence[float]) -> "Quadrature":
         """Return the integral with its integrand known at `times`; the panels with the largest errors are halved."""
-        rows = np.asarray(values, dtype=np.float64).reshape(-1, len(NODES))
+        rows = np.asarray(values, dtype=np.float64).reshape(-1, len(KRONROD_NODES))
         panels = (*self.panels, *map(_panel, self.pending, rows))
         limit = min(MAX_PANELS, round(STANDARD_PANELS * max(1.0, 0.3 / self.tolerance) ** 0.4))
         room = limit - len(panels)

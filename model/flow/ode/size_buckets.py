@@ -9,12 +9,12 @@ from torch.nn.functional import pad
 
 from enflow.model.flow.velocity import Velocity
 
-PAIRS = 6000
+BUCKET_PAIRS = 6000
 """The largest number of pairs of atoms in a bucket: a tensor of them with 64 channels fits near a core's cache. The
 speed is the same from 4000 to 8000. Without buckets it was 0.6 times as fast (50 molecules of QM9, one thread)."""
 
 
-def bucketed(velocity: Velocity, pairs: int = PAIRS) -> Velocity:
+def bucketed(velocity: Velocity, pairs: int = BUCKET_PAIRS) -> Velocity:
     """Return the same velocity, evaluated in size buckets on a CPU.
 
     Padding has a cost: 50 molecules of QM9 padded to the longest hold 1.7 times their own pairs. Another device gets

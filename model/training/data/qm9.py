@@ -2,13 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from enflow.model.chem.elements import QM9
+from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import DataError
 
 SPLITS = {"train": 0, "valid": 1, "test": 2}
@@ -69,7 +71,7 @@ class MoleculeDataset:
         return self.atom_types[atoms], x - x.mean(1, keepdims=True)
 
 
-def load_qm9(path: Path, split: str, vocabulary: tuple[int, ...] = (1, 6, 7, 8, 9)) -> MoleculeDataset:
+def load_qm9(path: Path, split: str, vocabulary: tuple[int, ...] = QM9.atomic_numbers) -> MoleculeDataset:
     """Read one split of a prepared qm9.npz.
 
     Args:
@@ -95,6 +97,14 @@ def load_qm9(path: Path, split: str, vocabulary: tuple[int, ...] = (1, 6, 7, 8, 
         raise DataError(f"{path} holds atomic number {found}; expected one of {', '.join(map(str, vocabulary))}")
     offsets = np.concatenate([[0], np.cumsum(counts[selected])])
     return MoleculeDataset(offsets, atom_types, positions[atoms].astype(np.float32), sha256_of(path))
+
+
+def molecules_of(data: MoleculeDataset, vocabulary: Sequence[int], rows: Sequence[int] | None = None) -> list[Molecule]:
+    """Return the molecules of a split; `rows` = None returns all."""
+    numbers = np.array(vocabulary)[data.atom_types]
+    begin, end = data.offsets[:-1], data.offsets[1:]
+    picked = range(len(data)) if rows is None else rows
+    return [Molecule(numbers[begin[i] : end[i]], data.positions[begin[i] : end[i]]) for i in picked]
 
 
 def sha256_of(path: Path) -> str:

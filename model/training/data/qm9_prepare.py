@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from enflow.model.chem.elements import ATOMIC_NUMBERS
 from enflow.model.errors import DataError
+from enflow.model.files import replacement
 from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.download import RemoteFile
 
@@ -33,7 +34,7 @@ class Archive:
 
 
 # TensorFlow Datasets lists these sizes and SHA-256 for the same addresses; figshare publishes sizes and MD5 only.
-QM9 = Archive(
+QM9_ARCHIVE = Archive(
     molecules=RemoteFile(
         "dsgdb9nsd.xyz.tar.bz2",
         "https://ndownloader.figshare.com/files/3195389",
@@ -58,7 +59,7 @@ class RawMolecule:
     positions: NDArray[np.float32]
 
 
-def prepare(out: Path, report: ProgressCallback, files: Path | None = None, archive: Archive = QM9) -> Path:
+def prepare(out: Path, report: ProgressCallback, files: Path | None = None, archive: Archive = QM9_ARCHIVE) -> Path:
     """Write qm9.npz without the uncharacterized molecules, with the split of EGNN, E-NF and EDM.
 
     Arrays: index (M,) int32 from 1, num_atoms (M,) uint8, atomic_numbers (A,) uint8, positions (A, 3) float32 in
@@ -91,7 +92,7 @@ def prepare(out: Path, report: ProgressCallback, files: Path | None = None, arch
     return _write(out / "qm9.npz", [molecules[i] for i in included.tolist()], split(included, archive))
 
 
-def split(included: NDArray[np.int64], archive: Archive = QM9) -> NDArray[np.uint8]:
+def split(included: NDArray[np.int64], archive: Archive = QM9_ARCHIVE) -> NDArray[np.uint8]:
     """Return 0 (train), 1 (valid) or 2 (test) for each included index: the split of EGNN, E-NF and EDM.
 
     The split uses the legacy NumPy generator with seed 0.
@@ -173,14 +174,14 @@ def _obtain(file: RemoteFile, out: Path, files: Path | None, report: ProgressCal
 
 def _write(path: Path, molecules: list[RawMolecule], parts: NDArray[np.uint8]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.stem}.part.npz")
-    np.savez_compressed(
-        unfinished,
-        index=np.array([m.index for m in molecules], np.int32),
-        num_atoms=np.array([len(m.atomic_numbers) for m in molecules], np.uint8),
-        atomic_numbers=np.concatenate([m.atomic_numbers for m in molecules]),
-        positions=np.concatenate([m.positions for m in molecules]),
-        split=parts,
-        source=np.full(len(molecules), OFFICIAL, np.uint8),
-    )
-    return unfinished.replace(path)
+    with replacement(path) as file:
+        np.savez_compressed(
+            file,
+            index=np.array([m.index for m in molecules], np.int32),
+            num_atoms=np.array([len(m.atomic_numbers) for m in molecules], np.uint8),
+            atomic_numbers=np.concatenate([m.atomic_numbers for m in molecules]),
+            positions=np.concatenate([m.positions for m in molecules]),
+            split=parts,
+            source=np.full(len(molecules), OFFICIAL, np.uint8),
+        )
+    return path

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from enflow.model.chem.analysis.metrics import table_smiles
 from enflow.model.chem.analysis.plausibility import check_installed
 from enflow.model.chem.molecule import Molecule
+from enflow.model.config import STANDARD
 from enflow.model.errors import DataError
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import EstimatorOptions
@@ -18,7 +19,7 @@ from enflow.model.flow.molecule_flow import MoleculeFlow
 from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.states import Sample
 from enflow.model.progress import ProgressCallback
-from enflow.model.training.data.qm9 import MoleculeDataset, load_qm9
+from enflow.model.training.data.qm9 import MoleculeDataset, load_qm9, molecules_of
 from enflow.model.training.evaluation.metrics import (
     Composition,
     Reference,
@@ -59,7 +60,7 @@ class EvaluationConfig:
     samples: int = 1000
     molecules: int = 1000
     seed: int = 0
-    tolerance: float = 1e-3
+    tolerance: float = STANDARD
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
     probes: int = 1
     draws: int = 1
@@ -171,14 +172,6 @@ def rows_to_score(n_test: int, config: EvaluationConfig) -> NDArray[np.int64]:
     if config.molecules > n_test:
         raise DataError(f"the test split has {n_test} molecules; found a request for {config.molecules}")
     return np.random.default_rng(config.seed).permutation(n_test)[: config.molecules]
-
-
-def molecules_of(data: MoleculeDataset, vocabulary: Sequence[int], rows: Sequence[int] | None = None) -> list[Molecule]:
-    """Return the molecules of a split; `rows` = None returns all."""
-    numbers = np.array(vocabulary)[data.atom_types]
-    begin, end = data.offsets[:-1], data.offsets[1:]
-    picked = range(len(data)) if rows is None else rows
-    return [Molecule(numbers[begin[i] : end[i]], data.positions[begin[i] : end[i]]) for i in picked]
 
 
 def compositions(data: MoleculeDataset, vocabulary: Sequence[int]) -> set[Composition]:

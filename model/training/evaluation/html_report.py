@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from enflow.model.chem.analysis.histograms import ANGLE_BINS, DISTANCE_BINS, LENGTH_BINS
 from enflow.model.chem.elements import SYMBOLS
+from enflow.model.training.evaluation.metrics import NFE_BINS, STRAIN_BINS
 from enflow.model.training.evaluation.summary import lines
 from enflow.model.training.svg_charts import Series, chart, histogram
 
@@ -20,14 +22,14 @@ td:first-child, th:first-child { text-align: left; } code { font-size: 12px; ove
 """
 
 HISTOGRAMS = {
-    "distances": ("Distances of all pairs", "angstrom", 0.13),
-    "bond_lengths": ("Bond lengths", "angstrom", 0.01),
-    "angles": ("Bond angles", "degrees", 2.0),
+    "distances": ("Distances of all pairs", "angstrom", DISTANCE_BINS.width),
+    "bond_lengths": ("Bond lengths", "angstrom", LENGTH_BINS.width),
+    "angles": ("Bond angles", "degrees", ANGLE_BINS.width),
     "sizes": ("Sizes", "atoms", 1.0),
     "ring_sizes": ("Ring sizes", "atoms, last bin open", 1.0),
     "rings": ("Rings per molecule", "rings, last bin open", 1.0),
-    "strain": ("Strain (MMFF94)", "kcal/mol, last bin open", 4.0),
-    "nfe": ("Evaluations of the velocity", "per sample", 6.0),
+    "strain": ("Strain (MMFF94)", "kcal/mol, last bin open", STRAIN_BINS.width),
+    "nfe": ("Evaluations of the velocity", "per sample", NFE_BINS.width),
 }
 """Name in evaluation.json -> title, label of the axis, width of a bin."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enflow.model.chem.analysis.histograms import histograms, jensen_shannon
+from enflow.model.chem.analysis.histograms import Bins, histograms, jensen_shannon
 from enflow.model.chem.analysis.metrics import Z_95, Interval, Share, stability, validity
 from enflow.model.chem.analysis.plausibility import posebusters_checks
 from enflow.model.chem.analysis.strain import strain
@@ -21,6 +21,12 @@ from enflow.model.training.evaluation.records import SampleRecord, ScoreRecord
 
 QUANTILES = 201
 """Greatest number of test NLLs kept per size; more would change no percentile by more than 1."""
+
+STRAIN_BINS = Bins(60, 240.0)
+"""Strain energies, kcal/mol."""
+
+NFE_BINS = Bins(60, 360.0)
+"""Evaluations of the velocity."""
 
 Histograms = Mapping[str, NDArray[np.int64]]
 
@@ -133,8 +139,8 @@ def sample_metrics(
     if n_checked:
         metrics["posebusters"] = _posebusters(generated[:n_checked], mols)
     plots = {name: _both(each, reference.histograms[name]) for name, each in counts.items()} | structures
-    plots["strain"] = _both(*(_binned(values, 4.0, 60) for values in (energies, reference.strains)))
-    plots["nfe"] = {"samples": _binned([float(g.nfe) for g in generated], 6.0, 60).tolist()}
+    plots["strain"] = _both(*(STRAIN_BINS.count(np.array(values)) for values in (energies, reference.strains)))
+    plots["nfe"] = {"samples": NFE_BINS.count(np.array([float(g.nfe) for g in generated])).tolist()}
     return metrics, plots
 
 
@@ -275,12 +281,6 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
 
 def _both(samples: NDArray[np.int64], data: NDArray[np.int64]) -> dict[str, list[int]]:
     return {"samples": samples.tolist(), "data": data.tolist()}
-
-
-def _binned(values: Sequence[float], width: float, bins: int) -> NDArray[np.int64]:
-    """Count values in bins of one width from 0; the last bin is open."""
-    which = np.clip(np.array(values) / width, 0, bins - 1).astype(np.int64)
-    return np.bincount(which, minlength=bins)
 
 
 def _value(share: Share) -> float | None:

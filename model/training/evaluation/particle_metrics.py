@@ -8,14 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from enflow.model.chem.analysis.histograms import binned, jensen_shannon
+from enflow.model.chem.analysis.histograms import DISTANCE_BINS, jensen_shannon
 from enflow.model.flow.particle_flow import ParticleFlow
 from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.particles import Particles
 from enflow.model.training.mcmc.potentials import Potential
-
-BINS, MAX_DISTANCE = 100, 13.0
-"""The histogram of pair distances in E-NF's table of QM9 positional; the last bin is open."""
 
 
 def score(
@@ -84,4 +81,4 @@ def distance_jsd(flow: ParticleFlow, data: Particles, n: int, seed: int, toleran
 
 def _distances(x: Tensor) -> np.ndarray:
     i, j = torch.triu_indices(x.shape[1], x.shape[1], offset=1)
-    return binned(torch.linalg.vector_norm(x[:, i] - x[:, j], dim=-1).numpy(), BINS, MAX_DISTANCE)
+    return DISTANCE_BINS.count(torch.linalg.vector_norm(x[:, i] - x[:, j], dim=-1).numpy())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from enflow.model.chem.molecule import Molecule
+from enflow.model.files import replace_file
 from enflow.model.flow.ode.solver_state import Status
 
 
@@ -84,7 +85,8 @@ class RecordFile(Generic[Record]):
             self.records[record.index] = record
         if len(lines) != 1 + len(self.records):
             content = [dict(header), *map(asdict, self.records.values())]
-            _replace(self.path, "".join(json.dumps(line) + "\n" for line in content))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self.path, "".join(json.dumps(line) + "\n" for line in content).encode())
 
     def append(self, record: Record) -> None:
         """Write the record of a finished molecule to disk."""
@@ -128,11 +130,6 @@ def update_report(
         known = {"weights_sha256": weights_sha256}
     kept = {name: {} if name in whole else known.get(name, {}) for name in sections}
     report = known | {name: {**kept[name], **entries} for name, entries in sections.items()}
-    _replace(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    return report
-
-
-def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".part").write_text(text)
-    path.with_suffix(".part").replace(path)
+    replace_file(path, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    return report

@@ -12,7 +12,7 @@ from enflow.model.chem.analysis.metrics import Share, Stability, stability, vali
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import StructureError
 from enflow.model.flow.molecule_flow import MoleculeFlow
-from enflow.model.flow.ode.batched_solver import PAIRS
+from enflow.model.flow.ode.batched_solver import BATCH_PAIRS
 from enflow.model.flow.ode.solver_state import Status
 from enflow.model.flow.ode.torchdiffeq_solver import solve_heun
 from enflow.model.flow.states import Sample
@@ -91,7 +91,7 @@ def heun_samples(flow: MoleculeFlow, sizes: Mapping[int, int], seed: int, steps:
     """
     for n_atoms in sorted(set(sizes.values())):
         indices = [index for index, size in sizes.items() if size == n_atoms]
-        batch_size = max(1, PAIRS.get(flow.device.type, PAIRS["cpu"]) // n_atoms**2)
+        batch_size = max(1, BATCH_PAIRS.get(flow.device.type, BATCH_PAIRS["cpu"]) // n_atoms**2)
         for start in range(0, len(indices), batch_size):
             yield from _heun_batch(flow, indices[start : start + batch_size], n_atoms, seed, steps)
 

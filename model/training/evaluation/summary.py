@@ -1,4 +1,4 @@
-"""The metrics as text: lines for a terminal, and a row for the README."""
+"""The metrics as text: lines for a terminal and for the page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,14 +27,3 @@ def _format(value: Any) -> str:
     if isinstance(value, list):
         return " to ".join(_format(each) for each in value)
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def readme_row(metrics: Mapping[str, Any]) -> str:
-    """Return the row of the README: shares in %, NLL in nats, evaluations; a dash for a missing metric."""
-    shares = ("atom_stability", "molecule_stability", "validity", "single_fragment", "uniqueness", "novelty")
-    cells = [f"{100 * metrics[name]:.1f}" if metrics.get(name) is not None else "-" for name in shares]
-    for name in ("test_nll", "test_nll_without_f"):
-        error = metrics.get(f"{name}_se")
-        cells.append(f"{metrics[name]:.1f} ± {error:.1f}" if error is not None else "-")
-    cells.append(f"{metrics['nfe_mean']:.0f}" if "nfe_mean" in metrics else "-")
-    return f"| **Enflow**, `weights/qm9` | {' | '.join(cells)} |"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from enflow.model.config import from_json
 from enflow.model.errors import ConfigError
+from enflow.model.files import replace_file
 
 MODELS = ("enf", "gnn", "gnn_att", "gnn_att_aug", "simple", "kernel")
 """The models of the paper."""
@@ -138,11 +139,9 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write the result of a finished cell in one atomic replacement."""
+    """Write the file of a finished cell."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{result.cell.name}"
-    partial.write_text(json.dumps(asdict(result)) + "\n")
-    partial.replace(folder / f"{result.cell.name}.json")
+    replace_file(folder / f"{result.cell.name}.json", (json.dumps(asdict(result)) + "\n").encode())
 
 
 def cells(

@@ -1,5 +1,5 @@
 """Sampling of particle systems: potentials, Hamiltonian Monte Carlo, and annealed importance sampling.
 
 `enflow data particles` makes the data sets of DW4 and LJ13 with it. The package imports `enflow.model.chem` for the
-energies, and nothing else of training. Begin reading with `potentials`, then `hmc`.
+energies and `enflow.model.progress`, and nothing of the rest of training. Begin reading with `potentials`, then `hmc`.
 """

@@ -3,6 +3,7 @@
 import torch
 
 from enflow.model.config import FlowConfig, VectorEGNNConfig
+from enflow.model.training.compact import compacted
 from enflow.model.training.config import TrainConfig
 from enflow.model.training.trainer import Trainer
 
@@ -24,7 +25,7 @@ def test_a_run_goes_on_from_a_compact_state(tmp_path):
     whole, trainer = tmp_path / "state.pt", stepped()
     trainer.save(whole)
     small = tmp_path / "small.pt"
-    trainer.save(small, compact=True)
+    torch.save(compacted(trainer.state()), small)
     assert small.stat().st_size < 0.75 * whole.stat().st_size
     found = Trainer(CONFIG)
     found.load(small)

@@ -1,5 +1,6 @@
 """Fragments of molecules, and the flow matching of the atoms around them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,17 @@ def test_the_bundled_configuration_begins_from_the_bundled_weights() -> None:
     objective.copy_weights(network, whole)
     first = next(iter(whole.dynamics.network.layers.parameters()))
     assert torch.equal(next(iter(network.network.layers.parameters())), first)
+
+
+@pytest.mark.parametrize(("name", "value"), [("transport", 3), ("rotations", 2), ("distance_weight", 0.5)])
+def test_a_setting_that_has_no_effect_around_fragments_is_refused(name: str, value: float, tmp_path: Path) -> None:
+    path = tmp_path / "fragment.json"
+    flow = {"dynamics": {"kind": "fragment"}}
+    path.write_text(json.dumps({"flow": flow, "matching": {"time_power": 2.0, "late_share": 0.5}}))
+    assert read_config(path).matching.time_power == 2.0
+    path.write_text(json.dumps({"flow": flow, "matching": {name: value}}))
+    with pytest.raises(ConfigError, match=rf'found matching\.{name} {value}, expected .*"fragment" does not use it'):
+        read_config(path)
 
 
 def test_a_run_begins_from_the_weights_of_a_flow_around_fragments() -> None:

@@ -1,11 +1,11 @@
 """The cost model: its constants agree with the modules that it may not import."""
 
-from enflow.model.flow.ode.quadrature import NODES
+from enflow.model.flow.ode.quadrature import KRONROD_NODES
 from enflow.service.engine.cost_model import GROW_AFTER, QUADRATURE_NODES, BatchBudget, CostTable
 
 
 def test_the_number_of_nodes_is_that_of_the_quadrature() -> None:
-    assert len(NODES) == QUADRATURE_NODES
+    assert len(KRONROD_NODES) == QUADRATURE_NODES
 
 
 def test_a_budget_that_was_halved_grows_again_and_waits_longer_each_time() -> None:

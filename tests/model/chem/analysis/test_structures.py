@@ -6,7 +6,13 @@ from rdkit import Chem
 
 from enflow.model.chem.analysis.groups import SMARTS, ring_and_group_counts
 from enflow.model.chem.analysis.structures import Structures, bond_counts, bonded, compare
-from enflow.model.chem.analysis.typed_geometry import COMMON, compare_types, mean_divergence, typed_geometry
+from enflow.model.chem.analysis.typed_geometry import (
+    COMMON,
+    TYPED_LENGTH_BINS,
+    compare_types,
+    mean_divergence,
+    typed_geometry,
+)
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.molecule import Molecule
 
@@ -67,7 +73,7 @@ def test_lengths_and_angles_have_the_type_of_their_bonds():
 def test_types_that_are_common_in_the_data_are_compared():
     data = {"C-C": np.full(3 * COMMON, 1.505), "C=O": np.full(COMMON, 1.205), "C-F": np.full(COMMON - 1, 1.305)}
     half = np.repeat([1.505, 1.605], COMMON)
-    bonds, carbonyls = compare_types({"C-C": half, "C-F": half}, data, 300, 3.0)
+    bonds, carbonyls = compare_types({"C-C": half, "C-F": half}, data, TYPED_LENGTH_BINS)
     assert (bonds.name, bonds.counts, carbonyls.name, carbonyls.counts) == ("C-C", (200, 300), "C=O", (0, 100))
     assert bonds.means == pytest.approx((1.555, 1.505))
     assert bonds.deviations == pytest.approx((0.05, 0.0))

@@ -13,7 +13,7 @@ from tests.model.flow.fields import oscillating, states, stiff
 
 @pytest.mark.parametrize(("method", "tolerance"), [(ADAMS, 1e-4), (DORMAND_PRINCE, 5e-7)], ids=["adams", "dopri5"])
 def test_everyone_arrives_as_if_alone(monkeypatch, method: Method, tolerance: float) -> None:
-    monkeypatch.setitem(batched_solver.PAIRS, "cpu", 60)  # room for a few of the smallest only
+    monkeypatch.setitem(batched_solver.BATCH_PAIRS, "cpu", 60)  # room for a few of the smallest only
     sizes = [2, 5, 3, 1, 4, 2, 7, 3, 9]
     x, h, mask = states(sizes, 2)
     times = [(0.1 * (i % 2), 1.0) for i in range(len(sizes))]

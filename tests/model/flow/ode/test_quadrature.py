@@ -11,10 +11,10 @@ from enflow.model.flow.ode.dense_output import Trajectory
 from enflow.model.flow.ode.methods import DORMAND_PRINCE, solve_rows
 from enflow.model.flow.ode.quadrature import (
     GAUSS_WEIGHTS,
+    KRONROD_NODES,
     KRONROD_WEIGHTS,
     MAX_GROWTH,
     MAX_PANELS,
-    NODES,
     Quadrature,
     Stretch,
     integrate,
@@ -34,9 +34,9 @@ def run(integrand: Callable[[float], float], t0: float, t1: float, tolerance: fl
 @pytest.mark.parametrize(("weights", "degree"), [(GAUSS_WEIGHTS, 5), (KRONROD_WEIGHTS, 11)])
 def test_rules_are_exact_to_their_degree_and_no_further(weights: "list[float]", degree: int) -> None:
     for power in range(0, degree + 1, 2):
-        assert math.isclose(weights @ NODES**power, 2 / (power + 1), rel_tol=1e-14)
+        assert math.isclose(weights @ KRONROD_NODES**power, 2 / (power + 1), rel_tol=1e-14)
     beyond = degree + 1
-    assert not math.isclose(weights @ NODES**beyond, 2 / (beyond + 1), rel_tol=1e-11)
+    assert not math.isclose(weights @ KRONROD_NODES**beyond, 2 / (beyond + 1), rel_tol=1e-11)
 
 
 @pytest.mark.parametrize(("t0", "t1"), [(1.0, 0.0), (0.0, 1.0)])

@@ -1,6 +1,6 @@
 """The text of metrics: every metric once, with its error or interval."""
 
-from enflow.model.training.evaluation.summary import lines, readme_row, table
+from enflow.model.training.evaluation.summary import lines, table
 
 METRICS = {
     "samples": 10,
@@ -21,7 +21,3 @@ def test_every_metric_appears_once_with_its_spread():
         ("test_nll", "-100.25", "± 1.5"),
     ]
     assert table(METRICS).count("\n") == 4
-
-
-def test_the_readme_row_has_a_dash_for_a_missing_metric():
-    assert readme_row(METRICS) == "| **Enflow**, `weights/qm9` | - | - | 50.0 | - | - | - | -100.2 ± 1.5 | - | - |"
