@@ -48,8 +48,7 @@ class TrackedRequest:
     @property
     def missing(self) -> list[int]:
         """The indices without an answer."""
-        first = self.request.first_index
-        return [index for index in range(first, first + len(self.request)) if index not in self.answered]
+        return [index for index in self.request.indices if index not in self.answered]
 
 
 class RequestTracker:

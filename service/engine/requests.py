@@ -199,8 +199,7 @@ class RequestTable:
     def unfinished(self) -> Iterator[tuple[EngineRequest, frozenset[int]]]:
         """Yield each request with the indices of its finished samples."""
         for state in self._states.values():
-            first = state.request.first_index
-            yield state.request, frozenset(range(first, first + len(state.request))) - state.molecules.keys()
+            yield state.request, frozenset(state.request.indices) - state.molecules.keys()
 
     def add(self, request: EngineRequest, answered: Collection[int] = ()) -> RequestState:
         """Add a request without the samples that are answered already.
@@ -211,8 +210,7 @@ class RequestTable:
         if request.id in self._states:
             raise ValueError(f"found request {request.id!r} twice, expected each id once")
         state = self._states[request.id] = RequestState(request, time.perf_counter())
-        indices = range(request.first_index, request.first_index + len(request))
-        state.molecules = {index: MoleculeState(index) for index in indices if index not in answered}
+        state.molecules = {index: MoleculeState(index) for index in request.indices if index not in answered}
         return state
 
     def get(self, request_id: str) -> RequestState | None:

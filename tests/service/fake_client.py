@@ -85,15 +85,12 @@ class FakeClient:
     def _results(self, request: EngineRequest) -> list[Event]:
         match request:
             case EngineSampleRequest():
-                indices = range(request.first_index, request.first_index + len(request.n_atoms))
-                return [Sampled(request.id, i, *self.molecule(i), 60, "success") for i in indices]
+                return [Sampled(request.id, i, *self.molecule(i), 60, "success") for i in request.indices]
             case EngineVariationRequest():
-                indices = range(request.first_index, request.first_index + request.count)
-                found = [_of_size(self.molecule(i), request.parent) for i in indices]
-                return [Sampled(request.id, i, *each, 60, "success") for i, each in zip(indices, found, strict=True)]
+                found = {i: _of_size(self.molecule(i), request.parent) for i in request.indices}
+                return [Sampled(request.id, i, *each, 60, "success") for i, each in found.items()]
             case EngineLikelihoodRequest():
-                indices = range(request.first_index, request.first_index + len(request.molecules))
-                return [self._scored(request.id, i) for i in indices]
+                return [self._scored(request.id, i) for i in request.indices]
             case EngineEncodeRequest():
                 if request.rtol < self.finest:
                     return [Failed(request.id, i, Reason.MIN_STEP) for i in range(len(request.molecules))]
@@ -101,10 +98,8 @@ class FakeClient:
                 return [Encoded(request.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
             case EngineDecodeRequest():
                 molecules = [_decoded(latent, self.error * request.rtol) for latent in request.latents]
-                indices = range(request.first_index, request.first_index + len(molecules))
-                return [
-                    Sampled(request.id, i, *each, 60, "success") for i, each in zip(indices, molecules, strict=True)
-                ]
+                found = dict(zip(request.indices, molecules, strict=True))
+                return [Sampled(request.id, i, *each, 60, "success") for i, each in found.items()]
 
     def _scored(self, request_id: str, index: int) -> Scored | Failed:
         if index in self.unscored:
