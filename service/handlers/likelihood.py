@@ -12,7 +12,7 @@ from enflow.service.problems import Problem, from_structure
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Scored
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EstimatorOptions, Structure
 from enflow.service.rendering.encoders import Answer
-from enflow.service.rendering.molecules import RenderedMolecule, ScoreResult, failure_message, sorted_by_index
+from enflow.service.rendering.molecules import RenderedMolecule, ScoreResult, sorted_by_index
 from enflow.service.schemas.requests import LikelihoodOptions, rtol
 from enflow.service.schemas.responses import (
     LikelihoodResponse,
@@ -116,7 +116,7 @@ class LikelihoodHandler:
                 self._tasks.create_task(self._finish(event, index))
             case Failed():
                 self._progress.finish(index)
-                problem = failure_problem(event.reason, failure_message(event))
+                problem = failure_problem(event.reason, event.message)
                 await self._finish_error(index, problem, event.reason)
 
     async def _finish(self, scored: Scored, index: int) -> None:

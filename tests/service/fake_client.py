@@ -95,7 +95,7 @@ class FakeClient:
                 if request.rtol < self.finest:
                     return [Failed(request.id, i, Reason.MIN_STEP) for i in range(len(request.molecules))]
                 latents = [_encoded(each) for each in request.molecules]
-                return [Encoded(request.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
+                return [Encoded(request.id, i, latent, 60) for i, latent in enumerate(latents)]
             case EngineDecodeRequest():
                 molecules = [_decoded(latent, self.error * request.rtol) for latent in request.latents]
                 found = dict(zip(request.indices, molecules, strict=True))
@@ -105,7 +105,7 @@ class FakeClient:
         if index in self.unscored:
             return Failed(request_id, index, Reason.NON_FINITE, "the likelihood is nan")
         parts = {"base": 1.0, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
-        return Scored(request_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
+        return Scored(request_id, index, sum(parts.values()), None, parts, 60, 0.01)
 
     def stats(self) -> Stats:
         return Stats(device="none", rate=self.rate)
