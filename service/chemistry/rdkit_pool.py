@@ -158,7 +158,7 @@ class RDKitPool:
         try:
             most = max_records or self._limits.max_records
             limits = replace(self._limits, max_records=most, open_bonds=open_bonds)
-            return await self._call(self._settings.read_s, _read, data, form, limits)
+            return await self._call(self._settings.read_s, read, data, form, limits)
         except FAILURES as error:
             raise Problem("invalid", f"reading this upload was stopped: {self._reason(error, 'read_s')}") from None
         except asyncio.CancelledError:
@@ -288,10 +288,6 @@ def _bond_report(task: BondTask, stable_atoms: int) -> BondReport:
     molecule, bonds = task.molecule, infer_bonds(task.molecule)
     report = BondReport(bonds, stable_atoms, molecule.n_atoms, mol_block(molecule, bonds))
     return replace(report, descriptors=describe_molecule(molecule, bonds)) if task.describe else report
-
-
-def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:
-    return read(data, form, limits)
 
 
 def _write(molecules: list[Molecule], bonds: list[Bonds], form: WrittenForm) -> str:

@@ -1,12 +1,10 @@
 """The rows of the store as plain data."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 JobKind = Literal["sample", "likelihood", "interpolate", "variations"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-
-KINDS: tuple[JobKind, ...] = get_args(JobKind)
 
 
 @dataclass(frozen=True)
