@@ -29,7 +29,7 @@ from enflow.model.chem.analysis.descriptors import describe as describe_molecule
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.depiction import depict
-from enflow.model.chem.io.formats import read, write
+from enflow.model.chem.io.formats import FileFormat, read, write
 from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
@@ -56,7 +56,6 @@ START_S = 120.0
 DESCRIBE_S = 30.0
 """Seconds that the descriptors of a molecule may take: a worker loads the fragments of the SA score at the first."""
 
-FileFormat = Literal["xyz", "sdf", "smiles3d"]
 WrittenForm = Literal["sdf", "sdf-v3000", "html"]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from enflow.model.chem.analysis.rejection import Only
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, format_by_ending, sniff
 from enflow.model.chem.io.text import ReadLimits, decode
@@ -35,7 +36,7 @@ from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import MAX_SEED, Only, SampleRequest
+from enflow.service.schemas.requests import MAX_SEED, SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StreamEvent
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS

@@ -29,7 +29,7 @@ REFINEMENT_PART, LAST_PART = 0.46, 0.57
 """Evaluations of a refinement relative to those of a first pass, and of the last one relative to those of the flow
 alone (measured: 5.1 of 11.1, and 19.4 of 34)."""
 
-NODES = 37
+DIVERGENCE_VALUES = 37
 """Values of the divergence for one likelihood at this tolerance (measured: 21 to 56); twice as many at 1e-5."""
 
 TYPICAL_ATOMS = 18
@@ -229,7 +229,7 @@ def _path_evaluations(rtol: float) -> float:
 
 def _likelihood_evaluations(options: EstimatorOptions, n_atoms: int) -> float:
     # The exact trace has 8 directions per atom at 0.7 evaluations each; a probe is one evaluation.
-    nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
+    nodes = DIVERGENCE_VALUES * (TOLERANCE / options.rtol) ** 0.15
     values = 5.6 * n_atoms * nodes if options.exact else PROBE_COST * PROBE_NODES * options.probes_per_node
     path = _path_evaluations(min(options.path_tolerances))
     return float(options.first_draws * (path + values))
