@@ -37,15 +37,12 @@ from enflow.service.schemas.requests import (
     VariationsRequest,
 )
 from enflow.service.schemas.responses import (
-    HealthOut,
     LikelihoodResponse,
-    LimitsOut,
-    ModelsOut,
-    QueueOut,
     SampleResponse,
     VariationsResponse,
     WalkResponse,
 )
+from enflow.service.schemas.service_state import HealthOut, LimitsOut, ModelsOut, QueueOut
 from enflow.service.telemetry import CONTENT_TYPE
 
 
