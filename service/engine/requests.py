@@ -113,7 +113,7 @@ class RowState(Row):
         nfe: evaluations of the velocity so far.
         saved: the state of an earlier engine from which the row continues.
         frames: the frames passed so far.
-        score: the quadrature of a likelihood.
+        draw_state: the draw of a likelihood that follows the path.
         parent: the molecule that a refinement begins with; `draw` is the number of the refinement, from 1.
     """
 
@@ -125,7 +125,7 @@ class RowState(Row):
     nfe: int = 0
     saved: SavedRow | None = None
     frames: list[Frame] = field(default_factory=list)
-    score: DrawState | None = None
+    draw_state: DrawState | None = None
     parent: Structure | None = None
 
     @property
@@ -144,7 +144,7 @@ class RowState(Row):
     def share(self) -> float:
         """The part of the work on the sample that is done; the path is half of the work of a likelihood."""
         if isinstance(self.request_state.request, EngineLikelihoodRequest | EngineEncodeRequest):
-            return (1.0 - self.t) * (0.5 if self.score else 1.0)
+            return (1.0 - self.t) * (0.5 if self.draw_state else 1.0)
         passes, start = self.request_state.passes, self.first_t
         end = min(1.0, accuracy(self.refinements_left).ending.straight_from)
         now = passes[self.draw] * min(1.0, (self.t - start) / (end - start))
