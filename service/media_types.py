@@ -1,4 +1,4 @@
-"""The media types that the service reads and writes."""
+"""The media types that the service reads and writes, and its own header."""
 
 JSON = "application/json"
 XYZ = "chemical/x-xyz"
@@ -12,3 +12,6 @@ CSV = "text/csv"
 ZIP = "application/zip"
 MULTIPART = "multipart/form-data"
 STREAMS = (NDJSON, SSE)
+
+ESTIMATE = "Enflow-Estimated-Seconds"
+"""The header with the estimated time of a long request."""

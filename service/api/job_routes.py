@@ -3,16 +3,17 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from enflow.service.api.auth import API_KEY, BEARER
+from enflow.service.api.negotiation import Accept, format_headers
 from enflow.service.api.openapi import JOB_RESULTS, PROBLEMS, json_body
 from enflow.service.api.uploads import check_query, read_json
 from enflow.service.handlers.jobs import JobsHandler
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.problems import Problem, retry_after
-from enflow.service.rendering.encoders import FILE_NAMES, negotiate
+from enflow.service.rendering.encoders import negotiate
 from enflow.service.schemas.jobs import JobOut, JobRequest, JobResultsOut, JobsOut, ResultsRange
 from enflow.service.settings import RequestLimits
 
@@ -75,21 +76,17 @@ async def results(
     request: Request,
     handler: Jobs,
     query: Annotated[ResultsRange, Query()],
-    accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None,
+    accept: Accept,
 ) -> Response:
     """Return the results of some molecules, also while the job runs; `Link: rel="next"` has the place of the rest."""
     check_query(request)
     client = request.state.client
-    header = None if accept is None else ", ".join(accept)
-    media = negotiate(header, await handler.formats(job_id, client))
+    media = negotiate(accept, await handler.formats(job_id, client))
     found = await handler.results(job_id, client, (query.first, query.count), media)
-    text = "" if media[0].startswith("application/") else "; charset=utf-8"
-    headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media[0] + text}
+    headers = format_headers(media[0])
     if found.more:
         length = f"&count={query.count}" if query.count else ""
         headers["Link"] = f'<{_prefix(request)}/jobs/{job_id}/results?first={found.next}{length}>; rel="next"'
-    if media[0] in FILE_NAMES:
-        headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media[0]]}"'
     return StreamingResponse(await _begun(found.body), headers=headers)
 
 

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.event_stream import EventStream
+from enflow.service.api.negotiation import Negotiation, format_headers
 from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, Responses, json_body, structures_body
 from enflow.service.api.uploads import StructureRequest, read_json, read_structures, wait_for_disconnect
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed, run_cancellable
@@ -23,9 +23,9 @@ from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.handlers.sampling import SamplingHandler, sampling_seconds
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.variations import VariationsHandler
-from enflow.service.media_types import STREAMS
+from enflow.service.media_types import ESTIMATE, STREAMS
 from enflow.service.problems import Problem, retry_after
-from enflow.service.rendering.encoders import FILE_NAMES, SCORE_FORMATS, Answer, encode_answer, negotiate
+from enflow.service.rendering.encoders import SCORE_FORMATS, Answer, encode_answer, negotiate
 from enflow.service.schemas.requests import (
     InterpolateOptions,
     InterpolateRequest,
@@ -37,15 +37,12 @@ from enflow.service.schemas.requests import (
     VariationsRequest,
 )
 from enflow.service.schemas.responses import (
-    HealthOut,
     LikelihoodResponse,
-    LimitsOut,
-    ModelsOut,
-    QueueOut,
     SampleResponse,
     VariationsResponse,
     WalkResponse,
 )
+from enflow.service.schemas.service_state import HealthOut, LimitsOut, ModelsOut, QueueOut
 from enflow.service.telemetry import CONTENT_TYPE
 
 
@@ -68,26 +65,6 @@ async def open_registry(request: Request) -> ModelRegistry:
 
 LONG_S = 30.0
 """The estimated seconds above which the answer to /sample refers to jobs."""
-
-ESTIMATE = "Enflow-Estimated-Seconds"
-"""The header with the estimated time of a long request."""
-
-
-@dataclass(frozen=True)
-class Negotiation:
-    """A FastAPI dependency: the Accept header of a request, refused before the body is read where no offer fits."""
-
-    offers: Sequence[str]
-
-    async def __call__(self, accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None) -> str | None:
-        """Return all Accept lines as one list.
-
-        Raises:
-            Problem: not-acceptable.
-        """
-        header = None if accept is None else ", ".join(accept)
-        negotiate(header, self.offers)
-        return header
 
 
 async def no_cache(response: Response) -> None:
@@ -264,11 +241,7 @@ async def _respond(
 
     disconnect = wait_for_disconnect(request.receive)
     body = await run_cancellable(encoded(), disconnect, served.stopping, caller.deadline)
-    text = "" if media_type.startswith("application/") else "; charset=utf-8"
-    headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media_type + text}
-    if media_type in FILE_NAMES:
-        headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media_type]}"'
-    return Response(body, headers=headers)
+    return Response(body, headers=format_headers(media_type))
 
 
 def _caller(request: Request, options: RequestOptions, served: ServedModel) -> Caller:

@@ -13,8 +13,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Receive
 
-from enflow.model.chem.io.formats import format_by_ending, sniff
-from enflow.service.chemistry.rdkit_pool import FileFormat, Upload
+from enflow.model.chem.io.formats import FileFormat, format_by_ending, sniff
+from enflow.service.chemistry.rdkit_pool import Upload
 from enflow.service.media_types import JSON, MULTIPART, SDF, SMILES, XYZ
 from enflow.service.problems import Problem, from_validation
 from enflow.service.schemas.requests import RequestOptions, StructureText

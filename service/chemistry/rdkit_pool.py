@@ -29,7 +29,7 @@ from enflow.model.chem.analysis.descriptors import describe as describe_molecule
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.bonds import Bonds, infer_bonds
 from enflow.model.chem.depiction import depict
-from enflow.model.chem.io.formats import read, write
+from enflow.model.chem.io.formats import FileFormat, read, write
 from enflow.model.chem.io.sdf import mol_block, write_sdf
 from enflow.model.chem.io.text import ReadLimits as TextLimits
 from enflow.model.chem.molecule import Molecule
@@ -56,7 +56,6 @@ START_S = 120.0
 DESCRIBE_S = 30.0
 """Seconds that the descriptors of a molecule may take: a worker loads the fragments of the SA score at the first."""
 
-FileFormat = Literal["xyz", "sdf", "smiles3d"]
 WrittenForm = Literal["sdf", "sdf-v3000", "html"]
 
 
@@ -158,7 +157,7 @@ class RDKitPool:
         try:
             most = max_records or self._limits.max_records
             limits = replace(self._limits, max_records=most, open_bonds=open_bonds)
-            return await self._call(self._settings.read_s, _read, data, form, limits)
+            return await self._call(self._settings.read_s, read, data, form, limits)
         except FAILURES as error:
             raise Problem("invalid", f"reading this upload was stopped: {self._reason(error, 'read_s')}") from None
         except asyncio.CancelledError:
@@ -288,10 +287,6 @@ def _bond_report(task: BondTask, stable_atoms: int) -> BondReport:
     molecule, bonds = task.molecule, infer_bonds(task.molecule)
     report = BondReport(bonds, stable_atoms, molecule.n_atoms, mol_block(molecule, bonds))
     return replace(report, descriptors=describe_molecule(molecule, bonds)) if task.describe else report
-
-
-def _read(data: bytes, form: FileFormat | None, limits: TextLimits) -> list[Molecule | StructureError]:
-    return read(data, form, limits)
 
 
 def _write(molecules: list[Molecule], bonds: list[Bonds], form: WrittenForm) -> str:

@@ -1,5 +1,6 @@
 """The commands `enflow sample`, `enflow variations` and `enflow likelihood`: the handlers of the service without HTTP.
 
-The package may import `service.handlers` and everything below it, and `enflow.model.cli.options`. Begin with
-`sample.sample`, then `offline.OfflineModel`, which runs a handler on an engine in this process.
+`enflow jobs` and `enflow mcp` reach a running service by `service.http_client`. The package may import
+`service.handlers`, `service.mcp` and everything below them, and `enflow.model`. Begin with `sample.sample`, then
+`offline.OfflineModel`, which runs a handler on an engine in this process.
 """

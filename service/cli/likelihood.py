@@ -1,7 +1,6 @@
 """The command `enflow likelihood`: the scores that the service computes for the same structures and seed."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +10,10 @@ import typer
 from enflow.model.chem.io.formats import Format, read
 from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import Device, Divergence, Json, print_result
-from enflow.model.errors import ConfigError, DataError, EnflowError, ModelError
+from enflow.model.errors import ConfigError, EnflowError, ModelError
 from enflow.model.flow.estimator_options import PROBES
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.offline import (
-    STANDARD_STREAM,
     OfflineModel,
     ToleranceOption,
     Weights,
@@ -23,15 +21,17 @@ from enflow.service.cli.offline import (
     file_text,
     parse_target,
     parse_tolerance,
+    read_bytes,
+    reporter,
     validated,
 )
-from enflow.service.handlers.context import Emit, HandlerContext
+from enflow.service.handlers.context import HandlerContext
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.rendering.encoders import Answer
 from enflow.service.schemas.requests import MAX_SEED, LikelihoodOptions
 from enflow.service.schemas.responses import LikelihoodResponse, ScoreErrorOut
-from enflow.service.schemas.stream_events import ScoreEvent, StreamEvent
+from enflow.service.schemas.stream_events import ScoreEvent
 from enflow.service.settings import BUNDLED_WEIGHTS
 
 Record = tuple[str, Molecule | EnflowError]
@@ -106,10 +106,7 @@ def likelihood(
 def read_records(path: Path) -> list[Record]:
     """Return the structures of a file in order; a file that cannot be read is one error."""
     try:
-        content = sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
-        return [(str(path), each) for each in read(content, name=path.name)]
-    except OSError as error:
-        return [(str(path), DataError(f"cannot read {path}: {error.strerror}"))]
+        return [(str(path), each) for each in read(read_bytes(path), name=path.name)]
     except ModelError as error:
         return [(str(path), error)]
 
@@ -128,7 +125,7 @@ def score(
         files = [file for file, _ in records]
         return await LikelihoodHandler(served, options, known, context, files=files).run()
 
-    return offline.run(handle, seed, _reporter(report, len(records)))
+    return offline.run(handle, seed, reporter(report, "scoring", ScoreEvent, len(records)))
 
 
 def prepare(served: ServedModel, structure: Molecule | EnflowError) -> Molecule | EnflowError:
@@ -137,18 +134,6 @@ def prepare(served: ServedModel, structure: Molecule | EnflowError) -> Molecule 
         return served.prepare_structure(structure) if isinstance(structure, Molecule) else structure
     except ModelError as error:
         return error
-
-
-def _reporter(report: ProgressCallback, n_structures: int) -> Emit:
-    """Return the receiver of events that draws the progress bar."""
-    done = 0
-
-    async def emit(event: StreamEvent) -> None:
-        nonlocal done
-        done += isinstance(event, ScoreEvent)
-        report("scoring", done, n_structures)
-
-    return emit
 
 
 def _result(entry: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import pick_device
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import ConfigError, DataError, SolverError
+from enflow.model.progress import ProgressCallback
 from enflow.service.chemistry.rdkit_pool import RDKitPool
 from enflow.service.cli.offline_client import OfflineClient
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, first_error
@@ -30,6 +32,7 @@ from enflow.service.handlers.served_particles import ServedParticles
 from enflow.service.model_card import ModelCard, read_model_card
 from enflow.service.problems import Problem, from_validation
 from enflow.service.rendering.encoders import Answer
+from enflow.service.schemas.stream_events import StreamEvent
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
 
@@ -216,6 +219,18 @@ def parse_target(out: Path | None) -> Target | None:
     return Target(out, FORMATS[FORMATS.index(ending)])
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file; that of standard input for "-".
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
 def check_target(card: ModelCard, target: Target | None) -> None:
     """Check that the model has what the format of a file holds.
 
@@ -232,6 +247,18 @@ def file_text(molecules: Sequence[Molecule], bonds: Sequence[Bonds], form: Forma
     """Return molecules as the text of a file, with coordinates of `DECIMALS` decimals."""
     rounded = [replace(each, positions=np.round(each.positions, DECIMALS)) for each in molecules]
     return write(rounded, bonds, form)
+
+
+def reporter(report: ProgressCallback, stage: str, result: type[StreamEvent], total: int) -> Emit:
+    """Return the receiver of events that draws the progress bar; each event of the type `result` is one step of it."""
+    done = 0
+
+    async def emit(event: StreamEvent) -> None:
+        nonlocal done
+        done += isinstance(event, result)
+        report(stage, done, total)
+
+    return emit
 
 
 Options = TypeVar("Options", bound=BaseModel)

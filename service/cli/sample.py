@@ -2,22 +2,21 @@
 
 import json
 import secrets
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from enflow.model.chem.analysis.rejection import Only
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, format_by_ending, sniff
 from enflow.model.chem.io.text import ReadLimits, decode
 from enflow.model.cli.options import Device, Json, Refinements, print_result
-from enflow.model.errors import ConfigError, DataError, SolverError, StructureError
-from enflow.model.progress import ProgressCallback, progress
+from enflow.model.errors import ConfigError, SolverError, StructureError
+from enflow.model.progress import progress
 from enflow.service.cli.bounds import parse_where
 from enflow.service.cli.offline import (
-    STANDARD_STREAM,
     WEIGHTS_HELP,
     Handle,
     OfflineModel,
@@ -27,17 +26,19 @@ from enflow.service.cli.offline import (
     file_text,
     parse_target,
     parse_tolerance,
+    read_bytes,
+    reporter,
     validated,
 )
-from enflow.service.handlers.context import Emit, HandlerContext
+from enflow.service.handlers.context import HandlerContext
 from enflow.service.handlers.fragments import read_fragment
 from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import MAX_SEED, Only, SampleRequest
+from enflow.service.schemas.requests import MAX_SEED, SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
-from enflow.service.schemas.stream_events import MoleculeEvent, StreamEvent
+from enflow.service.schemas.stream_events import MoleculeEvent
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
 
 FormulaOption = Annotated[str | None, typer.Option(help="Formula of each, such as C7H10O2; the weights must take one.")]
@@ -181,7 +182,7 @@ def run_sampling(offline: OfflineModel, handle: Handle, seed: int, n_molecules: 
         SolverError: no molecule was kept.
     """
     with progress() as report:
-        answer = offline.run(handle, seed, _reporter(report, n_molecules))
+        answer = offline.run(handle, seed, reporter(report, "sampling", MoleculeEvent, n_molecules))
     assert isinstance(answer.document, SampleResponse), "the document of SamplingHandler"
     if not answer.molecules:
         raise SolverError(f"found no molecule to keep: {_summary(answer.document.attempts)}")
@@ -195,11 +196,9 @@ def read_fragment_text(path: Path) -> dict[str, str]:
         DataError: the file cannot be read.
         ConfigError: it is neither XYZ nor SDF.
     """
+    content = read_bytes(path)
     try:
-        content = sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
         text = decode(content, ReadLimits())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
     except StructureError as error:
         raise ConfigError(f"{path}: {error}") from None
     form = format_by_ending(path.name) or sniff(text)
@@ -222,18 +221,6 @@ def _weights(model: Path | None, weights: Path | None, values: Mapping[str, Any]
     if values["fragment"] is not None:
         return FRAGMENT_WEIGHTS
     return BUNDLED_WEIGHTS if values["formula"] is None else FORMULA_WEIGHTS
-
-
-def _reporter(report: ProgressCallback, n_molecules: int) -> Emit:
-    """Return the receiver of events that draws the progress bar."""
-    done = 0
-
-    async def emit(event: StreamEvent) -> None:
-        nonlocal done
-        done += isinstance(event, MoleculeEvent)
-        report("sampling", done, n_molecules)
-
-    return emit
 
 
 def _as_text(answer: Answer, form: Format) -> str:

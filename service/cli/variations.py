@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from enflow.model.chem.analysis.rejection import Only
 from enflow.model.cli.options import Device, Json
 from enflow.model.config import STRENGTH
 from enflow.model.errors import ConfigError, StructureError
@@ -24,7 +25,7 @@ from enflow.service.handlers.context import HandlerContext
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.variations import VariationsHandler
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import Only, VariationsOptions
+from enflow.service.schemas.requests import VariationsOptions
 from enflow.service.settings import BUNDLED_WEIGHTS
 
 

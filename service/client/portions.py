@@ -38,8 +38,7 @@ class Portion:
     @property
     def missing(self) -> list[int]:
         """The indices without an answer."""
-        first = self.request.first_index
-        return [index for index in range(first, first + len(self.request)) if index not in self.answered]
+        return [index for index in self.request.indices if index not in self.answered]
 
     def halves(self) -> "tuple[Portion, Portion]":
         """Return two portions with half of the samples each."""

@@ -222,7 +222,7 @@ class RemoteClient:
                 if refusal := await _receive(reader):
                     raise refusal
                 accepted.set_result(None)
-                delivery = Delivery.IGNORED
+                delivery = Delivery.NONE
                 while delivery is not Delivery.END:
                     message = await _receive(reader)
                     if isinstance(message, EngineState):

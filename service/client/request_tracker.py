@@ -18,12 +18,11 @@ crash proves nothing."""
 
 
 class Delivery(Enum):
-    """The effect of an event on its request."""
+    """The effect of an event on its request: none, the answer to a sample, or the end."""
 
-    IGNORED = 0
-    PROGRESS = 1
-    ANSWER = 2
-    END = 3
+    NONE = 0
+    ANSWER = 1
+    END = 2
 
 
 @dataclass(eq=False)
@@ -48,8 +47,7 @@ class TrackedRequest:
     @property
     def missing(self) -> list[int]:
         """The indices without an answer."""
-        first = self.request.first_index
-        return [index for index in range(first, first + len(self.request)) if index not in self.answered]
+        return [index for index in self.request.indices if index not in self.answered]
 
 
 class RequestTracker:
@@ -75,14 +73,14 @@ class RequestTracker:
         """Give an event to the caller of its request, unless an earlier engine has given the same answer."""
         tracked = self._tracked.get(event.id)
         if tracked is None or tracked.closed:
-            return Delivery.IGNORED
+            return Delivery.NONE
         if isinstance(event, Done):
-            return Delivery.END if self._close(tracked, event) else Delivery.IGNORED
+            return Delivery.END if self._close(tracked, event) else Delivery.NONE
         if event.index in tracked.answered:
-            return Delivery.IGNORED
+            return Delivery.NONE
         tracked.events.put_nowait(event)
         if isinstance(event, Progress):
-            return Delivery.PROGRESS
+            return Delivery.NONE
         self._count_answer(tracked, event)
         return Delivery.ANSWER
 

@@ -2,9 +2,9 @@
 
 A request (`EngineSampleRequest`, `EngineLikelihoodRequest`, ...) holds samples; a sample is one molecule of it. A
 sample needs one row or several; a row is one ODE trajectory. After every step of the solver finished rows leave the
-device and waiting rows enter. The engine is synchronous and knows neither HTTP nor
-asyncio: `process` runs it behind a pipe.
+device and waiting rows enter. The engine is synchronous and knows neither HTTP nor asyncio: `process` runs it behind a
+pipe.
 
-The package may import `enflow.model` and `enflow.service.protocol`. `scheduler`, `batch_key` and `cost_model` import no
-torch. Begin reading at `core.Engine.step`.
+The package may import `enflow.model`, `service.protocol` and `service.problems`. `scheduler`, `batch_key` and
+`cost_model` import no torch. Begin reading at `core.Engine.step`.
 """

@@ -121,7 +121,7 @@ class Engine:
         """
         for rows, step in self._runner.collect(everything=True):  # a step gives its frames when it is collected
             self._postprocess(rows, step)
-        rows = [row for row in self._scheduler.rows() if row.score is None and not row.begun]
+        rows = [row for row in self._scheduler.rows() if row.draw_state is None and not row.begun]
         return Snapshot(tuple(self._requests.unfinished()), self._runner.save(rows))
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -194,7 +194,7 @@ class Engine:
 
     def _start(self, row: RowState) -> RowStart | None:
         try:
-            start, row.score = self._adapter.start(row)
+            start, row.draw_state = self._adapter.start(row)
             return start
         except ModelError as error:
             self._fail(row.request_state, row.molecule, Reason.STRUCTURE, str(error))
@@ -203,7 +203,7 @@ class Engine:
     # Postprocess
 
     def _postprocess(self, rows: list[RowState], step: InFlightStep) -> None:
-        flags, arrived = step.flags(), list[tuple[int, RowState]]()
+        flags, finished = step.flags(), list[tuple[int, RowState]]()
         for i, row in enumerate(rows):
             if row.slot is None:  # aborted or finished after this step was submitted
                 continue
@@ -214,16 +214,16 @@ class Engine:
             row.t, row.nfe = flags[-1].t[i], flags[-1].nfe[i]
             status = Status(flags[-1].status[i])
             if status == Status.SUCCESS:
-                arrived.append((i, row))
+                finished.append((i, row))
             elif status != Status.RUNNING:
                 detail = f"the solver stopped at t = {row.t:.4g}: {status.name}"
                 self._fail(row.request_state, row.molecule, Reason(status.name.lower()), detail)
-        if arrived:
-            self._arrive([row for _, row in arrived], step.rows([i for i, _ in arrived]))
+        if finished:
+            self._finish_paths([row for _, row in finished], step.rows([i for i, _ in finished]))
 
     def _accept(self, row: RowState, result: Step, i: int) -> None:
-        if row.score is not None:
-            row.score.record(result.interpolant, i, row.molecule.n_atoms)
+        if row.draw_state is not None:
+            row.draw_state.record(result.interpolant, i, row.molecule.n_atoms)
         passed = [t for t in row.request_state.frame_times[len(row.frames) :] if t <= row.t]
         for t in passed:
             row.frames.append(self._adapter.frame(result.interpolant, i, t, row))
@@ -232,14 +232,14 @@ class Engine:
             frame = row.frames[-1] if passed else None
             self._requests.emit(Progress(row.request_id, row.index, row.t, nfe, row.share, frame))
 
-    def _arrive(self, rows: list[RowState], ends: tuple[torch.Tensor, ...]) -> None:
+    def _finish_paths(self, rows: list[RowState], ends: tuple[torch.Tensor, ...]) -> None:
         for row, end in zip(rows, self._adapter.finished_rows(rows, *ends), strict=True):
             self._runner.release(row)
             row.molecule.nfe += row.nfe
-            if row.score is not None:
+            if row.draw_state is not None:
                 x, h = (torch.from_numpy(part) for part in end.latent)
-                row.score.finish_path(end.log_prob, x, h)
-                self._measure(row, row.score)
+                row.draw_state.finish_path(end.log_prob, x, h)
+                self._measure(row, row.draw_state)
             elif row.refinements_left:
                 self._add_rows(row.request_state, row.molecule, row.batch_key.size, 1)
                 row.molecule.rows[-1].refine(row, end.structure)
@@ -247,25 +247,25 @@ class Engine:
             else:
                 self._answer(row.request_state, row.molecule, self._adapter.answer(row, end))
 
-    def _measure(self, row: RowState, score: DrawState) -> None:
-        key = row.batch_key._replace(kind="exact" if score.probes is None else "hutchinson")
-        values = min(self._budget.values(key), score.open)
+    def _measure(self, row: RowState, draw: DrawState) -> None:
+        key = row.batch_key._replace(kind="exact" if draw.probes is None else "hutchinson")
+        values = min(self._budget.values(key), draw.open)
         self._scheduler.move(row, key.lane, key, self._budget.cost(key, values))
 
     def _integrate(self, batch: list[RowState]) -> None:
         limit = max(1, self._budget.values(batch[0].batch_key) // len(batch))
-        scores = [row.score for row in batch if row.score is not None]
-        asked = [score.queries(limit) for score in scores]
+        draws = [row.draw_state for row in batch if row.draw_state is not None]
+        asked = [draw.queries(limit) for draw in draws]
         values = iter(evaluate_queries(self._adapter.velocity, list(chain(*asked)), self._adapter.dtype))
-        for row, score, each in zip(batch, scores, asked, strict=True):
-            score.answer(list(islice(values, len(each))))
-            if not score.open and row.state != "finished":
-                self._drawn(row, score)
+        for row, draw, each in zip(batch, draws, asked, strict=True):
+            draw.answer(list(islice(values, len(each))))
+            if not draw.open and row.state != "finished":
+                self._finish_draw(row, draw)
 
-    def _drawn(self, row: RowState, score: DrawState) -> None:
+    def _finish_draw(self, row: RowState, draw: DrawState) -> None:
         molecule, options = row.molecule, row.request_state.scoring
         assert options is not None, "a draw belongs to a request that is scored"
-        molecule.draws.append(score.result(row.nfe))
+        molecule.draws.append(draw.result(row.nfe))
         unfinished = sum(each.state != "finished" for each in molecule.rows) > 1
         if more := 0 if unfinished else self._adapter.further_draws(molecule, options):
             self._add_rows(row.request_state, molecule, row.batch_key.size, more)

@@ -171,7 +171,6 @@ class FlowAdapter:
             std_error=found.std_error,
             parts=found.parts,
             nfe=found.nfe,
-            status="success",
             quadrature_error=found.quadrature_error,
             path=tuple(typical.path),
             atoms=tuple(atoms.tolist()),
@@ -200,7 +199,7 @@ class FlowAdapter:
         """Return the answer to a sample whose last row has finished, and that is not scored."""
         of_row, nfe = (row.request_id, row.index), row.molecule.nfe
         if isinstance(row.request_state.request, EngineEncodeRequest):
-            return Encoded(*of_row, end.latent, nfe, "success")
+            return Encoded(*of_row, end.latent, nfe)
         return Sampled(*of_row, *end.structure, nfe, "success", tuple(row.frames))
 
     def frame(self, step: Interpolant, i: int, t: float, row: RowState) -> Frame:

@@ -1,6 +1,5 @@
 """The adapter of a FragmentFlow to the engine: rows begin with the atoms of a fragment, which stay where they are."""
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,7 +33,8 @@ class FragmentAdapter(FlowAdapter):
 
     def __init__(self, flow: FragmentFlow) -> None:
         super().__init__(flow)
-        self._fragments = flow if flow.device.type == "cpu" else copy.deepcopy(flow).to("cpu")
+        assert isinstance(self._host_flow, FragmentFlow), "it is a copy of the flow"
+        self._fragments = self._host_flow
 
     def n_atoms(self, request: EngineRequest, index: int) -> int:
         """Return the number of atoms of sample `index`, the fragment's included.

@@ -113,7 +113,7 @@ class RowState(Row):
         nfe: evaluations of the velocity so far.
         saved: the state of an earlier engine from which the row continues.
         frames: the frames passed so far.
-        score: the quadrature of a likelihood.
+        draw_state: the draw of a likelihood that follows the path.
         parent: the molecule that a refinement begins with; `draw` is the number of the refinement, from 1.
     """
 
@@ -125,7 +125,7 @@ class RowState(Row):
     nfe: int = 0
     saved: SavedRow | None = None
     frames: list[Frame] = field(default_factory=list)
-    score: DrawState | None = None
+    draw_state: DrawState | None = None
     parent: Structure | None = None
 
     @property
@@ -144,7 +144,7 @@ class RowState(Row):
     def share(self) -> float:
         """The part of the work on the sample that is done; the path is half of the work of a likelihood."""
         if isinstance(self.request_state.request, EngineLikelihoodRequest | EngineEncodeRequest):
-            return (1.0 - self.t) * (0.5 if self.score else 1.0)
+            return (1.0 - self.t) * (0.5 if self.draw_state else 1.0)
         passes, start = self.request_state.passes, self.first_t
         end = min(1.0, accuracy(self.refinements_left).ending.straight_from)
         now = passes[self.draw] * min(1.0, (self.t - start) / (end - start))
@@ -199,8 +199,7 @@ class RequestTable:
     def unfinished(self) -> Iterator[tuple[EngineRequest, frozenset[int]]]:
         """Yield each request with the indices of its finished samples."""
         for state in self._states.values():
-            first = state.request.first_index
-            yield state.request, frozenset(range(first, first + len(state.request))) - state.molecules.keys()
+            yield state.request, frozenset(state.request.indices) - state.molecules.keys()
 
     def add(self, request: EngineRequest, answered: Collection[int] = ()) -> RequestState:
         """Add a request without the samples that are answered already.
@@ -211,8 +210,7 @@ class RequestTable:
         if request.id in self._states:
             raise ValueError(f"found request {request.id!r} twice, expected each id once")
         state = self._states[request.id] = RequestState(request, time.perf_counter())
-        indices = range(request.first_index, request.first_index + len(request))
-        state.molecules = {index: MoleculeState(index) for index in indices if index not in answered}
+        state.molecules = {index: MoleculeState(index) for index in request.indices if index not in answered}
         return state
 
     def get(self, request_id: str) -> RequestState | None:

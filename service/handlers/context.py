@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from enflow.service.problems import EngineFailure, Problem, retry_after
 from enflow.service.protocol.events import Done, Reason
+from enflow.service.protocol.requests import CallerFields
 from enflow.service.schemas.responses import FailedOut, UsageOut
 from enflow.service.schemas.stream_events import StreamEvent
 
@@ -91,10 +92,9 @@ class HandlerContext:
         """True where the caller receives events."""
         return self.emit is not discard
 
-
-def engine_request_id() -> str:
-    """Return a new identifier for a request to an engine."""
-    return secrets.token_hex(8)
+    def engine_fields(self) -> CallerFields:
+        """Return the fields of a new request to an engine that follow from the caller, with a new id."""
+        return {"id": secrets.token_hex(8), "client": self.caller.name, "deadline": self.caller.engine_deadline}
 
 
 def random_seed() -> int:

@@ -10,7 +10,6 @@ from enflow.model.config import MAX_RETURN_ERROR, TOLERANCES
 from enflow.model.errors import EnflowError, StructureError
 from enflow.service.handlers.context import (
     HandlerContext,
-    engine_request_id,
     failure_problem,
     first_error,
     require_results,
@@ -102,13 +101,11 @@ class LatentWalkHandler:
 
     async def _encode(self, parents: Sequence[Structure], *, first: bool = False) -> list[LatentArrays]:
         request = EngineEncodeRequest(
-            id=engine_request_id(),
+            **self._context.engine_fields(),
             molecules=tuple(parents),
             seed=self._context.seed,
             rtol=self._tolerance,
             atol=self._tolerance,
-            client=self._context.caller.name,
-            deadline=self._context.caller.engine_deadline,
         )
         latents: dict[int, LatentArrays] = {}
         async with self._served.engine_events(request, wait=not first) as events:
@@ -268,14 +265,12 @@ def decode_request(
 ) -> EngineDecodeRequest:
     """Return the engine request that decodes latents."""
     return EngineDecodeRequest(
-        id=engine_request_id(),
+        **context.engine_fields(),
         latents=tuple(latents),
         first_index=first_index,
         rtol=tolerance,
         atol=tolerance,
         progress=progress,
-        client=context.caller.name,
-        deadline=context.caller.engine_deadline,
     )
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
-from enflow.service.handlers.context import HandlerContext, engine_request_id, failure_problem, first_error
+from enflow.service.handlers.context import HandlerContext, failure_problem, first_error
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.problems import Problem, from_structure
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Scored
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EstimatorOptions, Structure
 from enflow.service.rendering.encoders import Answer
-from enflow.service.rendering.molecules import RenderedMolecule, ScoreResult, failure_message, sorted_by_index
+from enflow.service.rendering.molecules import RenderedMolecule, ScoreResult, sorted_by_index
 from enflow.service.schemas.requests import LikelihoodOptions, rtol
 from enflow.service.schemas.responses import (
     LikelihoodResponse,
@@ -81,14 +81,12 @@ class LikelihoodHandler:
         # Noise belongs to the number of a structure among those that can be scored.
         first = sum(isinstance(each, Molecule) for each in self._structures[: self._part.start])
         request = EngineLikelihoodRequest(
-            id=engine_request_id(),
+            **self._context.engine_fields(),
             molecules=tuple(Structure(each.atomic_numbers, each.positions) for each in molecules.values()),
             seed=self._context.seed,
             options=engine_options(self._options),
             first_index=first,
             progress=self._context.streams,
-            client=self._context.caller.name,
-            deadline=self._context.caller.engine_deadline,
         )
         indices = list(molecules)
         async with self._served.engine_events(request) as events:
@@ -118,7 +116,7 @@ class LikelihoodHandler:
                 self._tasks.create_task(self._finish(event, index))
             case Failed():
                 self._progress.finish(index)
-                problem = failure_problem(event.reason, failure_message(event))
+                problem = failure_problem(event.reason, event.message)
                 await self._finish_error(index, problem, event.reason)
 
     async def _finish(self, scored: Scored, index: int) -> None:

@@ -13,7 +13,7 @@ from enflow.model.config import ParticleConfig
 from enflow.model.errors import StructureError
 from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
-from enflow.service.handlers.context import HandlerContext, engine_request_id, first_error, require_results
+from enflow.service.handlers.context import HandlerContext, first_error, require_results
 from enflow.service.handlers.duplicates import DuplicateFilter
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
@@ -127,7 +127,7 @@ class SamplingHandler:
         """Return the engine request for molecules of these sizes."""
         tolerance = rtol(self._request.tolerance)
         return EngineSampleRequest(
-            id=engine_request_id(),
+            **self._context.engine_fields(),
             seed=self._context.seed,
             n_atoms=tuple(sizes),
             formula=self._request.formula,
@@ -139,8 +139,6 @@ class SamplingHandler:
             refinements=self._refinements,
             frames=self._request.frames,
             progress=self._context.streams,
-            client=self._context.caller.name,
-            deadline=self._context.caller.engine_deadline,
         )
 
     async def _handle(self, event: Event) -> None:
@@ -192,14 +190,12 @@ class SamplingHandler:
         # Particles have no types to dequantize and few dimensions: their density is exact and costs little.
         divergence: Divergence = "exact" if self._served.card.system else "hutchinson"
         request = EngineLikelihoodRequest(
-            id=engine_request_id(),
+            **self._context.engine_fields(),
             molecules=(Structure(molecule.atomic_numbers, molecule.positions),),
             given=self._given,
             seed=self._context.seed,
             options=EstimatorOptions(divergence, rtol=tolerance, atol=tolerance),
             first_index=index,
-            client=self._context.caller.name,
-            deadline=self._context.caller.engine_deadline,
         )
         score: Scored | Failed = Failed(request.id, index, Reason.ENGINE, "the engine sent no likelihood")
         async with self._served.engine_events(request, wait=True) as events:

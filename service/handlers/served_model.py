@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.formula import parse_formula
+from enflow.model.chem.io.formats import FileFormat
 from enflow.model.chem.molecule import Molecule, check_vocabulary
 from enflow.model.errors import EnflowError, ModelError, StructureError, VocabularyError
-from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat, RDKitPool, Upload
+from enflow.service.chemistry.rdkit_pool import BondReport, RDKitPool, Upload
 from enflow.service.client.base import EngineClient
 from enflow.service.handlers.context import Emit, Usage
 from enflow.service.media_types import CSV, HTML, JSON, NDJSON, SDF, SSE, XYZ, ZIP

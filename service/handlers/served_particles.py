@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from enflow.model.chem.io.formats import FileFormat
 from enflow.model.chem.molecule import Molecule
 from enflow.model.chem.particle_systems import ParticleSystem
 from enflow.model.errors import StructureError
-from enflow.service.chemistry.rdkit_pool import BondReport, FileFormat
+from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.handlers.context import Usage
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.media_types import HTML, JSON, NDJSON, SSE, XYZ, ZIP

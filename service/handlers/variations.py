@@ -10,7 +10,7 @@ from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
 from enflow.service.chemistry.rdkit_pool import BondReport
-from enflow.service.handlers.context import HandlerContext, engine_request_id
+from enflow.service.handlers.context import HandlerContext
 from enflow.service.handlers.latent_walk import distances_from, parents_of
 from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
@@ -69,7 +69,7 @@ class VariationsHandler(SamplingHandler):
         """Return the engine request for variations from an index on."""
         tolerance = rtol(self._options.tolerance)
         return EngineVariationRequest(
-            id=engine_request_id(),
+            **self._context.engine_fields(),
             parent=self._parent,
             count=len(sizes),
             strength=self._options.noise,
@@ -78,8 +78,6 @@ class VariationsHandler(SamplingHandler):
             rtol=tolerance,
             atol=tolerance,
             progress=self._context.streams,
-            client=self._context.caller.name,
-            deadline=self._context.caller.engine_deadline,
         )
 
     @property

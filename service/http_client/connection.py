@@ -11,7 +11,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_exponential_jitter
 
 from enflow.service.http_client.errors import ServiceError, from_answer, from_problem
-from enflow.service.media_types import NDJSON
+from enflow.service.media_types import ESTIMATE, NDJSON
 
 CONNECT_S = 10.0
 """Seconds after which a connection that is not established is given up."""
@@ -19,7 +19,6 @@ CONNECT_S = 10.0
 BACKOFF = wait_exponential_jitter(multiplier=0.5, max=20.0, jitter=0.5)
 """The wait before a repetition where the service names no time."""
 
-ESTIMATE = "Enflow-Estimated-Seconds"
 LONGEST = 10.0
 """A stream is given up after this many times the seconds that the service estimated."""
 

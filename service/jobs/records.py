@@ -1,12 +1,8 @@
 """The rows of the store as plain data."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-JobKind = Literal["sample", "likelihood", "interpolate", "variations"]
-JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-
-KINDS: tuple[JobKind, ...] = get_args(JobKind)
+from enflow.service.schemas.jobs import JobKind, JobState
 
 
 @dataclass(frozen=True)

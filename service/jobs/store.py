@@ -34,7 +34,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from enflow.model.errors import ConfigError, EnflowError
 from enflow.service.jobs.leader import DatabaseLeader, FileLeader
-from enflow.service.jobs.records import JobPart, JobRecord, JobState
+from enflow.service.jobs.records import JobPart, JobRecord
+from enflow.service.schemas.jobs import JobState
 
 METADATA = MetaData()
 

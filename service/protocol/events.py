@@ -41,7 +41,6 @@ class Scored:
     std_error: float | None
     parts: Mapping[str, float]
     nfe: int
-    status: str
     quadrature_error: float
     path: tuple[tuple[float, float], ...] = ()
     atoms: tuple[float, ...] = ()
@@ -74,7 +73,6 @@ class Encoded:
     index: int
     latent: LatentArrays
     nfe: int
-    status: str
 
 
 @dataclass(frozen=True)
@@ -117,6 +115,11 @@ class Failed:
     index: int
     reason: Reason
     detail: str = ""
+
+    @property
+    def message(self) -> str:
+        """The reason, with the detail if there is one."""
+        return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The requests to an engine."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ REFINEMENT_PART, LAST_PART = 0.46, 0.57
 """Evaluations of a refinement relative to those of a first pass, and of the last one relative to those of the flow
 alone (measured: 5.1 of 11.1, and 19.4 of 34)."""
 
-NODES = 37
+DIVERGENCE_VALUES = 37
 """Values of the divergence for one likelihood at this tolerance (measured: 21 to 56); twice as many at 1e-5."""
 
 TYPICAL_ATOMS = 18
@@ -49,21 +50,21 @@ class LatentArrays(NamedTuple):
     h: NDArray[np.float64]
 
 
+class CallerFields(TypedDict):
+    """The fields of a request that follow from its caller."""
+
+    id: str
+    client: str
+    deadline: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
-class EngineSampleRequest:
-    """Generate molecules; `Sampled` is the answer to each.
+class EngineRequestBase(ABC):
+    """The fields of every request.
 
     Attributes:
         id: names the request in all events.
-        seed: (seed, index) fixes a molecule.
-        n_atoms: one entry per sample; None = drawn from p(N).
-        formula: the formula of all samples, for models that take one.
-        fragment: the first atoms of all samples, which stay where they are, for models of fragments.
         first_index: the index of the first sample.
-        rtol, atol: tolerances of the solver.
-        temperature: standard deviation of the noise; 1 = the model's distribution.
-        refinements: the number of refinements of each sample (see `model.flow.refinement`).
-        frames: the number of states along the path that come with each molecule, evenly spaced in t from 0 to 1.
         progress: reports every accepted step by `Progress`.
         client: the caller whose share of the queue is used.
         background: the samples get what is left beside requests that somebody waits for.
@@ -71,88 +72,96 @@ class EngineSampleRequest:
     """
 
     id: str
+    first_index: int = 0
+    progress: bool = False
+    client: str = ""
+    background: bool = False
+    deadline: float | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @property
+    def indices(self) -> range:
+        """The indices of the samples."""
+        return range(self.first_index, self.first_index + len(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSampleRequest(EngineRequestBase):
+    """Generate molecules; `Sampled` is the answer to each.
+
+    Attributes:
+        seed: (seed, index) fixes a molecule.
+        n_atoms: one entry per sample; None = drawn from p(N).
+        formula: the formula of all samples, for models that take one.
+        fragment: the first atoms of all samples, which stay where they are, for models of fragments.
+        rtol, atol: tolerances of the solver.
+        temperature: standard deviation of the noise; 1 = the model's distribution.
+        refinements: the number of refinements of each sample (see `model.flow.refinement`).
+        frames: the number of states along the path that come with each molecule, evenly spaced in t from 0 to 1.
+    """
+
     seed: int
     n_atoms: tuple[int | None, ...]
     formula: str | None = None
     fragment: Structure | None = None
-    first_index: int = 0
     rtol: float = 1e-3
     atol: float = 1e-3
     temperature: float = 1.0
     refinements: int = 0
     frames: int = 0
-    progress: bool = False
-    client: str = ""
-    background: bool = False
-    deadline: float | None = None
 
     def __len__(self) -> int:
         return len(self.n_atoms)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineLikelihoodRequest:
+class EngineLikelihoodRequest(EngineRequestBase):
     """Score molecules: a bound of -log p(molecule) in nats; `Scored` is the answer to each.
 
     With models of fragments, `given` atoms of each molecule, its first ones, are the fragment, and the bound is of
     -log p(other atoms | fragment).
     """
 
-    id: str
     molecules: tuple[Structure, ...]
     given: int = 0
     seed: int = 0
     options: EstimatorOptions = field(default_factory=EstimatorOptions)
-    first_index: int = 0
-    progress: bool = False
-    client: str = ""
-    background: bool = False
-    deadline: float | None = None
 
     def __len__(self) -> int:
         return len(self.molecules)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineEncodeRequest:
+class EngineEncodeRequest(EngineRequestBase):
     """Map molecules to latents; `Encoded` is the answer to each. (seed, index) fixes the dequantization."""
 
-    id: str
     molecules: tuple[Structure, ...]
     seed: int = 0
-    first_index: int = 0
     rtol: float = 1e-5
     atol: float = 1e-5
-    progress: bool = False
-    client: str = ""
-    background: bool = False
-    deadline: float | None = None
 
     def __len__(self) -> int:
         return len(self.molecules)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineDecodeRequest:
+class EngineDecodeRequest(EngineRequestBase):
     """Map latents to molecules; `Sampled` is the answer to each."""
 
-    id: str
     latents: tuple[LatentArrays, ...]
-    first_index: int = 0
     rtol: float = 1e-5
     atol: float = 1e-5
     frames: int = 0
-    progress: bool = False
-    client: str = ""
-    background: bool = False
-    deadline: float | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineVariationRequest:
+class EngineVariationRequest(EngineRequestBase):
     """Add noise to a molecule and remove it by the flow; `Sampled` is the answer to each.
 
     Attributes:
@@ -162,18 +171,12 @@ class EngineVariationRequest:
         seed: (seed, index) fixes the noise.
     """
 
-    id: str
     parent: Structure
     count: int
     strength: float
     seed: int = 0
-    first_index: int = 0
     rtol: float = 1e-3
     atol: float = 1e-3
-    progress: bool = False
-    client: str = ""
-    background: bool = False
-    deadline: float | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -226,7 +229,7 @@ def _path_evaluations(rtol: float) -> float:
 
 def _likelihood_evaluations(options: EstimatorOptions, n_atoms: int) -> float:
     # The exact trace has 8 directions per atom at 0.7 evaluations each; a probe is one evaluation.
-    nodes = NODES * (TOLERANCE / options.rtol) ** 0.15
+    nodes = DIVERGENCE_VALUES * (TOLERANCE / options.rtol) ** 0.15
     values = 5.6 * n_atoms * nodes if options.exact else PROBE_COST * PROBE_NODES * options.probes_per_node
     path = _path_evaluations(min(options.path_tolerances))
     return float(options.first_draws * (path + values))

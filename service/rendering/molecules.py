@@ -34,6 +34,9 @@ Document = MoleculeOut | ParticlesOut | ScoreOut | ParticleScoreOut
 D_co = TypeVar("D_co", bound=Document, covariant=True)
 D = TypeVar("D", bound=Document)
 
+SOLVED = "success"
+"""The solver status of a score: a path that the solver did not finish gives no score but `Failed`."""
+
 
 @dataclass(frozen=True)
 class RenderedMolecule(Generic[D_co]):
@@ -93,7 +96,7 @@ class SampleResult:
     def fields(self) -> dict[str, Any]:
         """Return the fields that molecules and particles share."""
         found = {"index": self.sampled.index, "seed": self.seed, "nfe": self.sampled.nfe}
-        reason = {"nll": None, "nll_error": failure_message(self.score)} if isinstance(self.score, Failed) else {}
+        reason = {"nll": None, "nll_error": self.score.message} if isinstance(self.score, Failed) else {}
         return {**found, "solver_status": self.sampled.status, **reason, **self.completion()}
 
     def completion(self) -> dict[str, Any]:
@@ -122,7 +125,7 @@ class ScoreResult:
         """Return the score and its provenance, in names that leave the provenance of a sample in the file as it is."""
         score = {"nll": self.scored.nll, "nll_std_error": self.scored.std_error}
         origin = {"seed": self.seed, "index": self.index, "model": card.name, "sha256": card.sha256}
-        effort = {"tolerance": self.options.rtol, "nfe": self.scored.nfe, "solver_status": self.scored.status}
+        effort = {"tolerance": self.options.rtol, "nfe": self.scored.nfe, "solver_status": SOLVED}
         return {**score, **{f"score_{name}": value for name, value in {**origin, **effort}.items()}}
 
     def fields(self) -> dict[str, Any]:
@@ -136,7 +139,7 @@ class ScoreResult:
             "probes": self.options.probes_per_node,
             "draws": self.scored.draws,
             "nfe": self.scored.nfe,
-            "solver_status": self.scored.status,
+            "solver_status": SOLVED,
             "quadrature_error": self.scored.quadrature_error,
         }
 
@@ -260,11 +263,6 @@ def certainty(features: NDArray[np.float64], n_types: int) -> NDArray[np.float64
     ordered = np.sort(features[:, :n_types], axis=-1)
     first, second = ordered[:, -1], ordered[:, -2]
     return np.asarray((first - second) / np.maximum(np.abs(first) + np.abs(second), 1e-12))
-
-
-def failure_message(failed: Failed) -> str:
-    """Return the reason why the engine gave up a molecule, with the detail if there is one."""
-    return f"{failed.reason}: {failed.detail}" if failed.detail else str(failed.reason)
 
 
 def sorted_by_index(molecules: Sequence[RenderedMolecule[D]]) -> list[RenderedMolecule[D]]:

@@ -22,6 +22,11 @@ from enflow.service.schemas.responses import (
     ScoreOut,
 )
 
+JobKind = Literal["sample", "likelihood", "interpolate", "variations"]
+"""The endpoint whose work a job is."""
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+
 JobRequestBody = SampleRequest | LikelihoodRequest | InterpolateRequest | VariationsRequest
 
 
@@ -50,7 +55,7 @@ class JobRequest(Document):
         return self
 
     @property
-    def kind(self) -> Literal["sample", "likelihood", "interpolate", "variations"]:
+    def kind(self) -> JobKind:
         """The name of the endpoint."""
         for kind in ("sample", "likelihood", "interpolate"):
             if getattr(self, kind) is not None:
@@ -77,8 +82,8 @@ class JobOut(Strict):
     """The state of a job."""
 
     id: str
-    kind: Literal["sample", "likelihood", "interpolate", "variations"]
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    kind: JobKind
+    state: JobState
     model: ModelOut
     seed: int
     n_molecules: int = Field(description="molecules or structures of the job")
@@ -107,7 +112,7 @@ class JobResultsOut(Strict):
     """The results of the molecules `first` to `next` - 1 of a job, counted from 0."""
 
     id: str
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    state: JobState
     seed: int
     model: ModelOut
     first: int

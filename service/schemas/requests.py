@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic_core import CoreSchema, core_schema
 
 from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds
+from enflow.model.chem.analysis.rejection import Only
+from enflow.model.chem.io.formats import FileFormat
 from enflow.model.config import MAX_REFINEMENTS, STRENGTH, TEMPERATURES, TOLERANCES
-from enflow.model.flow.estimator_options import PROBES
+from enflow.model.flow.estimator_options import PROBES, Divergence
 from enflow.service.schemas.examples import METHANE, SAMPLE_REQUESTS, TILTED
 from enflow.service.schemas.properties import Sort, Where
 
@@ -67,12 +69,9 @@ Tolerance = Annotated[
     Literal["draft", "standard", "precise"] | Annotated[float, Field(ge=1e-7, le=0.1)],
     Field(description="rtol = atol of the adaptive solver, by name or as a number"),
 ]
-Only = Literal["any", "valid", "stable"]
 Kept = Literal["none", "types", "graph"]
 """The part of its parent that a variation kept: nothing, the element of every atom, or the bonds of every atom too."""
 Deadline = Annotated[float, Field(gt=0), Within("max_deadline_s")]
-StructureFormat = Literal["xyz", "sdf", "smiles3d"]
-"""smiles3d is one SMILES in each line; RDKit embeds it in three dimensions."""
 
 
 def rtol(tolerance: str | float) -> float:
@@ -99,7 +98,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 class StructureText(Document):
     """The text of a file with one structure or more."""
 
-    format: StructureFormat
+    format: FileFormat  # smiles3d: one SMILES in each line, which RDKit embeds in three dimensions
     data: str
 
 
@@ -207,7 +206,7 @@ class LikelihoodOptions(RequestOptions):
     target_error: Annotated[float, Field(ge=0.1, le=100.0)] = Field(
         default=2.0, description="standard error in nats at which draws stop; with draws, it concerns the path only"
     )
-    divergence: Literal["exact", "hutchinson"] = "hutchinson"
+    divergence: Divergence = "hutchinson"
     probes: Annotated[int, Field(ge=1), Within("max_probes")] | None = Field(
         default=None, description=f"Hutchinson probes per node; null = {PROBES}"
     )

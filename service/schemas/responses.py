@@ -3,17 +3,17 @@
 A field with a default is optional: it is written only where a handler sets it (`exclude_unset`). Null is a value.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from enflow.model.flow.estimator_options import Divergence
 from enflow.service.schemas.properties import PropertiesOut
 from enflow.service.schemas.requests import Kept, Strict
 from enflow.service.schemas.sources import FileOut, SourceOut
-from enflow.service.settings import RequestLimits
 
 Position = tuple[float, float, float]
-Path = list[tuple[float, float]]
+DensityPath = list[tuple[float, float]]
 """(t, log p_t of the state at t, in nats): the density along the trajectory from noise, t = 0, to data, t = 1."""
 
 
@@ -82,7 +82,7 @@ class MoleculeOut(StructureOut):
     std_error: float | None = None
     parts: PartsOut | None = None
     atom_base: list[float] | None = None
-    path: Path | None = None
+    path: DensityPath | None = None
     percentile: float | None = None
     frames: list[FrameOut] | None = None
     properties: PropertiesOut | None = Field(default=None, description="where asked for; null without bonds")
@@ -134,7 +134,7 @@ class ParticlesOut(ParticleStructureOut):
     std_error: float | None = None
     parts: ParticlePartsOut | None = None
     atom_base: list[float] | None = None
-    path: Path | None = None
+    path: DensityPath | None = None
     frames: list[ParticleFrameOut] | None = None
 
 
@@ -221,7 +221,7 @@ class ProblemOut(Strict):
 class EstimateOut(Strict):
     """The estimator of a score, and what it took."""
 
-    divergence: Literal["exact", "hutchinson"]
+    divergence: Divergence
     probes: int = Field(description="Hutchinson probes per node; 0 where the divergence is exact")
     draws: int = Field(description="draws of the dequantizer")
     nfe: int
@@ -237,7 +237,7 @@ class ScoreOut(StructureOut, EstimateOut, SourceOut):
     std_error: float | None
     parts: PartsOut
     atom_base: list[float] = Field(description="the share of each atom in the part `base`: large where it is unlikely")
-    path: Path = Field(description="of one draw; an estimate where the divergence is one")
+    path: DensityPath = Field(description="of one draw; an estimate where the divergence is one")
     percentile: float | None = Field(description="share in % of held-out QM9 molecules of this size with a lower NLL")
 
 
@@ -250,7 +250,7 @@ class ParticleScoreOut(ParticleStructureOut, EstimateOut, SourceOut):
     std_error: float | None
     parts: ParticlePartsOut
     atom_base: list[float]
-    path: Path
+    path: DensityPath
 
 
 class ScoreErrorOut(FileOut):
@@ -267,34 +267,3 @@ class LikelihoodResponse(Strict):
     model: ModelOut
     results: list[Annotated[ScoreOut | ParticleScoreOut, Field(discriminator="kind")] | ScoreErrorOut]
     usage: UsageOut
-
-
-class QueueOut(Strict):
-    """The numbers of waiting and running molecules."""
-
-    waiting: int
-    running: int
-
-
-class HealthOut(Strict):
-    """The state of the service; the queue is that of all models."""
-
-    status: Literal["ok", "failing"]
-    reason: str
-    step_age_s: float | None = Field(description="seconds since the device last finished a step; null before the first")
-    queue: QueueOut
-    device: str
-    models: dict[str, str] = Field(description="the state of each model's engine: ready, or the reason why it is not")
-
-
-class LimitsOut(RequestLimits):
-    """The limits in force; `max_atoms` is that of the largest model."""
-
-    max_atoms_by_model: dict[str, int] = Field(description="atoms of one molecule, by the name of the model")
-    kind_by_model: dict[str, str] = Field(description="molecules, fragment or particles, by the name of the model")
-
-
-class ModelsOut(Strict):
-    """The cards of the loaded weights, each with its kind: molecules, fragment or particles."""
-
-    models: list[dict[str, Any]]

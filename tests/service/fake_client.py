@@ -85,32 +85,27 @@ class FakeClient:
     def _results(self, request: EngineRequest) -> list[Event]:
         match request:
             case EngineSampleRequest():
-                indices = range(request.first_index, request.first_index + len(request.n_atoms))
-                return [Sampled(request.id, i, *self.molecule(i), 60, "success") for i in indices]
+                return [Sampled(request.id, i, *self.molecule(i), 60, "success") for i in request.indices]
             case EngineVariationRequest():
-                indices = range(request.first_index, request.first_index + request.count)
-                found = [_of_size(self.molecule(i), request.parent) for i in indices]
-                return [Sampled(request.id, i, *each, 60, "success") for i, each in zip(indices, found, strict=True)]
+                found = {i: _of_size(self.molecule(i), request.parent) for i in request.indices}
+                return [Sampled(request.id, i, *each, 60, "success") for i, each in found.items()]
             case EngineLikelihoodRequest():
-                indices = range(request.first_index, request.first_index + len(request.molecules))
-                return [self._scored(request.id, i) for i in indices]
+                return [self._scored(request.id, i) for i in request.indices]
             case EngineEncodeRequest():
                 if request.rtol < self.finest:
                     return [Failed(request.id, i, Reason.MIN_STEP) for i in range(len(request.molecules))]
                 latents = [_encoded(each) for each in request.molecules]
-                return [Encoded(request.id, i, latent, 60, "success") for i, latent in enumerate(latents)]
+                return [Encoded(request.id, i, latent, 60) for i, latent in enumerate(latents)]
             case EngineDecodeRequest():
                 molecules = [_decoded(latent, self.error * request.rtol) for latent in request.latents]
-                indices = range(request.first_index, request.first_index + len(molecules))
-                return [
-                    Sampled(request.id, i, *each, 60, "success") for i, each in zip(indices, molecules, strict=True)
-                ]
+                found = dict(zip(request.indices, molecules, strict=True))
+                return [Sampled(request.id, i, *each, 60, "success") for i, each in found.items()]
 
     def _scored(self, request_id: str, index: int) -> Scored | Failed:
         if index in self.unscored:
             return Failed(request_id, index, Reason.NON_FINITE, "the likelihood is nan")
         parts = {"base": 1.0, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
-        return Scored(request_id, index, sum(parts.values()), None, parts, 60, "success", 0.01)
+        return Scored(request_id, index, sum(parts.values()), None, parts, 60, 0.01)
 
     def stats(self) -> Stats:
         return Stats(device="none", rate=self.rate)

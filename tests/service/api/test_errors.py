@@ -259,7 +259,7 @@ def test_a_defect_is_a_500_that_tells_nothing(api: Api) -> None:
 def test_a_number_that_is_none_is_no_silent_null(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine fails a molecule whose NLL is not finite; a NaN in an answer is a defect."""
     parts = {"base": float("nan"), "divergence": 0.0, "dequantizer": 0.0, "n_atoms": 0.0}
-    scored = Scored("", 0, float("nan"), None, parts, 60, "success", 0.01)
+    scored = Scored("", 0, float("nan"), None, parts, 60, 0.01)
     monkeypatch.setattr(api.client, "_scored", lambda work_id, index: replace(scored, id=work_id, index=index))
     assert_problem(api.http.post("/sample", json={"with_nll": True}), 500)
 

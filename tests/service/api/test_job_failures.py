@@ -65,8 +65,7 @@ def test_a_part_on_which_the_engine_fails_every_time_ends_with_the_reason_for_ea
     monkeypatch.setattr("enflow.service.handlers.job_runner.RETRY_S", 0.0)
 
     def results_of(request: EngineRequest) -> list[Event]:
-        first = request.first_index
-        return [Failed(request.id, i, Reason.ENGINE, "a defect") for i in range(first, first + len(request))]
+        return [Failed(request.id, i, Reason.ENGINE, "a defect") for i in request.indices]
 
     monkeypatch.setattr(api.client, "_results", results_of)
     structures = {"structures": [{"format": "xyz", "data": METHANE_XYZ * (2 if kind == "interpolate" else 1)}]}
@@ -98,7 +97,7 @@ def test_an_engine_that_is_down_does_not_use_up_the_trials_of_a_part(api: Api, m
     def results_of(request: EngineRequest) -> list[Event]:
         if api.client.ready:
             return found(request)
-        return [Failed(request.id, i, Reason.ENGINE) for i in range(request.first_index, len(request))]
+        return [Failed(request.id, i, Reason.ENGINE) for i in request.indices]
 
     monkeypatch.setattr(api.client, "_results", results_of)
     monkeypatch.setattr(api.client, "health", lambda: asked.append(health()) or health())

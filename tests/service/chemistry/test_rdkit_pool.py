@@ -132,14 +132,14 @@ def test_the_death_of_an_idle_worker_is_not_noticed() -> None:
 
 def test_a_call_whose_process_is_killed_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def act(pool: RDKitPool) -> None:
-        for name in ("_read", "_bond_reports"):
+        for name in ("read", "_bond_reports"):
             monkeypatch.setattr(rdkit_pool, name, partial(killed_once, tmp_path / name, name))
         (found,) = await pool.read(b"1\n\nH 0 0 0\n", "xyz")
         assert isinstance(found, Molecule)
         assert (await pool.bond_report(METHANE)).bonds.smiles == "C"
 
     with_chemistry(act)
-    assert {each.name for each in tmp_path.iterdir()} == {"_read", "_bond_reports"}
+    assert {each.name for each in tmp_path.iterdir()} == {"read", "_bond_reports"}
 
 
 def test_workers_hold_no_torch() -> None:
@@ -149,10 +149,10 @@ def test_workers_hold_no_torch() -> None:
 
 
 def test_an_upload_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rdkit_pool, "_read", lambda *_: None)
+    monkeypatch.setattr(rdkit_pool, "read", lambda *_: None)
 
     async def act(pool: RDKitPool) -> None:
-        monkeypatch.setattr(rdkit_pool, "_read", _slow_read)
+        monkeypatch.setattr(rdkit_pool, "read", _slow_read)
         pool._settings = pool._settings.model_copy(update={"read_s": 0.5})
         await pool.read(b"", "xyz")
 
@@ -221,7 +221,7 @@ def test_clients_share_the_workers_in_turn() -> None:
 
 
 def test_uploads_leave_a_worker_for_short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rdkit_pool, "_read", _slow_read)
+    monkeypatch.setattr(rdkit_pool, "read", _slow_read)
 
     async def act(pool: RDKitPool) -> None:
         reading = [asyncio.create_task(pool.read(b"", "xyz")) for _ in range(3)]

@@ -70,9 +70,7 @@ def test_portions_hold_every_molecule_once_in_order(n: int, replicas: int, first
     request = sample("a", tuple(i % 29 + 1 for i in range(n)), first_index=first)
     portions = list(split(request, replicas))
     assert [size for each in portions for size in each.n_atoms] == list(request.n_atoms)
-    assert [index for each in portions for index in range(each.first_index, each.first_index + len(each))] == list(
-        range(first, first + n)
-    )
+    assert [index for each in portions for index in each.indices] == list(range(first, first + n))
     assert max(map(len, portions)) <= MAX_SIZE
     assert min(map(len, portions[:-1]), default=MIN_SIZE) >= MIN_SIZE
 

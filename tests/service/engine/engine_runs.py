@@ -1,5 +1,6 @@
 """Requests to an engine and the events that they end with, shared by its tests."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from enflow.service.protocol.requests import (
     EngineSampleRequest,
     Structure,
 )
+from tests import stubs
+
+GROWN = math.exp(stubs.RATE)
+"""The factor by which the known solution grows positions from the latent to the sample."""
 
 METHANE = Structure(
     np.array([6, 1, 1, 1, 1]),

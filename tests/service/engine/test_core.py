@@ -1,9 +1,8 @@
-"""The engine on a flow with a known solution: correct answers in every batch, and every kind of failure."""
+"""The engine on a flow with a known solution: correct answers in every batch, cancellation and deadlines."""
 
 import math
 from collections import Counter, defaultdict
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,16 +18,13 @@ from enflow.service.protocol.requests import (
     EngineDecodeRequest,
     EngineEncodeRequest,
     EngineLikelihoodRequest,
-    EngineRequest,
     EngineSampleRequest,
     EngineVariationRequest,
     EstimatorOptions,
 )
 from tests import stubs
-from tests.service.engine.engine_runs import METHANE, answers, assert_same, drain, molecule_of, sample, sampled
+from tests.service.engine.engine_runs import GROWN, METHANE, answers, assert_same, drain, molecule_of, sample, sampled
 from tests.stubs import run
-
-GROWN = math.exp(stubs.RATE)
 
 
 def test_a_sample_is_its_latent_grown_by_the_known_solution() -> None:
@@ -47,92 +43,6 @@ def test_the_temperature_scales_the_latent() -> None:
     for index, n_atoms in enumerate((5, 18)):
         latent = stubs.flow().draw_latent(n_atoms, 7, index)
         np.testing.assert_allclose(found["s", index].positions, 0.5 * GROWN * latent.x.numpy(), atol=1e-3)
-
-
-@pytest.mark.parametrize("lag", [0, 2])
-def test_refined_samples_are_those_of_the_library(lag: int) -> None:
-    engine = stubs.engine(pairs=400, lag=lag)
-    engine.add(EngineSampleRequest(id="s", seed=7, n_atoms=(5, 12, 18), refinements=2, frames=5))
-    plain = EngineSampleRequest(id="t", seed=7, n_atoms=(5, 12))
-    engine.add(plain)
-    found = sampled(drain(engine))
-    expected = stubs.flow().sample([5, 12, 18], seed=7, refinements=2)
-    for index, one in enumerate(expected):
-        mine = found["s", index]
-        assert np.array_equal(mine.atomic_numbers, one.atomic_numbers)
-        np.testing.assert_allclose(mine.positions, one.positions, atol=1e-5)
-        assert mine.nfe == one.properties["nfe"]
-        assert [frame.t for frame in mine.frames] == [0.0, 0.25, 0.5, 0.75, 1.0]
-        np.testing.assert_allclose(mine.frames[-1].positions, mine.positions, atol=1e-5)
-    for key, one in sampled(list(run(stubs.engine(), plain))).items():
-        assert_same(found[key], one, 1e-9)
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        EngineSampleRequest(id="s", seed=7, n_atoms=(5,) * 60, refinements=3),
-        EngineLikelihoodRequest(id="s", seed=7, molecules=(METHANE,) * 60),
-    ],
-    ids=["refined", "scored"],
-)
-def test_samples_finish_all_the_time(request_: EngineRequest) -> None:
-    """Rows that follow the first ones of a sample go before samples that have not begun."""
-    engine, finished, steps = stubs.engine(pairs=200), list[int](), 0
-    engine.add(request_)
-    while not engine.idle:
-        steps += 1
-        finished += [steps for event in engine.step() if isinstance(event, Sampled | Scored)]
-    assert len(finished) == 60
-    assert finished[0] < 0.4 * steps
-    assert finished[30] < 0.75 * steps
-
-
-@pytest.mark.parametrize("refinements", [0, 1, 3])
-def test_the_share_of_the_work_that_is_done_only_grows(refinements: int) -> None:
-    request = EngineSampleRequest(id="s", seed=7, n_atoms=(5,), refinements=refinements, progress=True, rtol=1e-5)
-    told = [event for event in run(stubs.engine(), request) if isinstance(event, Progress)]
-    shares = [event.share for event in told]
-    assert shares == sorted(shares)
-    assert 0 < shares[0] < 0.5
-    assert shares[-1] == pytest.approx(1)
-    assert sum(b.t < a.t for a, b in pairwise(told)) == refinements
-
-
-@pytest.mark.parametrize(
-    "first",
-    [
-        EngineSampleRequest(id="s", seed=7, n_atoms=(5,), refinements=2),
-        EngineLikelihoodRequest(id="s", seed=7, molecules=(METHANE,), options=EstimatorOptions(target_error=0.1)),
-    ],
-    ids=["refined", "scored"],
-)
-def test_a_request_keeps_its_place_between_the_rows_of_a_sample(first: EngineRequest) -> None:
-    engine, arrivals = stubs.engine(), set[int]()
-    engine.add(first)
-    while not engine.idle:
-        arrivals |= {queue.arrival for lane in engine._scheduler._lanes.values() for queue in lane.requests.values()}
-        engine.step()
-    assert arrivals == {1}
-
-
-def test_after_a_restart_only_the_missing_samples_count_as_work() -> None:
-    engine, ended = stubs.engine(pairs=1), list[str]()
-    engine.add(EngineSampleRequest(id="other", seed=7, n_atoms=(18,) * 20, rtol=1e-2))
-    engine.add(EngineSampleRequest(id="almost finished", seed=7, n_atoms=(18,) * 60, rtol=1e-2), range(58))
-    while not engine.idle:
-        ended += [event.id for event in engine.step() if isinstance(event, Done)]
-    assert ended == ["almost finished", "other"]
-
-
-def test_a_sample_is_aborted_while_it_is_refined() -> None:
-    engine = stubs.engine()
-    engine.add(EngineSampleRequest(id="s", seed=7, n_atoms=(5,), refinements=10))
-    while engine.stats().running == 0 or next(iter(engine._scheduler.rows())).draw < 2:
-        engine.step()
-    engine.abort("s")
-    assert [event.reason for event in drain(engine) if isinstance(event, Failed)] == [Reason.CANCELLED]
-    assert engine.stats().running == engine.stats().waiting == 0
 
 
 def test_what_single_precision_cannot_meet_is_stepped_in_double() -> None:
@@ -173,54 +83,6 @@ def test_a_molecule_is_the_same_alone_in_company_and_joining_late(lag: int) -> N
     events += drain(engine)
     assert_same(sampled(events)["late", 0], alone)
     assert len(sampled(events)) == 9
-
-
-def test_a_likelihood_is_the_closed_form() -> None:
-    options = EstimatorOptions("exact", draws=1, rtol=1e-5, atol=1e-5)
-    events = list(run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(METHANE,), seed=3, options=options)))
-    (scored,) = answers(events)
-    assert isinstance(scored, Scored)
-    n, rate = 5, stubs.RATE
-    # z = exp(-rate) x, exp(rate) h and tr J = rate (3 (N - 1) - 5 N), integrated over a mean of one.
-    assert scored.parts["divergence"] == pytest.approx(rate * (3 * (n - 1) - 5 * n), abs=1e-3)
-    flow = stubs.flow()
-    form = flow.canonical_form(molecule_of(METHANE))
-    lifted = flow.dequantize([form.molecule], 3, [form.key])
-    base = -float(flow.log_prob_base(lifted.x / GROWN, lifted.h * GROWN, lifted.mask))
-    assert scored.parts["base"] == pytest.approx(base, abs=1e-3)
-    assert scored.parts["dequantizer"] == pytest.approx(float(lifted.log_q), abs=1e-9)
-    assert scored.nll == pytest.approx(sum(scored.parts.values()), abs=1e-9)
-    assert scored.std_error is None
-    for t, log_density in scored.path:
-        grown = rate * (t + (1 - math.cos(2 * math.pi * t)) / (2 * math.pi))
-        assert log_density == pytest.approx(-base - grown * (3 * (n - 1) - 5 * n), abs=2e-3)
-    assert sum(scored.atoms) == pytest.approx(base, abs=1e-3)
-    squares = 0.5 * ((lifted.x[0] / GROWN).square().sum(-1) + (lifted.h[0] * GROWN).square().sum(-1))
-    assert np.ptp(np.array(scored.atoms)[form.order] - squares.numpy()) < 1e-3
-
-
-def test_an_estimated_density_leads_from_the_base_to_the_data() -> None:
-    options = EstimatorOptions(divergence="hutchinson", probes=3, draws=1, rtol=1e-5, atol=1e-5)
-    request = EngineLikelihoodRequest(id="l", molecules=(METHANE,), seed=3, options=options)
-    (scored,) = answers(list(run(stubs.engine(), request)))
-    assert isinstance(scored, Scored)
-    times, density = np.array(scored.path).T
-    assert np.all(np.diff(times) > 0)
-    ends = -scored.parts["base"], -scored.parts["base"] - scored.parts["divergence"]
-    np.testing.assert_allclose((density[0], density[-1]), ends, atol=0.05)  # the nodes lie within (0, 1)
-    # The density grows as the stub's rate does, up to the noise of the probes, which are new at every node.
-    grown = times + (1 - np.cos(2 * np.pi * times)) / (2 * np.pi)
-    np.testing.assert_allclose((density - ends[0]) / (ends[1] - ends[0]), grown, atol=0.05)
-
-
-def test_the_engine_scores_as_the_flow_does() -> None:
-    options = EstimatorOptions(divergence="hutchinson", probes=2, draws=3)
-    events = run(stubs.engine(), EngineLikelihoodRequest(id="l", molecules=(METHANE, METHANE), seed=3, options=options))
-    expected = stubs.flow().log_prob([molecule_of(METHANE)] * 2, 3, probes=2, draws=3)
-    for event in answers(list(events)):
-        assert isinstance(event, Scored)
-        assert event.nll == pytest.approx(expected[event.index].nll, abs=1e-6)
-        assert event.std_error == pytest.approx(expected[event.index].std_error, abs=1e-6)
 
 
 def test_decode_is_the_inverse_of_encode() -> None:
@@ -288,51 +150,6 @@ def test_abort_frees_the_rows_at_once_and_may_come_too_late() -> None:
     engine.abort("gone")
     assert engine.idle
     assert isinstance(list(run(engine, sample("next")))[-1], Done)
-
-
-@pytest.mark.parametrize("steps", [0, 4, 9])
-@pytest.mark.parametrize("lag", [0, 1])
-def test_a_snapshot_goes_on_elsewhere_to_the_same_molecules(steps: int, lag: int) -> None:
-    requests = [replace(sample("a", (5, 12, 20, None), frames=3), refinements=1), sample("b", (12,))]
-    whole = stubs.engine(pairs=400)
-    for request in requests:
-        whole.add(request)
-    expected = sampled(drain(whole))
-    first, second = stubs.engine(pairs=400, lag=lag), stubs.engine(pairs=300)
-    for request in requests:
-        first.add(request)
-    before = [event for _ in range(steps) for event in first.step()]
-    second.restore(first.snapshot())
-    before += first._requests.take_events()  # the events of the snapshot itself
-    after = drain(second)
-    found = sampled(before) | sampled(after)
-    assert len(sampled(before)) + len(sampled(after)) == len(expected)
-    for key, one in found.items():
-        assert_same(one, expected[key], 1e-9)
-        assert len(one.frames) == len(expected[key].frames)
-    assert Counter(event.id for event in before + after if isinstance(event, Done)) == {"a": 1, "b": 1}
-
-
-def test_a_snapshot_saves_steps() -> None:
-    engine = stubs.engine()
-    engine.add(sample(n_atoms=(12,)))
-    for _ in range(5):
-        engine.step()
-    other = stubs.engine()
-    other.restore(engine.snapshot())
-    drain(other)
-    whole = stubs.engine()
-    list(run(whole, sample(n_atoms=(12,))))
-    assert other.stats().steps == whole.stats().steps - 5
-
-
-def test_likelihoods_do_not_starve_samples() -> None:
-    engine = stubs.engine(pairs=200, slots=8)
-    options = EstimatorOptions(divergence="hutchinson", probes=1, draws=1)
-    engine.add(EngineLikelihoodRequest(id="l", molecules=(METHANE,) * 16, options=options))  # twice the slots
-    engine.add(sample("s"))
-    ended = [event.id for event in drain(engine) if isinstance(event, Done)]
-    assert ended == ["s", "l"]
 
 
 class Life(RuleBasedStateMachine):
