@@ -190,16 +190,16 @@ class Decoding:
             self._fail(sampled.index, Reason.STRUCTURE, str(error))
             return
         report = await self._served.infer_bonds(molecule, self._context.usage)
-        rendered = self._served.render_sample(SampleResult(sampled, molecule, report, self._context.seed, tolerance))
         # A large molecule takes tens of milliseconds, during which no other request would be answered.
         structure = Structure(molecule.atomic_numbers, molecule.positions)
         distances = await asyncio.to_thread(distances_from, structure, parents)
         self._check_return(structure, sampled.index, parents, distances)
-        fields = {"fraction": path_fraction(self._options, sampled.index), **distances}
-        assert isinstance(rendered.document, MoleculeOut), "walks are between molecules"
-        document = rendered.document.model_copy(update=fields)
-        self._found.append(RenderedMolecule(rendered.molecule, rendered.bonds, rendered.sdf, document))
-        await self._context.emit(MoleculeEvent(event="molecule", molecule=document))
+        relation = {"fraction": path_fraction(self._options, sampled.index), **distances}
+        result = SampleResult(sampled, molecule, report, self._context.seed, tolerance, relation=relation)
+        found = self._served.render_sample(result)
+        assert isinstance(found.document, MoleculeOut), "walks are between molecules"
+        self._found.append(RenderedMolecule(found.molecule, found.bonds, found.sdf, found.document))
+        await self._context.emit(MoleculeEvent(event="molecule", molecule=found.document))
 
     def _check_return(
         self, structure: Structure, place: int, parents: Sequence[Structure], distances: dict[str, float]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -95,14 +96,12 @@ class VariationsHandler(SamplingHandler):
         return super().rejection(molecule, report)
 
     async def render(self, result: SampleResult) -> RenderedMolecule[MoleculeOut | ParticlesOut]:
-        """Return a molecule that is kept, with its distance from the parent."""
-        rendered = await super().render(result)
+        """Return a molecule that is kept, with its distance from the parent and what it kept."""
         structure = Structure(result.molecule.atomic_numbers, result.molecule.positions)
         # A large molecule takes tens of milliseconds, during which no other request would be answered.
-        fields: dict[str, object] = dict(await asyncio.to_thread(distances_from, structure, [self._parent]))
-        fields["kept"] = kept(result.molecule, result.report.bonds, self._parent, self._bonds)
-        document = rendered.document.model_copy(update=fields)
-        return RenderedMolecule(rendered.molecule, rendered.bonds, rendered.sdf, document)
+        distances = await asyncio.to_thread(distances_from, structure, [self._parent])
+        remains = kept(result.molecule, result.report.bonds, self._parent, self._bonds)
+        return await super().render(replace(result, relation={**distances, "kept": remains}))
 
     def response(self, molecules: Sequence[MoleculeOut | ParticlesOut]) -> VariationsResponse:
         """Return the response with the variations that were found."""

@@ -59,6 +59,7 @@ class SampleResult:
     Attributes:
         sampler: temperature and refinements, where they are not 1 and 0.
         given: the number of its first atoms that are a fragment which was given.
+        relation: the place of a molecule on the path between its parents, its distances, and what it kept of its parent.
     """
 
     sampled: Sampled
@@ -70,6 +71,7 @@ class SampleResult:
     score: Scored | Failed | None = None
     describes: bool = False
     given: int = 0
+    relation: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def scored(self) -> Scored | None:
@@ -90,6 +92,7 @@ class SampleResult:
             "solver_status": self.sampled.status,
             **({"nll": score.nll, "nll_std_error": score.std_error} if score else {}),
             **self.completion(),
+            **self.relation,
             **(self.report.descriptors.as_dict() if self.report.descriptors else {}),
         }
 
@@ -97,7 +100,7 @@ class SampleResult:
         """Return the fields that molecules and particles share."""
         found = {"index": self.sampled.index, "seed": self.seed, "nfe": self.sampled.nfe}
         reason = {"nll": None, "nll_error": self.score.message} if isinstance(self.score, Failed) else {}
-        return {**found, "solver_status": self.sampled.status, **reason, **self.completion()}
+        return {**found, "solver_status": self.sampled.status, **reason, **self.completion(), **self.relation}
 
     def completion(self) -> dict[str, Any]:
         """Return the fields of a molecule that grew from a fragment; none for another."""
@@ -183,14 +186,13 @@ def rendered(molecule: Molecule, report: BondReport, document: D) -> RenderedMol
 def structure_fields(molecule: Molecule, report: BondReport) -> dict[str, Any]:
     """Return the fields of `StructureOut` without the index."""
     bonds = report.bonds
-    ok = bonds.status == "ok"
     return {
         "kind": "molecule",
         "n_atoms": molecule.n_atoms,
         "formula": molecule.formula,
         "smiles": bonds.smiles,
         "xyz": write_xyz([molecule]),
-        "sdf": sdf_record(report.mol_block, molecule, bonds) if ok and report.mol_block else None,
+        "sdf": sdf_record(report.mol_block, molecule, bonds) if bonds.status == "ok" and report.mol_block else None,
         "bonds": _render_bonds(bonds),
         "valid": bonds.valid,
         "stable": report.stable,
