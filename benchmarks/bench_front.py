@@ -67,7 +67,7 @@ class ReplayedEngine:
         events: list[Any] = []
         for request, index in now:
             found = self._molecules[(request.seed + index) % len(self._molecules)]
-            events.append(Sampled(request.id, index, *found, 44, "success"))
+            events.append(Sampled(request.id, index, *found, 44))
             self._missing[request.id] -= 1
             if not self._missing[request.id]:
                 events.append(Done(request.id, 0.0, 0.0, 44 * len(request)))

@@ -200,7 +200,7 @@ class FlowAdapter:
         of_row, nfe = (row.request_id, row.index), row.molecule.nfe
         if isinstance(row.request_state.request, EngineEncodeRequest):
             return Encoded(*of_row, end.latent, nfe)
-        return Sampled(*of_row, *end.structure, nfe, "success", tuple(row.frames))
+        return Sampled(*of_row, *end.structure, nfe, tuple(row.frames))
 
     def frame(self, step: Interpolant, i: int, t: float, row: RowState) -> Frame:
         """Return the frame of row `i` at a time within its last step."""

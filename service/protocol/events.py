@@ -56,7 +56,6 @@ class Sampled:
     atomic_numbers: NDArray[np.int64]
     positions: NDArray[np.float64]
     nfe: int
-    status: str
     frames: tuple[Frame, ...] = ()
 
     @property

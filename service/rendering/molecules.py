@@ -35,7 +35,7 @@ D_co = TypeVar("D_co", bound=Document, covariant=True)
 D = TypeVar("D", bound=Document)
 
 SOLVED = "success"
-"""The solver status of a score: a path that the solver did not finish gives no score but `Failed`."""
+"""The solver status of every result: a path that the solver did not finish gives none but `Failed`."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SampleResult:
     Attributes:
         sampler: temperature and refinements, where they are not 1 and 0.
         given: the number of its first atoms that are a fragment which was given.
-        relation: the place of a molecule on the path between its parents, its distances, and what it kept of its parent.
+        relation: the share of the path between its parents, its distances from them, and what it kept of its parent.
     """
 
     sampled: Sampled
@@ -89,7 +89,7 @@ class SampleResult:
             "tolerance": self.tolerance,
             **self.sampler,
             "nfe": self.sampled.nfe,
-            "solver_status": self.sampled.status,
+            "solver_status": SOLVED,
             **({"nll": score.nll, "nll_std_error": score.std_error} if score else {}),
             **self.completion(),
             **self.relation,
@@ -100,7 +100,7 @@ class SampleResult:
         """Return the fields that molecules and particles share."""
         found = {"index": self.sampled.index, "seed": self.seed, "nfe": self.sampled.nfe}
         reason = {"nll": None, "nll_error": self.score.message} if isinstance(self.score, Failed) else {}
-        return {**found, "solver_status": self.sampled.status, **reason, **self.completion(), **self.relation}
+        return {**found, "solver_status": SOLVED, **reason, **self.completion(), **self.relation}
 
     def completion(self) -> dict[str, Any]:
         """Return the fields of a molecule that grew from a fragment; none for another."""

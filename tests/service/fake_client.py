@@ -85,10 +85,10 @@ class FakeClient:
     def _results(self, request: EngineRequest) -> list[Event]:
         match request:
             case EngineSampleRequest():
-                return [Sampled(request.id, i, *self.molecule(i), 60, "success") for i in request.indices]
+                return [Sampled(request.id, i, *self.molecule(i), 60) for i in request.indices]
             case EngineVariationRequest():
                 found = {i: _of_size(self.molecule(i), request.parent) for i in request.indices}
-                return [Sampled(request.id, i, *each, 60, "success") for i, each in found.items()]
+                return [Sampled(request.id, i, *each, 60) for i, each in found.items()]
             case EngineLikelihoodRequest():
                 return [self._scored(request.id, i) for i in request.indices]
             case EngineEncodeRequest():
@@ -99,7 +99,7 @@ class FakeClient:
             case EngineDecodeRequest():
                 molecules = [_decoded(latent, self.error * request.rtol) for latent in request.latents]
                 found = dict(zip(request.indices, molecules, strict=True))
-                return [Sampled(request.id, i, *each, 60, "success") for i, each in found.items()]
+                return [Sampled(request.id, i, *each, 60) for i, each in found.items()]
 
     def _scored(self, request_id: str, index: int) -> Scored | Failed:
         if index in self.unscored:

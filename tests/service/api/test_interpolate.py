@@ -36,6 +36,14 @@ def test_a_walk_between_two(api: Api) -> None:
     # The fake engine's latents are the structures: the walk begins at one parent and ends at the other.
     assert decode.latents[0].x == pytest.approx(encode.molecules[0].positions)
     assert len(decode.latents) == 5
+    csv = api.http.post("/interpolate", json=body, headers={"Accept": "text/csv"}).text.splitlines()
+    assert [line.split(",")[csv[0].split(",").index("fraction")] for line in csv[1:]] == [
+        "0.0",
+        "0.25",
+        "0.5",
+        "0.75",
+        "1.0",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from enflow.model.chem.io.formats import read
 from enflow.service.protocol.requests import (
     EngineVariationRequest,
     Structure,
@@ -31,6 +32,15 @@ def test_variations_of_one(api: Api, name: str) -> None:
     (request,) = api.client.submitted
     assert isinstance(request, EngineVariationRequest)
     assert (request.strength, request.count, request.seed, request.rtol) == (0.25, 3, 2, 1e-3)
+
+
+@pytest.mark.parametrize("form", ["chemical/x-xyz", "chemical/x-mdl-sdfile"])
+def test_a_file_of_variations_says_what_each_kept(api: Api, form: str) -> None:
+    headers = {"Content-Type": "chemical/x-xyz", "Accept": form}
+    answer = api.http.post("/variations?n_molecules=2&strength=0.25&seed=2", content=METHANE, headers=headers)
+    for each in read(answer.text):
+        assert each.properties["kept"] == "graph"
+        assert float(str(each.properties["distance"])) == pytest.approx(0, abs=1e-6)
 
 
 def test_variations_of_a_model_that_refines_its_samples_are_not_refined(
