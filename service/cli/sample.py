@@ -52,6 +52,7 @@ AttachOption = Annotated[
 TemperatureOption = Annotated[
     float, typer.Option(help="Standard deviation of the noise, 0.1 to 2: 0.8 gives more stable and fewer unusual ones.")
 ]
+WEIGHTS_DEFAULT = " [default: qm9; with --formula or --fragment the bundled ones that take it]"
 SeedOption = Annotated[
     int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of all noise [default: random, and printed].")
 ]
@@ -84,7 +85,7 @@ def sample(
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Order, by a property or nll; -qed: the largest first.")] = None,
     tolerance: ToleranceOption = "standard",
-    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP, show_default=False)] = None,
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP + WEIGHTS_DEFAULT)] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
