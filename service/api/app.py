@@ -20,12 +20,14 @@ from enflow import __version__
 from enflow.model.errors import ConfigError, EnflowError
 from enflow.service.api import depictions, job_routes, openapi, routes, static_pages
 from enflow.service.api.auth import read_keys
-from enflow.service.api.middleware.admission import AdmissionMiddleware
-from enflow.service.api.middleware.api_keys import ApiKeys
+from enflow.service.api.middleware.admission import AdmissionMiddleware, ApiKeys, TrustedOriginMiddleware
 from enflow.service.api.middleware.body_limit import BodyLimitMiddleware
-from enflow.service.api.middleware.path_prefix import PathPrefixMiddleware
-from enflow.service.api.middleware.request_context import RequestContextMiddleware, is_request_id, new_request_id
-from enflow.service.api.middleware.trusted_origin import TrustedOriginMiddleware
+from enflow.service.api.middleware.request_context import (
+    PathPrefixMiddleware,
+    RequestContextMiddleware,
+    is_request_id,
+    new_request_id,
+)
 from enflow.service.chemistry.rdkit_pool import RDKitPool
 from enflow.service.client.base import EngineClient
 from enflow.service.client.lazy_client import further_clients

@@ -1,4 +1,4 @@
-"""The context of a request: its ids, log line, counts, security headers, and the answer to a defect."""
+"""The context of a request: its ids, log line, counts, path prefix, security headers, and the answer to a defect."""
 
 import re
 import secrets
@@ -11,11 +11,13 @@ import structlog
 from asgi_correlation_id import correlation_id
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from enflow.service.api.middleware.problem_response import send_problem
 from enflow.service.handlers.context import CallerGone
 from enflow.service.problems import from_exception
+from enflow.service.settings import PATH_PREFIX
 from enflow.service.telemetry import Telemetry
 
 CLIENT_CLOSED = 499
@@ -120,3 +122,35 @@ def frames_of(error: BaseException) -> list[str]:
     """
     frames = traceback.extract_tb(error.__traceback__)
     return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-12:]]
+
+
+class PathPrefixMiddleware:
+    """Put the prefix of a proxy into `root_path`, from where the router and the OpenAPI description take it.
+
+    A proxy may leave the prefix in the path or remove it; by ASGI `path` has it. The links of the pages are relative,
+    so a wrong X-Forwarded-Prefix harms only its sender.
+
+    Args:
+        app: the application inside.
+        prefix: the prefix; empty takes that of the header X-Forwarded-Prefix.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self.app = app
+        self.prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not (prefix := self.prefix or _forwarded(Headers(scope=scope))):
+            await self.app(scope, receive, send)
+        elif scope["path"] == prefix and scope["method"] in ("GET", "HEAD"):
+            await RedirectResponse(f"{prefix}/")(scope, receive, send)  # relative links need the slash
+        else:
+            path = scope["path"]
+            scope.update(root_path=prefix, path=path if path.startswith(f"{prefix}/") else prefix + path)
+            await self.app(scope, receive, send)
+
+
+def _forwarded(headers: Headers) -> str:
+    """Return the prefix that a proxy names; empty where there is none or it is no path."""
+    prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
+    return prefix if re.fullmatch(PATH_PREFIX, prefix) else ""

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from enflow.model.errors import ConfigError
 from enflow.service.api.app import create_app
 from enflow.service.api.auth import read_keys
-from enflow.service.api.middleware.api_keys import ApiKeys
+from enflow.service.api.middleware.admission import ApiKeys
 from enflow.service.problems import Problem
 from enflow.service.settings import Settings
 from tests.service.fake_client import FakeClient

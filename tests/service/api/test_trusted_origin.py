@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from enflow.service.api.middleware.trusted_origin import TrustedOriginMiddleware
+from enflow.service.api.middleware.admission import TrustedOriginMiddleware
 from enflow.service.settings import Settings
 from tests.service.api.test_auth import call
 from tests.service.api.test_errors import assert_problem
