@@ -7,13 +7,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from enflow.service.api.auth import API_KEY, BEARER
-from enflow.service.api.negotiation import Accept, format_headers
 from enflow.service.api.openapi import JOB_RESULTS, PROBLEMS, json_body
+from enflow.service.api.routes import Accept
 from enflow.service.api.uploads import check_query, read_json
 from enflow.service.handlers.jobs import JobsHandler
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.problems import Problem, retry_after
-from enflow.service.rendering.encoders import negotiate
+from enflow.service.rendering.encoders import format_headers, negotiate
 from enflow.service.schemas.jobs import JobOut, JobRequest, JobResultsOut, JobsOut, ResultsRange
 from enflow.service.settings import RequestLimits
 

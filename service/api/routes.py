@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.event_stream import EventStream
-from enflow.service.api.negotiation import Negotiation, format_headers
 from enflow.service.api.openapi import MOLECULES, PROBLEMS, SCORES, Responses, json_body, structures_body
 from enflow.service.api.uploads import StructureRequest, read_json, read_structures, wait_for_disconnect
 from enflow.service.handlers.context import Caller, Emit, HandlerContext, discard, random_seed, run_cancellable
@@ -25,7 +25,7 @@ from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.variations import VariationsHandler
 from enflow.service.media_types import ESTIMATE, STREAMS
 from enflow.service.problems import Problem, retry_after
-from enflow.service.rendering.encoders import SCORE_FORMATS, Answer, encode_answer, negotiate
+from enflow.service.rendering.encoders import SCORE_FORMATS, Answer, encode_answer, format_headers, negotiate
 from enflow.service.schemas.requests import (
     InterpolateOptions,
     InterpolateRequest,
@@ -44,6 +44,30 @@ from enflow.service.schemas.responses import (
 )
 from enflow.service.schemas.service_state import HealthOut, LimitsOut, ModelsOut, QueueOut
 from enflow.service.telemetry import CONTENT_TYPE
+
+
+async def accept_header(accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None) -> str | None:
+    """Return all Accept lines of a request as one list; None where there is none."""
+    return None if accept is None else ", ".join(accept)
+
+
+Accept = Annotated[str | None, Depends(accept_header)]
+
+
+@dataclass(frozen=True)
+class Negotiation:
+    """A FastAPI dependency: the Accept header of a request, refused before the body is read where no offer fits."""
+
+    offers: Sequence[str]
+
+    async def __call__(self, accept: Accept) -> str | None:
+        """Return the header.
+
+        Raises:
+            Problem: not-acceptable.
+        """
+        negotiate(accept, self.offers)
+        return accept
 
 
 async def model_registry(request: Request) -> ModelRegistry:

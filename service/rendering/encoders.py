@@ -170,3 +170,12 @@ def _parse_range(member: str) -> MediaRange | None:
     if not _QUALITY.fullmatch(quality) or float(quality) > 1 or (kind == "*" and subtype != "*"):
         return None
     return MediaRange(kind, subtype, tuple(parameters.items()), float(quality))
+
+
+def format_headers(media_type: str) -> dict[str, str]:
+    """Return the headers of an answer in a format: no cache keeps it, and a browser saves molecules as a file."""
+    text = "" if media_type.startswith("application/") else "; charset=utf-8"
+    headers = {"Vary": "Accept", "Cache-Control": "no-store", "Content-Type": media_type + text}
+    if media_type in FILE_NAMES:
+        headers["Content-Disposition"] = f'attachment; filename="{FILE_NAMES[media_type]}"'
+    return headers
