@@ -113,7 +113,7 @@ def sample(
     values |= {"temperature": temperature, "refinements": refinements, "bonds": bonds, "only": only}
     values |= {"unique": unique, "properties": properties, "where": parse_where(where or []), "sort": sort}
     values |= {"seed": secrets.randbits(32) if seed is None else seed, "tolerance": parse_tolerance(tolerance)}
-    offline = OfflineModel(_weights(model, weights, values), device, n)
+    offline = OfflineModel(weights_of(model, weights, values), device, n)
     check_target(offline.card, target)
     request = parse_request(offline, {**values, "with_nll": with_nll})
     print_answer(generate(offline, request), target, n, as_json=as_json)
@@ -208,7 +208,7 @@ def read_fragment_text(path: Path) -> dict[str, str]:
     return {"format": form, "data": text}
 
 
-def _weights(model: Path | None, weights: Path | None, values: Mapping[str, Any]) -> Path:
+def weights_of(model: Path | None, weights: Path | None, values: Mapping[str, Any]) -> Path:
     """Return the weights to load: those that are named, else the bundled ones, which take a formula or a fragment.
 
     Raises:

@@ -164,6 +164,11 @@ def test_a_body_that_cannot_be_carried_out_is_refused_at_once(api: Api, body: di
     assert reason in answer.text
 
 
+def test_the_list_of_jobs_has_no_options(api: Api) -> None:
+    answer = api.http.get("/jobs?limit=5")
+    assert (answer.status_code, answer.json()["detail"]) == (422, "found an unknown option in the query, expected none")
+
+
 KEYS = {"lab": "a-key-of-the-lab", "other": "another-key"}
 
 

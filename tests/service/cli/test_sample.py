@@ -8,8 +8,10 @@ import pytest
 
 from enflow.model.chem.io.formats import read
 from enflow.service.__main__ import main
+from enflow.service.cli.sample import weights_of
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest
 from enflow.service.schemas.responses import SampleResponse
+from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
 from tests.service.cli.conftest import FakeModel
 from tests.service.fake_client import METHANE, TORN
 
@@ -132,3 +134,19 @@ def test_a_wrong_value_is_one_line(run_sample, arguments: tuple[str, ...], messa
     code, out, err = run_sample(set(), *arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("named", "values", "expected"),
+    [
+        ((None, None), {}, BUNDLED_WEIGHTS),
+        ((None, None), {"formula": "CH4"}, FORMULA_WEIGHTS),
+        ((None, None), {"fragment": {}}, FRAGMENT_WEIGHTS),
+        ((BUNDLED_WEIGHTS, None), {"fragment": {}}, BUNDLED_WEIGHTS),
+        ((None, BUNDLED_WEIGHTS), {"formula": "CH4"}, BUNDLED_WEIGHTS),
+    ],
+)
+def test_weights_that_are_named_are_loaded(
+    named: tuple[Path | None, Path | None], values: dict[str, object], expected: Path
+) -> None:
+    assert weights_of(*named, {"formula": None, "fragment": None, **values}) == expected
