@@ -8,7 +8,7 @@ from starlette.responses import StreamingResponse
 
 from enflow.service.api.auth import API_KEY, BEARER
 from enflow.service.api.openapi import JOB_RESULTS, PROBLEMS, json_body
-from enflow.service.api.routes import Accept
+from enflow.service.api.routes import NO_OPTIONS, Accept
 from enflow.service.api.uploads import check_query, read_json
 from enflow.service.handlers.jobs import JobsHandler
 from enflow.service.handlers.model_registry import ModelRegistry
@@ -48,23 +48,22 @@ async def add(request: Request, response: Response, handler: Jobs) -> JobOut:
     return _linked(job, request)
 
 
-@jobs.get("", name="list_jobs")
+@jobs.get("", name="list_jobs", dependencies=NO_OPTIONS)
 async def newest(request: Request, response: Response, handler: Jobs) -> JobsOut:
     """Return the newest jobs: with API keys those of the caller, else all."""
-    check_query(request, ())
     response.headers["Cache-Control"] = "no-store"
     found = await handler.newest(request.state.client)
     return JobsOut(jobs=[_linked(job, request) for job in found.jobs])
 
 
-@jobs.get("/{job_id}", name="job")
+@jobs.get("/{job_id}", name="job", dependencies=NO_OPTIONS)
 async def show(job_id: str, request: Request, response: Response, handler: Jobs) -> JobOut:
     """Return the state of a job: how much is done, the rate, and the time left."""
     response.headers["Cache-Control"] = "no-store"
     return _linked(await handler.show(job_id, request.state.client), request)
 
 
-@jobs.delete("/{job_id}", name="delete_job")
+@jobs.delete("/{job_id}", name="delete_job", dependencies=NO_OPTIONS)
 async def delete(job_id: str, request: Request, handler: Jobs) -> JobOut:
     """Cancel a job that has not ended, whose results so far stay; or remove one that has ended, with its results."""
     return _linked(await handler.delete(job_id, request.state.client), request)

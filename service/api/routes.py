@@ -27,6 +27,7 @@ from enflow.service.media_types import ESTIMATE, STREAMS
 from enflow.service.problems import Problem, retry_after
 from enflow.service.rendering.encoders import SCORE_FORMATS, Answer, encode_answer, format_headers, negotiate
 from enflow.service.schemas.requests import (
+    Document,
     InterpolateOptions,
     InterpolateRequest,
     LikelihoodOptions,
@@ -96,6 +97,11 @@ async def no_cache(response: Response) -> None:
     response.headers["Cache-Control"] = "no-cache"
 
 
+async def no_options(query: Annotated[Document, Query()]) -> None:
+    """Refuse every option of a path that has none."""
+
+
+NO_OPTIONS = [Depends(no_options)]
 Registry = Annotated[ModelRegistry, Depends(model_registry)]
 OpenRegistry = Annotated[ModelRegistry, Depends(open_registry)]
 MoleculeAccept = Annotated[str | None, Depends(Negotiation(ServedModel.formats))]
@@ -176,14 +182,14 @@ async def variations(
 
 
 @status.head("/models", include_in_schema=False)
-@status.get("/models", tags=["service"])
+@status.get("/models", tags=["service"], dependencies=NO_OPTIONS)
 async def models(registry: Registry) -> ModelsOut:
     """Return the cards of the loaded weights: their training data, their configuration and their quality."""
     return ModelsOut(models=[card.summary for card in registry.cards])
 
 
 @status.head("/limits", include_in_schema=False)
-@status.get("/limits", tags=["service"])
+@status.get("/limits", tags=["service"], dependencies=NO_OPTIONS)
 async def limits(registry: Registry) -> LimitsOut:
     """Return the limits of one request."""
     by_model = {served.card.name: served.limits.max_atoms for served in registry}

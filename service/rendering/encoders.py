@@ -81,7 +81,7 @@ def negotiate(header: str | None, offers: Sequence[str]) -> tuple[str, dict[str,
         if most_specific and most_specific.quality > best_quality:
             best, best_quality, parameters = offer, most_specific.quality, dict(most_specific.parameters)
     if not best:
-        raise Problem("not-acceptable", f"expected an Accept header that takes one of {', '.join(offers)}")
+        raise Problem("not-acceptable", f"found Accept: {header[:100]}, expected one of {', '.join(offers)}")
     return best, parameters
 
 

@@ -5,8 +5,10 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.molecule import Molecule
 from enflow.service.chemistry.rdkit_pool import RDKitPool, WrittenForm
 from enflow.service.jobs.records import JobPart
@@ -151,15 +153,21 @@ async def _whole(
 
 
 async def _written(molecules: Sequence[Line], form: WrittenForm, chemistry: RDKitPool) -> str:
-    """Return molecules as RDKit writes them; their bonds are inferred again, which gives the same bonds."""
+    """Return molecules as RDKit writes them; bonds that were inferred are inferred again, which gives the same."""
     if not molecules:
         return ""
     texts = "".join(each["xyz"] for each in molecules).encode()
     read = [each for each in await chemistry.read(texts, "xyz", len(molecules)) if isinstance(each, Molecule)]
     if len(read) < len(molecules):
         raise Problem("invalid", "found a molecule that this format cannot hold, expected chemical/x-xyz or JSON")
-    reports = await asyncio.gather(*(chemistry.bond_report(each) for each in read))
-    return await chemistry.write(read, [each.bonds for each in reports], form)
+    bonds = await asyncio.gather(*map(partial(_bonds, chemistry), molecules, read))
+    return await chemistry.write(read, bonds, form)
+
+
+async def _bonds(chemistry: RDKitPool, line: Line, molecule: Molecule) -> Bonds:
+    if line["bonds"]["status"] == "omitted":
+        return Bonds("omitted", line["bonds"]["rdkit"])
+    return (await chemistry.bond_report(molecule)).bonds
 
 
 def _molecules(lines: Sequence[str]) -> list[Line]:

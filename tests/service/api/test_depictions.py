@@ -33,7 +33,7 @@ def test_has_colours_for_both_grounds(api: Api) -> None:
 @pytest.mark.parametrize("query", ["smiles=C&smiles=CC", "smiles=C&size=3"])
 def test_no_option_is_ignored(api: Api, query: str) -> None:
     answer = api.http.get(f"/depiction?{query}")
-    assert (answer.status_code, "in the query, expected" in answer.json()["detail"]) == (422, True)
+    assert (answer.status_code, "found a" in answer.json()["detail"]) == (422, True)
 
 
 @pytest.mark.parametrize("smiles", ["CC(", "", "C" * 1001, "C1CC"])

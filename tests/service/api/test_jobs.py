@@ -164,9 +164,21 @@ def test_a_body_that_cannot_be_carried_out_is_refused_at_once(api: Api, body: di
     assert reason in answer.text
 
 
-def test_the_list_of_jobs_has_no_options(api: Api) -> None:
-    answer = api.http.get("/jobs?limit=5")
-    assert (answer.status_code, answer.json()["detail"]) == (422, "found an unknown option in the query, expected none")
+@pytest.mark.parametrize(("method", "path"), [("GET", "/jobs"), ("GET", "/jobs/1"), ("DELETE", "/jobs/1")])
+def test_a_path_of_jobs_without_options_refuses_one(api: Api, method: str, path: str) -> None:
+    answer = api.http.request(method, f"{path}?limit=5")
+    assert (answer.status_code, answer.json()["errors"]) == (
+        422, [{"at": "/limit", "message": "found a field limit, which does not exist here"}],
+    )  # fmt: skip
+
+
+def test_a_job_without_bonds_has_none_in_any_format(api: Api) -> None:
+    body = {"n_molecules": 2, "seed": 1, "bonds": False}
+    whole = api.http.post("/sample", json=body, headers={"Accept": SDF}).text
+    job = posted(api.http, {"sample": body})
+    ended(api.http, job)
+    assert api.http.get(f"/jobs/{job['id']}/results", headers={"Accept": SDF}).text == whole
+    assert whole.count(">  <bond_status>\nomitted\n") == 2
 
 
 KEYS = {"lab": "a-key-of-the-lab", "other": "another-key"}

@@ -37,6 +37,7 @@ def test_no_offer_is_a_problem(accept: str) -> None:
     with pytest.raises(Problem) as caught:
         negotiate(accept, OFFERS)
     assert caught.value.kind.status == 406
+    assert caught.value.detail.startswith(f"found Accept: {accept}, expected one of application/json, ")
 
 
 def test_parameters_of_the_media_type_are_kept() -> None:
