@@ -83,6 +83,7 @@ def graph_replay(context: Context) -> dict[str, Any]:
         eager = context.flow.velocity(*state)
         errors.append(max(_relative(a, b.cpu().numpy()) for a, b in zip(graphs(*state), eager, strict=True)))
     require(max(errors) < VELOCITY_BOUND, f"relative errors {errors}, expected below {VELOCITY_BOUND}")
+    require(len(graphs) == 2, f"{len(graphs)} graphs were captured, expected 2: the log says why")
     times = {}
     for rows in (16, context.rows):
         state = _random_arguments(context, rows, 0.5)
@@ -210,12 +211,14 @@ def generated(context: Context) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                 found[f"numbers_{event.index}"] = event.atomic_numbers
                 evaluations += event.nfe
             failed += isinstance(event, Failed)
-    seconds = time.perf_counter() - ready
+    seconds, graphs = time.perf_counter() - ready, engine.graphs
     engine.close()
+    require(context.device == "cpu" or graphs > 0, "no graph was captured: the log says why")
     require(failed <= 0.01 * context.samples, f"{failed} of {context.samples} molecules failed")
     return {
         "molecules": context.samples,
         "failed": failed,
+        "graphs": graphs,
         "start_s": round(ready - begin, 2),
         "seconds": round(seconds, 2),
         "per_s": round(context.samples / seconds, 1),

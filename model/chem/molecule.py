@@ -181,9 +181,9 @@ def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary) -> None:
         raise VocabularyError(
             f"found {molecule.n_atoms} atoms, expected at most {vocabulary.max_atoms} ({vocabulary.name})"
         )
-    unknown = ~np.isin(molecule.atomic_numbers, vocabulary.atomic_numbers)
-    if unknown.any():
-        atom = int(np.argmax(unknown))
+    known_numbers = set(vocabulary.atomic_numbers)
+    atom = next((i for i, number in enumerate(molecule.atomic_numbers.tolist()) if number not in known_numbers), None)
+    if atom is not None:
         known = ", ".join(vocabulary.symbols)
         raise VocabularyError(
             f"found {molecule.symbols[atom]} as atom {atom + 1}, expected one of {known} ({vocabulary.name})"

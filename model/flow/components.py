@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from enflow.model.batch import MoleculeBatch, collate, split
 from enflow.model.chem.elements import QM9, Vocabulary
@@ -23,7 +23,7 @@ from enflow.model.flow.noise import check_temperature, generator, latent_purpose
 from enflow.model.flow.ode.batched_solver import FinalState, InitialState, solve_batched
 from enflow.model.flow.ode.step_control import working_dtype
 from enflow.model.flow.ode.tolerances import COARSE, FINE, Ending
-from enflow.model.flow.states import DequantizedMolecules, Latent, Sample
+from enflow.model.flow.states import DequantizedMolecules, Latent, Perturbation, Sample
 
 
 class FlowComponents(nn.Module):
@@ -193,9 +193,14 @@ class FlowComponents(nn.Module):
         Raises:
             VocabularyError: an element or a size that the model does not know.
         """
+        sources = [generator(seed, index, f"dequantize:{draw}") for index in indices]
+        return self._dequantized(molecules, sources, mirrored)
+
+    def _dequantized(
+        self, molecules: Sequence[Molecule], sources: Sequence[Generator], mirrored: bool = False
+    ) -> DequantizedMolecules:
         batch = collate(molecules, self.vocabulary, self.dtype, self.device)
         x, mask = batch.positions, batch.mask
-        sources = [generator(seed, index, f"dequantize:{draw}") for index in indices]
         noise = self.dequantizer.sample_noise(sources, mask)
         noise = (self.dequantizer.mirrored(noise) if mirrored else noise).to(x)
         h, log_q = self.dequantizer.dequantize(batch.atom_types, x, mask, noise)
@@ -222,17 +227,35 @@ class FlowComponents(nn.Module):
         Raises:
             VocabularyError: an element or a size that the model does not know.
         """
-        data = self.dequantize([molecule], seed, [index], refinement)
+        return self.all_noised([Perturbation(molecule, t, seed, index, refinement, temperature)])[0]
+
+    def all_noised(self, perturbations: Sequence[Perturbation]) -> list[Latent]:
+        """Return the state of each perturbation (see `noised`); molecules of one size are computed together."""
+        found = dict[int, Latent]()
+        for size in {each.molecule.n_atoms for each in perturbations}:
+            places = [i for i, each in enumerate(perturbations) if each.molecule.n_atoms == size]
+            found |= zip(places, self._noised([perturbations[i] for i in places]), strict=True)
+        return [found[i] for i in range(len(perturbations))]
+
+    @torch.no_grad()
+    def _noised(self, perturbations: Sequence[Perturbation]) -> list[Latent]:
+        """Return the states of molecules of one size."""
+        sources = [generator(each.seed, each.index, f"dequantize:{each.refinement}") for each in perturbations]
+        data = self._dequantized([each.molecule for each in perturbations], sources)
         x1, h1 = (part.cpu().double() for part in (data.x, data.h))
-        drawn = self.draw_latent(molecule.n_atoms, seed, index, None, temperature, refinement)
-        x0, h0 = (part[None] for part in drawn)
+        drawn = [
+            self.draw_latent(each.molecule.n_atoms, each.seed, each.index, None, each.temperature, each.refinement)
+            for each in perturbations
+        ]
+        x0, h0 = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+        t = x1.new_tensor([each.t for each in perturbations])[:, None, None]
         if self.fixed_features:
             none, types = h1[..., :0].numpy(), h1.argmax(-1).numpy()
             moved, _ = transport(x0.numpy(), none, x1.numpy(), none, foreign=types[:, :, None] != types[:, None, :])
-            return Latent(torch.lerp(torch.from_numpy(moved), x1, t)[0], h1[0])
+            return [Latent(*state) for state in zip(torch.lerp(torch.from_numpy(moved), x1, t), h1, strict=True)]
         coupled = transport(x0.numpy(), h0.numpy(), x1.numpy(), h1.numpy())
-        x, h = (torch.lerp(torch.from_numpy(start), end, t)[0] for start, end in zip(coupled, (x1, h1), strict=True))
-        return Latent(x, h)
+        states = (torch.lerp(torch.from_numpy(start), end, t) for start, end in zip(coupled, (x1, h1), strict=True))
+        return [Latent(*state) for state in zip(*states, strict=True)]
 
     @torch.no_grad()
     def to_molecules(

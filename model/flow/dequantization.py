@@ -95,10 +95,10 @@ class TruncatedGaussian(Dequantizer):
 
     def sample_noise(self, generators: Sequence[Generator], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:
         """Return truncated noise by rejection; channel 0 is the type of the atom, and the others follow cyclically."""
-        noise = padded_normal(mask, self.n_features, generators)
-        for row, real, source in zip(noise, mask.cpu(), generators, strict=True):
-            while (outside := real & ~self._inside(row)).any():
-                row[outside] = normal((int(outside.sum()), self.n_features), source)
+        noise, real = padded_normal(mask, self.n_features, generators), mask.cpu()
+        for i in (real & ~self._inside(noise)).any(1).nonzero()[:, 0].tolist():
+            while (outside := real[i] & ~self._inside(noise[i])).any():
+                noise[i][outside] = normal((int(outside.sum()), self.n_features), generators[i])
         return noise
 
     def mirrored(self, noise: Float[Tensor, "B N F"]) -> Float[Tensor, "B N F"]:

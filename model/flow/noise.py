@@ -48,7 +48,10 @@ def padded_normal(mask: Bool[Tensor, "B N"], width: int, generators: Sequence[Ge
         width: the number of values per atom, W.
         generators: one generator per row.
     """
+    real = mask.cpu()
+    if bool(real.all()):
+        return torch.stack([normal((mask.shape[1], width), source) for source in generators])
     noise = torch.zeros(*mask.shape, width, dtype=torch.float64)
-    for row, real, source in zip(noise, mask.cpu(), generators, strict=True):
-        row[real] = normal((int(real.sum()), width), source)
+    for row, atoms, source in zip(noise, real, generators, strict=True):
+        row[atoms] = normal((int(atoms.sum()), width), source)
     return noise

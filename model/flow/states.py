@@ -52,6 +52,18 @@ class Sample:
         return replace(self, index=index, molecule=molecule)
 
 
+@dataclass(frozen=True)
+class Perturbation:
+    """A molecule that is to be noised; see `FlowComponents.noised`."""
+
+    molecule: Molecule
+    t: float
+    seed: int
+    index: int
+    refinement: int = 0
+    temperature: float = 1.0
+
+
 def molecules_in_order(samples: Iterable[Sample]) -> Molecules:
     """Return the molecules in the order of their indices, which are 0, 1, 2, ...
 

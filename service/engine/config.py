@@ -1,5 +1,6 @@
 """The configuration of an engine."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -34,7 +35,7 @@ class EngineConfig:
         slots: the rows of a batch key that may hold a state on the device.
         sizes: the size classes in atoms, ascending.
         max_steps: attempted solver steps after which a row fails.
-        lag: steps that stay in flight while the results of an older step are read.
+        lag: steps that stay in flight while the results of an older step are read; their rows are others.
         small_credit: steps of a molecule of middle size that small requests may take at once before others continue;
             0 = they do not go first.
     """
@@ -54,6 +55,15 @@ class EngineConfig:
     def up_to(self, max_atoms: int) -> Self:
         """Return the configuration with size classes that end at the largest molecule of a model."""
         return replace(self, sizes=(*(size for size in self.sizes if size < max_atoms), max_atoms))
+
+    @property
+    def parts(self) -> int:
+        """The steps that are in flight at the same time, with different rows."""
+        return self.lag + 1
+
+    def step_rows(self, size: int) -> int:
+        """Return the largest number of rows of a step in a size class."""
+        return max(1, min(self.pairs // size**2, math.ceil(self.slots / self.parts)))
 
     @property
     def middle_size(self) -> int:

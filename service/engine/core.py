@@ -48,12 +48,12 @@ class Engine:
         self._adapter = adapter_of(flow)
         self._config = (config or EngineConfig.for_device(flow.device)).up_to(flow.config.max_atoms)
         pairs, sizes = self._config.pairs, self._config.sizes
-        costs = CostTable.profile(self._adapter.evaluate, sizes, lambda size: max(1, pairs // size**2))
-        self._budget = BatchBudget(pairs, self._adapter.n_features, costs)
         self._runner = ModelRunner(self._adapter, self._config)
+        costs = CostTable.profile(self._runner.evaluate, sizes, self._config.step_rows)
+        self._budget = BatchBudget(pairs, self._adapter.n_features, costs)
         credit = self._config.small_credit * self._budget.cost(BatchKey("sample", "adams", self._config.middle_size))
         self._scheduler: Scheduler[RowState] = Scheduler(
-            LANES, self._budget.max_rows, self._config.slots, credit, self._budget.short_step_rows
+            LANES, self._budget.max_rows, self._config.slots, credit, self._budget.short_step_rows, self._config.parts
         )
         self._requests = RequestTable()
         self._clock = clock
@@ -103,6 +103,11 @@ class Engine:
     def device(self) -> torch.device:
         """The device of the model."""
         return self._adapter.device
+
+    @property
+    def graphs(self) -> int:
+        """The number of captured CUDA graphs; 0 where the velocity is computed eagerly."""
+        return self._runner.graphs
 
     @property
     def rate(self) -> float:
@@ -188,17 +193,14 @@ class Engine:
 
     def _submit(self, batch: list[RowState]) -> None:
         new = [row for row in batch if row.slot is None and row.saved is None]
-        starts = {row: start for row in new if (start := self._start(row))}
+        starts = dict[RowState, RowStart]()
+        for row, found in zip(new, self._adapter.starts(new), strict=True):
+            if isinstance(found, ModelError):
+                self._fail(row.request_state, row.molecule, Reason.STRUCTURE, str(found))
+            else:
+                starts[row], row.draw_state = found
         if rows := [row for row in batch if row.state != "finished"]:
             self._runner.submit(rows, starts)
-
-    def _start(self, row: RowState) -> RowStart | None:
-        try:
-            start, row.draw_state = self._adapter.start(row)
-            return start
-        except ModelError as error:
-            self._fail(row.request_state, row.molecule, Reason.STRUCTURE, str(error))
-            return None
 
     # Postprocess
 

@@ -31,6 +31,7 @@ class CudaGraphs:
         self._velocity = velocity
         self._graphs: dict[tuple[torch.Size, torch.Size], _CapturedGraph] = {}
         self._pool: Any = None
+        self._stream: torch.cuda.Stream | None = None
         self._captures = True
 
     def __call__(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,12 +42,18 @@ class CudaGraphs:
     def capture(self, shapes: Iterable[tuple[int, int]], n_features: int, dtype: torch.dtype) -> None:
         """Capture graphs for (rows, atoms); the largest comes first, so that the others fit into its memory.
 
-        Raises:
-            torch.OutOfMemoryError: the device has too little memory; the graphs captured so far stay.
+        If the memory of the device ends, the log says so, and the other graphs are captured when they are needed.
         """
-        for rows, n_atoms in sorted(shapes, key=lambda shape: -shape[0] * shape[1] ** 2):
-            x = torch.zeros(rows, n_atoms, 3, dtype=dtype, device="cuda")
-            self._graph(x[:, 0, 0], x, x.new_zeros(rows, n_atoms, n_features), x[..., 0] == 0)
+        try:
+            for rows, n_atoms in sorted(shapes, key=lambda shape: -shape[0] * shape[1] ** 2):
+                x = torch.zeros(rows, n_atoms, 3, dtype=dtype, device="cuda")
+                self._graph(x[:, 0, 0], x, x.new_zeros(rows, n_atoms, n_features), x[..., 0] == 0)
+        except torch.OutOfMemoryError as error:
+            log.warning("the memory ended after %d graphs: %s", len(self), str(error).partition("\n")[0])
+
+    def __len__(self) -> int:
+        """The number of captured graphs."""
+        return len(self._graphs)
 
     def clear(self) -> None:
         """Remove all graphs and free their memory."""
@@ -58,7 +65,8 @@ class CudaGraphs:
         if shape not in self._graphs and self._captures:  # a capture that runs out of memory leaves no entry
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
-                self._graphs[shape] = _CapturedGraph(self._velocity, arguments, self._pool)
+                self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                self._graphs[shape] = _CapturedGraph(self._velocity, arguments, self._pool, self._stream)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # a lost device raises again in the eager evaluation
@@ -68,18 +76,21 @@ class CudaGraphs:
 
 
 class _CapturedGraph:
-    def __init__(self, velocity: Velocity, arguments: tuple[Tensor, ...], pool: Any) -> None:
+    def __init__(self, velocity: Velocity, arguments: tuple[Tensor, ...], pool: Any, stream: torch.cuda.Stream) -> None:
         self._inputs = tuple(argument.clone() for argument in arguments)
-        # A capture and its warm-up may not run on the default stream.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream()
+        # A capture and its warm-up may not run on the default stream. Libraries keep memory for each stream.
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 velocity(*self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        current.wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
-            self._output = velocity(*self._inputs)
+        try:
+            with torch.cuda.graph(self._graph, pool=pool, stream=stream):
+                self._output = velocity(*self._inputs)
+        finally:
+            torch.cuda.set_stream(current)  # torch does not return from the stream of a capture that failed
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         for tensor, argument in zip(self._inputs, arguments, strict=True):

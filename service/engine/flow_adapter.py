@@ -1,7 +1,7 @@
 """The flow adapter: it translates between the requests of the protocol and the tensors of a flow."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from enflow.model.chem.molecule import Molecule, check_vocabulary
+from enflow.model.errors import ModelError
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import EstimatorOptions
@@ -19,10 +20,10 @@ from enflow.model.flow.ode.dense_output import Interpolant
 from enflow.model.flow.ode.methods import ADAMS, method_for
 from enflow.model.flow.ode.step_control import working_dtype
 from enflow.model.flow.ode.tolerances import accuracy
-from enflow.model.flow.states import Latent
+from enflow.model.flow.states import Latent, Perturbation
 from enflow.model.flow.velocity import Velocity, pack, unpack
 from enflow.service.engine.batch_key import StepKind
-from enflow.service.engine.requests import MoleculeState, RequestState, RowState
+from enflow.service.engine.requests import Generation, MoleculeState, RequestState, RowState
 from enflow.service.engine.slots import RowStart
 from enflow.service.protocol.events import Encoded, Frame, Sampled, Scored
 from enflow.service.protocol.requests import (
@@ -43,6 +44,10 @@ FloatArray = NDArray[np.float64]
 KNOWN_ANSWER_BOUND = {"cpu": 2e-4, "cuda": 3e-5}
 """Bounds of the error of the known answer relative to its largest entry. Float32 errs by 4.4e-6, compiled code may
 differ by 1e-4 more; TF32, which a GPU could use unasked, errs by 1e-3."""
+
+
+Start = tuple[RowStart, DrawState | None]
+"""The initial value of a row, and for a likelihood the state of its draw."""
 
 
 class FinishedRow(NamedTuple):
@@ -102,42 +107,60 @@ class FlowAdapter:
             case EngineLikelihoodRequest() | EngineEncodeRequest():
                 return self._molecule(request.molecules[i]).n_atoms
 
-    def start(self, row: RowState) -> tuple[RowStart, DrawState | None]:
-        """Return the initial value of a row, and for a likelihood the state of its draw.
+    def starts(self, rows: Sequence[RowState]) -> list[Start | ModelError]:
+        """Return the start of each row, or the reason why it has none; molecules are noised together."""
+        found, perturbations = dict[RowState, Start | ModelError](), dict[RowState, Perturbation]()
+        for row in rows:
+            try:
+                if perturbation := self._perturbation(row):
+                    perturbations[row] = perturbation
+                else:
+                    found[row] = self._start(row)
+            except ModelError as error:
+                found[row] = error
+        for row, state in zip(perturbations, self._all_noised(perturbations), strict=True):
+            request = row.request_state.request
+            assert isinstance(request, EngineSampleRequest | EngineVariationRequest), "others begin without noise"
+            found[row] = self._generation(row, request, state), None
+        return [found[row] for row in rows]
 
-        Raises:
-            ModelError: the model does not know the structure.
-        """
-        request, i, t = row.request_state.request, row.index - row.request_state.request.first_index, 0.0
+    def _start(self, row: RowState) -> Start:
+        request, i = row.request_state.request, row.index - row.request_state.request.first_index
         match request:
             case EngineLikelihoodRequest():
                 return self._scoring(row, request.seed, request.options, request.molecules[i])
-            case EngineSampleRequest():
-                return self._pass(row, request), None
-            case EngineDecodeRequest():
-                x, h = (torch.from_numpy(np.asarray(part)) for part in request.latents[i])
-            case EngineVariationRequest():
-                t = 1.0 - request.strength
-                x, h = self._host_flow.noised(self._molecule(request.parent), t, request.seed, row.index)
             case EngineEncodeRequest():
                 molecules = [self._molecule(request.molecules[i])]
                 data = self._host_flow.dequantize(molecules, request.seed, [row.index], row.draw)
                 return RowStart(data.x[0], data.h[0], 1.0, 0.0, request.rtol, request.atol), None
-        return RowStart(x, h, t, 1.0, request.rtol, request.atol), None
+            case EngineDecodeRequest():
+                x, h = (torch.from_numpy(np.asarray(part)) for part in request.latents[i])
+                return self._generation(row, request, Latent(x, h)), None
+            case EngineSampleRequest():
+                return self._generation(row, request, self._drawn(row, request)), None
+        raise AssertionError("a variation begins with noise")
 
-    def _pass(self, row: RowState, request: EngineSampleRequest) -> RowStart:
-        """Return the initial value of the first pass of a sample, or of a refinement."""
+    def _generation(self, row: RowState, request: Generation, state: Latent) -> RowStart:
+        """Return the initial value of a path to t = 1: of a first pass, a refinement, or from a given state."""
         factor, ending = accuracy(row.refinements_left)
-        x, h = self._drawn(row, request) if row.parent is None else self._noised(row, request, row.parent)
-        return RowStart(x, h, row.first_t, 1.0, factor * request.rtol, factor * request.atol, ending)
+        return RowStart(*state, row.first_t, 1.0, factor * request.rtol, factor * request.atol, ending)
 
     def _drawn(self, row: RowState, request: EngineSampleRequest) -> Latent:
         drawn = request.seed, row.index, request.formula, request.temperature
         return self._host_flow.draw_latent(row.molecule.n_atoms, *drawn)
 
-    def _noised(self, row: RowState, request: EngineSampleRequest, parent: Structure) -> Latent:
-        noise = request.seed, row.index, row.draw, request.temperature
-        return self._host_flow.noised(self._molecule(parent), row.first_t, *noise)
+    def _perturbation(self, row: RowState) -> Perturbation | None:
+        """Return the noise with which a row begins; None for a row that begins with something else."""
+        request = row.request_state.request
+        if isinstance(request, EngineVariationRequest):
+            return Perturbation(self._molecule(request.parent), row.first_t, request.seed, row.index)
+        if isinstance(request, EngineSampleRequest) and row.parent is not None:
+            noise = request.seed, row.index, row.draw, request.temperature
+            return Perturbation(self._molecule(row.parent), row.first_t, *noise)
+        return None
+
+    def _all_noised(self, perturbations: Mapping[RowState, Perturbation]) -> list[Latent]:
+        return self._host_flow.all_noised(list(perturbations.values()))
 
     def _scoring(
         self, row: RowState, seed: int, options: EstimatorOptions, structure: Structure
@@ -213,12 +236,12 @@ class FlowAdapter:
         """Return the positions (N, 3) of a row, which are centred, where the caller expects them."""
         return positions
 
-    def evaluate(self, rows: int, size: int) -> None:
-        """Evaluate the velocity of random molecules and wait for the device."""
+    def evaluate(self, velocity: Velocity, rows: int, size: int) -> None:
+        """Evaluate a velocity of random molecules and wait for the device."""
         x = torch.randn(rows, size, 3, dtype=self.dtype, device=self.device)
         h = torch.randn(rows, size, self.n_features, dtype=self.dtype, device=self.device)
         with torch.inference_mode():
-            dx, _ = self.velocity(x.new_full((rows,), 0.5), x, h, torch.ones_like(x[..., 0], dtype=torch.bool))
+            dx, _ = velocity(x.new_full((rows,), 0.5), x, h, torch.ones_like(x[..., 0], dtype=torch.bool))
             float(dx[0, 0, 0])
 
     def check(self, velocity: Velocity, rows: int = 1) -> bool:

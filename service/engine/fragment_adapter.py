@@ -1,6 +1,6 @@
 """The adapter of a FragmentFlow to the engine: rows begin with the atoms of a fragment, which stay where they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,9 +14,8 @@ from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood, combine
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.fragment_flow import FragmentFlow
-from enflow.model.flow.likelihood import DrawState
-from enflow.model.flow.states import Latent
-from enflow.service.engine.flow_adapter import FinishedRow, FloatArray, FlowAdapter
+from enflow.model.flow.states import Latent, Perturbation
+from enflow.service.engine.flow_adapter import FinishedRow, FloatArray, FlowAdapter, Start
 from enflow.service.engine.requests import MoleculeState, RowState
 from enflow.service.engine.slots import RowStart
 from enflow.service.protocol.requests import (
@@ -24,7 +23,6 @@ from enflow.service.protocol.requests import (
     EngineRequest,
     EngineSampleRequest,
     LatentArrays,
-    Structure,
 )
 
 
@@ -49,12 +47,7 @@ class FragmentAdapter(FlowAdapter):
             )
         return super().n_atoms(request, index)
 
-    def start(self, row: RowState) -> tuple[RowStart, DrawState | None]:
-        """Return the initial value of a row, and for a likelihood the state of its draw.
-
-        Raises:
-            ModelError: the model does not know the structure, or there is no fragment.
-        """
+    def _start(self, row: RowState) -> Start:
         request = row.request_state.request
         if isinstance(request, EngineLikelihoodRequest):
             molecule = self._molecule(request.molecules[row.index - request.first_index])
@@ -65,16 +58,25 @@ class FragmentAdapter(FlowAdapter):
             )
             return RowStart(point.x, point.h, 1.0, 0.0, *options.path_tolerances), draw
         if isinstance(request, EngineSampleRequest):
-            return self._pass(row, request), None
+            return self._generation(row, request, self._drawn(row, request)), None
         raise StructureError("found no fragment, expected one: the model generates the atoms around it")
 
     def _drawn(self, row: RowState, request: EngineSampleRequest) -> Latent:
         drawn = request.seed, row.index, request.temperature
         return self._fragments.draw_completion(_fragment(request), row.molecule.n_atoms, *drawn)
 
-    def _noised(self, row: RowState, request: EngineSampleRequest, parent: Structure) -> Latent:
-        molecule, noise = self._molecule(parent), (request.seed, row.index, row.draw, request.temperature)
-        return self._fragments.noised_completion(completion_of(molecule, _fragment(request)), row.first_t, *noise)
+    def _perturbation(self, row: RowState) -> Perturbation | None:
+        return super()._perturbation(row) if isinstance(row.request_state.request, EngineSampleRequest) else None
+
+    def _all_noised(self, perturbations: Mapping[RowState, Perturbation]) -> list[Latent]:
+        return [self._noised_completion(row, each) for row, each in perturbations.items()]
+
+    def _noised_completion(self, row: RowState, perturbation: Perturbation) -> Latent:
+        request = row.request_state.request
+        assert isinstance(request, EngineSampleRequest), "others are not refined"
+        completion = completion_of(perturbation.molecule, _fragment(request))
+        noise = request.seed, row.index, row.draw, request.temperature
+        return self._fragments.noised_completion(completion, row.first_t, *noise)
 
     def combined(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Likelihood:
         """Return the estimate for the other atoms, given the fragment, that all draws of a molecule give together."""

@@ -22,6 +22,7 @@ class Row:
         draw: the number of the draw of a likelihood, from 0.
         isolation: rows with different numbers share no step.
         begun: an earlier row, or an earlier stage, of the same sample has finished.
+        in_flight: a step of the row has been submitted and its result not been read; it takes part in no other step.
         state: "running" from the first step on.
     """
 
@@ -33,6 +34,7 @@ class Row:
     draw: int = 0
     isolation: int = 0
     begun: bool = False
+    in_flight: bool = False
     state: Literal["waiting", "running", "finished"] = "waiting"
 
     @property
@@ -76,9 +78,9 @@ class RequestQueue(Generic[R]):
         """Return True if the request is small and has at most `max_rows` rows (or one)."""
         return self.small and sum(map(len, self.rows.values())) <= max(1.0, max_rows)
 
-    def first(self) -> R:
-        """Return the first row."""
-        return next(iter(next(iter(self.rows.values())).values()))
+    def first(self) -> R | None:
+        """Return the first row that is not in flight."""
+        return next((row for rows in self.rows.values() for row in rows.values() if not row.in_flight), None)
 
 
 @dataclass
@@ -113,14 +115,16 @@ class LaneQueue(Generic[R]):
         """
         return queue.small != (self.credit > 0), queue.tag(served), queue.arrival
 
-    def first(self) -> R:
-        """Return the first row of the first request."""
-        return min(self.requests.values(), key=lambda queue: self.priority(queue, queue.served)).first()
+    def first(self) -> R | None:
+        """Return the first row of the first request that has a row not in flight."""
+        queues = sorted(self.requests.values(), key=lambda queue: self.priority(queue, queue.served))
+        return next((row for queue in queues if (row := queue.first())), None)
 
-    def first_running(self, batch_key: Hashable) -> R:
-        """Return a row with this batch key that holds a slot."""
+    def first_running(self, batch_key: Hashable) -> R | None:
+        """Return a row with this batch key that holds a slot and is not in flight."""
         rows = (row for queue in self.requests.values() for of_key in queue.rows.values() for row in of_key.values())
-        return next(row for row in rows if row.state == "running" and row.batch_key == batch_key)
+        running = (row for row in rows if row.state == "running" and row.batch_key == batch_key)
+        return next((row for row in running if not row.in_flight), None)
 
     def expect(self, work: float) -> None:
         """Let a new request take part in the equal shares until it would have received this service."""
@@ -154,7 +158,7 @@ class LaneQueue(Generic[R]):
         taken: list[R] = []
         while heap and len(taken) < max(1, max_rows):
             _, served, queue, rows = heapq.heappop(heap)
-            row = next((row for row in rows if free.take(row, small=queue.small)), None)
+            row = next((row for row in rows if not row.in_flight and free.take(row, small=queue.small)), None)
             if row is not None:
                 taken.append(row)
                 served += row.cost

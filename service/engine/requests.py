@@ -31,6 +31,9 @@ from enflow.service.protocol.requests import (
 )
 from enflow.service.protocol.status import SavedRow
 
+Generation = EngineSampleRequest | EngineDecodeRequest | EngineVariationRequest
+"""A request whose paths lead to t = 1."""
+
 
 @dataclass(eq=False)
 class MoleculeState:
@@ -68,8 +71,7 @@ class RequestState:
         """The lane of the first step of every sample."""
         if self.request.background:
             return "background"
-        forward = EngineSampleRequest | EngineDecodeRequest | EngineVariationRequest
-        return "sample" if isinstance(self.request, forward) else "likelihood"
+        return "sample" if isinstance(self.request, Generation) else "likelihood"
 
     @cached_property
     def work(self) -> float:
@@ -135,8 +137,10 @@ class RowState(Row):
 
     @property
     def first_t(self) -> float:
-        """The time at which the pass of a sample begins."""
+        """The time at which the path to t = 1 begins."""
         request = self.request_state.request
+        if isinstance(request, EngineVariationRequest):
+            return 1.0 - request.strength
         times = refinement_times(request.refinements) if isinstance(request, EngineSampleRequest) else []
         return [0.0, *times][self.draw]
 

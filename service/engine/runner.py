@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 
 import numpy as np
 import torch
@@ -38,8 +37,9 @@ class ModelRunner:
         self._graphs = [CudaGraphs(velocity) for velocity in velocities]
         self.velocity: Velocity = self._graphs[0] if static else adapter.velocity
         fine_velocity = self._graphs[1] if static else adapter.fine_velocity
-        buckets = {size: row_buckets(max(1, config.pairs // size**2)) if static else () for size in config.sizes}
+        buckets = {size: row_buckets(config.step_rows(size)) if static else () for size in config.sizes}
         self.check_rows = min(buckets[config.sizes[-1]], default=1)
+        self._adapter = adapter
         kinds: dict[StepKind, tuple[Velocity, Method, torch.dtype]] = {
             "adams": (self.velocity, ADAMS, adapter.dtype),
             "path": (self.velocity, DORMAND_PRINCE, adapter.dtype),
@@ -57,8 +57,7 @@ class ModelRunner:
         self._in_flight: deque[tuple[list[RowState], InFlightStep]] = deque()
         if static:
             shapes = [(rows, size) for size in config.sizes for rows in buckets[size]]
-            with suppress(torch.OutOfMemoryError):  # the others are captured when they occur, in smaller steps
-                self._graphs[0].capture(shapes, adapter.n_features, adapter.dtype)
+            self._graphs[0].capture(shapes, adapter.n_features, adapter.dtype)
 
     def submit(self, rows: list[RowState], starts: Mapping[RowState, RowStart]) -> None:
         """Submit a step with rows of one batch key.
@@ -77,6 +76,8 @@ class ModelRunner:
                 row.slot = slot
         slots = [row.slot for row in rows if row.slot is not None]
         self._in_flight.append((rows, pool.step(slots, self._max_steps)))
+        for row in rows:
+            row.in_flight = True
 
     def collect(self, *, everything: bool) -> Iterator[tuple[list[RowState], InFlightStep]]:
         """Yield the rows and results of steps in flight, oldest first.
@@ -85,7 +86,20 @@ class ModelRunner:
             everything: False leaves the newest `lag` steps in flight.
         """
         while len(self._in_flight) > (0 if everything else self._lag):
-            yield self._in_flight.popleft()
+            rows, step = self._in_flight.popleft()
+            for row in rows:
+                row.in_flight = False
+            yield rows, step
+
+    @property
+    def graphs(self) -> int:
+        """The number of captured graphs."""
+        return sum(map(len, self._graphs))
+
+    def evaluate(self, rows: int, size: int) -> None:
+        """Evaluate the velocity of random molecules in a batch as steps with these rows have, and wait for it."""
+        pool = self._pools[BatchKey("sample", "adams", size)]
+        self._adapter.evaluate(self.velocity, pool.padded_rows(rows), size)
 
     def rows_in_flight(self) -> list[RowState]:
         """Return the rows of all steps in flight."""

@@ -18,6 +18,7 @@ Three additions favour small requests:
 In a request the samples that have begun go first, so that samples finish all the time and not only at the end.
 """
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class Scheduler(Generic[R]):
         slots: the rows of one lane and batch key that may hold a state on the device; at least `max_rows`.
         credit: the service, in units of cost, that small requests may receive at once before others continue.
         short_step_rows: the rows of a step while a new and short request waits; None = `max_rows`.
+        parts: the steps that may be in flight at the same time, with a part of the rows each.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class Scheduler(Generic[R]):
         slots: int,
         credit: float = 0.0,
         short_step_rows: Callable[[Any], int] | None = None,
+        parts: int = 1,
     ) -> None:
         self._lanes: dict[str, LaneQueue[R]] = {name: LaneQueue(weight, credit) for name, weight in weights.items()}
         self._max_rows, self._short_step_rows = max_rows, short_step_rows or max_rows
-        self._slots, self._credit = slots, credit
+        self._slots, self._credit, self._parts = slots, credit, parts
         self._reserved = int(RESERVED_SLOTS * slots) if credit else 0
         self._entries: dict[str, _Entry[R]] = {}
         self._running = Counter[tuple[str, Hashable]]()
@@ -102,17 +105,19 @@ class Scheduler(Generic[R]):
             self._enqueue(row)
 
     def schedule(self) -> list[R]:
-        """Return the rows of the next step, running and charged for it; an empty list if there are no rows.
+        """Return the rows of the next step, running and charged for it; an empty list if all rows are in flight.
 
         The first request chooses the batch key. All requests of the lane with rows of this key share the step.
         """
-        lane = min((q for q in self._lanes.values() if q.requests), key=lambda q: q.start_tag, default=None)
-        if lane is None:
+        ready = [(lane, row) for lane in self._lanes.values() if (row := lane.first())]
+        if not ready:
             return []
+        lane, first = min(ready, key=lambda each: each[0].start_tag)
         self._virtual_time = lane.start_tag
-        first = lane.first()
+        rows = self._choose(lane, first)
         # Where rows of another isolation hold all slots, these go on until one is free.
-        rows = self._choose(lane, first) or self._choose(lane, lane.first_running(first.batch_key))
+        if not rows and (running := lane.first_running(first.batch_key)):
+            rows = self._choose(lane, running)
         service, overtakes = sum(row.cost for row in rows), lane.overtakes
         lane.advance(service)
         lane.start_tag += service / lane.weight
@@ -163,14 +168,18 @@ class Scheduler(Generic[R]):
 
     def _choose(self, lane: LaneQueue[R], first: R) -> list[R]:
         key, queues = first.step_key, list(lane.requests.values())
-        max_rows, short_step_rows = self._max_rows(first.batch_key), self._short_step_rows(first.batch_key)
+        rows_of_key = min(self._slots, sum(len(queue.rows.get(key, ())) for queue in queues))
+        max_rows = min(self._max_rows(first.batch_key), math.ceil(rows_of_key / self._parts))
+        short_step_rows = min(max_rows, self._short_step_rows(first.batch_key))
         limit = SHORT_REQUEST * short_step_rows
         favoured = len(queues) > 1 and lane.credit > 0
         short = [queue for queue in queues if queue.is_short(limit)] if favoured else []
         free = FreeSlots(self._slots - self._running[first.lane, first.batch_key], self._reserved)
         rows = lane.take(key, short_step_rows if short else max_rows, free)
         # All rows of short requests take part, also beyond the rows of a short step.
-        others = (row for queue in short for row in queue.rows.get(key, {}).values() if row not in rows)
+        found = {*rows}
+        short_rows = (row for queue in short for row in queue.rows.get(key, {}).values())
+        others = (row for row in short_rows if row not in found and not row.in_flight)
         return rows + [row for row in islice(others, max(0, max_rows - len(rows))) if free.take(row, small=True)]
 
     def _enqueue(self, row: R) -> None:

@@ -145,6 +145,10 @@ class SlotPool:
         copied.record()
         return InFlightStep(attempts, packed, x, h, mask, copied)
 
+    def padded_rows(self, n: int) -> int:
+        """Return the rows of a step with `n` rows, padding included."""
+        return next((bucket for bucket in self._buckets if bucket >= n), n)
+
     def read(self, slots: Sequence[int]) -> list[SolverState]:
         """Return the states of these rows on the host, each without padding."""
         rows = SolverState(*(field.cpu() for field in solver_state.select(self._state, self._index(slots))))
@@ -166,18 +170,15 @@ class SlotPool:
         return slots
 
     def _index(self, slots: Sequence[int]) -> Tensor:
-        padding = self._padded_count(len(slots)) - len(slots)
+        padding = self.padded_rows(len(slots)) - len(slots)
         return self._to_device(torch.tensor([*slots, *[self._empty] * padding]))
 
     def _batch(self, rows: Sequence[Tensor]) -> Tensor:
         width = self._state.x.shape[1] if self._buckets else max(len(row) for row in rows)
-        batch = torch.zeros(self._padded_count(len(rows)), width, rows[0].shape[-1], dtype=self._state.x.dtype)
+        batch = torch.zeros(self.padded_rows(len(rows)), width, rows[0].shape[-1], dtype=self._state.x.dtype)
         for target, row in zip(batch, rows, strict=False):
             target[: len(row)] = row
         return self._to_device(batch)
-
-    def _padded_count(self, n: int) -> int:
-        return next((bucket for bucket in self._buckets if bucket >= n), n)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         """Copy a tensor of the host; a copy from memory that is not pinned would wait for the device."""

@@ -104,6 +104,7 @@ def test_an_observer_knows_the_rows_of_every_step_and_the_traceback_of_a_failure
     assert "IndexError: a defect" in trace
     assert 'File "' in trace
     assert {key for step in recorder.steps for key in step} == {("r", 0, 0), ("r", 1, 0)}
+    assert all(len({*step}) == len(step) for step in recorder.steps)  # a row takes part in one step at a time
 
 
 def test_out_of_memory_is_counted_and_a_larger_memory_is_used_again() -> None:

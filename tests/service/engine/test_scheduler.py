@@ -187,3 +187,28 @@ class Traffic(RuleBasedStateMachine):
 
 TestTraffic = Traffic.TestCase
 TestTraffic.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_rows_in_flight_take_part_in_no_step_and_others_have_their_half_of_it() -> None:
+    queue = Scheduler(LANES, lambda _: 4, 64, parts=2)
+    add(queue, "a", rows("a", 6))
+    first = queue.schedule()
+    assert [row.index for row in first] == [0, 1, 2]
+    for row in first:
+        row.in_flight = True
+    second = queue.schedule()
+    assert [row.index for row in second] == [3, 4, 5]
+    for row in second:
+        row.in_flight = True
+    assert queue.schedule() == []
+    first[1].in_flight = False
+    assert queue.schedule() == [first[1]]
+
+
+def test_a_request_whose_rows_are_all_in_flight_leaves_the_step_to_the_next() -> None:
+    queue = Scheduler(LANES, lambda _: 4, 64, parts=2)
+    add(queue, "a", rows("a", 1))
+    add(queue, "b", rows("b", 1, group="large"))
+    (first,) = queue.schedule()
+    first.in_flight = True
+    assert [row.request_id for row in queue.schedule()] == ["b"]
