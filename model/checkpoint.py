@@ -85,6 +85,12 @@ def load(  # type: ignore[overload-overlap]  # the name of a folder says nothing
 
 
 @overload
+def load(  # type: ignore[overload-overlap]
+    weights: Literal["dw4", "lj13"], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> ParticleFlow: ...
+
+
+@overload
 def load(
     weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> MoleculeFlow: ...
@@ -92,8 +98,8 @@ def load(
 
 def load(
     weights: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> MoleculeFlow | FragmentFlow:
-    """Load a model of molecules, in evaluation mode. The tensors are compared with the hash on the card.
+) -> MoleculeFlow | FragmentFlow | ParticleFlow:
+    """Load a model in evaluation mode. The tensors are compared with the hash on the card.
 
     Args:
         weights: a directory with weights.safetensors and card.json, or the name of bundled weights, such as "qm9".
@@ -101,13 +107,17 @@ def load(
         dtype: dtype of the arithmetic; None = the card's.
 
     Returns:
-        A `FragmentFlow` for weights that generate the atoms around a fragment, such as "qm9-fragment".
+        A `MoleculeFlow`; a `FragmentFlow` for weights that generate the atoms around a fragment, such as
+        "qm9-fragment"; a `ParticleFlow` for those of particles, such as "lj13".
 
     Raises:
         WeightsError: there are no such weights, or a file is missing, damaged, or does not fit the other.
         ConfigError: the card's `config` is not the configuration of a flow, or the device or dtype cannot be used.
     """
-    if takes_fragments(read_card(weights)):
+    card = read_card(weights)
+    if isinstance(card.config, ParticleConfig):
+        return load_particles(weights, device, dtype)
+    if takes_fragments(card):
         return load_fragments(weights, device, dtype)
     return load_molecules(weights, device, dtype)
 
@@ -121,7 +131,7 @@ def load_molecules(
     if not isinstance(card.config, FlowConfig):
         raise WeightsError(
             f"{place} holds a model of particles, expected one of molecules; "
-            "`enflow particles evaluate`, and in Python enflow.model.checkpoint.load_particles, take it"
+            "`enflow particles evaluate`, and in Python load, take it"
         )
     if takes_fragments(card):
         raise WeightsError(

@@ -71,7 +71,8 @@ def opened(fragment: Molecule, attach: Sequence[int] | None) -> Molecule:
         attach: atoms, counted from 1; None = the fragment as it is.
 
     Raises:
-        StructureError: a number is no integer, out of range or there twice, or no atom is left.
+        StructureError: a number is no integer, out of range or there twice, no atom is left, or nothing can grow at an
+            atom, or at any.
     """
     wrong = [atom for atom in attach or () if int(atom) != atom]
     if wrong:
@@ -88,4 +89,13 @@ def opened(fragment: Molecule, attach: Sequence[int] | None) -> Molecule:
         removed |= bonds[atom] & (numbers == 1) if numbers[atom] > 1 else np.arange(fragment.n_atoms) == atom
     if removed.all():
         raise StructureError("found hydrogen atoms alone in the fragment, all of them in attach; expected others")
-    return Molecule(numbers[~removed], fragment.positions[~removed], fragment.name, fragment.properties)
+    kept = np.flatnonzero(~removed)
+    lacking = open_valences(numbers[kept], fragment.positions[kept], bonds[np.ix_(kept, kept)])
+    for atom in (each for each in named if numbers[each] > 1 and not lacking[kept == each].any()):
+        raise StructureError(
+            f"found {fragment.symbols[atom]} as atom {atom + 1} in attach, whose valence is full without hydrogen; "
+            "expected a hydrogen atom, or an atom that has some or lacks a bond"
+        )
+    if not lacking.any():
+        raise StructureError("found no atom that lacks a bond in the fragment, expected those to grow at in attach")
+    return Molecule(numbers[kept], fragment.positions[kept], fragment.name, fragment.properties)

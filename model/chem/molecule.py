@@ -171,22 +171,27 @@ def _package(found: object) -> str:
     return next((name for name in ("rdkit", "ase") if name in packages), "")
 
 
-def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary) -> None:
+def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary, where: str = "") -> None:
     """Raise unless the vocabulary covers the molecule.
+
+    Args:
+        molecule: the molecule.
+        vocabulary: the elements and the largest size that are known.
+        where: the beginning of the message, such as "molecule 2: ".
 
     Raises:
         VocabularyError: an element is not in the vocabulary, or there are too many atoms.
     """
     if molecule.n_atoms > vocabulary.max_atoms:
         raise VocabularyError(
-            f"found {molecule.n_atoms} atoms, expected at most {vocabulary.max_atoms} ({vocabulary.name})"
+            f"{where}found {molecule.n_atoms} atoms, expected at most {vocabulary.max_atoms} ({vocabulary.name})"
         )
     known_numbers = set(vocabulary.atomic_numbers)
     atom = next((i for i, number in enumerate(molecule.atomic_numbers.tolist()) if number not in known_numbers), None)
     if atom is not None:
         known = ", ".join(vocabulary.symbols)
         raise VocabularyError(
-            f"found {molecule.symbols[atom]} as atom {atom + 1}, expected one of {known} ({vocabulary.name})"
+            f"{where}found {molecule.symbols[atom]} as atom {atom + 1}, expected one of {known} ({vocabulary.name})"
         )
 
 

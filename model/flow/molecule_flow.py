@@ -6,7 +6,7 @@ from numbers import Integral
 import torch
 
 from enflow.model.chem.formula import parse_formula
-from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules
+from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules, check_vocabulary
 from enflow.model.config import ENCODE_TOLERANCE, STANDARD, STRENGTH, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError
 from enflow.model.flow.components import FlowComponents
@@ -169,7 +169,7 @@ class MoleculeFlow(FlowComponents):
             VocabularyError: an element or a size that the model does not know.
         """
         latents = {}
-        parents = as_molecules(molecules)
+        parents = self._known(molecules)
         for end in self.solve(self._points(parents, seed), 1.0, 0.0, rtol, atol):
             check_success(end.index, end.status)
             latents[end.index] = EncodedLatent(end.x, end.h, parents[end.index])
@@ -237,7 +237,7 @@ class MoleculeFlow(FlowComponents):
             StructureError: an object is no molecule.
             VocabularyError: an element or a size that the model does not know.
         """
-        given = as_molecules(molecules)
+        given = self._known(molecules)
         options = EstimatorOptions(divergence, probes, draws, rtol, atol, target_error)
         found = dict(self.likelihoods(given, seed, options))
         return [found[index] for index in range(len(given))]
@@ -259,6 +259,13 @@ class MoleculeFlow(FlowComponents):
         """
         names = range(len(molecules)) if indices is None else indices
         return LikelihoodEstimator(self, options).estimates(molecules, seed, names)
+
+    def _known(self, molecules: MoleculeLike | Sequence[MoleculeLike]) -> list[Molecule]:
+        """Return the molecules, all of which the vocabulary covers; an error names the molecule and its atom."""
+        found = as_molecules(molecules)
+        for place, molecule in enumerate(found, start=1):
+            check_vocabulary(molecule, self.vocabulary, f"molecule {place}: " if len(found) > 1 else "")
+        return found
 
     def _points(self, molecules: Sequence[Molecule], seed: int) -> list[Latent]:
         # In batches, since a learned dequantizer holds features of all pairs of atoms of its batch.

@@ -47,7 +47,10 @@ FragmentOption = Annotated[
 ]
 AttachOption = Annotated[
     list[int] | None,
-    typer.Option(min=1, help="Atom of the fragment, from 1, where it grows: a hydrogen, or an atom that has some."),
+    typer.Option(
+        min=1,
+        help="Atom of the fragment, from 1, where it grows: a hydrogen, or one with some; once for each.",
+    ),
 ]
 TemperatureOption = Annotated[
     float, typer.Option(help="Standard deviation of the noise, 0.1 to 2: 0.8 gives more stable and fewer unusual ones.")
@@ -81,7 +84,7 @@ def sample(
     ] = False,
     where: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=LOWER:UPPER", help="Generate until n have a property within bounds: qed=0.5:"),
+        typer.Option(metavar="NAME=LOWER:UPPER", help="Generate until n have a property within: qed=0.5:, rings=1:1"),
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Order, by a property or nll; -qed: the largest first.")] = None,
     tolerance: ToleranceOption = "standard",

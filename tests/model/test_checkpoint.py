@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from enflow.model.card import BUNDLED, Card, Dataset, bundled_names, find_weights, read_card, write_card
-from enflow.model.checkpoint import load, load_particles, save
+from enflow.model.checkpoint import load, load_molecules, load_particles, save
 from enflow.model.config import (
     DequantizerConfig,
     EGNNConfig,
@@ -222,8 +222,9 @@ def test_a_flow_of_particles_comes_back(tmp_path: Path, dynamics: GNNConfig | Ke
 
 def test_weights_of_particles_are_no_weights_of_molecules(tmp_path: Path, weights: Path) -> None:
     save(ParticleFlow(ParticleConfig()), tmp_path / "particles", CARD)
+    assert isinstance(load(tmp_path / "particles"), ParticleFlow)
     with pytest.raises(WeightsError, match="holds a model of particles, expected one of molecules"):
-        load(tmp_path / "particles")
+        load_molecules(tmp_path / "particles")
     with pytest.raises(WeightsError, match="holds a model of molecules, expected one of particles"):
         load_particles(weights)
 

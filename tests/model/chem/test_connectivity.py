@@ -30,12 +30,21 @@ def test_atoms_are_joined_as_rdkit_says(smiles: str) -> None:
 
 def test_a_fragment_is_opened_at_hydrogens_and_at_heavy_atoms() -> None:
     mol, molecule = embedded("CC(=O)NC")
-    assert opened(molecule, None) == molecule
     hydrogens = [atom.GetIdx() for atom in mol.GetAtomWithIdx(4).GetNeighbors() if atom.GetAtomicNum() == 1]
-    for attach, removed in (([5], hydrogens), ([hydrogens[1] + 1], hydrogens[1:2]), ([2], [])):
+    for attach, removed in (([5], hydrogens), ([hydrogens[1] + 1], hydrogens[1:2])):
         kept = [i for i in range(molecule.n_atoms) if i not in removed]
         expected = Molecule(molecule.atomic_numbers[kept], molecule.positions[kept])
         assert opened(molecule, attach) == expected
+        assert opened(expected, None) == expected
+
+
+@pytest.mark.parametrize(("smiles", "atom"), [("c1ccoc1", 4), ("CC(=O)NC", 2)])
+def test_an_atom_whose_valence_is_full_cannot_grow(smiles: str, atom: int) -> None:
+    _, molecule = embedded(smiles)
+    with pytest.raises(StructureError, match=f"found {molecule.symbols[atom - 1]} as atom {atom} in attach, whose val"):
+        opened(molecule, [atom])
+    with pytest.raises(StructureError, match="found no atom that lacks a bond in the fragment"):
+        opened(molecule, None)
 
 
 @pytest.mark.parametrize(

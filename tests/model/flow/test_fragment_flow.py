@@ -146,7 +146,7 @@ def test_the_temperature_scales_the_noise_around_the_place_of_the_others() -> No
     torch.testing.assert_close(cold.h[m:, :-1], 0.5 * warm.h[m:, :-1])
     torch.testing.assert_close(cold.h[:m], warm.h[:m])
     with pytest.raises(ConfigError, match="found temperature 3"):
-        flow.sample(1, fragment=METHANOL, temperature=3.0)
+        flow.sample(1, fragment=METHANOL, attach=[6], temperature=3.0)
 
 
 def test_decode_is_the_inverse_of_encode() -> None:
@@ -196,8 +196,8 @@ def test_given_atoms_that_leave_nothing_or_are_none(given: tuple[int, ...]) -> N
 
 
 def test_a_size_that_leaves_no_atom_and_another_dynamics_are_refused() -> None:
-    with pytest.raises(StructureError, match="found 6 atoms in all, expected more than the 6 given ones"):
-        fragment_flow().sample(fragment=METHANOL, n_atoms=[6])
+    with pytest.raises(StructureError, match="found 5 atoms in all, expected more than the 5 given ones"):
+        fragment_flow().sample(fragment=METHANOL, attach=[6], n_atoms=[5])
     with pytest.raises(ConfigError, match=r'found dynamics .egnn., expected "fragment"'):
         FragmentFlow(FlowConfig(dynamics=OURS))
     with pytest.raises(ConfigError, match=r'found dynamics "fragment"'):

@@ -185,6 +185,10 @@ def test_bad_arguments_say_what_is_wrong() -> None:
     flow = gaussian_flow()
     with pytest.raises(VocabularyError, match="found 30 atoms, expected 1 to 29"):
         flow.sample([3, 30])
+    sulfide = Molecule([8, 1, 16], [[0, 0, 0], [1, 0, 0], [0, 2, 0]])
+    for scored_or_encoded in (flow.log_prob, flow.encode):
+        with pytest.raises(VocabularyError, match="molecule 2: found S as atom 3, expected one of"):
+            scored_or_encoded([WATER, sulfide])
     with pytest.raises(VocabularyError, match="S"):
         flow.log_prob([Molecule([16], [[0.0, 0.0, 0.0]])])
     with pytest.raises(ConfigError, match="0 probes"):
