@@ -1,7 +1,7 @@
 """The command line `enflow`: the commands of the model, and those of the service."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,9 +82,10 @@ def serve(
 def _serve(settings: Settings, client: "EngineClient | None", further: "Mapping[Path, EngineClient] | None") -> None:
     from enflow.service.api.app import create_app, engine_clients
     from enflow.service.api.server import Server
-    from enflow.service.jobs.store import JobStore
+    from enflow.service.jobs.store import JobStore, StoreError
 
-    JobStore(settings.jobs_database).close()  # a wrong URL ends the start with one line
+    with suppress(StoreError):  # the application logs it and has no jobs; a wrong URL ends the start with one line
+        JobStore(settings.jobs_database).close()
     if settings.fronts > 1:
         from enflow.service.api.fronts import serve_fronts
 

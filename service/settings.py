@@ -97,6 +97,10 @@ class ChemistrySettings(BaseModel):
     memory_bytes: PositiveInt = 2_000_000_000
 
 
+MOST_DAYS = 1e6
+"""The largest number of days for which results are kept; Python's dates end in the year 9999."""
+
+
 class JobSettings(BaseModel):
     """The limits of jobs.
 
@@ -105,7 +109,7 @@ class JobSettings(BaseModel):
         max_open: jobs of one client that are queued or running; more are answered with 429.
         max_stored_bytes: size of the stored requests and results of all jobs, about 1.5 kB for a molecule. Above it the
             jobs that ended first are removed; without such, new jobs are answered with 503, and a running one fails.
-        keep_days: days after the end of a job until it is removed with its results.
+        keep_days: days after the end of a job until it is removed with its results; at most a million.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -113,7 +117,7 @@ class JobSettings(BaseModel):
     max_molecules: PositiveInt = 1_000_000
     max_open: PositiveInt = 100
     max_stored_bytes: PositiveInt = 20_000_000_000
-    keep_days: PositiveFloat = 7.0
+    keep_days: Annotated[float, Field(gt=0, le=MOST_DAYS)] = 7.0
 
 
 def _directory(path: Path) -> Path:

@@ -47,16 +47,14 @@ class Engine:
         torch.set_float32_matmul_precision("highest")  # TF32 moves one molecule in 24 to another element
         self._adapter = adapter_of(flow)
         self._config = (config or EngineConfig.for_device(flow.device)).up_to(flow.config.max_atoms)
-        pairs, sizes = self._config.pairs, self._config.sizes
         self._runner = ModelRunner(self._adapter, self._config)
-        costs = CostTable.profile(self._runner.evaluate, sizes, self._config.step_rows)
-        self._budget = BatchBudget(pairs, self._adapter.n_features, costs)
+        costs = CostTable.profile(self._runner.evaluate, self._config.sizes, self._config.step_rows)
+        self._budget = BatchBudget(self._config.pairs, self._adapter.n_features, costs)
         credit = self._config.small_credit * self._budget.cost(BatchKey("sample", "adams", self._config.middle_size))
         self._scheduler: Scheduler[RowState] = Scheduler(
             LANES, self._budget.max_rows, self._config.slots, credit, self._budget.short_step_rows, self._config.parts
         )
-        self._requests = RequestTable()
-        self._clock = clock
+        self._requests, self._clock = RequestTable(), clock
         self.observer: EngineObserver = NoObserver()
         self.compilation: BackgroundCompilation | None = None
 

@@ -37,6 +37,8 @@ from enflow.service.jobs.leader import DatabaseLeader, FileLeader
 from enflow.service.jobs.records import JobPart, JobRecord
 from enflow.service.schemas.jobs import JobState
 
+EXPECTED_URL = "sqlite:////path/jobs.sqlite or postgresql://user@host/database"
+
 METADATA = MetaData()
 
 JOBS = Table(
@@ -236,10 +238,11 @@ def _open(url: str) -> Engine:
             event.listen(engine, "connect", _configure_sqlite)
         METADATA.create_all(engine)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"ENFLOW_JOBS_URL: found no module {error.name}; pip install 'enflow[postgres]'") from None
+        if error.name != "psycopg":  # the driver of a database that Enflow has not been tried with
+            raise ConfigError(f"ENFLOW_JOBS_URL: found no URL of a database, expected {EXPECTED_URL}") from None
+        raise ConfigError("ENFLOW_JOBS_URL: found no module psycopg; pip install 'enflow[postgres]'") from None
     except (ArgumentError, NoSuchModuleError):
-        expected = "sqlite:////path/jobs.sqlite or postgresql://user@host/database"
-        raise ConfigError(f"ENFLOW_JOBS_URL: found no URL of a database, expected {expected}") from None
+        raise ConfigError(f"ENFLOW_JOBS_URL: found no URL of a database, expected {EXPECTED_URL}") from None
     except (SQLAlchemyError, OSError, RuntimeError) as error:
         reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
         shown = make_url(url).render_as_string(hide_password=True)

@@ -36,6 +36,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ENFLOW_LIMITS__MAX_DEADLINE_S", "inf", "finite number"),
         ("ENFLOW_ALLOW_OPEN", "perhaps", "valid boolean"),
         ("ENFLOW_LIMITS__MAX_MOLECULES", "0", "greater than 0"),
+        ("ENFLOW_JOBS__KEEP_DAYS", "3000000", "less than or equal to 1000000"),
         ("ENFLOW_LIMITS__MAX_MOLECULS", "5", "the nearest is ENFLOW_LIMITS__MAX_MOLECULES"),
         ("ENFLOW_LIMITS_MAX_ATOMS", "5", "the nearest is ENFLOW_LIMITS__MAX_ATOMS"),
         ("ENFLOW_PROT", "9000", "the nearest is ENFLOW_PORT"),

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from enflow.model.errors import ConfigError
+from enflow.service.__main__ import _serve
 from enflow.service.jobs.records import JobPart, JobRecord
 from enflow.service.jobs.store import JobStore, StoreError
+from enflow.service.settings import Settings
 from tests.service.jobs.databases import url as url  # noqa: PLC0414 - a fixture
 
 
@@ -112,11 +114,30 @@ def test_a_file_that_cannot_be_opened_is_no_wrong_setting(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_service_starts_without_jobs_where_their_file_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Serving:
+        def __init__(self, app: object, _: Settings) -> None:
+            self.app = app
+
+        def run(self) -> None:
+            started.append(self.app)
+
+    monkeypatch.setattr("enflow.service.api.server.Server", Serving)
+    monkeypatch.setattr("enflow.service.api.app.create_app", lambda *_: "the application")
+    _serve(Settings(jobs_url="sqlite:////dev/null/jobs.sqlite"), None, None)
+    assert started == ["the application"]
+    with pytest.raises(ConfigError, match="found no URL of a database"):
+        _serve(Settings(jobs_url="nonsense"), None, None)
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
         ("nonsense", "found no URL of a database"),
         ("mongodb://localhost/x", "found no URL of a database"),
+        ("mysql://localhost/x", "found no URL of a database"),
         ("postgresql://user:secret@127.0.0.1:1/none?connect_timeout=2", "cannot be opened"),
     ],
 )
