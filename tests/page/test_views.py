@@ -227,6 +227,37 @@ def test_scores_smiles(visit: Open, tmp_path: Path) -> None:
     expect(headlines).to_have_text(expected)
 
 
+def test_scores_have_the_names_of_their_structures(visit: Open, tmp_path: Path) -> None:
+    """A name is shown beside file and number; a structure without one has only these."""
+    (tmp_path / "water.xyz").write_text(WATER)
+    page = visit("#score")
+    page.locator("#score-form textarea").fill("CCO ethanol\nO\nC#N <b>prussic</b> acid")
+    page.get_by_role("button", name="Score", exact=True).click()
+    finished(page, "score")
+    heads = page.locator("#score-results .headline")
+    shown = [("C2H6O ethanol", 1), ("H2O", 2), ("CHN <b>prussic</b> acid", 3)]
+    expect(heads.locator(".named")).to_have_text([name for name, _ in shown])
+    expect(heads.locator(".quiet")).to_have_text([f"pasted text, structure {number}" for _, number in shown])
+    expect(page.locator("#score-results .stage").first).to_have_attribute("aria-label", re.compile("^ethanol, C2H6O"))
+    page.locator("#score-file").set_input_files(tmp_path / "water.xyz")
+    expect(heads.locator(".named")).to_have_text(["H2O water"])
+    expect(heads.locator(".quiet")).to_have_text(["water.xyz"])
+
+
+def test_structures_that_cannot_be_scored_have_their_names(visit: Open) -> None:
+    """The stream is made up: one of its errors has a name, as the service gives where it read one."""
+    page = visit("#score")
+    error = {"detail": "found Cl as atom 2", "errors": []}
+    failed = [{"index": 0, "name": "chloromethane", "error": error}, {"index": 1, "error": error}]
+    told = [{"event": "start", "n_molecules": 2}, *({"event": "score", "score": each} for each in failed)]
+    body = "".join(json.dumps(event) + "\n" for event in [*told, {"event": "done"}])
+    page.route("**/likelihood*", lambda route: route.fulfill(body=body, content_type="application/x-ndjson"))
+    page.locator("#score-form textarea").fill("CCl chloromethane\nCCl")
+    page.get_by_role("button", name="Score", exact=True).click()
+    headings = page.locator("#score-results .problem b")
+    expect(headings).to_have_text(["chloromethane (pasted text, structure 1):", "pasted text, structure 2:"])
+
+
 # Explore and Model
 
 

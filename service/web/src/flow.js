@@ -1,5 +1,6 @@
 // Watch the flow: one molecule from noise to structure, live while it is integrated and afterwards on a slider.
 import { announce, byId, h, number, prefersStill } from "./dom.js";
+import { completeAddress, replaceAddress } from "./address.js";
 import { Problem, events } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { Job } from "./job.js";
@@ -37,6 +38,11 @@ export class Flow {
     byId("flow-play").addEventListener("click", () => (this.playing ? this.pause() : this.play()));
     byId("flow-open").addEventListener("click", () => ways.open(this.path.molecule));
     byId("flow-present").addEventListener("click", () => this.present());
+  }
+
+  /** Called when the section is shown. */
+  enter() {
+    completeAddress(this.link);
   }
 
   get request() {
@@ -89,6 +95,7 @@ export class Flow {
   begin() {
     this.pause();
     this.path = new Path();
+    this.link = null;
     this.density = null;
     this.view.quaternion = [0, 0, 0, 1];
     this.draw();
@@ -114,11 +121,13 @@ export class Flow {
     if (failure) throw new Problem({ title: "The trajectory did not reach its end.", detail: failure.detail || failure.reason });
   }
 
+  /** Writes the request into the address, so that the address reproduces it. */
   remember({ tolerance, first_index = 0, model, ...request }, seed) {
     this.seed = seed;
     const atoms = textOf(request);
     const state = { seed, index: first_index, tolerance, ...samplerIn(request), ...(model && { model }), ...(atoms && { atoms }) };
-    history.replaceState(null, "", `#flow?${new URLSearchParams(state)}`);
+    this.link = `#flow?${new URLSearchParams(state)}`;
+    replaceAddress(this.link);
   }
 
   /** Moves the picture to a new step of the solver. */

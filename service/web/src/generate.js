@@ -1,5 +1,6 @@
 // Generate: request molecules, show each when it is received, filter and download them.
 import { announce, byId, copy, h, number } from "./dom.js";
+import { completeAddress, replaceAddress } from "./address.js";
 import { events } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { Gallery } from "./gallery.js";
@@ -36,7 +37,7 @@ export class Generate {
 
   /** Called when the section is shown. */
   enter() {
-    if (this.link && !location.hash.includes("?")) history.replaceState(null, "", this.link);
+    completeAddress(this.link);
   }
 
   /** Called when the section is shown without parameters: the first time there is a small gallery without a click. */
@@ -97,7 +98,7 @@ export class Generate {
     const state = { count: n_molecules, seed, tolerance, ...samplerIn(this.shown), ...what, ...conditions, ...this.gallery.state };
     if (this.nll !== "estimate") state.nll = this.nll;
     this.link = `#generate?${new URLSearchParams(state)}`;
-    if (!byId("generate").hidden) history.replaceState(null, "", this.link);
+    replaceAddress(this.link);
   }
 
   async run(request = this.request, nll = this.form.elements.nll.value) {

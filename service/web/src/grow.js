@@ -1,5 +1,6 @@
 // Grow: molecules around a fragment, whose atoms stay where they are.
 import { button, byId, copy, h, number } from "./dom.js";
+import { completeAddress, replaceAddress } from "./address.js";
 import { Problem, events } from "./api.js";
 import { Fragment } from "./fragment.js";
 import { Gallery } from "./gallery.js";
@@ -60,7 +61,7 @@ export class Grow {
 
   /** Called when the section is shown. */
   enter() {
-    if (this.link && !location.hash.includes("?")) history.replaceState(null, "", this.link);
+    completeAddress(this.link);
   }
 
   useCore(name) {
@@ -124,7 +125,7 @@ export class Grow {
     const chosen = Object.entries({ ...this.asked.source, keep, attach, atoms, nll }).filter(([, value]) => value);
     const { n_molecules: count, seed, tolerance } = this.shown;
     this.link = `#grow?${new URLSearchParams({ ...Object.fromEntries(chosen), count, seed, tolerance, ...samplerIn(this.shown), ...this.gallery.state })}`;
-    if (!byId("grow").hidden) history.replaceState(null, "", this.link);
+    replaceAddress(this.link);
   }
 
   async run() {

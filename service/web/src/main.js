@@ -1,4 +1,5 @@
 // The page: its views, and navigation between them. A view is a module and a section of the same name.
+import { NAMES, arrived } from "./address.js";
 import { byId } from "./dom.js";
 import { showDetail } from "./detail.js";
 import { theme } from "./elements.js";
@@ -15,7 +16,7 @@ import { Score } from "./score.js";
 import { models } from "./service.js";
 import { repaint } from "./view.js";
 
-/** A view may have enter(), called when its section is shown, then restore(parameters of the address) or, without parameters, welcome(). The first one is the default. */
+/** A view may have enter(), called when its section is shown, then restore(parameters of the address) or, without parameters, welcome(). */
 const VIEWS = {
   generate: () => new Generate({ open, watch }),
   grow: () => new Grow({ open }),
@@ -25,7 +26,6 @@ const VIEWS = {
   jobs: () => new Jobs(),
   model: () => new Model(),
 };
-const NAMES = Object.keys(VIEWS);
 const made = new Map();
 
 /** Returns the view of this name and creates it if necessary. */
@@ -61,8 +61,7 @@ function watch(molecule) {
 }
 
 function show() {
-  const [wanted, query = ""] = location.hash.slice(1).split("?");
-  const name = NAMES.includes(wanted) ? wanted : NAMES[0];
+  const { name, parameters } = arrived();
   for (const each of NAMES) byId(each).hidden = each !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
@@ -70,7 +69,7 @@ function show() {
   }
   document.title = `${byId(name).dataset.title} · Enflow`;
   view(name).enter?.();
-  return { name, parameters: new URLSearchParams(query) };
+  return { name, parameters };
 }
 
 /** Shows the view of the address and restores its parameters. */

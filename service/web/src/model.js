@@ -56,7 +56,7 @@ const results = (cards) =>
   h(
     "table",
     {},
-    h("caption", {}, "Generated molecules of QM9 size, beside published results"),
+    h("caption", {}, h("span", {}, "Generated molecules of QM9 size, beside published results")),
     h("thead", {}, h("tr", {}, COLUMNS.map((text) => (text ? h("th", { scope: "col" }, text) : h("td"))))),
     h("tbody", {}, cards.filter(({ metrics, kind }) => metrics && kind === "molecules").map((card) => line(ours(card), true)), PUBLISHED.map((row) => line(row))),
   );

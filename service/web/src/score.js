@@ -114,16 +114,17 @@ export class Score {
   }
 
   row(result, upload) {
-    const name = upload.count > 1 ? `${upload.name}, structure ${result.index + 1}` : upload.name;
+    const place = upload.count > 1 ? `${upload.name}, structure ${result.index + 1}` : upload.name;
     if (result.error) {
-      const place = h("div");
+      const problem = h("div");
       const { detail = result.error.message, errors } = result.error;
-      showProblem(place, { detail, errors, title: `${name}:` }, upload.data);
-      return h("li", { class: "score bad" }, place);
+      const heading = result.name ? `${result.name} (${place}):` : `${place}:`;
+      showProblem(problem, { detail, errors, title: heading }, upload.data);
+      return h("li", { class: "score bad" }, problem);
     }
-    const view = new View({ label: `${title(result)}. Arrow keys turn it.`, zoomable: true });
+    const view = new View({ label: `${[result.name, title(result)].filter(Boolean).join(", ")}. Arrow keys turn it.`, zoomable: true });
     view.show(haloed(structureOf(result), result.atom_base));
-    return h("li", { class: "score" }, view.element, h("div", { class: "score-body" }, words(result, name)));
+    return h("li", { class: "score" }, view.element, h("div", { class: "score-body" }, words(result, place)));
   }
 }
 
@@ -138,10 +139,10 @@ function haloed(structure, costs) {
 
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-function words(result, name) {
+function words(result, place) {
   const how = result.divergence === "exact" ? "exact divergence" : `divergence by ${plural(result.probes, "probe")}`;
   return [
-    h("p", { class: "headline" }, headline(result), h("span", { class: "quiet" }, name)),
+    h("p", { class: "headline" }, h("span", { class: "named", title: result.name || null }, headline(result), " ", result.name), h("span", { class: "quiet" }, place)),
     h("p", { class: "nll" }, h("b", {}, nllText(result)), " nats", aside(result)),
     isParticles(result) ? null : (percentileChart(result.percentile) ?? h("p", { class: "quiet" }, `No rank: too few held-out QM9 molecules have ${result.n_atoms} atoms.`)),
     partsChart(result.parts, result),
