@@ -103,7 +103,7 @@ class DrawState:
         )
         if status != Status.SUCCESS:
             return
-        steps = [float(piece.t1[0]) for piece in self.pieces]
+        steps = torch.cat([piece.t1 for piece in self.pieces]).tolist()
         if self.probes is None:
             self.rule = Quadrature.between(1.0, 0.0, self.tolerance, steps)
         else:

@@ -43,8 +43,7 @@ def test_an_atom_whose_valence_is_full_cannot_grow(smiles: str, atom: int) -> No
     _, molecule = embedded(smiles)
     with pytest.raises(StructureError, match=f"found {molecule.symbols[atom - 1]} as atom {atom} in attach, whose val"):
         opened(molecule, [atom])
-    with pytest.raises(StructureError, match="found no atom that lacks a bond in the fragment"):
-        opened(molecule, None)
+    assert opened(molecule, None) == molecule
 
 
 @pytest.mark.parametrize(
