@@ -67,3 +67,12 @@ def test_a_result_completes_an_empty_address(visit: Open) -> None:
     page = visit()
     finished(page)
     expect(page).to_have_url(re.compile(r"#generate\?.*seed=7"))
+
+
+def test_who_skips_the_navigation_stays_in_the_view(visit: Open) -> None:
+    page = visit("#score")
+    page.locator("#skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    expect(page).to_have_url(re.compile("#score$"))
+    expect(page.locator("#score")).to_be_visible()

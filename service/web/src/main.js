@@ -91,7 +91,14 @@ function toggleTheme() {
   recolour();
 }
 
+/** Moves the focus behind the navigation; the address keeps the name of the view. */
+function skip(event) {
+  event.preventDefault();
+  byId("main").focus();
+}
+
 addEventListener("hashchange", arrive);
+byId("skip").addEventListener("click", skip);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 byId("theme").addEventListener("click", toggleTheme);
 
