@@ -198,12 +198,22 @@ def many_molecules_again(context: Context) -> dict[str, Any]:
     return facts | {"same_elements": sum(same)}
 
 
-def generated(context: Context) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def refined_molecules(context: Context) -> dict[str, Any]:
+    """Generate a tenth as many molecules with the refinements of the model: the host draws noise for each of them."""
+    refinements = context.flow.config.refinements
+    facts, _ = generated(context, max(1, context.samples // 10), refinements)
+    return facts | {"refinements": refinements}
+
+
+def generated(
+    context: Context, samples: int | None = None, refinements: int = 0
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return speed and failures of a large request to a new engine, and the molecules."""
+    samples = samples or context.samples
     begin = time.perf_counter()
     engine = Engine(context.flow)
     ready = time.perf_counter()
-    engine.add(EngineSampleRequest(id="gpu", seed=0, n_atoms=(None,) * context.samples))
+    engine.add(EngineSampleRequest(id="gpu", seed=0, n_atoms=(None,) * samples, refinements=refinements))
     found, failed, evaluations = dict[str, np.ndarray](), 0, 0
     while not engine.idle:
         for event in engine.step():
@@ -214,14 +224,14 @@ def generated(context: Context) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     seconds, graphs = time.perf_counter() - ready, engine.graphs
     engine.close()
     require(context.device == "cpu" or graphs > 0, "no graph was captured: the log says why")
-    require(failed <= 0.01 * context.samples, f"{failed} of {context.samples} molecules failed")
+    require(failed <= 0.01 * samples, f"{failed} of {samples} molecules failed")
     return {
-        "molecules": context.samples,
+        "molecules": samples,
         "failed": failed,
         "graphs": graphs,
         "start_s": round(ready - begin, 2),
         "seconds": round(seconds, 2),
-        "per_s": round(context.samples / seconds, 1),
+        "per_s": round(samples / seconds, 1),
         "nfe_mean": evaluations / max(1, len(found)),
     }, found
 

@@ -59,6 +59,7 @@ STAGES = (
     Stage(checks.profile_of_an_evaluation),
     Stage(checks.many_molecules, 90.0),
     Stage(checks.many_molecules_again, 60.0),
+    Stage(checks.refined_molecules),
     Stage(train, None),
     Stage(sample, None),
 )

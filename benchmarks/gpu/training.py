@@ -120,6 +120,7 @@ def train(context: Context) -> dict[str, Any]:
         "annealed": trainer.passes - constant,
         "molecules_per_s": round(training.speed, 1),
         "rate_at_end": training.rate,
+        "compiled_graphs": torch._dynamo.utils.counters["stats"]["unique_graphs"],  # noqa: SLF001
         "valid": valid,
         "log": training.log,
     }
