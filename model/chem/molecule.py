@@ -179,14 +179,16 @@ def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary) -> None:
     """
     if molecule.n_atoms > vocabulary.max_atoms:
         raise VocabularyError(
-            f"found {molecule.n_atoms} atoms, expected at most {vocabulary.max_atoms} ({vocabulary.name})"
+            f"found {molecule.n_atoms} atoms, expected at most {vocabulary.max_atoms} ({vocabulary.name})",
+            name=molecule.name,
         )
     known_numbers = set(vocabulary.atomic_numbers)
     atom = next((i for i, number in enumerate(molecule.atomic_numbers.tolist()) if number not in known_numbers), None)
     if atom is not None:
         known = ", ".join(vocabulary.symbols)
         raise VocabularyError(
-            f"found {molecule.symbols[atom]} as atom {atom + 1}, expected one of {known} ({vocabulary.name})"
+            f"found {molecule.symbols[atom]} as atom {atom + 1}, expected one of {known} ({vocabulary.name})",
+            name=molecule.name,
         )
 
 

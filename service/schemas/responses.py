@@ -257,6 +257,7 @@ class ScoreErrorOut(FileOut):
     """A structure that could not be scored, and the reason."""
 
     index: int
+    name: str = Field(default="", description="the title in the file, where the record could be read")
     error: ProblemOut
 
 

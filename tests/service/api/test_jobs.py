@@ -91,12 +91,14 @@ def test_results_refuse_a_query_as_scores_do(api: Api, query: str, message: str)
 
 
 def test_scores_of_a_job_are_those_of_one_request(api: Api) -> None:
-    structures = [{"format": "xyz", "data": text} for text in (METHANE_XYZ, "nonsense", METHANE_XYZ)]
+    texts = (METHANE_XYZ, "nonsense", METHANE_XYZ, "1\nxenon\nXe 0 0 0\n")
+    structures = [{"format": "xyz", "data": text} for text in texts]
     body = {"structures": structures, "seed": 2}
     whole = api.http.post("/likelihood", json=body).json()["results"]
     job = posted(api.http, {"likelihood": body})
-    assert ended(api.http, job)["failed"] == 1
+    assert ended(api.http, job)["failed"] == 2
     found = results(api.http, job)["results"]
+    assert [each.get("name") for each in found] == ["methane", None, "methane", "xenon"]
     assert [each.get("nll") for each in found] == [each.get("nll") for each in whole]
     assert found[1]["error"]["detail"] == whole[1]["error"]["detail"]
     assert api.http.get(f"/jobs/{job['id']}/results", headers={"Accept": XYZ}).status_code == 406
