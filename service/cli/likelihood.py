@@ -41,7 +41,7 @@ from enflow.service.settings import BUNDLED_WEIGHTS
 Record = tuple[str, Molecule | EnflowError]
 """The name of a file, and one of its structures or the error of it."""
 
-_PROPERTIES = ("file", "std_error", "percentile")
+_PROPERTIES = ("file", "percentile")
 """The results that structure files have beside the properties of a scored molecule."""
 
 

@@ -176,9 +176,15 @@ def mol_block(molecule: Molecule, bonds: Bonds, *, v3000: bool = False) -> str:
 
 
 def sdf_record(block: str, molecule: Molecule, bonds: Bonds) -> str:
-    """Return the SDF record of a molfile: its properties and the outcome of its bonds are data items."""
+    """Return the SDF record of a molfile: its properties and the outcome of its bonds are data items.
+
+    The property `bonds` is left out where it is that outcome, which `bond_status` and `bond_method` have.
+    """
+    facts = dict(molecule.properties)
+    if facts.get("bonds") == bonds.outcome:
+        del facts["bonds"]
     items = {
-        **molecule.properties,
+        **facts,
         "bond_status": bonds.status,
         "bond_method": bonds.method,
         "bond_reason": bonds.reason,

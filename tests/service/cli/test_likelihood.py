@@ -154,6 +154,16 @@ def test_a_scored_file_says_how_its_molecule_was_sampled_and_how_it_was_scored(r
 
 
 @pytest.mark.parametrize("ending", ["xyz", "sdf", "csv"])
+def test_every_fact_stands_once_in_a_scored_file(run_likelihood, ending: str) -> None:
+    Path("water.xyz").write_text(WATER)
+    run_likelihood("water.xyz", "--out", f"scored.{ending}")
+    found = items_of(Path(f"scored.{ending}"))
+    assert "std_error" not in found  # it is nll_std_error, which the fake engine does not know
+    assert {"bonds", "bond_method"} & found.keys() == {"bond_method" if ending == "sdf" else "bonds"}
+    assert (found["valid"], found["stable"]) == ("True", "True")
+
+
+@pytest.mark.parametrize("ending", ["xyz", "sdf", "csv"])
 def test_a_structure_that_was_not_sampled_gets_no_seed(run_likelihood, ending: str) -> None:
     Path("water.xyz").write_text(WATER)
     run_likelihood("water.xyz", "--seed", "1", "--out", f"scored.{ending}")

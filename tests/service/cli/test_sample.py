@@ -51,6 +51,7 @@ def test_without_bonds_the_positions_are_the_same(run_sample) -> None:
     (_, plain, _), (_, out, _) = run_sample({0, 1}, "-n", "2"), run_sample({0, 1}, "-n", "2", "--no-bonds")
     assert read(out, "xyz") == read(plain, "xyz")
     assert ("smiles=" in plain, "smiles=" in out, 'bonds="omitted"' in out) == (True, False, True)
+    assert ("valid=" in plain, "valid=" in out, "stable=" in out) == (True, False, True)
 
 
 def test_a_hyphen_as_the_file_prints_xyz_too(run_sample) -> None:
@@ -76,7 +77,8 @@ def test_a_file_holds_the_molecules(run_sample, ending: str) -> None:
     assert (code, json.loads(out)["out"]) == (0, f"two.{ending}")
     text = Path(f"two.{ending}").read_text()
     if ending in ("xyz", "sdf"):
-        assert [each.properties["seed"] in (1, "1") for each in read(text)] == [True, True]
+        names = ("seed", "valid", "stable")
+        assert [[str(each.properties[name]) for name in names] for each in read(text)] == [["1", "True", "True"]] * 2
     else:
         assert "CH4" in text or "CH₄" in text
 

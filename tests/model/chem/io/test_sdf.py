@@ -107,6 +107,15 @@ def test_round_trip_with_data_items(v3000: bool) -> None:
         assert seen.GetProp("nll") == "-80.5"
 
 
+@pytest.mark.parametrize("of_a_file", [False, True])
+def test_the_method_of_the_bonds_stands_once(of_a_file: bool) -> None:
+    found = infer_bonds(molecule_of(MOLS[SMILES[0]]))
+    (again,) = read(write_sdf([molecule_of(MOLS[SMILES[0]], bonds="five" if of_a_file else found.method)], [found]))
+    assert isinstance(again, Molecule)
+    assert again.properties["bond_method"] == found.method
+    assert again.properties.get("bonds") == ("five" if of_a_file else None)
+
+
 def test_a_molecule_without_bonds_is_written_with_the_reason() -> None:
     methylene = Molecule([6, 1, 1], [[0, 0, 0], [1.1, 0, 0], [0, 1.1, 0]])
     bonds = infer_bonds(methylene)
