@@ -53,6 +53,26 @@ def test_the_work_says_what_the_request_said(api: Api) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("body", "facts"),
+    [
+        ({}, (1e-3, 1.0, 0)),
+        ({"tolerance": "draft", "temperature": 0.8, "refinements": 2}, (1e-2, 0.8, 2)),
+        ({"tolerance": 0.004}, (0.004, 1.0, 0)),
+    ],
+)
+def test_an_answer_says_how_its_molecules_are_generated_again(
+    api: Api, body: dict[str, object], facts: tuple[float, float, int]
+) -> None:
+    answer = api.http.post("/sample", json={"seed": 7, **body}).json()
+    assert (answer["tolerance"], answer["temperature"], answer["refinements"]) == facts
+    again = {name: answer[name] for name in ("seed", "tolerance", "temperature", "refinements")}
+    api.http.post("/sample", json=again).raise_for_status()
+    first, second = (each for each in api.client.submitted if isinstance(each, EngineSampleRequest))
+    names = ("seed", "rtol", "atol", "temperature", "refinements", "first_index")
+    assert [getattr(first, name) for name in names] == [getattr(second, name) for name in names]
+
+
 def test_the_refinements_reach_the_engine_and_the_files(api: Api) -> None:
     def record(**body: int) -> Molecule:
         answer = api.http.post("/sample", json={"seed": 7, **body}, headers={"Accept": "chemical/x-mdl-sdfile"})
