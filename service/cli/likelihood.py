@@ -98,8 +98,7 @@ def likelihood(
     results = [_result(entry) for entry in response.results]
     facts = {"seed": seed, "model": response.model.model_dump(), "results": results}
     if target:
-        target.write(_as_text(target.form, facts, answer))
-        _say_left_out(target, results)
+        _write(target, facts, answer)
     if target and target.is_stdout and not as_json:
         typer.echo(_table(results), err=True)
     else:
@@ -147,6 +146,12 @@ def _result(entry: Any) -> dict[str, Any]:
         return {"index": entry.index, "file": entry.file, **named, "error": entry.error.detail}
     found: dict[str, Any] = json.loads(entry.model_dump_json(exclude_unset=True))
     return found
+
+
+def _write(target: Target, facts: Mapping[str, Any], answer: Answer) -> None:
+    """Write the file, and print what it does not have."""
+    target.write(_as_text(target.form, facts, answer))
+    _say_left_out(target, facts["results"])
 
 
 def _as_text(form: Format, facts: Mapping[str, Any], answer: Answer) -> str:
