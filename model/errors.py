@@ -34,7 +34,16 @@ class InverseWarning(UserWarning):
 
 
 class VocabularyError(ModelError):
-    """An element or a number of atoms is unknown to the model."""
+    """An element or a number of atoms is unknown to the model.
+
+    Args:
+        message: what was found and what was expected.
+        name: the name of the structure; empty where it has none.
+    """
+
+    def __init__(self, message: str, *, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class StructureError(ModelError):

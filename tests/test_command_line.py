@@ -104,6 +104,25 @@ def test_help_describes_a_command(enflow, command):
     assert len(out.splitlines()) > 5
 
 
+@pytest.mark.parametrize(
+    ("commands", "text"),
+    [
+        ("data particles,train,compile", "Print the results as JSON, one object per line."),
+        ("sample,variations,likelihood,evaluate,data qm9,data inchikeys,import-en-flows", "one object in one line."),
+        ("particles table,particles evaluate,jobs submit,jobs list,jobs show,jobs wait", "one object in one line."),
+    ],
+)
+def test_the_help_says_how_many_objects_a_command_prints(enflow, commands, text):
+    for command in commands.split(","):
+        assert text in " ".join(enflow(*command.split(), "--help")[1].split()), command
+
+
+def test_a_command_of_several_results_prints_an_object_in_each_line(enflow, monkeypatch):
+    monkeypatch.setattr("enflow.model.checkpoint.compile_weights", lambda name: Path(name) / "code")
+    code, out, _ = enflow("compile", "dw4", "lj13", "--json")
+    assert (code, [json.loads(line)["weights"] for line in out.splitlines()]) == (0, ["dw4", "lj13"])
+
+
 def test_particles_are_sampled_and_scored_as_the_service_does(enflow, tmp_path, monkeypatch):
     """Bundled weights are found by their name in any working directory."""
     monkeypatch.chdir(tmp_path)

@@ -49,6 +49,11 @@ class Bonds:
         return None if self.status == "omitted" else self.status == "ok"
 
     @property
+    def outcome(self) -> str:
+        """The method that found the bonds, else the status: the one word of XYZ and CSV."""
+        return self.method or self.status
+
+    @property
     def charge(self) -> int:
         """Total charge."""
         return sum(self.charges)

@@ -184,14 +184,16 @@ def check_vocabulary(molecule: Molecule, vocabulary: Vocabulary, where: str = ""
     """
     if molecule.n_atoms > vocabulary.max_atoms:
         raise VocabularyError(
-            f"{where}found {molecule.n_atoms} atoms, expected at most {vocabulary.max_atoms} ({vocabulary.name})"
+            f"{where}found {molecule.n_atoms} atoms, expected at most {vocabulary.max_atoms} ({vocabulary.name})",
+            name=molecule.name,
         )
     known_numbers = set(vocabulary.atomic_numbers)
     atom = next((i for i, number in enumerate(molecule.atomic_numbers.tolist()) if number not in known_numbers), None)
     if atom is not None:
         known = ", ".join(vocabulary.symbols)
         raise VocabularyError(
-            f"{where}found {molecule.symbols[atom]} as atom {atom + 1}, expected one of {known} ({vocabulary.name})"
+            f"{where}found {molecule.symbols[atom]} as atom {atom + 1}, expected one of {known} ({vocabulary.name})",
+            name=molecule.name,
         )
 
 

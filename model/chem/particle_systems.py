@@ -95,13 +95,16 @@ class ParticleSystem:
             VocabularyError: the number of particles differs, or a coordinate beyond the dimensions is not zero.
         """
         if structure.n_atoms != self.n_particles:
-            raise VocabularyError(f"found {structure.n_atoms} particles, expected {self.n_particles} ({self.name})")
+            raise VocabularyError(
+                f"found {structure.n_atoms} particles, expected {self.n_particles} ({self.name})", name=structure.name
+            )
         beyond = structure.positions[:, self.n_dims :]
         if beyond.any():
             row, axis = np.argwhere(beyond)[0]
             raise VocabularyError(
                 f"found {beyond[row, axis]:.6g} as {'xyz'[self.n_dims + axis]} of particle {row + 1}, expected 0 "
-                f"({self.name} has {self.n_dims} dimensions)"
+                f"({self.name} has {self.n_dims} dimensions)",
+                name=structure.name,
             )
         return self.molecule(structure.positions, structure.name, structure.properties)
 

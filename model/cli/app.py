@@ -11,7 +11,16 @@ from typing import Annotated
 
 import typer
 
-from enflow.model.cli.options import Device, Divergence, Json, Refinements, pick_device, print_result, says_what_is_kept
+from enflow.model.cli.options import (
+    Device,
+    Divergence,
+    Json,
+    JsonLines,
+    Refinements,
+    pick_device,
+    print_result,
+    says_what_is_kept,
+)
 from enflow.model.cli.particles import particles_app
 from enflow.model.errors import ConfigError, EnflowError
 from enflow.model.progress import progress
@@ -111,7 +120,7 @@ def particles(
     system: Annotated[list[str] | None, typer.Argument(help="dw4, lj13 [default: both].")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files [default: $ENFLOW_DATA, or data].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Sample the particle systems of the paper by Hamiltonian Monte Carlo, and estimate their entropy by annealing.
 
@@ -140,7 +149,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the weights at the end of the run or annealing.")] = None,
     device: Device = "auto",
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Train a flow; the state is written every few minutes, and metrics.jsonl holds the learning curves.
 
@@ -236,7 +245,7 @@ def compile_velocities(
     weights: Annotated[
         list[str] | None, typer.Argument(help="Folders with weights, or names of bundled ones [default: all bundled].")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Compile the velocities of weights to machine code of this processor, which every other command then uses.
 

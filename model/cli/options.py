@@ -10,7 +10,9 @@ import typer
 from enflow.model.config import MAX_REFINEMENTS
 from enflow.model.errors import ConfigError
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, one object in one line.")]
+
+JsonLines = Annotated[bool, typer.Option("--json", help="Print the results as JSON, one object per line.")]
 
 Divergence = Literal["hutchinson", "exact"]
 

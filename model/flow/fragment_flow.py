@@ -50,8 +50,8 @@ class FragmentFlow(FragmentComponents):
     ) -> list[Molecule]:
         """Return molecules that begin with the fragment's atoms, where they are; (seed, index) fixes each of them.
 
-        They have the properties "status", "nfe", "seed", "index", "fragment_atoms" (the number of the fragment's atoms)
-        and "connected" (all atoms are in one piece, by their distances).
+        They have the properties "status", "nfe", "seed", "index", "refinements" (if there were any), "fragment_atoms"
+        (the number of the fragment's atoms) and "connected" (all atoms are in one piece, by their distances).
 
         Args:
             n: the number of molecules; None = 1, or the length of the list `n_atoms`.
@@ -123,7 +123,7 @@ class FragmentFlow(FragmentComponents):
 
         times = refinement_times(self.config.refinements if refinements is None else refinements)
         found = refined(self, noised, latents, times, rtol, atol)
-        return (grown(one.named(names[one.index], seed), given) for one in found)
+        return (grown(one.named(names[one.index], seed, len(times)), given) for one in found)
 
     def encode(
         self,

@@ -55,7 +55,8 @@ class MoleculeFlow(FlowComponents):
     ) -> list[Molecule]:
         """Return molecules with the properties "status", "nfe", "seed" and "index"; the last two fix each of them.
 
-        A notebook shows the list in 3D; `enflow.to_dataframe` makes a table of it, `enflow.select` filters and sorts.
+        Refined ones have "refinements" too. A notebook shows the list in 3D; `enflow.to_dataframe` makes a table of it,
+        `enflow.select` filters and sorts.
 
         Args:
             n_atoms: the number of atoms of each molecule; None = drawn from p(N). For a model whose types are given
@@ -109,7 +110,8 @@ class MoleculeFlow(FlowComponents):
             return self.noised(molecule, t, seed, names[place], number, temperature)
 
         times = refinement_times(self.config.refinements if refinements is None else refinements)
-        return (one.named(names[one.index], seed) for one in refined(self, noised, latents, times, rtol, atol))
+        found = refined(self, noised, latents, times, rtol, atol)
+        return (one.named(names[one.index], seed, len(times)) for one in found)
 
     def _size(self, condition: SizeOrFormula, seed: int, index: int) -> int:
         if isinstance(condition, str):

@@ -44,11 +44,12 @@ class Sample:
             molecule = molecule.with_properties(status=self.status.name, nfe=self.nfe)
         return replace(self, molecule=molecule)
 
-    def named(self, index: int, seed: int) -> "Sample":
-        """Return the sample with its index, and with index and seed among the properties of its molecule."""
+    def named(self, index: int, seed: int, refinements: int = 0) -> "Sample":
+        """Return the sample with its index; its molecule has index, seed and refinements, if any, as properties."""
         molecule = self.molecule
         if molecule is not None:
-            molecule = molecule.with_properties(seed=seed, index=index)
+            repeated = {"refinements": refinements} if refinements else {}
+            molecule = molecule.with_properties(seed=seed, index=index, **repeated)
         return replace(self, index=index, molecule=molecule)
 
 

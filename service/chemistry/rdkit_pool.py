@@ -83,7 +83,7 @@ class BondReport:
         bonds: the inferred bonds, or the reason why there are none.
         stable_atoms: the number of atoms that have their valence by the table of bond lengths.
         n_atoms: the number of atoms.
-        mol_block: the molfile; None where RDKit was not asked, or its process failed.
+        mol_block: the molfile without a title; None where RDKit was not asked, or its process failed.
         descriptors: the descriptors; None where they were not asked for, or no bonds were found.
     """
 

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from enflow.model.chem.bonds import Bonds
+from enflow.model.chem.io.csv_table import csv_row, write_rows
+from enflow.model.chem.io.data_items import one_line
 from enflow.model.chem.io.formats import Format, read
 from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import Device, Divergence, Json, print_result
@@ -15,6 +18,7 @@ from enflow.model.flow.estimator_options import PROBES
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.offline import (
     OfflineModel,
+    Target,
     ToleranceOption,
     Weights,
     check_target,
@@ -37,7 +41,7 @@ from enflow.service.settings import BUNDLED_WEIGHTS
 Record = tuple[str, Molecule | EnflowError]
 """The name of a file, and one of its structures or the error of it."""
 
-_PROPERTIES = ("file", "std_error", "percentile")
+_PROPERTIES = ("file", "percentile")
 """The results that structure files have beside the properties of a scored molecule."""
 
 
@@ -94,7 +98,7 @@ def likelihood(
     results = [_result(entry) for entry in response.results]
     facts = {"seed": seed, "model": response.model.model_dump(), "results": results}
     if target:
-        target.write(_as_text(target.form, facts, answer))
+        _write(target, facts, answer)
     if target and target.is_stdout and not as_json:
         typer.echo(_table(results), err=True)
     else:
@@ -138,9 +142,16 @@ def prepare(served: ServedModel, structure: Molecule | EnflowError) -> Molecule 
 
 def _result(entry: Any) -> dict[str, Any]:
     if isinstance(entry, ScoreErrorOut):
-        return {"index": entry.index, "file": entry.file, "error": entry.error.detail}
+        named = {"name": entry.name} if entry.name else {}
+        return {"index": entry.index, "file": entry.file, **named, "error": entry.error.detail}
     found: dict[str, Any] = json.loads(entry.model_dump_json(exclude_unset=True))
     return found
+
+
+def _write(target: Target, facts: Mapping[str, Any], answer: Answer) -> None:
+    """Write the file, and print what it does not have."""
+    target.write(_as_text(target.form, facts, answer))
+    _say_left_out(target, facts["results"])
 
 
 def _as_text(form: Format, facts: Mapping[str, Any], answer: Answer) -> str:
@@ -152,23 +163,53 @@ def _as_text(form: Format, facts: Mapping[str, Any], answer: Answer) -> str:
         result, molecule = facts["results"][each.document.index], each.molecule
         properties = {**molecule.properties, **{name: result[name] for name in _PROPERTIES if name in result}}
         molecules.append(Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, properties))
-    return file_text(molecules, [each.bonds for each in answer.molecules], form)
+    bonds = [each.bonds for each in answer.molecules]
+    return _csv(molecules, bonds, facts["results"]) if form == "csv" else file_text(molecules, bonds, form)
+
+
+def _csv(molecules: Sequence[Molecule], bonds: Sequence[Bonds], results: Sequence[dict[str, Any]]) -> str:
+    """Return a line for each structure in order: the score, or the reason why there is none."""
+    scored = iter([csv_row(*pair) for pair in zip(molecules, bonds, strict=True)])
+    rows = [_failed_row(each) if "error" in each else next(scored) for each in results]
+    columns = [name for row in rows if "error" not in row for name in row]
+    return write_rows(rows, ["name"] * any("name" in row for row in rows) + columns)
+
+
+def _failed_row(result: Mapping[str, Any]) -> Mapping[str, object]:
+    """Return the line of a structure that has no score; the index has the name that it has in the other lines."""
+    named = {"name": result["name"]} if "name" in result else {}
+    return {**named, "file": result["file"], "score_index": result["index"], "error": result["error"]}
+
+
+def _say_left_out(target: Target, results: Sequence[dict[str, Any]]) -> None:
+    """Print how many structures a file of molecules does not have, and why, for the formats that cannot say it."""
+    failed = [each for each in results if "error" in each]
+    if failed and target.form not in ("csv", "json"):
+        first = failed[0]
+        others = f"; the first, number {first['index'] + 1}" if len(failed) > 1 else f"; number {first['index'] + 1}"
+        where = "the output" if target.is_stdout else target.path
+        count = f"{len(failed)} of {len(results)} structures, which could not be scored"
+        typer.echo(f"enflow: {where} lacks {count}{others}: {first['error']}", err=True)
 
 
 def _table(results: Sequence[dict[str, Any]]) -> str:
     numbers = f"{'NLL':>10} {'+-':>7}  {'base':>9} {'divergence':>10} {'dequantizer':>11} {'p(N)':>6}"
-    head = f"{'':>5} {'formula':<12} {numbers} {'percentile':>10}  file"
-    return "\n".join([head, *map(_line, results)])
+    names = [one_line(each["name"]) if each.get("name") else "" for each in results]
+    width = max(map(len, ["name", *names])) + 2 if any(names) else 0
+    head = f"{'':>5} {'formula':<12} {numbers} {'percentile':>10}  {'name' if width else '':<{width}}file"
+    return "\n".join([head, *(_line(each, f"{name:<{width}}") for each, name in zip(results, names, strict=True))])
 
 
-def _line(result: dict[str, Any]) -> str:
+def _line(result: dict[str, Any], name: str) -> str:
+    """Return the line of a result; the name of the structure is as wide as the column."""
     if "error" in result:
-        return f"{result['index'] + 1:>5} {result['error']}  {result['file']}"
-    parts, name = result["parts"], result.get("formula") or f"{result.get('n_particles')} particles"
+        return f"{result['index'] + 1:>5} {result['error']}  {name}{result['file']}"
+    parts, kind = result["parts"], result.get("formula") or f"{result.get('n_particles')} particles"
     return (
-        f"{result['index'] + 1:>5} {name:<12} {result['nll']:>10.2f} {_number(result['std_error'], '.2f'):>7}  "
+        f"{result['index'] + 1:>5} {kind:<12} {result['nll']:>10.2f} {_number(result['std_error'], '.2f'):>7}  "
         f"{parts['base']:>9.2f} {parts['divergence']:>10.2f} {_number(parts.get('dequantizer'), '.2f'):>11} "
-        f"{_number(parts.get('n_atoms'), '.2f'):>6} {_number(result.get('percentile'), '.0f'):>10}  {result['file']}"
+        f"{_number(parts.get('n_atoms'), '.2f'):>6} {_number(result.get('percentile'), '.0f'):>10}  "
+        f"{name}{result['file']}"
     )
 
 

@@ -138,11 +138,11 @@ def print_answer(answer: Answer, target: Target | None, n: int, *, as_json: bool
     elif target is None:
         typer.echo(_as_text(answer, "xyz"), nl=False)
     if not as_json or len(answer.molecules) < n:
-        typer.echo(f"{_summary(response.attempts)}, seed {response.seed}", err=True)
+        typer.echo(f"{_summary(response.attempts, _verdicts(response))}, seed {response.seed}", err=True)
 
 
 def parse_request(offline: OfflineModel, values: dict[str, Any]) -> SampleRequest:
-    """Return the request of a command line.
+    """Return the request of a command line; print a warning for a formula of which no molecule is valid.
 
     Raises:
         ConfigError: a value out of range, or one that the model cannot use.
@@ -152,7 +152,11 @@ def parse_request(offline: OfflineModel, values: dict[str, Any]) -> SampleReques
     if values["formula"] is not None and not (card.takes_formulas or card.system):
         raise ConfigError(f"found --formula, but {card.name} draws the elements itself; see --weights")
     if values["formula"] is not None and card.takes_formulas:
-        parse_formula(values["formula"], card.vocabulary)  # the schema would refuse it without repeating it
+        counts = parse_formula(values["formula"], card.vocabulary)  # the schema would refuse it without repeating it
+        electrons = sum(z * count for z, count in zip(card.vocabulary.atomic_numbers, counts, strict=True))
+        if electrons % 2:
+            found = f"found {electrons} electrons in {values['formula']}, an odd number"
+            typer.echo(f"enflow: {found}; no molecule of this formula is valid, expected an even number", err=True)
     largest = card.vocabulary.max_atoms
     if values["n_atoms"] is not None and values["n_atoms"] > largest:
         raise ConfigError(f"found {values['n_atoms']} atoms; the model knows at most {largest}")
@@ -236,7 +240,17 @@ def _as_text(answer: Answer, form: Format) -> str:
     return file_text([each.molecule for each in answer.molecules], [each.bonds for each in answer.molecules], form)
 
 
-def _summary(attempts: AttemptsOut) -> str:
+def _verdicts(response: SampleResponse) -> str:
+    """Return how many molecules are valid and stable, and with a fragment in one piece; empty for particles."""
+    found = {
+        name: [value for each in response.molecules if (value := getattr(each, name, None)) is not None]
+        for name in ("connected", "valid", "stable")
+    }
+    return "".join(f", {sum(values)} {name}" for name, values in found.items() if values)
+
+
+def _summary(attempts: AttemptsOut, verdicts: str = "") -> str:
+    """Return the numbers of molecules in a sentence, `verdicts` after that of those kept."""
     counts = sorted(attempts.reasons.items(), key=lambda each: -each[1])
     reasons = "".join(f"; {count} x {reason}" for reason, count in counts)
-    return f"{attempts.found} of {attempts.tried} molecules kept{reasons}"
+    return f"{attempts.found} of {attempts.tried} molecules kept{verdicts}{reasons}"

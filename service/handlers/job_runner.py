@@ -211,8 +211,8 @@ class JobRunner:
                 results = await asyncio.to_thread(part_results, answer, part, job.first_index, record.size)
                 stopped = _was_stopped(answer)
             except EngineFailure as problem:
-                of_scores, stopped = record.kind == "likelihood", True
-                results = failed_results(problem, part, job.first_index, of_scores, record.id)
+                scored, stopped = job.work.structures if record.kind == "likelihood" else None, True
+                results = failed_results(problem, part, job.first_index, scored, record.id)
             except Problem as problem:
                 if problem.name not in TRANSIENT:
                     raise

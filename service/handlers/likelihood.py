@@ -13,14 +13,9 @@ from enflow.service.protocol.events import Done, Event, Failed, Progress, Scored
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EstimatorOptions, Structure
 from enflow.service.rendering.encoders import Answer
 from enflow.service.rendering.molecules import RenderedMolecule, ScoreResult, sorted_by_index
+from enflow.service.rendering.score_errors import score_error
 from enflow.service.schemas.requests import LikelihoodOptions, rtol
-from enflow.service.schemas.responses import (
-    LikelihoodResponse,
-    ParticleScoreOut,
-    ProblemOut,
-    ScoreErrorOut,
-    ScoreOut,
-)
+from enflow.service.schemas.responses import LikelihoodResponse, ParticleScoreOut, ScoreErrorOut, ScoreOut
 from enflow.service.schemas.stream_events import ScoreEvent, StartEvent
 
 Entry = ScoreOut | ParticleScoreOut | ScoreErrorOut
@@ -130,9 +125,8 @@ class LikelihoodHandler:
         await self._record(index, rendered.document, "ok")
 
     async def _finish_error(self, index: int, problem: Problem, outcome: str) -> None:
-        error = ProblemOut(**problem.document(self._context.caller.request_id))
-        file = {"file": self._files[index]} if self._files[index] else {}
-        await self._record(index, ScoreErrorOut(index=index, error=error, **file), outcome)
+        request_id, file = self._context.caller.request_id, self._files[index]
+        await self._record(index, score_error(index, problem, self._structures[index], request_id, file), outcome)
 
     async def _record(self, index: int, entry: Entry, outcome: str) -> None:
         self._entries[index] = entry

@@ -265,6 +265,9 @@ class SamplingHandler:
         return SampleResponse(
             seed=self._context.seed,
             model=self._served.model,
+            tolerance=rtol(self._request.tolerance),
+            temperature=self._request.temperature,
+            refinements=self._refinements,
             molecules=list(molecules),
             failed=sorted(self._results.failed, key=lambda each: each.index),
             attempts=self._results.attempts,

@@ -105,7 +105,9 @@ class VariationsHandler(SamplingHandler):
 
     def response(self, molecules: Sequence[MoleculeOut | ParticlesOut]) -> VariationsResponse:
         """Return the response with the variations that were found."""
-        return VariationsResponse(**dict(super().response(molecules)))
+        fields = dict(super().response(molecules))
+        del fields["temperature"], fields["refinements"]  # variations have neither
+        return VariationsResponse(**fields)
 
 
 def kept(molecule: Molecule, bonds: Bonds, parent: Structure, parent_bonds: Bonds) -> Kept:

@@ -163,7 +163,8 @@ def _of_molecule(found: Molecule) -> dict[str, object]:
 
 def _of_score(found: MoleculeScore) -> Facts:
     if found.error:
-        return {"index": found.document["index"], "error": found.error}
+        named = {"name": found.document["name"]} if found.document.get("name") else {}
+        return {"index": found.document["index"], **named, "error": found.error}
     names = ("index", "formula", "smiles", "nll", "std_error", "nll_per_atom", "percentile", "parts")
     return {name: found.document[name] for name in names if name in found.document}
 

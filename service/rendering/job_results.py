@@ -10,13 +10,15 @@ from typing import Any
 
 from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.molecule import Molecule
+from enflow.model.errors import EnflowError
 from enflow.service.chemistry.rdkit_pool import RDKitPool, WrittenForm
 from enflow.service.jobs.records import JobPart
 from enflow.service.media_types import HTML, JSON, NDJSON, SDF, XYZ, ZIP
 from enflow.service.problems import Problem
 from enflow.service.protocol.events import Reason
 from enflow.service.rendering.encoders import Answer, zip_files
-from enflow.service.schemas.responses import FailedOut, LikelihoodResponse, ProblemOut, ScoreErrorOut
+from enflow.service.rendering.score_errors import score_error
+from enflow.service.schemas.responses import FailedOut, LikelihoodResponse, ScoreErrorOut
 
 MOLECULE_FORMATS, LIKELIHOOD_FORMATS = (JSON, XYZ, SDF, NDJSON, HTML, ZIP), (JSON, NDJSON)
 """The media types of the results of a job; the first is the default."""
@@ -58,21 +60,22 @@ def part_results(answer: Answer, part: range, first_index: int, size: int) -> Pa
     return PartResults(lines, failed, attempts.tried if attempts else len(lines))
 
 
-def failed_results(problem: Problem, part: range, first_index: int, of_scores: bool, job_id: str) -> PartResults:
+def failed_results(
+    problem: Problem, part: range, first_index: int, scored: Sequence[Molecule | EnflowError] | None, job_id: str
+) -> PartResults:
     """Return the results of a part for which there is no answer: every place has the reason.
 
     Args:
         problem: the reason.
         part: the places.
         first_index: the index of the first attempt at place 0.
-        of_scores: True for a job of likelihoods.
+        scored: the structures of a job of likelihoods; None for a job of molecules.
         job_id: the job.
     """
-    error = ProblemOut(**problem.document(job_id))
     entries = [
-        ScoreErrorOut(index=place, error=error)
-        if of_scores
-        else FailedOut(index=first_index + place, reason=str(Reason.ENGINE), detail=problem.detail)
+        FailedOut(index=first_index + place, reason=str(Reason.ENGINE), detail=problem.detail)
+        if scored is None
+        else score_error(place, problem, scored[place], job_id)
         for place in part
     ]
     return PartResults([each.model_dump_json(exclude_unset=True) for each in entries], len(part), len(part))

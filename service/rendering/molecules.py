@@ -280,8 +280,8 @@ def in_order(molecules: Sequence[RenderedMolecule[D]], sort: str | None) -> list
 
 def _with_properties(molecule: Molecule, report: BondReport, properties: Mapping[str, object]) -> Molecule:
     bonds = report.bonds
-    found = {"bonds": bonds.method or bonds.status, "smiles": bonds.smiles, "stable": report.stable}
-    computed = {"formula": molecule.formula, "n_atoms": molecule.n_atoms, "valid": bonds.valid}
+    found = {"bonds": bonds.outcome, "smiles": bonds.smiles, "valid": bonds.valid, "stable": report.stable}
+    computed = {"formula": molecule.formula, "n_atoms": molecule.n_atoms}
     outdated = ("nll_of", "std_error", "percentile", "bond_status", "bond_method", "bond_reason", "rdkit")
     given = {name: computed.get(name, said) for name, said in molecule.properties.items() if name not in outdated}
     facts = {**given, **properties, **found}

@@ -83,6 +83,9 @@ EVENT_LINE = EVENT["data"] + "\n"
 _SAMPLE = {
     "seed": 7,
     "model": _MODEL,
+    "tolerance": 0.001,
+    "temperature": 1.0,
+    "refinements": 4,
     "molecules": [{"index": 0, "seed": 7, **_WATER}],
     "failed": [],
     "attempts": {"tried": 1, "found": 1, "rejected": {}, "reasons": {}},

@@ -176,6 +176,9 @@ class SampleResponse(Strict):
 
     seed: int
     model: ModelOut
+    tolerance: float = Field(description="of the solver, as a number")
+    temperature: float | None = Field(default=None, description="/sample: standard deviation of the noise")
+    refinements: int | None = Field(default=None, description="/sample: times that each was generated again")
     molecules: list[Annotated[MoleculeOut | ParticlesOut, Field(discriminator="kind")]]
     failed: list[FailedOut]
     attempts: AttemptsOut
@@ -257,6 +260,7 @@ class ScoreErrorOut(FileOut):
     """A structure that could not be scored, and the reason."""
 
     index: int
+    name: str = Field(default="", description="the title in the file, where the record could be read")
     error: ProblemOut
 
 

@@ -14,8 +14,17 @@ def write_csv(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> str:
 
     A value that a molecule lacks is empty. Text that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    rows = [_row(*pair) for pair in zip(molecules, bonds, strict=True)]
-    columns = dict.fromkeys(name for row in rows for name in row)
+    return write_rows([csv_row(*pair) for pair in zip(molecules, bonds, strict=True)])
+
+
+def write_rows(rows: Sequence[Mapping[str, object]], first: Sequence[str] = ()) -> str:
+    """Write rows as CSV; the columns are those of all rows, in the order in which they first occur.
+
+    Args:
+        rows: the values by the names of their columns; a column that a row lacks is empty.
+        first: columns that come before the others.
+    """
+    columns = dict.fromkeys([*first, *(name for row in rows for name in row)])
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow([_inert(name) for name in columns])
@@ -23,7 +32,8 @@ def write_csv(molecules: Sequence[Molecule], bonds: Sequence[Bonds]) -> str:
     return text.getvalue()
 
 
-def _row(molecule: Molecule, bonds: Bonds) -> Mapping[str, object]:
+def csv_row(molecule: Molecule, bonds: Bonds) -> Mapping[str, object]:
+    """Return the row of a molecule: its name if it has one, what is computed, and its properties."""
     named = {"name": molecule.name} if molecule.name else {}
     found = {**named, "formula": molecule.formula, "n_atoms": molecule.n_atoms, "smiles": bonds.smiles}
     computed = {**found, "valid": bonds.valid}

@@ -169,20 +169,32 @@ def write_sdf(molecules: Sequence[Molecule], bonds: Sequence[Bonds], *, v3000: b
 
 
 def mol_block(molecule: Molecule, bonds: Bonds, *, v3000: bool = False) -> str:
-    """Return the molfile of a molecule, its name as the title; bare atoms where the bonds failed."""
-    mol = to_mol(molecule, bonds)
-    mol.SetProp("_Name", one_line(molecule.name)[:80])
-    return str(Chem.MolToMolBlock(mol, forceV3000=v3000))
+    """Return the molfile of a molecule; bare atoms where the bonds failed. Its title, the first line, is empty."""
+    return str(Chem.MolToMolBlock(to_mol(molecule, bonds), forceV3000=v3000))
 
 
 def sdf_record(block: str, molecule: Molecule, bonds: Bonds) -> str:
-    """Return the SDF record of a molfile: its properties and the outcome of its bonds are data items."""
+    """Return the SDF record of a molecule: properties and the outcome of its bonds are data items.
+
+    The title is the name; of a generated molecule without one it is MODEL-SEED-INDEX, such as `qm9-3-0`.
+    The property `bonds` is left out where it is that outcome, which `bond_status` and `bond_method` have.
+    """
+    facts = dict(molecule.properties)
+    if facts.get("bonds") == bonds.outcome:
+        del facts["bonds"]
     items = {
-        **molecule.properties,
+        **facts,
         "bond_status": bonds.status,
         "bond_method": bonds.method,
         "bond_reason": bonds.reason,
         "smiles": bonds.smiles,
         "rdkit": bonds.rdkit,
     }
-    return f"{block}{write_items(items)}$$$$\n"
+    return f"{_title(molecule)}{block}{write_items(items)}$$$$\n"
+
+
+def _title(molecule: Molecule) -> str:
+    """Return the title of a record: at most 80 characters, as the format has it; empty where nothing is known."""
+    origin = [molecule.properties.get(name) for name in ("model", "seed", "index")]
+    title = molecule.name.strip() or ("" if None in origin else "-".join(map(str, origin)))
+    return one_line(title)[:80] if title else ""

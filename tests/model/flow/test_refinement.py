@@ -51,8 +51,10 @@ def test_without_a_number_it_is_that_of_the_configuration() -> None:
     flow = small_flow()
     none, one = flow.sample([5], refinements=0), flow.sample([5], refinements=1)
     np.testing.assert_array_equal(flow.sample([5])[0].positions, none[0].positions)
+    assert "refinements" not in flow.sample([5])[0].properties
     flow.config = replace(flow.config, refinements=1)
     np.testing.assert_array_equal(flow.sample([5])[0].positions, one[0].positions)
+    assert flow.sample([5])[0].properties["refinements"] == 1
 
 
 def test_every_refinement_has_noise_of_its_own() -> None:
@@ -157,6 +159,7 @@ def test_the_fragment_stays_where_it_is() -> None:
         np.testing.assert_allclose(after.positions[:6], METHANOL.positions, atol=1e-6)
         assert np.array_equal(after.atomic_numbers[:6], METHANOL.atomic_numbers)
         assert np.abs(before.positions[6:] - after.positions[6:]).max() > 0.1
+        assert (before.properties.get("refinements"), after.properties["refinements"]) == (None, 2)
 
 
 def test_the_noise_around_a_fragment_is_coupled_to_the_other_atoms() -> None:

@@ -81,7 +81,8 @@ def test_a_part_on_which_the_engine_fails_every_time_ends_with_the_reason_for_ea
     assert len(api.client.submitted) == MAX_FAILURES
     found = results(api.http, done)
     if kind == "likelihood":
-        assert [(each["index"], each["error"]["status"]) for each in found["results"]] == [(i, 503) for i in range(3)]
+        facts = [(each["index"], each["name"], each["error"]["status"]) for each in found["results"]]
+        assert facts == [(i, "methane", 503) for i in range(3)]
     else:
         first = 7 if kind == "sample" else 0
         assert [(each["index"], each["reason"]) for each in found["failed"]] == [

@@ -63,7 +63,11 @@ def test_every_format_and_every_range(api: Api) -> None:
     assert [each["index"] for each in lines] == list(range(60, 70))
     whole = api.http.post("/sample", json={"n_molecules": 10, "n_atoms": 5, "seed": 4}, headers={"Accept": SDF}).text
     assert read(SDF, count=10).text == whole
-    assert read(f"{SDF}; version=V3000", first=62, count=5).text.count("V3000") >= 5
+    newer = read(f"{SDF}; version=V3000", first=62, count=5).text
+    assert newer.count("V3000") >= 5
+    assert [record.lstrip("\n").partition("\n")[0] for record in newer.split("$$$$")[:5]] == [
+        f"tiny-4-{i}" for i in range(62, 67)
+    ]
     assert "<html" in read("text/html", first=0, count=3).text
     assert read("application/zip", count=5).content[:2] == b"PK"
     assert results(api.http, job, first=98, count=50)["next"] == 100
@@ -91,12 +95,14 @@ def test_results_refuse_a_query_as_scores_do(api: Api, query: str, message: str)
 
 
 def test_scores_of_a_job_are_those_of_one_request(api: Api) -> None:
-    structures = [{"format": "xyz", "data": text} for text in (METHANE_XYZ, "nonsense", METHANE_XYZ)]
+    texts = (METHANE_XYZ, "nonsense", METHANE_XYZ, "1\nxenon\nXe 0 0 0\n")
+    structures = [{"format": "xyz", "data": text} for text in texts]
     body = {"structures": structures, "seed": 2}
     whole = api.http.post("/likelihood", json=body).json()["results"]
     job = posted(api.http, {"likelihood": body})
-    assert ended(api.http, job)["failed"] == 1
+    assert ended(api.http, job)["failed"] == 2
     found = results(api.http, job)["results"]
+    assert [each.get("name") for each in found] == ["methane", None, "methane", "xenon"]
     assert [each.get("nll") for each in found] == [each.get("nll") for each in whole]
     assert found[1]["error"]["detail"] == whole[1]["error"]["detail"]
     assert api.http.get(f"/jobs/{job['id']}/results", headers={"Accept": XYZ}).status_code == 406

@@ -140,7 +140,7 @@ def test_what_a_model_cannot_make_is_refused(http: httpx.Client, body: dict[str,
 
 def test_an_upload_scores_as_its_sample_did(http: httpx.Client) -> None:
     (scored,) = molecules(sample(http, "dw4", with_nll=True))
-    wrong = "2\n\nAr 0 0 0\nAr 1 0 0\n"
+    wrong = "2\npair\nAr 0 0 0\nAr 1 0 0\n"
     bent = scored["xyz"].replace("Ar ", "C  ")  # whatever the elements
     headers = {"Content-Type": "chemical/x-xyz"}
     body = (bent + wrong).encode()
@@ -151,7 +151,7 @@ def test_an_upload_scores_as_its_sample_did(http: httpx.Client) -> None:
     assert good.energy == pytest.approx(scored["energy"])
     assert sum(good.atom_base) == pytest.approx(good.parts.base, abs=0.01)
     assert isinstance(bad, ScoreErrorOut)
-    assert "found 2 particles, expected 4" in bad.error.detail
+    assert ("found 2 particles, expected 4" in bad.error.detail, bad.name) == (True, "pair")
 
 
 def test_uploads_that_are_no_particles(http: httpx.Client) -> None:

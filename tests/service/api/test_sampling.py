@@ -53,6 +53,26 @@ def test_the_work_says_what_the_request_said(api: Api) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("body", "facts"),
+    [
+        ({}, (1e-3, 1.0, 0)),
+        ({"tolerance": "draft", "temperature": 0.8, "refinements": 2}, (1e-2, 0.8, 2)),
+        ({"tolerance": 0.004}, (0.004, 1.0, 0)),
+    ],
+)
+def test_an_answer_says_how_its_molecules_are_generated_again(
+    api: Api, body: dict[str, object], facts: tuple[float, float, int]
+) -> None:
+    answer = api.http.post("/sample", json={"seed": 7, **body}).json()
+    assert (answer["tolerance"], answer["temperature"], answer["refinements"]) == facts
+    again = {name: answer[name] for name in ("seed", "tolerance", "temperature", "refinements")}
+    api.http.post("/sample", json=again).raise_for_status()
+    first, second = (each for each in api.client.submitted if isinstance(each, EngineSampleRequest))
+    names = ("seed", "rtol", "atol", "temperature", "refinements", "first_index")
+    assert [getattr(first, name) for name in names] == [getattr(second, name) for name in names]
+
+
 def test_the_refinements_reach_the_engine_and_the_files(api: Api) -> None:
     def record(**body: int) -> Molecule:
         answer = api.http.post("/sample", json={"seed": 7, **body}, headers={"Accept": "chemical/x-mdl-sdfile"})
@@ -274,7 +294,7 @@ def test_sdf_carries_bonds_and_data_items(api: Api, parameter: str, version: str
     text = api.http.post("/sample", json={"n_molecules": 2, "seed": 5, "with_nll": True}, headers=headers).text
     assert text.count("$$$$") == 2
     assert text.count(version) == 2
-    assert len(read(text, "sdf")) == 2
+    assert [each.name for each in read(text, "sdf") if isinstance(each, Molecule)] == ["tiny-5-0", "tiny-5-1"]
     for item in ("seed", "index", "sha256", "tolerance", "nll", "solver_status", "bond_status"):
         assert text.count(f"<{item}>") == 2
 
@@ -284,4 +304,5 @@ def test_a_zip_has_every_format(api: Api) -> None:
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == ["answer.json", "molecules.sdf", "molecules.xyz"]
+        assert archive.read("molecules.sdf").startswith(b"tiny-5-0\n")
         assert json.loads(archive.read("answer.json"))["seed"] == 5

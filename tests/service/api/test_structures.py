@@ -45,6 +45,16 @@ def test_one_bad_structure_never_spoils_the_others(api: Api) -> None:
     assert [len(each.atomic_numbers) for each in wanted.molecules] == [5, 3]
 
 
+def test_a_structure_that_was_read_and_not_scored_has_its_name(api: Api) -> None:
+    """One with a wrong element, one whose likelihood fails, one without a name, and one that cannot be read."""
+    texts = [XENON.replace("\n\n", "\nxenon\n"), METHANE, XENON, BROKEN]
+    api.client.unscored = {0}
+    body = {"structures": [{"format": "xyz", "data": each} for each in texts]}
+    found = api.http.post("/likelihood", json=body).json()["results"]
+    assert ["error" in each for each in found] == [True] * 4
+    assert [each.get("name") for each in found] == ["xenon", "methane", "", None]
+
+
 def test_all_bad_is_an_answer_too(api: Api) -> None:
     answer = api.http.post("/likelihood", json={"structures": [{"format": "xyz", "data": XENON}]})
     assert answer.status_code == 200

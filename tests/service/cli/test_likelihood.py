@@ -154,6 +154,16 @@ def test_a_scored_file_says_how_its_molecule_was_sampled_and_how_it_was_scored(r
 
 
 @pytest.mark.parametrize("ending", ["xyz", "sdf", "csv"])
+def test_every_fact_stands_once_in_a_scored_file(run_likelihood, ending: str) -> None:
+    Path("water.xyz").write_text(WATER)
+    run_likelihood("water.xyz", "--out", f"scored.{ending}")
+    found = items_of(Path(f"scored.{ending}"))
+    assert "std_error" not in found  # it is nll_std_error, which the fake engine does not know
+    assert {"bonds", "bond_method"} & found.keys() == {"bond_method" if ending == "sdf" else "bonds"}
+    assert (found["valid"], found["stable"]) == ("True", "True")
+
+
+@pytest.mark.parametrize("ending", ["xyz", "sdf", "csv"])
 def test_a_structure_that_was_not_sampled_gets_no_seed(run_likelihood, ending: str) -> None:
     Path("water.xyz").write_text(WATER)
     run_likelihood("water.xyz", "--seed", "1", "--out", f"scored.{ending}")
@@ -179,3 +189,50 @@ def test_coordinates_have_six_decimals(run_likelihood) -> None:
     Path("long.xyz").write_text("1\n\nC 0.12345678 1.0 -2.00000049\n")
     _, out = run_likelihood("long.xyz", "--out", "-")
     assert out.splitlines()[2].split() == ["C", "0.123457", "1.0", "-2.0"]
+
+
+NAMED = METHANE + "1\nchloride\nCl 0 0 0\n" + WATER
+
+
+def test_a_structure_without_a_score_keeps_its_name_in_a_table_and_in_json(run_likelihood) -> None:
+    Path("three.xyz").write_text("1\nxenon\nXe 0 0 0\n" + NAMED)
+    run_likelihood("three.xyz", "--out", "scores.csv")
+    rows = list(csv.DictReader(io.StringIO(Path("scores.csv").read_text(), newline="")))
+    assert [each["name"] for each in rows] == ["xenon", "methane", "chloride", "water"]
+    assert [(each["file"], each["score_index"]) for each in rows] == [("three.xyz", str(i)) for i in range(4)]
+    assert [each["nll"] for each in rows] == ["", "-0.5", "", "-0.5"]
+    assert [each["error"].split(",")[0] for each in rows] == ["found Xe as atom 1", "", "found Cl as atom 1", ""]
+    assert (list(rows[0])[:2], list(rows[0])[-1]) == (["name", "formula"], "error")
+    _, out = run_likelihood("three.xyz", "--json")
+    assert [each["name"] for each in json.loads(out)["results"]] == ["xenon", "methane", "chloride", "water"]
+
+
+def test_a_table_of_failures_alone_has_their_reasons(run_likelihood) -> None:
+    code, _ = run_likelihood("missing.xyz", "--out", "scores.csv")
+    (row,) = csv.DictReader(io.StringIO(Path("scores.csv").read_text(), newline=""))
+    reason = "cannot read missing.xyz: No such file or directory"
+    assert (code, row) == (1, {"file": "missing.xyz", "score_index": "0", "error": reason})
+
+
+def test_the_table_on_the_screen_has_a_column_of_names_where_there_are_some(run_likelihood) -> None:
+    Path("three.xyz").write_text(NAMED)
+    _, out = run_likelihood("three.xyz")
+    head, *lines = out.splitlines()
+    assert head.split()[-2:] == ["name", "file"]
+    assert [line.split()[-2:] for line in lines] == [[name, "three.xyz"] for name in ("methane", "chloride", "water")]
+    assert {lines[i].index("three.xyz") for i in (0, 2)} == {head.index("file")}
+    Path("unnamed.xyz").write_text(WATER.replace("water", ""))
+    assert run_likelihood("unnamed.xyz")[1].splitlines()[0].split()[-2:] == ["percentile", "file"]
+
+
+@pytest.mark.parametrize("out", ["scored.xyz", "scored.sdf", "scored.html", "-"])
+def test_it_says_how_many_structures_a_file_of_molecules_lacks(
+    fake_model: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    Path("three.xyz").write_text(NAMED)
+    monkeypatch.setattr(sys, "argv", ["enflow", "likelihood", "three.xyz", "missing.xyz", "--out", out])
+    with pytest.raises(SystemExit):
+        main()
+    where = "the output" if out == "-" else out
+    said = f"enflow: {where} lacks 2 of 4 structures, which could not be scored; the first, number 2: found Cl as atom"
+    assert said in capsys.readouterr().err

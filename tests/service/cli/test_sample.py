@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 
 from enflow.model.chem.io.formats import read
+from enflow.model.config import DequantizerConfig, EGNNConfig
 from enflow.service.__main__ import main
 from enflow.service.cli.sample import weights_of
+from enflow.service.model_card import ModelCard
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest
 from enflow.service.schemas.responses import SampleResponse
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
 from tests.service.cli.conftest import FakeModel
 from tests.service.fake_client import METHANE, TORN
+from tests.service.serving import some_card
+
+GIVEN = {"dynamics": EGNNConfig(output="still"), "dequantizer": DequantizerConfig("given", capacity=4)}
+"""The parts of a model that takes formulas."""
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def test_the_json_is_the_response_of_the_service(run_sample, fake_model: FakeMod
     """Samples 0 and 2 are rejected, 4 and 1 accepted, as in the test of the service."""
     code, out, _ = run_sample({1, 4, 6, 7}, "-n", "2", "--only", "valid", "--json")
     response = SampleResponse.model_validate_json(out)
-    assert code == 0
+    assert (code, out.count("\n")) == (0, 1)
     assert [each.index for each in response.molecules] == [1, 4]
     assert (response.attempts.tried, response.attempts.rejected) == (4, {"not valid": 2})
     tried = [each for each in fake_model.client.submitted if isinstance(each, EngineSampleRequest)]
@@ -44,13 +50,32 @@ def test_the_json_is_the_response_of_the_service(run_sample, fake_model: FakeMod
 def test_any_keeps_all_and_prints_xyz(run_sample) -> None:
     code, out, err = run_sample(set(), "-n", "3")
     assert (code, [each.n_atoms for each in read(out, "xyz")]) == (0, [5, 5, 5])
-    assert "3 of 3 molecules kept, seed 1" in err
+    assert "3 of 3 molecules kept, 0 valid, 0 stable, seed 1" in err
+
+
+def test_it_says_how_many_molecules_are_valid_and_stable(run_sample) -> None:
+    assert (
+        run_sample({0, 2}, "-n", "3", "--out", "three.sdf")[2] == "3 of 3 molecules kept, 2 valid, 2 stable, seed 1\n"
+    )
+    assert "2 of 3 molecules kept, 2 valid, 2 stable; 1 x " in run_sample({0, 3}, "-n", "2", "--only", "valid")[2]
+    assert "2 of 2 molecules kept, 2 stable, seed 1" in run_sample({0, 1}, "-n", "2", "--no-bonds")[2]
+
+
+@pytest.mark.parametrize(("formula", "electrons"), [("CH4", 0), ("CH3N", 0), ("C2H5", 17), ("HNO3F", 41)])
+def test_a_formula_with_an_odd_number_of_electrons_has_a_warning(
+    run_sample, fake_model: FakeModel, formula: str, electrons: int
+) -> None:
+    fake_model.card = ModelCard(some_card("fake", **GIVEN), {})
+    code, _, err = run_sample(set(), "--formula", formula, "--json")
+    warning = f"enflow: found {electrons} electrons in {formula}, an odd number; no molecule of this formula is valid"
+    assert (code, err.startswith(warning), err.count("\n")) == (0, electrons > 0, int(electrons > 0))
 
 
 def test_without_bonds_the_positions_are_the_same(run_sample) -> None:
     (_, plain, _), (_, out, _) = run_sample({0, 1}, "-n", "2"), run_sample({0, 1}, "-n", "2", "--no-bonds")
     assert read(out, "xyz") == read(plain, "xyz")
     assert ("smiles=" in plain, "smiles=" in out, 'bonds="omitted"' in out) == (True, False, True)
+    assert ("valid=" in plain, "valid=" in out, "stable=" in out) == (True, False, True)
 
 
 def test_a_hyphen_as_the_file_prints_xyz_too(run_sample) -> None:
@@ -76,7 +101,8 @@ def test_a_file_holds_the_molecules(run_sample, ending: str) -> None:
     assert (code, json.loads(out)["out"]) == (0, f"two.{ending}")
     text = Path(f"two.{ending}").read_text()
     if ending in ("xyz", "sdf"):
-        assert [each.properties["seed"] in (1, "1") for each in read(text)] == [True, True]
+        names = ("seed", "valid", "stable")
+        assert [[str(each.properties[name]) for name in names] for each in read(text)] == [["1", "True", "True"]] * 2
     else:
         assert "CH4" in text or "CH₄" in text
 

@@ -50,7 +50,7 @@ def test_a_strength_out_of_range_is_one_line(run_variations, strength: str) -> N
 def test_they_are_written_to_a_file(run_variations) -> None:
     code, out, err = run_variations(PARENT, "--out", "near.xyz")
     assert (code, out) == (0, "")
-    assert "8 of 8 molecules kept, seed 1" in err
+    assert "8 of 8 molecules kept, 8 valid, 8 stable, seed 1" in err
     assert len(list(read(Path("near.xyz").read_text(), "xyz"))) == 8
 
 

@@ -92,10 +92,10 @@ async def use_every_tool(client: Any) -> None:
     assert molecule.GetNumAtoms() == 5
     assert (3, 3) in progress
 
-    structures = [{"format": "xyz", "data": METHANE_XYZ}, {"format": "xyz", "data": "nonsense"}]
+    structures = [{"format": "xyz", "data": METHANE_XYZ}, {"format": "xyz", "data": "1\nxenon\nXe 0 0 0\n"}]
     scores, _ = read(await client.call_tool("score", {"request": {"structures": structures, "seed": 0}}))
     assert scores["results"][0]["nll"] == -0.5
-    assert "error" in scores["results"][1]
+    assert (scores["results"][1]["name"], "error" in scores["results"][1]) == ("xenon", True)
 
     request = {"structures": structures[:1], "n_molecules": 2}
     near, (picture,) = read(await client.call_tool("variations", {"request": request, "picture": "3d"}))

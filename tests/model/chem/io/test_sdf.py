@@ -107,6 +107,27 @@ def test_round_trip_with_data_items(v3000: bool) -> None:
         assert seen.GetProp("nll") == "-80.5"
 
 
+@pytest.mark.parametrize("of_a_file", [False, True])
+def test_the_method_of_the_bonds_stands_once(of_a_file: bool) -> None:
+    found = infer_bonds(molecule_of(MOLS[SMILES[0]]))
+    (again,) = read(write_sdf([molecule_of(MOLS[SMILES[0]], bonds="five" if of_a_file else found.method)], [found]))
+    assert isinstance(again, Molecule)
+    assert again.properties["bond_method"] == found.method
+    assert again.properties.get("bonds") == ("five" if of_a_file else None)
+
+
+@pytest.mark.parametrize("v3000", [False, True])
+def test_the_title_is_the_name_or_says_how_a_molecule_was_generated(v3000: bool) -> None:
+    origin = {"model": "qm9", "seed": 3, "index": 0}
+    properties = [origin, {"seed": 3, "index": 0}, {**origin, "model": "a\n$$$$"}, {**origin, "model": "m" * 99}]
+    methane = molecule_of(MOLS[SMILES[0]])
+    molecules = [Molecule(methane.atomic_numbers, methane.positions, " ", each) for each in properties]
+    molecules.append(Molecule(methane.atomic_numbers, methane.positions, "methane", origin))
+    supplier = Chem.SDMolSupplier()
+    supplier.SetData(write_sdf(molecules, [infer_bonds(methane)] * 5, v3000=v3000))
+    assert [each.GetProp("_Name") for each in supplier] == ["qm9-3-0", "", "a $$$$-3-0", "m" * 80, "methane"]
+
+
 def test_a_molecule_without_bonds_is_written_with_the_reason() -> None:
     methylene = Molecule([6, 1, 1], [[0, 0, 0], [1.1, 0, 0], [0, 1.1, 0]])
     bonds = infer_bonds(methylene)
