@@ -11,6 +11,7 @@ from enflow.model.chem.io.formats import Format, read
 from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import Device, Divergence, Json, print_result
 from enflow.model.errors import ConfigError, EnflowError, ModelError
+from enflow.model.files import shown_name
 from enflow.model.flow.estimator_options import PROBES
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.offline import (
@@ -105,10 +106,11 @@ def likelihood(
 
 def read_records(path: Path) -> list[Record]:
     """Return the structures of a file in order; a file that cannot be read is one error."""
+    file = shown_name(path)
     try:
-        return [(str(path), each) for each in read(read_bytes(path), name=path.name)]
+        return [(file, each) for each in read(read_bytes(path), name=path.name)]
     except ModelError as error:
-        return [(str(path), error)]
+        return [(file, error)]
 
 
 def score(
