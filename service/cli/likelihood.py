@@ -10,6 +10,7 @@ import typer
 from enflow.model.chem.io.formats import Format, read
 from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import Device, Divergence, Json, print_result
+from enflow.model.config import MAX_SEED
 from enflow.model.errors import ConfigError, EnflowError, ModelError
 from enflow.model.files import shown_name
 from enflow.model.flow.estimator_options import PROBES
@@ -30,7 +31,7 @@ from enflow.service.handlers.context import HandlerContext
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import MAX_SEED, LikelihoodOptions
+from enflow.service.schemas.requests import LikelihoodOptions
 from enflow.service.schemas.responses import LikelihoodResponse, ScoreErrorOut
 from enflow.service.schemas.stream_events import ScoreEvent
 from enflow.service.settings import BUNDLED_WEIGHTS

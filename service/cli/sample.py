@@ -13,6 +13,7 @@ from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, recognized
 from enflow.model.chem.io.text import ReadLimits, decode
 from enflow.model.cli.options import Device, Json, Refinements, print_result
+from enflow.model.config import MAX_SEED
 from enflow.model.errors import ConfigError, SolverError, StructureError
 from enflow.model.files import shown_name
 from enflow.model.progress import progress
@@ -37,7 +38,7 @@ from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import MAX_SEED, SampleRequest
+from enflow.service.schemas.requests import SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
