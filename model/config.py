@@ -47,6 +47,9 @@ TIGHTEST, LOOSEST = 1e-13, 1.0
 TEMPERATURES = (0.1, 2.0)
 """The least and the largest temperature of samples, the standard deviation of the noise that they begin with."""
 
+MAX_SEED = 2**53 - 1
+"""The largest seed: an integer that JSON keeps exact in every language."""
+
 MAX_REFINEMENTS = 10
 """The largest number of refinements of a sample (see `flow.refinement`)."""
 

@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.molecule import Molecule, MoleculeLike, Molecules
 from enflow.model.config import STANDARD
 from enflow.model.errors import ConfigError
+from enflow.model.flow.arguments import checked_sizes
 from enflow.model.flow.completion import Completion
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.fragment_flow import FragmentFlow
@@ -104,8 +105,7 @@ def select(
         `enflow.select(flow, [None] * 20, enflow.Selection(unique=True, where={"qed": (0.5, None)}, sort="-qed"))`
     """
     given = _around(isinstance(flow, FragmentFlow), fragment, attach)
-    single = n_atoms is None or isinstance(n_atoms, Integral | str)
-    conditions: list[SizeOrFormula] = [n_atoms] if single else list(n_atoms)  # type: ignore[list-item, arg-type]
+    conditions = checked_sizes(n_atoms)
     places = _Places(selection, len(conditions))
     while wanted := places.wanted():
         indices = [place + attempt * len(conditions) for place, attempt in wanted]

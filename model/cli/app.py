@@ -1,5 +1,6 @@
 """The commands data, train, evaluate, particles and import-en-flows; `enflow.service.__main__` adds the others."""
 
+import errno
 import json
 import os
 import shlex
@@ -44,6 +45,9 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 USAGE_ERROR, INTERRUPTED = 2, 130
 """The exit codes of wrong arguments and of Ctrl-C, as in other programs."""
 
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EBADF)
+"""The errors of an output that names no file: a full or broken device behind it, or none."""
+
 
 def main() -> None:
     """Run the command line; bad input prints one line on standard error and exits with 1, a wrong call with 2."""
@@ -58,8 +62,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         _discard_output()
         code = 1
-    except OSError as error:  # such as a full device behind the output
-        code = _print_error(f"{error.filename or 'output'}: {error.strerror or error}")
+    except OSError as error:
+        place = error.filename or ("output" if error.errno in OUTPUT_ERRORS else "")
+        code = _print_error(": ".join(filter(None, [place, error.strerror or str(error)])))
         _discard_output()
     if code == INTERRUPTED:  # also where typer has made the code of a KeyboardInterrupt
         _print_error("interrupted")

@@ -1,6 +1,7 @@
 """Options and functions that several commands share."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
@@ -8,7 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 from enflow.model.config import MAX_REFINEMENTS
-from enflow.model.errors import ConfigError
+from enflow.model.errors import ConfigError, DataError
+from enflow.model.files import shown_name
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, one object in one line.")]
 
@@ -31,7 +33,18 @@ Refinements = Annotated[
 
 def print_result(text: str, result: object, *, as_json: bool) -> None:
     """Print a result: `text`, or with `as_json` one line of JSON."""
-    typer.echo(json.dumps(result, allow_nan=False) if as_json else text)
+    typer.echo(json.dumps(result, allow_nan=False) if as_json else shown_name(text))
+
+
+def read_standard_input() -> bytes:
+    """Return what standard input holds.
+
+    Raises:
+        DataError: it is closed.
+    """
+    if sys.stdin is None:  # so Python shows a closed descriptor 0
+        raise DataError("standard input is closed, expected a file or a pipe behind it")
+    return sys.stdin.buffer.read()
 
 
 @contextmanager

@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -27,6 +29,12 @@ CACHE = "ENFLOW_CACHE"
 
 AGREEMENT = 1e-4
 """The largest difference from the eager velocity, relative to its largest value, of code that is used."""
+
+UNFINISHED = "tmp-velocity-"
+"""The beginning of the name of a folder in which code is being made."""
+
+LEFTOVER_S = 86_400.0
+"""The age in seconds at which nobody works in such a folder any more."""
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor]
 """The arguments (t, x, h, mask) of a velocity."""
@@ -126,21 +134,28 @@ def compile_velocity(dynamics: nn.Module, example: Arguments, weights_sha256: st
         weights_sha256: the hash of the weights, which are a part of the library.
 
     Raises:
-        CompileError: there is no C++ compiler, or it failed.
+        CompileError: there is no C++ compiler, or it failed; or the folder of the code cannot be written.
     """
     if not (compiler := find_compiler()):
         raise CompileError("found no C++ compiler, expected one such as g++ (Debian: apt install g++)")
     folder, name = cache_folder(), _name(weights_sha256)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{name}.lock"), tempfile.TemporaryDirectory(dir=folder) as place:
+        _remove_leftovers(folder)
+        with FileLock(folder / f"{name}.lock"), tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as place:
             if found := load_compiled(dynamics, example, weights_sha256):  # another process has made it
                 return found.path
             made = _compile(dynamics, example, Path(place))
             for old in folder.glob(f"{name}-*.so"):
                 old.unlink()
             return made.replace(folder / f"{name}-{_digest(made.read_bytes())}.so")
-    except (RuntimeError, ValueError, subprocess.SubprocessError, OSError) as error:
+    except OSError as error:
+        where = "" if error.filename in (None, str(folder)) else f" ({error.filename})"
+        raise CompileError(
+            f"cannot write the compiled velocity into {folder}{where}: {error.strerror or error}; "
+            f"expected a folder that can be written, which {CACHE} names"
+        ) from None
+    except (RuntimeError, ValueError, subprocess.SubprocessError) as error:
         raise CompileError(f"{compiler} did not compile the velocity in {folder}: {error!s:.300}") from None
 
 
@@ -173,6 +188,14 @@ def _compile(dynamics: nn.Module, example: Arguments, place: Path) -> Path:
         warnings.simplefilter("ignore")  # of torch about itself
         program = torch.export.export(dynamics, example, dynamic_shapes=shapes, strict=False)
         return Path(str(aot_compile(program.module(), example, options=options)))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a compilation that was killed long ago has left."""
+    for place in folder.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):  # another process removes it, too
+            if time.time() - place.stat().st_mtime > LEFTOVER_S:
+                shutil.rmtree(place)
 
 
 def _agree(velocity: CompiledVelocity, dynamics: nn.Module, example: Arguments) -> bool:

@@ -1,7 +1,7 @@
 """The base distributions of a flow and the prior of the number of atoms; padding has no effect."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -100,10 +100,18 @@ class AtomCountPrior(nn.Module):
         Raises:
             VocabularyError: a size outside 1 to max_atoms.
         """
-        outside = (n_atoms < 1) | (n_atoms > self.max_atoms)
-        if outside.any():
-            raise VocabularyError(f"found {int(n_atoms[outside][0])} atoms, expected 1 to {self.max_atoms}")
+        self.check(n_atoms.tolist())
         return self.log_probs[n_atoms]
+
+    def check(self, sizes: Iterable[int]) -> None:
+        """Check numbers of atoms.
+
+        Raises:
+            VocabularyError: a size outside 1 to max_atoms.
+        """
+        for size in sizes:
+            if not 1 <= size <= self.max_atoms:
+                raise VocabularyError(f"found {size} atoms, expected 1 to {self.max_atoms}")
 
     def sample(self, source: Generator, above: int = 0) -> int:
         """Return a number of atoms, drawn on the CPU in float64 so that device and dtype do not change it.

@@ -86,7 +86,7 @@ class FragmentComponents(FlowComponents):
         free, source = n_atoms - fragment.n_atoms, generator(seed, index, latent_purpose(refinement))
         if free < 1:
             raise StructureError(f"found {n_atoms} atoms in all, expected more than the {fragment.n_atoms} given ones")
-        self.n_atoms.log_prob(torch.tensor([n_atoms], device=self.device))  # checks the size
+        self.n_atoms.check([n_atoms])
         x, h = self._given(fragment)
         noise = [temperature * normal(shape, source) for shape in ((free + 1, 3), (free, self.dequantizer.n_features))]
         others = noise_around(noise[0].numpy(), fragment.atomic_numbers, fragment.positions)

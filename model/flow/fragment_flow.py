@@ -1,11 +1,13 @@
 """FragmentFlow: a normalizing flow over the atoms around a given fragment."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from enflow.model.chem.connectivity import opened
 from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules, check_vocabulary
 from enflow.model.config import ENCODE_TOLERANCE, STANDARD
 from enflow.model.errors import ConfigError
+from enflow.model.flow.arguments import checked_count, checked_seed, checked_sizes
 from enflow.model.flow.completion import Completion, completion_of, grown
 from enflow.model.flow.completion_estimator import CompletionEstimator
 from enflow.model.flow.estimate import Likelihood
@@ -108,12 +110,13 @@ class FragmentFlow(FragmentComponents):
         Raises:
             ConfigError: a formula; this model draws the other elements itself.
         """
+        seed, sizes = checked_seed(seed), checked_sizes(n_atoms)
         (whole,) = as_molecules([fragment])
         check_vocabulary(whole, self.vocabulary)
         given = opened(whole, attach)
-        names = range(len(n_atoms)) if indices is None else indices
+        names = range(len(sizes)) if indices is None else indices
         latents = []
-        for index, size in zip(names, n_atoms, strict=True):
+        for index, size in zip(names, sizes, strict=True):
             if isinstance(size, str):
                 raise formula_refused(size)
             latents.append(self.draw_completion(given, size, seed, index, temperature))
@@ -138,6 +141,7 @@ class FragmentFlow(FragmentComponents):
             SolverError: a path did not reach its end.
             VocabularyError: an element or a size that the model does not know.
         """
+        seed = checked_seed(seed)
         points = [self.dequantize_completion(each, seed, index)[0] for index, each in enumerate(completions)]
         latents = {}
         for end in self.solve(points, 1.0, 0.0, rtol, atol):
@@ -192,15 +196,14 @@ class FragmentFlow(FragmentComponents):
             VocabularyError: an element or a size that the model does not know.
         """
         options = EstimatorOptions(divergence, probes, draws, rtol, atol)
-        return CompletionEstimator(self, options).estimates(completions, seed, draws)
+        return CompletionEstimator(self, options).estimates(completions, checked_seed(seed), draws)
 
 
-def _sizes(n: int | None, n_atoms: int | Sequence[int | None] | None) -> list[int | None]:
-    if n is not None and n < 1:
-        raise ConfigError(f"found n = {n!r}, expected an integer of at least 1")
-    if not isinstance(n_atoms, Iterable):
-        return [n_atoms] * (1 if n is None else n)
-    sizes = list(n_atoms)
+def _sizes(n: Any, n_atoms: Any) -> list[SizeOrFormula]:
+    n = n if n is None else checked_count(n)
+    sizes = checked_sizes(n_atoms)
+    if not isinstance(n_atoms, Iterable) or isinstance(n_atoms, str):
+        return sizes * (n or 1)
     if n not in (None, len(sizes)):
         raise ConfigError(f"found n = {n} and {len(sizes)} entries of n_atoms, expected one of them")
     return sizes

@@ -1,14 +1,12 @@
 """MoleculeFlow: a normalizing flow over molecules, to sample from and to score with."""
 
 from collections.abc import Iterator, Sequence
-from numbers import Integral
-
-import torch
 
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules, check_vocabulary
 from enflow.model.config import ENCODE_TOLERANCE, STANDARD, STRENGTH, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError
+from enflow.model.flow.arguments import checked_count, checked_seed, checked_sizes
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
@@ -79,9 +77,8 @@ class MoleculeFlow(FlowComponents):
         Example:
             `flow.sample(9)` is one molecule of 9 atoms, and `flow.sample([9, 18, None])` are three molecules.
         """
-        single = n_atoms is None or isinstance(n_atoms, Integral | str)
-        conditions: Sequence[SizeOrFormula] = [n_atoms] if single else n_atoms  # type: ignore[list-item, assignment]
-        return molecules_in_order(self.samples(conditions, seed, rtol, atol, None, temperature, refinements))
+        sizes = checked_sizes(n_atoms)
+        return molecules_in_order(self.samples(sizes, seed, rtol, atol, None, temperature, refinements))
 
     def samples(
         self,
@@ -99,10 +96,11 @@ class MoleculeFlow(FlowComponents):
             n_atoms, seed, rtol, atol, temperature, refinements: see `sample`.
             indices: the index of each molecule, which fixes it together with the seed; None = its place in the list.
         """
-        names = range(len(n_atoms)) if indices is None else indices
-        sizes = [self._size(each, seed, i) for i, each in zip(names, n_atoms, strict=True)]
-        self.n_atoms.log_prob(torch.tensor(sizes, dtype=torch.int64, device=self.device))  # checks the sizes
-        formulas = [each if isinstance(each, str) else None for each in n_atoms]
+        seed, conditions = checked_seed(seed), checked_sizes(n_atoms)
+        names = range(len(conditions)) if indices is None else indices
+        sizes = [self._size(each, seed, i) for i, each in zip(names, conditions, strict=True)]
+        self.n_atoms.check(sizes)
+        formulas = [each if isinstance(each, str) else None for each in conditions]
         drawn = zip(names, sizes, formulas, strict=True)
         latents = [self.draw_latent(n, seed, i, formula, temperature) for i, n, formula in drawn]
 
@@ -139,13 +137,14 @@ class MoleculeFlow(FlowComponents):
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
 
         Raises:
-            ConfigError: the strength is out of range.
+            ConfigError: the number, the strength or the seed is out of range.
             SolverError: the solver left the range of molecules.
             StructureError: the object is no molecule.
             VocabularyError: an element or a size that the model does not know.
         """
         if not 0 <= strength <= 1:
             raise ConfigError(f"found strength {strength}, expected 0 to 1")
+        seed, n = checked_seed(seed), checked_count(n)
         (parent,) = as_molecules([molecule])
         starts = [self.noised(parent, 1 - strength, seed, index) for index in range(n)]
         found = self.decoded(starts, rtol, atol, 1 - strength)
@@ -172,7 +171,7 @@ class MoleculeFlow(FlowComponents):
         """
         latents = {}
         parents = self._known(molecules)
-        for end in self.solve(self._points(parents, seed), 1.0, 0.0, rtol, atol):
+        for end in self.solve(self._points(parents, checked_seed(seed)), 1.0, 0.0, rtol, atol):
             check_success(end.index, end.status)
             latents[end.index] = EncodedLatent(end.x, end.h, parents[end.index])
         return [latents[index] for index in range(len(parents))]
@@ -260,7 +259,7 @@ class MoleculeFlow(FlowComponents):
             indices: the index of each molecule in the result; None = its place in the list.
         """
         names = range(len(molecules)) if indices is None else indices
-        return LikelihoodEstimator(self, options).estimates(molecules, seed, names)
+        return LikelihoodEstimator(self, options).estimates(molecules, checked_seed(seed), names)
 
     def _known(self, molecules: MoleculeLike | Sequence[MoleculeLike]) -> list[Molecule]:
         """Return the molecules, all of which the vocabulary covers; an error names the molecule and its atom."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from enflow.model.config import TOLERANCES, ParticleConfig, check_tolerances
 from enflow.model.errors import SolverError
 from enflow.model.flow import divergence, dynamics
+from enflow.model.flow.arguments import checked_count, checked_seed
 from enflow.model.flow.distributions import CenteredGaussian
 from enflow.model.flow.geometry import centre, full_mask
 from enflow.model.flow.likelihood import EXACT_PAIRS, quadrature_tolerance
@@ -137,7 +138,8 @@ class ParticleFlow(nn.Module):
         return torch.cat([divergence.exact(self.dynamics, s, y, y[..., :0], full_mask(y)) for s, y in parts])
 
     def _latents(self, n: int, seed: int) -> Positions:
-        return torch.stack([self.draw_latent(seed, index) for index in range(n)])
+        seed = checked_seed(seed)
+        return torch.stack([self.draw_latent(seed, index) for index in range(checked_count(n))])
 
     def _batches(self, x: Positions) -> tuple[Tensor, ...]:
         like = next(self.dynamics.parameters())

@@ -31,6 +31,12 @@ from enflow.service.telemetry import METRICS_VARIABLE, configure_logs, log
 POLL_S = 0.1
 """Seconds between two looks at the fronts."""
 
+MOST_BYTES = 103 if sys.platform == "darwin" else 107
+"""The most bytes that the system takes for the name of a Unix socket."""
+
+PREFIX, SOCKET = "enflow-", "engines"
+"""The folder that is made for the fronts, among the temporary files: its name begins so; and the socket in it."""
+
 
 def serve_fronts(settings: Settings, clients: Mapping[Path, EngineClient]) -> None:
     """Run the engines and `settings.fronts` processes that answer HTTP, until a signal ends them.
@@ -44,9 +50,25 @@ def serve_fronts(settings: Settings, clients: Mapping[Path, EngineClient]) -> No
     """
     read_cards(settings)
     read_keys(settings.api_keys_file)
-    with _bound_socket(settings) as listening, tempfile.TemporaryDirectory(prefix="enflow-") as folder:
+    check_temporary_folder()
+    with _bound_socket(settings) as listening, tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         os.environ[METRICS_VARIABLE] = folder
-        asyncio.run(_Fronts(settings, Path(folder) / "engines", listening).run(clients))
+        asyncio.run(_Fronts(settings, Path(folder) / SOCKET, listening).run(clients))
+
+
+def check_temporary_folder() -> None:
+    """Check that the socket of the engines can have its name in the folder of temporary files.
+
+    Raises:
+        ConfigError: the name would be too long.
+    """
+    folder = tempfile.gettempdir()
+    size, most = len(os.fsencode(folder)), MOST_BYTES - len(f"/{PREFIX}12345678/{SOCKET}")
+    if size > most:
+        raise ConfigError(
+            f"found the folder of temporary files {folder} of {size} bytes, expected at most {most}: the sockets of "
+            "ENFLOW_FRONTS lie in it; TMPDIR names another one"
+        )
 
 
 def _bound_socket(settings: Settings) -> socket.socket:

@@ -13,7 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Receive
 
-from enflow.model.chem.io.formats import FileFormat, format_by_ending, sniff
+from enflow.model.chem.io.formats import FileFormat, recognized, sniff
 from enflow.service.chemistry.rdkit_pool import Upload
 from enflow.service.media_types import JSON, MULTIPART, SDF, SMILES, XYZ
 from enflow.service.problems import Problem, from_validation
@@ -221,5 +221,5 @@ async def _form_upload(part: UploadFile | str) -> Upload:
     if isinstance(part, str):
         return Upload(None, part.encode())
     declared = (part.content_type or "").split(";")[0].strip().lower()
-    form = FILES.get(declared) or format_by_ending(part.filename or "")
-    return Upload(form, await part.read(), part.filename)
+    content = await part.read()
+    return Upload(FILES.get(declared) or recognized(content, part.filename or ""), content, part.filename)

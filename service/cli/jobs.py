@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from enflow.model.cli.options import Json, print_result
+from enflow.model.cli.options import Json, print_result, read_standard_input
 from enflow.model.errors import ConfigError
+from enflow.model.files import shown_name
 from enflow.model.progress import progress
 from enflow.service.http_client.client import HERE, Client
 from enflow.service.http_client.job import Job, media_type_of
@@ -79,7 +80,8 @@ def results(
     media_type_of(out)  # before the service is asked
     with Client(url, key) as client:
         client.job(job_id).save(out, first, count)
-    typer.echo(f"{out}: {out.stat().st_size} bytes", err=True)
+    size = f": {out.stat().st_size} bytes" if out.is_file() else ""
+    typer.echo(f"{shown_name(out)}{size}", err=True)
 
 
 @jobs.command()
@@ -114,7 +116,7 @@ def _text(body: str) -> str:
     if body.lstrip().startswith("{"):
         return body
     try:
-        return typer.get_text_stream("stdin").read() if body == "-" else Path(body).read_text("utf-8")
+        return (read_standard_input() if body == "-" else Path(body).read_bytes()).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "found bytes that are no text in UTF-8"
         raise ConfigError(f"{body} cannot be read: {reason}; expected JSON or a file with it") from None

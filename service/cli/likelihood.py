@@ -13,7 +13,9 @@ from enflow.model.chem.io.data_items import one_line
 from enflow.model.chem.io.formats import Format, read
 from enflow.model.chem.molecule import Molecule
 from enflow.model.cli.options import Device, Divergence, Json, print_result
+from enflow.model.config import MAX_SEED
 from enflow.model.errors import ConfigError, EnflowError, ModelError
+from enflow.model.files import shown_name
 from enflow.model.flow.estimator_options import PROBES
 from enflow.model.progress import ProgressCallback, progress
 from enflow.service.cli.offline import (
@@ -33,7 +35,7 @@ from enflow.service.handlers.context import HandlerContext
 from enflow.service.handlers.likelihood import LikelihoodHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import MAX_SEED, LikelihoodOptions
+from enflow.service.schemas.requests import LikelihoodOptions
 from enflow.service.schemas.responses import LikelihoodResponse, ScoreErrorOut
 from enflow.service.schemas.stream_events import ScoreEvent
 from enflow.service.settings import BUNDLED_WEIGHTS
@@ -109,10 +111,11 @@ def likelihood(
 
 def read_records(path: Path) -> list[Record]:
     """Return the structures of a file in order; a file that cannot be read is one error."""
+    file = shown_name(path)
     try:
-        return [(str(path), each) for each in read(read_bytes(path), name=path.name)]
+        return [(file, each) for each in read(read_bytes(path), name=path.name)]
     except ModelError as error:
-        return [(str(path), error)]
+        return [(file, error)]
 
 
 def score(

@@ -4,7 +4,6 @@ import asyncio
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -20,9 +19,10 @@ from enflow.model.card import find_weights
 from enflow.model.chem.bonds import Bonds
 from enflow.model.chem.io.formats import FORMATS, Format, write
 from enflow.model.chem.molecule import Molecule
-from enflow.model.cli.options import pick_device
+from enflow.model.cli.options import pick_device, read_standard_input
 from enflow.model.config import TOLERANCES
 from enflow.model.errors import ConfigError, DataError, SolverError
+from enflow.model.files import shown_name, write_output
 from enflow.model.progress import ProgressCallback
 from enflow.service.chemistry.rdkit_pool import RDKitPool
 from enflow.service.cli.offline_client import OfflineClient
@@ -127,7 +127,7 @@ class OfflineModel:
             KeyboardInterrupt: Ctrl-C has ended it.
         """
         if self.interrupted:
-            where = "the output" if target is None or target.is_stdout else str(target.path)
+            where = "the output" if target is None or target.is_stdout else shown_name(target.path)
             typer.echo(f"enflow: {where} has what was finished", err=True)
             raise KeyboardInterrupt
 
@@ -186,7 +186,7 @@ class Target:
         return self.path == STANDARD_STREAM
 
     def write(self, text: str) -> None:
-        """Write the file, or print the text.
+        """Write the file, whole or not at all, or print the text.
 
         Raises:
             DataError: the file cannot be written.
@@ -195,9 +195,9 @@ class Target:
             typer.echo(text, nl=False)
             return
         try:
-            self.path.write_text(text, encoding="utf-8")
+            write_output(self.path, text)
         except OSError as error:
-            raise DataError(f"cannot write {self.path}: {error.strerror}") from None
+            raise DataError(f"cannot write {shown_name(self.path)}: {error.strerror}") from None
 
 
 def parse_target(out: Path | None) -> Target | None:
@@ -226,9 +226,9 @@ def read_bytes(path: Path) -> bytes:
         DataError: the file cannot be read.
     """
     try:
-        return sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
+        return read_standard_input() if path == STANDARD_STREAM else path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+        raise DataError(f"cannot read {shown_name(path)}: {error.strerror}") from None
 
 
 def check_target(card: ModelCard, target: Target | None) -> None:

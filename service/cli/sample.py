@@ -10,10 +10,12 @@ import typer
 
 from enflow.model.chem.analysis.rejection import Only
 from enflow.model.chem.formula import parse_formula
-from enflow.model.chem.io.formats import Format, format_by_ending, sniff
+from enflow.model.chem.io.formats import Format, recognized
 from enflow.model.chem.io.text import ReadLimits, decode
 from enflow.model.cli.options import Device, Json, Refinements, print_result
+from enflow.model.config import MAX_SEED
 from enflow.model.errors import ConfigError, SolverError, StructureError
+from enflow.model.files import shown_name
 from enflow.model.progress import progress
 from enflow.service.cli.bounds import parse_where
 from enflow.service.cli.offline import (
@@ -36,7 +38,7 @@ from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem
 from enflow.service.rendering.encoders import Answer
-from enflow.service.schemas.requests import MAX_SEED, SampleRequest
+from enflow.service.schemas.requests import SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
@@ -132,7 +134,7 @@ def print_answer(answer: Answer, target: Target | None, n: int, *, as_json: bool
     if as_json:
         facts = json.loads(_as_text(answer, "json"))
         if target:
-            facts = {**facts, "out": str(target.path)}
+            facts = {**facts, "out": shown_name(target.path)}
             del facts["molecules"]
         print_result("", facts, as_json=True)
     elif target is None:
@@ -209,7 +211,7 @@ def read_fragment_text(path: Path) -> dict[str, str]:
         text = decode(content, ReadLimits())
     except StructureError as error:
         raise ConfigError(f"{path}: {error}") from None
-    form = format_by_ending(path.name) or sniff(text)
+    form = recognized(text, path.name)
     if form not in ("xyz", "sdf"):
         raise ConfigError(f"found {form or 'an unknown format'} in {path}, expected XYZ or SDF")
     return {"format": form, "data": text}

@@ -1,18 +1,18 @@
 """Job: a durable batch of requests in a running service."""
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import httpx
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import ConfigError, DataError
+from enflow.model.files import output, shown_name
 from enflow.model.progress import ProgressCallback
 from enflow.service.http_client.connection import Connection
 from enflow.service.http_client.errors import ServiceError
@@ -128,14 +128,12 @@ class Job:
         """
         path = Path(path)
         media_type = media_type_of(path)
-        target = Path(os.path.realpath(path))  # unlike Path.resolve, it takes a link that leads to itself
-        part = target.with_name(f"{target.name}.part")
         query = {"first": first} | ({} if count is None else {"count": count})
         try:
-            self._connection.repeated(partial(self._download, part, media_type, query))
-            part.replace(target)
+            with output(path) as file:
+                self._connection.repeated(partial(self._download, file, media_type, query))
         except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror}") from None
+            raise DataError(f"cannot write {shown_name(path)}: {error.strerror}") from None
         return path
 
     def delete(self) -> Self:
@@ -147,8 +145,10 @@ class Job:
         with self._answer(NDJSON, query) as answer:
             return [json.loads(line) for line in answer.iter_lines()]
 
-    def _download(self, path: Path, media_type: str, query: Mapping[str, int]) -> None:
-        with self._answer(media_type, query) as answer, path.open("wb") as file:
+    def _download(self, file: IO[bytes], media_type: str, query: Mapping[str, int]) -> None:
+        with self._answer(media_type, query) as answer:
+            file.seek(0)
+            file.truncate()  # a part of an answer that was cut off
             for piece in answer.iter_bytes():
                 file.write(piece)
 

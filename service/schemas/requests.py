@@ -14,13 +14,10 @@ from pydantic_core import CoreSchema, core_schema
 from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds
 from enflow.model.chem.analysis.rejection import Only
 from enflow.model.chem.io.formats import FileFormat
-from enflow.model.config import MAX_REFINEMENTS, STRENGTH, TEMPERATURES, TOLERANCES
+from enflow.model.config import MAX_REFINEMENTS, MAX_SEED, STRENGTH, TEMPERATURES, TOLERANCES
 from enflow.model.flow.estimator_options import PROBES, Divergence
 from enflow.service.schemas.examples import METHANE, SAMPLE_REQUESTS, TILTED
 from enflow.service.schemas.properties import Sort, Where
-
-MAX_SEED = 2**53 - 1
-"""The largest integer that JSON keeps exact in every language."""
 
 ANY_MODEL = "x-models"
 """A mark in a schema; the OpenAPI description replaces it by the names of the loaded models."""

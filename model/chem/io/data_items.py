@@ -3,20 +3,23 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from enflow.model.chem.io.text import Line, printable
+from enflow.model.chem.io.text import Line, printable, shown
 
 
 def read_items(lines: Sequence[Line]) -> dict[str, object]:
     """Return the data items after a molfile; a value ends where a blank line stands before the next item.
 
     Raises:
-        StructureError: text stands before the first item, such as a second molfile without `$$$$` between the two.
+        StructureError: text stands before the first item, such as a second molfile without `$$$$` between the two; or
+            an item stands twice.
     """
     items: dict[str, list[str]] = {}
     value: list[str] | None = None
     for line in lines:
         if line.text.startswith(">") and (value is None or (value and not value[-1].strip())):
-            value = items[_name(line.text)] = []
+            if (name := _name(line.text)) in items:
+                raise line.error(f"found a data item {shown(name)} twice in a record, expected it once")
+            value = items[name] = []
         elif value is not None:
             value.append(line.text)
         elif line.text.strip():

@@ -61,10 +61,15 @@ def read(
     """
     limits = limits or ReadLimits()
     text = decode(data, limits)
-    reader = READERS.get(form or sniff(text) or format_by_ending(name) or "")
+    reader = READERS.get(form or recognized(text, name) or "")
     if reader is None:
         raise StructureError("found no known format, expected XYZ or SDF")
     return list(reader(text, limits))
+
+
+def recognized(data: str | bytes, name: str) -> FileFormat | None:
+    """Return the format of a file by its content, or else by the ending of its name; None if neither says it."""
+    return sniff(data) or format_by_ending(name)
 
 
 def format_by_ending(name: str) -> FileFormat | None:

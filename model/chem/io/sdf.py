@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 from rdkit import Chem, rdBase
 
@@ -87,6 +86,9 @@ def _parsed(block: list[Line], n_atoms: int) -> Chem.Mol:
     return mol
 
 
+V30 = "M  V30 "
+"""The beginning of the lines of V3000."""
+
 _V3000_ATOM = re.compile(r"M  V30 +\d+ +[A-Za-z]+", re.ASCII)
 
 
@@ -94,7 +96,8 @@ def _capitalized(block: list[Line], n_atoms: int) -> list[str]:
     """Return the lines with elements as RDKit knows them; xtb writes `cl` where its input did."""
     lines = [line.text for line in block]
     if block[3].field(33, 39).text == "V3000":
-        return [_V3000_ATOM.sub(lambda atom: atom[0].title(), line) for line in lines]
+        whole = [_text(parts) for parts in _whole_lines(block)]
+        return [_V3000_ATOM.sub(lambda atom: atom[0].title(), line) for line in whole]
     for at in range(4, 4 + n_atoms):
         lines[at] = lines[at][:31] + lines[at][31:34].title() + lines[at][34:]
     return lines
@@ -124,8 +127,9 @@ def _check_v2000(block: list[Line], limits: ReadLimits) -> int:
 def _check_v3000(block: list[Line], limits: ReadLimits) -> int:
     counts: Token | None = None
     n_atoms = 0
-    inside, atoms = False, list[Line]()
-    for before, line in pairwise(block[3:]):
+    inside, atoms = False, list[list[Line]]()
+    for parts in _whole_lines(block)[4:]:
+        line = parts[0]
         words = [word.text for word in line.tokens()]
         if words[:3] == ["M", "V30", "COUNTS"] and counts is None:
             counts = [*line.tokens(), line.field(len(line.text), len(line.text))][3]
@@ -134,19 +138,39 @@ def _check_v3000(block: list[Line], limits: ReadLimits) -> int:
             inside = True
         elif words == ["M", "V30", "END", "ATOM"]:
             break
-        elif inside and not before.text.endswith("-"):  # a line after a hyphen goes on with the one before
-            atoms.append(line)
+        elif inside:
+            atoms.append(parts)
     if counts is None:
         raise block[3].error("found no COUNTS line, expected it in a V3000 molfile")
     if len(atoms) != n_atoms:
         raise counts.error(f"{len(atoms)} atoms, as many as the ATOM block has lines")
-    for line in atoms:
-        _check_v3000_atom(line)
+    for parts in atoms:
+        _check_v3000_atom(parts)
     return n_atoms
 
 
-def _check_v3000_atom(line: Line) -> None:
-    words = line.tokens()
+def _whole_lines(block: list[Line]) -> list[list[Line]]:
+    """Return the lines of a V3000 molfile, each with those that go on with it: a line that ends with a hyphen does."""
+    found = [[line] for line in block[:4]]
+    goes_on = False
+    for line in block[4:]:
+        if goes_on and line.text.startswith(V30):
+            found[-1].append(line)
+        else:
+            found.append([line])
+        goes_on = line.text.startswith(V30) and line.text.endswith("-")
+    return found
+
+
+def _text(parts: list[Line]) -> str:
+    """Return the text of a line and of those that go on with it."""
+    first, *rest = [line.text.removesuffix("-") if line is not parts[-1] else line.text for line in parts]
+    return first + "".join(text.removeprefix(V30) for text in rest)
+
+
+def _check_v3000_atom(parts: list[Line]) -> None:
+    line = parts[0]
+    words = line.tokens() if len(parts) == 1 else Line(_text(parts), line.number).tokens()
     if len(words) < 7:
         raise line.error(f"found {len(words)} words, expected M, V30, index, element, x, y and z")
     atomic_number(words[3])

@@ -7,6 +7,7 @@ import numpy as np
 from enflow.model.chem.analysis.novelty import hashes, inchikey
 from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.elements import QM9
+from enflow.model.files import output
 from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.qm9 import SPLITS, load_qm9, molecules_of
 
@@ -39,5 +40,6 @@ def write_inchikeys(data: Path, out: Path, report: ProgressCallback) -> tuple[in
             if key := inchikey(molecule, infer_bonds(molecule)):
                 keys.append(key)
     found = hashes(keys)
-    np.save(out, found, allow_pickle=False)
+    with output(out) as file:
+        np.save(file, found, allow_pickle=False)
     return len(found), n_molecules

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from enflow.model.config import from_json
 from enflow.model.errors import ConfigError, DataError
+from enflow.model.files import replace_file, replacement
 from enflow.model.flow.noise import generator
 from enflow.model.progress import ProgressCallback
 from enflow.model.training.data.qm9 import data_file, load_qm9, sha256_of
@@ -188,8 +189,9 @@ def _write(folder: Path, summary: SamplingSummary, kept: Tensor, split: tuple[in
     for part, chains in zip(("train", "valid", "test"), split, strict=True):
         parts[part] = kept[:, first : first + chains].flatten(0, 1).numpy().astype(np.float32)
         first += chains
-    np.savez(folder / f"{summary.system}.npz", **parts)  # type: ignore[arg-type]
-    (folder / f"{summary.system}.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
+    with replacement(folder / f"{summary.system}.npz") as file:
+        np.savez(file, **parts)  # type: ignore[arg-type]
+    replace_file(folder / f"{summary.system}.json", (json.dumps(asdict(summary), indent=2) + "\n").encode())
 
 
 def read_summary(folder: Path, name: str) -> SamplingSummary:

@@ -13,6 +13,7 @@ from enflow.model.chem.analysis.plausibility import check_installed
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import STANDARD
 from enflow.model.errors import DataError
+from enflow.model.files import replace_file
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.molecule_flow import MoleculeFlow
@@ -185,7 +186,8 @@ def training_smiles(data: MoleculeDataset, flow: MoleculeFlow, folder: Path, rep
     cache = folder / f"smiles-{data.sha256[:16]}.txt"
     if not cache.exists():
         report("reading the training molecules", 0, len(data))
-        cache.write_text("\n".join(sorted(table_smiles(molecules_of(data, flow.config.vocabulary)))))
+        found = sorted(table_smiles(molecules_of(data, flow.config.vocabulary)))
+        replace_file(cache, "\n".join(found).encode())
         report("reading the training molecules", len(data), len(data))
     return set(cache.read_text().splitlines())
 

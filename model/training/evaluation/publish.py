@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from enflow.model.card import Card, read_card, write_card
+from enflow.model.files import replace_file
 from enflow.model.training.evaluation.evaluate import EvaluationResult
 from enflow.model.training.evaluation.html_report import page
 from enflow.model.training.evaluation.metrics import percentiles
@@ -44,7 +45,7 @@ def _publish(
     made = {"command": command, "git_commit": git_commit(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     made_parts = {"made": dict.fromkeys(parts, made)}
     report = update_report(folder / "evaluation.json", card.weights_sha256, made_parts | dict(sections), ["own_nll"])
-    (folder / "evaluation.html").write_text(page(card.name, report), encoding="utf-8")
+    replace_file(folder / "evaluation.html", page(card.name, report).encode())
 
 
 def publish_card(weights: Path, result: EvaluationResult) -> None:
@@ -53,4 +54,4 @@ def publish_card(weights: Path, result: EvaluationResult) -> None:
     write_card(weights, replace(card, metrics=card.metrics | result.metrics))
     if result.scores:
         table = json.dumps(percentiles(result.scores, card.weights_sha256, result.noise), allow_nan=False)
-        (weights / "percentiles.json").write_text(table + "\n")
+        replace_file(weights / "percentiles.json", (table + "\n").encode())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from enflow.model.files import replace_file
 from enflow.model.training.data.particles import Particles
 from enflow.model.training.experiments.particle_cells import (
     MODELS,
@@ -52,9 +53,9 @@ def publish(folder: Path, data: Particles) -> dict[str, Any]:
         "hours_missing": hours(missing, results),
         "cells": [asdict(result) for result in all_results],
     }
-    (folder / f"{data.name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    replace_file(folder / f"{data.name}.json", (json.dumps(document, indent=1) + "\n").encode())
     if drawing := figure(data.name, data.entropy, results):
-        (folder / f"{data.name}.svg").write_text(drawing)
+        replace_file(folder / f"{data.name}.svg", drawing.encode())
     return document
 
 

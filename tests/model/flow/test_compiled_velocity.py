@@ -1,9 +1,12 @@
 """Compiled velocities: the values of the eager network, for the right weights and machine only, without a compiler."""
 
 import copy
+import errno
 import logging
+import os
 import pickle
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -142,6 +145,39 @@ def test_without_a_compiler_the_command_says_so_and_the_network_computes(
         app.main()
     assert capsys.readouterr().err.count("\n") == 1
     assert len(checkpoint.load(place / "weights").sample([3], seed=0)) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_said_to_be_the_cause(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "file").touch()
+    for cache in (place / "file", place / "file" / "cache"):
+        monkeypatch.setenv(CACHE, str(cache))
+        with pytest.raises(
+            CompileError, match=rf"into {cache}.*: (File exists|Not a directory); .* ENFLOW_CACHE names"
+        ):
+            checkpoint.compile_weights(place / "weights")
+    monkeypatch.setenv(CACHE, str(place / "new"))
+
+    def full(*_arguments: object) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(compiled_velocity, "_compile", full)
+    with pytest.raises(CompileError, match=f"into {place}/new: No space left on device"):
+        checkpoint.compile_weights(place / "weights")
+
+
+def test_leftovers_of_a_killed_compilation_are_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (library,) = (place / "cache").glob("*.so")
+    monkeypatch.setattr(compiled_velocity, "_compile", lambda *_: library.rename(place / "new.so"))
+    library.rename(place / "away.so")
+    library = place / "away.so"
+    old, young, other = (place / "cache" / name for name in ("tmp-velocity-a", "tmp-velocity-b", "tmp-c"))
+    for each in (old, young, other):
+        each.mkdir()
+        (each / "velocity.cpp").touch()
+    for each in (old, other):
+        os.utime(each, (0, time.time() - 1.1 * compiled_velocity.LEFTOVER_S))
+    checkpoint.compile_weights(place / "weights")
+    assert (old.exists(), young.exists(), other.exists()) == (False, True, True)
 
 
 def test_a_user_without_a_home_has_no_compiled_code(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

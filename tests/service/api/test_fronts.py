@@ -6,14 +6,18 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from enflow.model.errors import ConfigError
+from enflow.service.api import fronts
 from tests.service.serving import tiny_weights
 
 
@@ -87,6 +91,18 @@ def has_ended(pid: int) -> bool:
         return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def test_a_folder_of_temporary_files_with_a_long_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for length, refused in ((83, False), (84, True)):
+        monkeypatch.setattr(tempfile, "tempdir", "/".ljust(length, "t"))
+        monkeypatch.setattr(fronts, "MOST_BYTES", 107)
+        with (
+            pytest.raises(ConfigError, match="of 84 bytes, expected at most 83: the sockets")
+            if refused
+            else nullcontext()
+        ):
+            fronts.check_temporary_folder()
 
 
 def test_two_fronts_share_an_engine_and_one_that_is_killed_is_replaced(service: Service) -> None:

@@ -91,10 +91,11 @@ def test_a_form_with_files(api: Api) -> None:
         ("file", ("c", WATER)),
         ("file", ("d.bin", XENON, "chemical/x-xyz")),
         ("file", ("e.smi.gz", gzip.compress(b"CO"))),
+        ("file", ("f.xyz", MOLFILE, "application/octet-stream")),  # the content counts before the ending
     ]
     options = {"divergence": "hutchinson", "probes": "4", "tolerance": "0.01", "deadline_s": "60"}
     answer = api.http.post("/likelihood", files=files, data=options)
-    assert [each.get("formula") for each in answer.json()["results"]] == ["CH4", "H2O", "H2O", None, "CH4O"]
+    assert [each.get("formula") for each in answer.json()["results"]] == ["CH4", "H2O", "H2O", None, "CH4O", "H2O"]
     (wanted,) = api.client.submitted
     assert isinstance(wanted, EngineLikelihoodRequest)
     assert wanted.options == EstimatorOptions("hutchinson", 4, None, 0.01, 0.01)

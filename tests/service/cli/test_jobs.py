@@ -72,6 +72,11 @@ def test_a_refusal_is_one_line(jobs: Run, tmp_path: Path) -> None:
     assert err.startswith("enflow: sample/n_molecules: ")
 
 
+def test_a_job_from_a_closed_standard_input_is_one_line(jobs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert jobs("submit", "-") == (1, "", "enflow: standard input is closed, expected a file or a pipe behind it\n")
+
+
 def test_waiting_for_a_job_that_is_cancelled_ends_with_an_error(jobs: Run, api: Api) -> None:
     api.client.steps, api.client.pause = 10**6, 0.01
     job = json.loads(jobs("submit", '{"sample": {"n_molecules": 7}}', "--json")[1])["id"]

@@ -86,6 +86,27 @@ def test_a_hyphen_reads_standard_input(run_likelihood, monkeypatch: pytest.Monke
     assert (code, result["file"], result["formula"]) == (0, "-", "H2O")
 
 
+def test_closed_standard_input_is_said(run_likelihood, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    code, out = run_likelihood("-", "--json")
+    (result,) = json.loads(out)["results"]
+    assert (code, result["error"]) == (1, "standard input is closed, expected a file or a pipe behind it")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--out", "scored.sdf"), ("--out", "scored.json")])
+def test_a_name_that_is_not_utf_8_is_shown(run_likelihood, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    name = "b\udce4.xyz"  # as Python shows the byte E4
+    (tmp_path / name).write_text(WATER)
+    code, out = run_likelihood(name, *arguments)
+    shown = ["b\ufffd.xyz" in text or "b\\ufffd.xyz" in text for text in [out, *map(Path.read_text, written(tmp_path))]]
+    assert (code, all(shown)) == (0, True)
+
+
+def written(folder: Path) -> list[Path]:
+    """Return the files of scores in a folder."""
+    return [*folder.glob("scored.*")]
+
+
 def test_a_hyphen_as_the_file_prints_the_molecules_alone(run_likelihood) -> None:
     code, out = run_likelihood("two.xyz", "--out", "-")
     assert code == 1  # for the xenon

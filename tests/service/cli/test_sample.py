@@ -1,15 +1,20 @@
 """`enflow sample` tries and keeps the molecules that the service tries and keeps."""
 
+import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.io.formats import read
+from enflow.model.chem.io.sdf import write_sdf
+from enflow.model.chem.molecule import Molecule
 from enflow.model.config import DequantizerConfig, EGNNConfig
 from enflow.service.__main__ import main
-from enflow.service.cli.sample import weights_of
+from enflow.service.cli.sample import read_fragment_text, weights_of
 from enflow.service.model_card import ModelCard
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest
 from enflow.service.schemas.responses import SampleResponse
@@ -160,6 +165,23 @@ def test_a_wrong_value_is_one_line(run_sample, arguments: tuple[str, ...], messa
     code, out, err = run_sample(set(), *arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert message in err
+
+
+def test_closed_standard_input_is_one_line(run_sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    code, out, err = run_sample(set(), "--fragment", "-")
+    assert (code, out, err) == (1, "", "enflow: standard input is closed, expected a file or a pipe behind it\n")
+
+
+@pytest.mark.parametrize("name", ["core.xyz", "core.sdf", "core.txt", "-"])
+def test_the_format_of_a_fragment_is_that_of_its_content(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """As `enflow likelihood` reads a file; its ending counts where the content does not say the format."""
+    methane = Molecule(METHANE.atomic_numbers, METHANE.positions)
+    text = write_sdf([methane], [infer_bonds(methane)])
+    monkeypatch.chdir(tmp_path)
+    Path("core.xyz" if name == "-" else name).write_text(text)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+    assert read_fragment_text(Path(name)) == {"format": "sdf", "data": text}
 
 
 @pytest.mark.parametrize(

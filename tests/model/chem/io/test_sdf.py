@@ -266,3 +266,27 @@ def test_control_characters_are_not_written() -> None:
     assert isinstance(back, Molecule)
     assert back.name == "a?[2Jb"
     assert back.properties["note?"] == "x?\n?y"
+
+
+@pytest.mark.parametrize(
+    "atom",
+    [
+        "M  V30 2 -\nM  V30 N 2.3031 -0.0088 -0.0507 0",
+        "M  V30 2 n 2.3031 -\nM  V30 -0.0088 -\nM  V30 -0.0507 0",
+        "M  V30 2 N 2.30-\nM  V30 31 -0.0088 -0.0507 0",
+        "M  V30 2 -\nM  V30 n 2.3031 -0.0088 -0.0507 0 -\nM  V30 CHG=0",
+    ],
+)
+def test_an_atom_line_of_v3000_goes_on_after_a_hyphen(atom: str) -> None:
+    """Anywhere: CTfile formats, "the line is continued"."""
+    whole = "M  V30 2 N 2.3031 -0.0088 -0.0507 0"
+    assert whole in OPEN_BABEL_V3000
+    assert read(OPEN_BABEL_V3000.replace(whole, atom)) == read(OPEN_BABEL_V3000)
+    found = error(OPEN_BABEL_V3000.replace(whole, "M  V30 2 -\nM  V30 N 2.3031"))
+    assert (found.line, found.message) == (9, "found 5 words, expected M, V30, index, element, x, y and z")
+
+
+def test_a_data_item_that_stands_twice_is_refused() -> None:
+    found = error(f"{ETHANOL}> <ID>\n1\n\n> <ID>\n2\n\n$$$$\n")
+    assert found.message == "found a data item 'ID' twice in a record, expected it once"
+    assert found.line == ETHANOL.count("\n") + 4
