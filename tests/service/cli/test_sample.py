@@ -175,7 +175,7 @@ def test_closed_standard_input_is_one_line(run_sample, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["core.xyz", "core.sdf", "core.txt", "-"])
 def test_the_format_of_a_fragment_is_that_of_its_content(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    """The content says the format as it does for `likelihood`, and else the ending of the name."""
+    """The same rule as that of `enflow likelihood`: the ending counts where the content does not say the format."""
     methane = Molecule(METHANE.atomic_numbers, METHANE.positions)
     text = write_sdf([methane], [infer_bonds(methane)])
     monkeypatch.chdir(tmp_path)
