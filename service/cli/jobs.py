@@ -99,16 +99,20 @@ def _fields(body: str) -> dict[str, Any]:
         ConfigError: it is none.
     """
     try:
-        found = json.loads(_text(body))
+        found = json.loads(_content(body))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"found bytes that are no text in {error.encoding}, expected JSON in UTF-8") from None
     except ValueError as error:
         raise ConfigError(f"found no JSON: {error}") from None
+    except RecursionError:
+        raise ConfigError("found JSON that is nested too deeply, expected the fields of a request") from None
     if not isinstance(found, dict):
         raise ConfigError(f'found {type(found).__name__}, expected a JSON object such as {{"sample": {{}}}}')
     return found
 
 
-def _text(body: str) -> str:
-    """Return the JSON of an argument: the text itself, or that of a file.
+def _content(body: str) -> str | bytes:
+    """Return the JSON of an argument: the text itself, or the bytes of a file, of which json finds the encoding.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -116,10 +120,9 @@ def _text(body: str) -> str:
     if body.lstrip().startswith("{"):
         return body
     try:
-        return (read_standard_input() if body == "-" else Path(body).read_bytes()).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "found bytes that are no text in UTF-8"
-        raise ConfigError(f"{body} cannot be read: {reason}; expected JSON or a file with it") from None
+        return read_standard_input() if body == "-" else Path(body).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{body:.200} cannot be read: {error.strerror}; expected JSON or a file with it") from None
 
 
 def _line(job: Job) -> str:

@@ -8,7 +8,7 @@ from enflow.model.chem.io.xyz import write_xyz
 from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules
 from enflow.model.progress import ProgressCallback
 from enflow.service.http_client.connection import Connection, Event
-from enflow.service.http_client.job import Job
+from enflow.service.http_client.job import FIELDS, Job, job_path
 from enflow.service.http_client.params import InterpolateParams, LikelihoodParams, SampleParams, VariationsParams
 from enflow.service.http_client.results import GeneratedMolecules, Json, MoleculeScore, molecule, score
 
@@ -32,7 +32,8 @@ class Client:
         patience_s: seconds for which a refused request is repeated; a service that asks for more is not asked again.
 
     Raises:
-        ServiceError: from every method, where the service refuses the request or gives no answer.
+        ServiceError: from every method, where the service refuses the request, gives no answer or is not Enflow, and
+            where a value has no form in JSON; at once, where the address or the key cannot be one.
 
     Example:
         `enflow.Client().sample(n_molecules=4, seed=7)` are four molecules.
@@ -46,7 +47,7 @@ class Client:
         timeout_s: float = 120.0,
         patience_s: float = 300.0,
     ) -> None:
-        url, api_key = url or os.environ.get("ENFLOW_URL", HERE), api_key or os.environ.get("ENFLOW_API_KEY")
+        url, api_key = url or os.environ.get("ENFLOW_URL") or HERE, api_key or os.environ.get("ENFLOW_API_KEY")
         self._connection = Connection(url, api_key, timeout_s, patience_s)
 
     def __enter__(self) -> Self:
@@ -120,7 +121,7 @@ class Client:
         found = {event["score"]["index"]: score(event["score"]) for event in events if "score" in event}
         return [found[index] for index in sorted(found)]
 
-    def submit(self, **body: Mapping[str, Any]) -> Job:
+    def submit(self, /, **body: Mapping[str, Any]) -> Job:
         """Start a job, and return it.
 
         Args:
@@ -130,25 +131,24 @@ class Client:
         Example:
             `client.submit(sample={"n_molecules": 2000, "only": "valid"})`
         """
-        return Job(self._connection, self._connection.json("POST", "/jobs", safe=False, json=body))
+        return Job(self._connection, self._connection.json("POST", "/jobs", FIELDS, safe=False, body=body))
 
     def job(self, job_id: str) -> Job:
         """Return a job."""
-        return Job(self._connection, self._connection.json("GET", f"/jobs/{job_id}"))
+        return Job(self._connection, self._connection.json("GET", job_path(job_id), FIELDS))
 
     def jobs(self) -> list[Job]:
         """Return the newest jobs, newest first."""
-        return [Job(self._connection, each) for each in self._connection.json("GET", "/jobs")["jobs"]]
+        return [Job(self._connection, each) for each in self._connection.json("GET", "/jobs", ["jobs"])["jobs"]]
 
     def models(self) -> list[Json]:
         """Return the cards of the loaded weights."""
-        found: list[Json] = self._connection.json("GET", "/models")["models"]
+        found: list[Json] = self._connection.json("GET", "/models", ["models"])["models"]
         return found
 
     def limits(self) -> Json:
         """Return the limits of one request."""
-        found: Json = self._connection.json("GET", "/limits")
-        return found
+        return self._connection.json("GET", "/limits", ["max_molecules"])
 
     def _computed(self, path: str, body: Mapping[str, Any], progress: ProgressCallback | None) -> list[Event]:
         """Return the events of a computation that have results, and the last event."""

@@ -1,17 +1,20 @@
 """The connection to a service: requests that are repeated where that helps, and streams that survive a break."""
 
-import json
 import math
+import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_exponential_jitter
 
-from enflow.service.http_client.errors import ServiceError, from_answer, from_problem
-from enflow.service.media_types import ESTIMATE, NDJSON
+from enflow.service.http_client.answers import check_answer, decoded, read_document
+from enflow.service.http_client.errors import ServiceError, from_problem
+from enflow.service.http_client.request_body import request_body
+from enflow.service.http_client.results import Json
+from enflow.service.media_types import ESTIMATE, JSON, NDJSON
 
 CONNECT_S = 10.0
 """Seconds after which a connection that is not established is given up."""
@@ -37,15 +40,17 @@ class Connection:
         api_key: the key; None = the service needs none.
         timeout_s: seconds without data after which a connection counts as broken.
         patience_s: seconds for which a refused request is repeated.
+
+    Raises:
+        ServiceError: the address or the key cannot be one.
     """
 
     def __init__(self, url: str, api_key: str | None, timeout_s: float, patience_s: float) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.url, key = _checked_address(url), _checked_key(api_key)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(timeout_s, connect=CONNECT_S)
-        self.url = url
         self._answered = False
-        with self._translated(safe=False):
-            self.http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
         self._retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, ServiceError) and error.passing),
             wait=_wait,
@@ -57,21 +62,30 @@ class Connection:
         """Close the connections."""
         self.http.close()
 
-    def json(self, method: str, path: str, *, safe: bool = True, **request: Any) -> Any:
-        """Return the JSON of an answer.
+    def json(
+        self,
+        method: str,
+        path: str,
+        fields: Collection[str],
+        *,
+        safe: bool = True,
+        body: Mapping[str, Any] | None = None,
+    ) -> Json:
+        """Return the JSON object of an answer.
 
         Args:
             method, path: the endpoint.
+            fields: the fields that the object has; without them it is not one of Enflow.
             safe: the request may be sent twice: the second one has no further effect.
-            request: arguments of `httpx.Client.build_request`.
+            body: the fields of the request; see `request_body`.
 
         Raises:
-            ServiceError: the service refused the request, or gave no answer.
+            ServiceError: the service refused the request, gave no answer, or is not Enflow.
         """
 
-        def attempt() -> Any:
-            with self.stream(method, path, safe=safe, **request) as answer:
-                return json.loads(answer.read())
+        def attempt() -> Json:
+            with self.stream(method, path, safe=safe, body=body) as answer:
+                return read_document(answer, answer.read(), fields)
 
         return self.repeated(attempt)
 
@@ -80,11 +94,29 @@ class Connection:
         return self._retrying(call)
 
     @contextmanager
-    def stream(self, method: str, path: str, *, safe: bool = True, **request: Any) -> Iterator[httpx.Response]:
-        """Give an answer whose body is not read yet; see `json`. A body that breaks is an error in the context."""
-        answer = self._retrying(self._open, method, path, safe=safe, **request)
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        accept: str = JSON,
+        safe: bool = True,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Give an answer whose body is not read yet; see `json`. A body that breaks is an error in the context.
+
+        Args:
+            method, path, safe, body: see `json`.
+            accept: the media type of the answer.
+            params: the query.
+        """
+        headers = {"Accept": accept} | ({} if body is None else {"Content-Type": JSON})
+        content = None if body is None else request_body(body)
+        request = {"headers": headers, "content": content, "params": params}
+        answer = self._retrying(self._open, method, path, accept, safe=safe, request=request)
         try:
-            with self._translated(safe=safe):
+            with self._translated(safe=safe), decoded(answer):
                 yield answer
         finally:
             answer.close()
@@ -119,11 +151,11 @@ class Connection:
                 return
 
     def _events(self, path: str, body: Mapping[str, Any]) -> Iterator[Event]:
-        with self.stream("POST", path, json=body, headers={"Accept": NDJSON}) as answer:
+        with self.stream("POST", path, accept=NDJSON, body=body) as answer:
             seconds = LONGEST * float(answer.headers.get(ESTIMATE, math.inf))
             end = time.monotonic() + seconds
             for line in answer.iter_lines():
-                event = json.loads(line)
+                event = read_document(answer, line, ["event"])
                 if event["event"] == "error":
                     raise from_problem(event["problem"])
                 yield event
@@ -136,13 +168,15 @@ class Connection:
                     )
         raise ServiceError(f"{self.url}: the answer ended too early", passing=True)
 
-    def _open(self, method: str, path: str, *, safe: bool, **request: Any) -> httpx.Response:
+    def _open(self, method: str, path: str, accept: str, *, safe: bool, request: Mapping[str, Any]) -> httpx.Response:
         with self._translated(safe=safe):
             answer = self.http.send(self.http.build_request(method, path, **request), stream=True)
             self._answered = True
-            if answer.is_error:
-                answer.read()
-                raise from_answer(answer, safe=safe)
+            try:
+                check_answer(answer, accept, safe=safe)
+            except BaseException:
+                answer.close()
+                raise
         return answer
 
     @contextmanager
@@ -152,14 +186,52 @@ class Connection:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             # A service that answered before is being restarted; another one is probably not there at all.
-            name = type(error).__name__
-            message = f"{self.url}: found no service ({name}); start it by `enflow serve`"
-            raise ServiceError(message, passing=self._answered) from None
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL):
-            raise ServiceError(f"found the address {self.url!r}, expected one such as http://127.0.0.1:8000") from None
+            raise ServiceError(f"{self.url}: {_no_connection(error)}", passing=self._answered) from None
+        except httpx.LocalProtocolError:  # its text may have the key
+            raise ServiceError(f"{self.url}: found a header that HTTP does not have, and sent nothing") from None
         except httpx.TransportError as error:
+            if isinstance(error, httpx.RemoteProtocolError) and "illegal" in str(error):
+                text = f"{self.url}: found an answer that is not HTTP ({error!s:.100}); expected an Enflow service"
+                raise ServiceError(text) from None
             text = f"{self.url}: the connection broke ({type(error).__name__}: {error})"
             raise ServiceError(text, passing=safe) from None
+
+
+def _checked_address(url: str) -> str:
+    """Return the address of a service without white space around it."""
+    try:
+        found = httpx.URL(url.strip())
+        found.host.encode("idna")  # as the look-up of the name does
+        usable = found.scheme in ("http", "https") and found.host and (found.port or 0) < 1 << 16
+    except (httpx.InvalidURL, UnicodeError):
+        usable = False
+    if not usable or "?" in url or "#" in url:
+        expected = "one such as http://127.0.0.1:8000, without a query or fragment"
+        raise ServiceError(f"found the address {url!r}, expected {expected}")
+    return url.strip()
+
+
+def _checked_key(key: str | None) -> str:
+    """Return an API key without white space around it; the error does not repeat it."""
+    key = (key or "").strip()
+    for place, character in enumerate(key, start=1):
+        if not "!" <= character <= "~":
+            raise ServiceError(
+                f"found a character in the API key, its number {place} of {len(key)}, that a key does not have; "
+                "expected ASCII without spaces and control characters"
+            )
+    return key
+
+
+def _no_connection(error: httpx.TransportError) -> str:
+    """Return the reason why there is no connection: TLS, or no service at all."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return f"found no service ({type(error).__name__}); start it by `enflow serve`"
+    hint = "" if isinstance(cause, ssl.SSLCertVerificationError) else "; the address of a service without it has http:"
+    return f"found no TLS connection ({error}){hint}"
 
 
 def _give_up(state: RetryCallState) -> None:

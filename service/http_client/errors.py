@@ -15,7 +15,7 @@ BROKEN = (502, 504)
 
 
 class ServiceError(EnflowError):
-    """The service refused a request, or gave no answer.
+    """The service refused a request, gave no answer, or cannot be asked so.
 
     Args:
         message: the reason.
@@ -55,9 +55,24 @@ def from_answer(answer: httpx.Response, *, safe: bool) -> ServiceError:
     try:
         problem = dict(answer.json())
         message = _message(problem)
-    except (ValueError, KeyError, TypeError):  # a proxy answered, in a form of its own
-        problem, message = {}, f"the service answered with the status {status}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a proxy answered in a form of its own
+        error = foreign(answer, "an answer of Enflow")
+        problem, message = {}, str(error)
     return ServiceError(message, status, problem, retry_after=retry_after, passing=passing)
+
+
+def foreign(answer: httpx.Response, expected: str) -> ServiceError:
+    """Return the error of an answer that is not one of Enflow.
+
+    Args:
+        answer: the answer.
+        expected: what Enflow would have answered.
+    """
+    status, headers = answer.status_code, answer.headers
+    found = f"the status {status} with {headers.get('Content-Type') or 'no media type'}"
+    to = f", which leads to {headers['Location']:.200}" if answer.has_redirect_location else ""
+    no_service = "" if status in REFUSED + BROKEN else "; there is no Enflow service at this address"
+    return ServiceError(f"{answer.url}: found {found}{to}, expected {expected}{no_service}", status)
 
 
 def from_problem(problem: Mapping[str, Any]) -> ServiceError:

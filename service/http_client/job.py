@@ -1,6 +1,6 @@
 """Job: a durable batch of requests in a running service."""
 
-import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -14,6 +14,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import ConfigError, DataError
 from enflow.model.files import output, shown_name
 from enflow.model.progress import ProgressCallback
+from enflow.service.http_client.answers import read_document
 from enflow.service.http_client.connection import Connection
 from enflow.service.http_client.errors import ServiceError
 from enflow.service.http_client.results import Json, MoleculeScore, molecule, score
@@ -29,15 +30,34 @@ PAGE = 500
 """The number of results that are read at once."""
 
 
+ID = re.compile("[0-9a-fA-F]{32}")
+"""The form of an identifier."""
+
+FIELDS = ("id", "kind", "state", "done", "failed", "n_molecules", "rate", "time_left_s", "ended", "detail")
+"""The fields of a job that the client reads."""
+
+
+def job_path(job_id: str) -> str:
+    """Return the path of a job.
+
+    Raises:
+        ServiceError: it is no identifier, and would be the path of something else.
+    """
+    if not ID.fullmatch(str(job_id)):
+        raise ServiceError(f"found no job {job_id!r:.100}, expected an id of 32 hexadecimal digits")
+    return f"/jobs/{job_id}"
+
+
 def media_type_of(path: Path) -> str:
     """Return the media type of a file of results.
 
     Raises:
         ConfigError: the ending of the file has none.
     """
-    if path.suffix not in ACCEPT:
+    ending = path.suffix.lower()
+    if ending not in ACCEPT:
         raise ConfigError(f"found the ending {path.suffix!r} of {path}; expected one of {', '.join(ACCEPT)}")
-    return ACCEPT[path.suffix]
+    return ACCEPT[ending]
 
 
 class Job:
@@ -81,7 +101,7 @@ class Job:
 
     def refresh(self) -> Self:
         """Ask the service for the state of the job, and return the job."""
-        self.document = self._connection.json("GET", f"/jobs/{self.id}")
+        self.document = self._connection.json("GET", job_path(self.id), FIELDS)
         return self
 
     def wait(self, progress: ProgressCallback | None = None, poll_s: float = POLL_S) -> Self:
@@ -138,12 +158,12 @@ class Job:
 
     def delete(self) -> Self:
         """Cancel the job, whose results so far stay; or remove it, with its results, if it has ended."""
-        self.document = self._connection.json("DELETE", f"/jobs/{self.id}", safe=False)
+        self.document = self._connection.json("DELETE", job_path(self.id), FIELDS, safe=False)
         return self
 
     def _page(self, query: Mapping[str, int]) -> list[Json]:
         with self._answer(NDJSON, query) as answer:
-            return [json.loads(line) for line in answer.iter_lines()]
+            return [read_document(answer, line, ["index"]) for line in answer.iter_lines()]
 
     def _download(self, file: IO[bytes], media_type: str, query: Mapping[str, int]) -> None:
         with self._answer(media_type, query) as answer:
@@ -153,8 +173,7 @@ class Job:
                 file.write(piece)
 
     def _answer(self, media_type: str, query: Mapping[str, int]) -> AbstractContextManager[httpx.Response]:
-        headers = {"Accept": media_type}
-        return self._connection.stream("GET", f"/jobs/{self.id}/results", params=query, headers=headers)
+        return self._connection.stream("GET", f"{job_path(self.id)}/results", params=query, accept=media_type)
 
     def _result(self, document: Json) -> Molecule | MoleculeScore | ServiceError:
         if self.document["kind"] == "likelihood":

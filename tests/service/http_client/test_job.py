@@ -43,7 +43,7 @@ def test_a_job_from_its_start_to_its_end(
         assert job.save(tmp_path / name) == tmp_path / name
         assert (tmp_path / name).read_text().count(mark) == 70
     whole = api.http.get(f"/jobs/{job.id}/results", params={"first": 60, "count": 5}).content
-    assert job.save(str(tmp_path / "part.json"), first=60, count=5).read_bytes() == whole
+    assert job.save(str(tmp_path / "part.JSON"), first=60, count=5).read_bytes() == whole
     assert job.delete().state == "done"
     with pytest.raises(enflow.ServiceError, match="found no job with this id"):
         job.refresh()

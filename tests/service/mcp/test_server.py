@@ -117,6 +117,10 @@ async def use_every_tool(client: Any) -> None:
     gone = await client.call_tool("show_job", {"job_id": job["id"]})
     assert gone.is_error
     assert "found no job with this id" in gone.content[0].text
+    for tool in ("show_job", "job_results", "delete_job"):
+        none = await client.call_tool(tool, {"job_id": "../models"})
+        assert none.is_error
+        assert "found no job '../models', expected an id of 32 hexadecimal digits" in none.content[0].text
     wrong = await client.call_tool("sample", {"request": {"colour": "red"}})
     assert wrong.is_error
     assert "colour" in wrong.content[0].text
