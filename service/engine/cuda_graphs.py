@@ -49,9 +49,10 @@ class CudaGraphs:
                 x = torch.zeros(rows, n_atoms, 3, dtype=dtype, device="cuda")
                 self._graph(x[:, 0, 0], x, x.new_zeros(rows, n_atoms, n_features), x[..., 0] == 0)
         except torch.OutOfMemoryError as error:
-            log.warning("the memory ended after %d graphs: %s", len(self), str(error).partition("\n")[0])
+            log.warning("the memory ended after %d graphs: %s", self.captured, str(error).partition("\n")[0])
 
-    def __len__(self) -> int:
+    @property
+    def captured(self) -> int:
         """The number of captured graphs."""
         return len(self._graphs)
 

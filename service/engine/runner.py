@@ -94,7 +94,7 @@ class ModelRunner:
     @property
     def graphs(self) -> int:
         """The number of captured graphs."""
-        return sum(map(len, self._graphs))
+        return sum(graphs.captured for graphs in self._graphs)
 
     def evaluate(self, rows: int, size: int) -> None:
         """Evaluate the velocity of random molecules in a batch as steps with these rows have, and wait for it."""
