@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from enflow.service.chemistry.rdkit_pool import RDKitPool
-from enflow.service.settings import Settings
+from enflow.service.settings import RequestLimits, Settings
 from tests.service.api.test_errors import assert_problem
 from tests.service.conftest import DEADLINES_S, Api, eventually
 from tests.service.fake_client import FakeClient
@@ -113,7 +113,10 @@ def test_bodies_that_do_not_come_take_no_place_of_others(tmp_path: Path) -> None
 
 
 def test_the_memory_of_bodies_that_still_come_is_bounded_but_small_ones_are_taken(tmp_path: Path) -> None:
-    settings = Settings(weights=weights_with_card(tmp_path), chemistry=one_worker(), max_arriving_bytes=1_000_000)
+    limits = RequestLimits(max_body_s=600.0, max_idle_s=600.0)  # on a busy machine the sender would be given up
+    settings = Settings(
+        weights=weights_with_card(tmp_path), chemistry=one_worker(), max_arriving_bytes=1_000_000, limits=limits
+    )
     large = json.dumps({"model": "x" * 300_000})
     with serving(FakeClient(), settings) as (http, _):
         assert http.post("/sample", content=large, headers=AS_JSON).status_code == 422
