@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -262,18 +263,17 @@ class SamplingHandler:
 
     def response(self, molecules: Sequence[MoleculeOut | ParticlesOut]) -> SampleResponse:
         """Return the response with the molecules that were found."""
-        return SampleResponse(
-            seed=self._context.seed,
-            model=self._served.model,
-            tolerance=rtol(self._request.tolerance),
-            temperature=self._request.temperature,
-            refinements=self._refinements,
-            molecules=list(molecules),
-            failed=sorted(self._results.failed, key=lambda each: each.index),
-            attempts=self._results.attempts,
-            usage=self._context.usage.document(),
-            **({"sort": self._request.sort} if self._request.sort else {}),
-        )
+        request, fields = self._request, self._response_fields(molecules)
+        fields |= {"sort": request.sort} if request.sort else {}
+        return SampleResponse(**fields, temperature=request.temperature, refinements=self._refinements)
+
+    def _response_fields(self, molecules: Sequence[MoleculeOut | ParticlesOut]) -> dict[str, Any]:
+        """Return the fields of a response that samples and variations have."""
+        return {
+            "seed": self._context.seed, "model": self._served.model, "tolerance": rtol(self._request.tolerance),
+            "molecules": list(molecules), "failed": sorted(self._results.failed, key=lambda each: each.index),
+            "attempts": self._results.attempts, "usage": self._context.usage.document(),
+        }  # fmt: skip
 
 
 def refinements_of(served: ServedModel, request: SampleRequest) -> int:

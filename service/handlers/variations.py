@@ -105,9 +105,7 @@ class VariationsHandler(SamplingHandler):
 
     def response(self, molecules: Sequence[MoleculeOut | ParticlesOut]) -> VariationsResponse:
         """Return the response with the variations that were found."""
-        fields = dict(super().response(molecules))
-        del fields["temperature"], fields["refinements"]  # variations have neither
-        return VariationsResponse(**fields)
+        return VariationsResponse(**self._response_fields(molecules))
 
 
 def kept(molecule: Molecule, bonds: Bonds, parent: Structure, parent_bonds: Bonds) -> Kept:

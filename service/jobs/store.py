@@ -38,6 +38,7 @@ from enflow.service.jobs.records import JobPart, JobRecord
 from enflow.service.schemas.jobs import JobState
 
 EXPECTED_URL = "sqlite:////path/jobs.sqlite or postgresql://user@host/database"
+"""The URLs of a database that an error names."""
 
 METADATA = MetaData()
 
