@@ -33,6 +33,10 @@ class InverseWarning(UserWarning):
     """A molecule did not come back from its own latent within the limit."""
 
 
+class QuadratureWarning(UserWarning):
+    """The estimated error of an integral is larger than its tolerance."""
+
+
 class VocabularyError(ModelError):
     """An element or a number of atoms is unknown to the model.
 

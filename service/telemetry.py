@@ -91,8 +91,9 @@ async def log_health(engines: Mapping[str, Callable[[], Health]]) -> None:
 
 _GAUGES = {
     "waiting": "Molecules that wait",
-    "running": "Molecules on the device",
-    "slots": "Molecules that the device takes at once",
+    "running": "Molecules that have begun",
+    "occupied": "Rows of the fullest batch key on the device",
+    "slots": "Rows of a batch key that the device takes at once",
     "requests": "Requests that are not finished",
     "queue_units": "Work in the queue, in the scheduler's units",
     "queue_limit": "Work that the queue takes",
@@ -122,7 +123,9 @@ class _Engines(Collector):
             gauge = GaugeMetricFamily(f"enflow_engine_{name}", text, labels=["model"])
             yield _with_values(gauge, {(model,): getattr(stats, name) for model, stats in found.items()})
         occupancy = GaugeMetricFamily("enflow_engine_occupancy", "Share of the slots in use", labels=["model"])
-        yield _with_values(occupancy, {(model,): stats.running / max(stats.slots, 1) for model, stats in found.items()})
+        yield _with_values(
+            occupancy, {(model,): stats.occupied / max(stats.slots, 1) for model, stats in found.items()}
+        )
         for name, text in _COUNTERS.items():
             counter = CounterMetricFamily(f"enflow_engine_{name}", text, labels=["model"])
             yield _with_values(counter, {(model,): getattr(stats, name) for model, stats in found.items()})

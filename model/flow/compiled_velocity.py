@@ -65,14 +65,17 @@ class CompiledVelocity:
             raise CompileError(f"{path}: the content does not have the hash in the file's name")
         self.path = path
         self._dynamics, self._n_features = dynamics, n_features
-        self._weights = list(dynamics.parameters())  # the walk over the modules takes as long as half an evaluation
-        self._version = self._weights_version()
+        # A walk over the modules at each evaluation would take as long as half of it.
+        parts = [part for each in dynamics.modules() for part in (each._modules, each._parameters, each._buffers)]  # noqa: SLF001
+        self._content = [(part, name, value) for part in parts for name, value in part.items()]
+        self._weights = [*dynamics.parameters(), *dynamics.buffers()]
+        self._versions = self._weight_versions()
         self._library = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)  # noqa: SLF001 - imports no compiler
 
     def fits(self, dynamics: nn.Module, arguments: Arguments) -> bool:
         """Return True if the code computes the velocity of this dynamics at these arguments, without derivatives.
 
-        Weights that have changed since they were loaded are another dynamics.
+        A dynamics whose weights or modules have changed, in place or by others, is another one.
         """
         rows, atoms = arguments[1].shape[:2]
         shapes = [(rows,), (rows, atoms, SPACE), (rows, atoms, self._n_features), (rows, atoms)]
@@ -83,7 +86,8 @@ class CompiledVelocity:
             and all(each.is_cpu and each.dtype == dtype for each, dtype in zip(arguments, DTYPES, strict=True))
             and [each.shape for each in arguments] == shapes  # the code does not check them
             and dynamics is self._dynamics
-            and self._weights_version() == self._version
+            and all(part.get(name) is value for part, name, value in self._content)
+            and self._weight_versions() == self._versions
         )
 
     def __call__(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,8 +96,8 @@ class CompiledVelocity:
         dx, dh = self._library.run([each.contiguous() for each in (t, x, h, mask)])
         return dx, dh
 
-    def _weights_version(self) -> int:
-        return sum(each._version for each in self._weights)  # noqa: SLF001 - torch's count of changes in place
+    def _weight_versions(self) -> list[tuple[int, int]]:
+        return [(each.data_ptr(), each._version) for each in self._weights]  # noqa: SLF001 - counts changes in place
 
     def __reduce__(self) -> tuple[object, ...]:
         # A copy of a flow may get other weights: it has None here and computes eagerly.

@@ -32,14 +32,16 @@ class CompletionEstimator:
 
     def estimates(self, completions: Sequence[Completion], seed: int, draws: int) -> list[Likelihood]:
         """Return the likelihoods of molecules, each from so many draws."""
-        started = [self.start_draw(one, seed, i, k) for i, one in enumerate(completions) for k in range(draws)]
-        points = [point for point, _ in started]
+        wanted = [(i, draw) for i in range(len(completions)) for draw in range(draws)]
+        points = [self._flow.dequantize_completion(completions[i], seed, i, draw) for i, draw in wanted]
         found = {}
-        for end in self._flow.solve(points, 1.0, 0.0, *self._options.path_tolerances, record=True):
-            state = started[end.index][1]
+        paths = self._flow.solve([x for x, _ in points], 1.0, 0.0, *self._options.path_tolerances, record=True)
+        for end in paths:
+            i, draw = wanted[end.index]
+            state = self._state(completions[i], seed, i, draw, *points[end.index])
             self._complete(state, end)
             found[end.index] = state.result(end.nfe)
-        finished = [found[place] for place in range(len(started))]
+        finished = [found[place] for place in range(len(wanted))]
         free = [one.molecule.n_atoms - len(one.given) for one in completions]
         exact = self._options.exact
         return [combine(finished[i * draws : (i + 1) * draws], n, 0.0, exact) for i, n in enumerate(free)]
@@ -48,6 +50,11 @@ class CompletionEstimator:
     def start_draw(self, completion: Completion, seed: int, index: int, draw: int) -> tuple[Latent, DrawState]:
         """Return the initial point of a draw of a likelihood, at t = 1, and its state before the path."""
         point, log_q = self._flow.dequantize_completion(completion, seed, index, draw)
+        return point, self._state(completion, seed, index, draw, point, log_q)
+
+    def _state(
+        self, completion: Completion, seed: int, index: int, draw: int, point: Latent, log_q: float
+    ) -> DrawState:
         probes = None
         if not self._options.exact:
             source = generator(seed, index, f"probe:{draw}")
@@ -56,7 +63,7 @@ class CompletionEstimator:
             # The flag and the types of the fragment are no coordinates: the trace over them is 0.
             probes.signs[:, : len(completion.given), 3:] = 0.0
             probes.signs[..., -1] = 0.0
-        return point, DrawState(Terms(log_q, 0.0), probes, quadrature_tolerance(self._options.rtol))
+        return DrawState(Terms(log_q, 0.0), probes, quadrature_tolerance(self._options.rtol))
 
     @torch.no_grad()
     def _complete(self, state: DrawState, end: FinalState) -> None:

@@ -109,6 +109,7 @@ def combine(draws: Sequence[Draw], n_atoms: int, log_n_atoms: float, exact: bool
     reached = status == Status.SUCCESS
     bounds = np.array([draw.bound if reached else math.nan for draw in draws])
     terms = np.array([(draw.base, draw.divergence, -draw.log_q) for draw in draws]).mean(0)
+    terms = terms if reached else np.full_like(terms, math.nan)
     parts = dict(zip(("base", "divergence", "dequantizer"), (-terms).tolist(), strict=True))
     return Likelihood(
         log_prob=float(bounds.mean()) + log_n_atoms,

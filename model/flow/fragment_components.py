@@ -1,8 +1,10 @@
 """The noise and the data of a flow around fragments as states."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from enflow.model.batch import collate
 from enflow.model.chem.molecule import Molecule
@@ -14,7 +16,7 @@ from enflow.model.flow.coupling import transport_around
 from enflow.model.flow.distributions import LOG_2PI
 from enflow.model.flow.fragment_prior import log_density, noise_around
 from enflow.model.flow.noise import check_temperature, generator, latent_purpose, normal
-from enflow.model.flow.states import Latent
+from enflow.model.flow.states import DequantizedMolecules, Latent
 
 
 class FragmentComponents(FlowComponents):
@@ -123,6 +125,16 @@ class FragmentComponents(FlowComponents):
         h, log_q = self.dequantizer.dequantize(types, x[:, m:], mask, noise)
         fragment = Molecule(molecule.atomic_numbers[:m], molecule.positions[:m])
         return _state(x[0], torch.cat([self._given(fragment)[1].to(x), h[0]]), m), float(log_q)
+
+    def _dequantized(
+        self,
+        molecules: Sequence[Molecule],  # noqa: ARG002
+        sources: Sequence[Generator],  # noqa: ARG002
+        mirrored: bool = False,  # noqa: ARG002
+    ) -> DequantizedMolecules:
+        raise ConfigError(
+            "found molecules without given atoms, expected completions: see dequantize_completion, noised_completion"
+        )
 
     def log_prob_base(self, x: Float[Tensor, "B N 3"], h: Float[Tensor, "B N F"], mask: Tensor) -> Float[Tensor, " B"]:
         """Return log p_z of the other atoms at t = 0, given the fragment, nats per molecule."""

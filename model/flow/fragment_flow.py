@@ -126,7 +126,7 @@ class FragmentFlow(FragmentComponents):
 
         times = refinement_times(self.config.refinements if refinements is None else refinements)
         found = refined(self, noised, latents, times, rtol, atol)
-        return (grown(one.named(names[one.index], seed, len(times)), given) for one in found)
+        return (grown(one.named(names[one.index], seed), given) for one in found)
 
     def encode(
         self,

@@ -122,7 +122,7 @@ class LikelihoodEstimator:
         points, terms = zip(*(self._point(forms[place], seed, draw) for place, draw in wanted), strict=True)
         for end in self._flow.solve(points, 1.0, 0.0, *self._options.path_tolerances, record=True):
             place, draw = wanted[end.index]
-            # The probes are drawn only now: those of 10,000 molecules would take half a gigabyte.
+            # The probes are drawn only now: those of 10,000 molecules of 18 atoms would take a gigabyte for each draw.
             state = self._state(forms[place], seed, draw, terms[end.index], end.h.shape[-1])
             self._complete(state, end)
             yield place, state.result(end.nfe)

@@ -109,7 +109,7 @@ class MoleculeFlow(FlowComponents):
 
         times = refinement_times(self.config.refinements if refinements is None else refinements)
         found = refined(self, noised, latents, times, rtol, atol)
-        return (one.named(names[one.index], seed, len(times)) for one in found)
+        return (one.named(names[one.index], seed) for one in found)
 
     def _size(self, condition: SizeOrFormula, seed: int, index: int) -> int:
         if isinstance(condition, str):

@@ -70,6 +70,7 @@ class _PaddedDynamics(nn.Module):
     def __init__(self, dynamics: nn.Module, n_dims: int) -> None:
         super().__init__()
         self.dynamics, self.n_dims = dynamics, n_dims
+        self.equivariant = getattr(dynamics, "equivariant", False)
 
     def forward(self, t: Tensor, x: Tensor, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         dx, dh = self.dynamics(t, x[..., : self.n_dims], h, mask)

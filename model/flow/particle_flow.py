@@ -1,6 +1,7 @@
 """ParticleFlow: a normalizing flow over a fixed number of identical particles, to sample from and to score with."""
 
 import math
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from enflow.model.config import TOLERANCES, ParticleConfig, check_tolerances
-from enflow.model.errors import SolverError
+from enflow.model.errors import QuadratureWarning, SolverError
 from enflow.model.flow import divergence, dynamics
 from enflow.model.flow.arguments import checked_count, checked_seed
 from enflow.model.flow.distributions import CenteredGaussian
@@ -130,6 +131,9 @@ class ParticleFlow(nn.Module):
                 end, trajectory = self._solve(start, t0, t1, rtol, atol)
                 tolerance = quadrature_tolerance(min(rtol, atol))
                 integral = integrate(trajectory, self._divergence, 1.0, 0.0, tolerance)
+            if not (error := float(integral.error.max())) <= tolerance:
+                found = f"found an error of {error:.2g} nats in a log-density, expected at most {tolerance:.2g}"
+                warnings.warn(f"{found}; the paths need a smaller tolerance", QuadratureWarning, stacklevel=3)
             yield start, end, integral.value.to(start)
 
     def _divergence(self, rows: Tensor, t: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002 - the rows share a velocity

@@ -93,5 +93,5 @@ def _refined_part(
             if following and found.molecule is not None and found.status == Status.SUCCESS:
                 molecules[place] = found.molecule
             else:
-                yield replace(found, index=place, nfe=nfe[place]).counted()
+                yield replace(found, index=place, nfe=nfe[place], refinements=number).counted()
         points = {place: noised(place, molecules[place], following[0], number + 1) for place in sorted(molecules)}

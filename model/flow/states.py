@@ -30,12 +30,14 @@ class Sample:
         molecule: the molecule; None if a position is not finite or far outside the range of molecules.
         status: the status of the solver.
         nfe: evaluations of the velocity.
+        refinements: the number of refinements that were made.
     """
 
     index: int
     molecule: Molecule | None
     status: Status
     nfe: int
+    refinements: int = 0
 
     def counted(self) -> "Sample":
         """Return the sample with status and nfe among the properties of its molecule."""
@@ -44,11 +46,11 @@ class Sample:
             molecule = molecule.with_properties(status=self.status.name, nfe=self.nfe)
         return replace(self, molecule=molecule)
 
-    def named(self, index: int, seed: int, refinements: int = 0) -> "Sample":
+    def named(self, index: int, seed: int) -> "Sample":
         """Return the sample with its index; its molecule has index, seed and refinements, if any, as properties."""
         molecule = self.molecule
         if molecule is not None:
-            repeated = {"refinements": refinements} if refinements else {}
+            repeated = {"refinements": self.refinements} if self.refinements else {}
             molecule = molecule.with_properties(seed=seed, index=index, **repeated)
         return replace(self, index=index, molecule=molecule)
 
@@ -107,7 +109,7 @@ def compared(index: int, molecule: Molecule, parent: Molecule, on_mismatch: OnMi
         if on_mismatch == "raise":
             raise SolverError(found)
         if on_mismatch == "warn":
-            warnings.warn(found, InverseWarning, stacklevel=2)
+            warnings.warn(found, InverseWarning, stacklevel=4)  # the line that calls `decode`
     return molecule.with_properties(parent_distance=distance)
 
 
@@ -148,10 +150,11 @@ class EncodedLatent(Latent):
 
 def compared_with_parents(molecules: Molecules, latents: Sequence[Latent], on_mismatch: OnMismatch) -> Molecules:
     """Return decoded molecules; those of an `EncodedLatent` are compared with its molecule, see `compared`."""
-    return Molecules(
-        compared(index, molecule, parent, on_mismatch) if (parent := getattr(latent, "parent", None)) else molecule
-        for index, (molecule, latent) in enumerate(zip(molecules, latents, strict=True))
-    )
+    found = list(molecules)
+    for index, latent in enumerate(latents):
+        if parent := getattr(latent, "parent", None):
+            found[index] = compared(index, found[index], parent, on_mismatch)
+    return Molecules(found)
 
 
 class DequantizedMolecules(NamedTuple):

@@ -31,7 +31,7 @@ POLL_S, STALE_S = 1.0, 45.0
 """Seconds between two queries of the replicas' status, and the age at which a status counts no more. A cluster takes up
 to half a minute to notice that a machine has failed."""
 
-GAUGES = ("waiting", "running", "slots", "memory_bytes")
+GAUGES = ("waiting", "running", "occupied", "slots", "memory_bytes")
 
 
 class ReplicaClient:

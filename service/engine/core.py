@@ -51,9 +51,8 @@ class Engine:
         costs = CostTable.profile(self._runner.evaluate, self._config.sizes, self._config.step_rows)
         self._budget = BatchBudget(self._config.pairs, self._adapter.n_features, costs)
         credit = self._config.small_credit * self._budget.cost(BatchKey("sample", "adams", self._config.middle_size))
-        self._scheduler: Scheduler[RowState] = Scheduler(
-            LANES, self._budget.max_rows, self._config.slots, credit, self._budget.short_step_rows, self._config.parts
-        )
+        limits = self._budget.max_rows, self._config.slots, credit, self._budget.short_step_rows, self._config.parts
+        self._scheduler: Scheduler[RowState] = Scheduler(LANES, *limits, self._budget.step_cost)
         self._requests, self._clock = RequestTable(), clock
         self.observer: EngineObserver = NoObserver()
         self.compilation: BackgroundCompilation | None = None
@@ -136,10 +135,7 @@ class Engine:
 
     def stats(self) -> Stats:
         """Return the current state and the counters since the start."""
-        waiting, running = self._scheduler.waiting, self._scheduler.running
-        return self._requests.stats.stats(
-            waiting=waiting, running=running, slots=self._config.slots, requests=len(self._requests), device=self.device
-        )
+        return self._requests.stats_now(self._scheduler.occupied, self._config.slots, self.device)
 
     def close(self) -> None:
         """Remove all requests and free the memory of the device."""
@@ -172,7 +168,7 @@ class Engine:
         """Submit a step for the batch; after an error try again with half of it, so that only one sample can fail."""
         for row in batch:
             row.request_state.started = row.request_state.started or time.perf_counter()
-        submit = self._submit if batch and batch[0].batch_key.moves else self._integrate
+        submit = self._submit if batch and batch[0].batch_key.moves else self._evaluate_divergences
         self.observer.step_begins([row.key for row in [*self._runner.rows_in_flight(), *batch]])
         while batch and (failure := attempt(submit, batch)):
             # The tensors of the failed attempt are free only here, outside the except block.
@@ -182,7 +178,8 @@ class Engine:
             if len(batch) == 1:
                 self._fail(batch[0].request_state, batch[0].molecule, failure.reason, failure.detail)
             batch = [row for row in batch[: len(batch) // 2] if row.state != "finished"]
-        self._budget.record_success()
+        if batch:
+            self._budget.record_success()
 
     def _free_memory(self) -> None:
         self._requests.stats.memory_errors += 1
@@ -239,7 +236,7 @@ class Engine:
             if row.draw_state is not None:
                 x, h = (torch.from_numpy(part) for part in end.latent)
                 row.draw_state.finish_path(end.log_prob, x, h)
-                self._measure(row, row.draw_state)
+                self._start_divergence(row, row.draw_state)
             elif row.refinements_left:
                 self._add_rows(row.request_state, row.molecule, row.batch_key.size, 1)
                 row.molecule.rows[-1].refine(row, end.structure)
@@ -247,32 +244,32 @@ class Engine:
             else:
                 self._answer(row.request_state, row.molecule, self._adapter.answer(row, end))
 
-    def _measure(self, row: RowState, draw: DrawState) -> None:
+    def _start_divergence(self, row: RowState, draw: DrawState) -> None:
         key = row.batch_key._replace(kind="exact" if draw.probes is None else "hutchinson")
-        values = min(self._budget.values(key), draw.open)
-        self._scheduler.move(row, key.lane, key, self._budget.cost(key, values))
+        self._scheduler.move(row, key.lane, key, self._budget.cost(key, draw.open))
 
-    def _integrate(self, batch: list[RowState]) -> None:
+    def _evaluate_divergences(self, batch: list[RowState]) -> None:
         limit = max(1, self._budget.values(batch[0].batch_key) // len(batch))
         draws = [row.draw_state for row in batch if row.draw_state is not None]
         asked = [draw.queries(limit) for draw in draws]
         values = iter(evaluate_queries(self._adapter.velocity, list(chain(*asked)), self._adapter.dtype))
         for row, draw, each in zip(batch, draws, asked, strict=True):
             draw.answer(list(islice(values, len(each))))
+            row.cost = self._budget.cost(row.batch_key, draw.open)
             if not draw.open and row.state != "finished":
                 self._finish_draw(row, draw)
 
     def _finish_draw(self, row: RowState, draw: DrawState) -> None:
-        molecule, options = row.molecule, row.request_state.scoring
+        molecule, options, request = row.molecule, row.request_state.scoring, row.request_state.request
         assert options is not None, "a draw belongs to a request that is scored"
         molecule.draws.append(draw.result(row.nfe))
         unfinished = sum(each.state != "finished" for each in molecule.rows) > 1
-        if more := 0 if unfinished else self._adapter.further_draws(molecule, options):
+        if more := 0 if unfinished else self._adapter.further_draws(request, molecule, options):
             self._add_rows(row.request_state, molecule, row.batch_key.size, more)
         self._scheduler.finish(row)  # last: a request keeps its place while it has rows
         if unfinished or more:
             return
-        scored = self._adapter.scored(row.request_state.request, molecule, options)
+        scored = self._adapter.scored(request, molecule, options)
         if not math.isfinite(scored.nll):
             self._fail(row.request_state, molecule, Reason.NON_FINITE, f"the likelihood is {scored.nll}")
         else:

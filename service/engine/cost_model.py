@@ -1,5 +1,6 @@
 """The number of rows that a step may hold, and the seconds that it takes. No torch here."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,10 @@ class BatchBudget:
     def values(self, key: BatchKey) -> int:
         """Return the number of divergence values that take as long as an attempted step of the solver."""
         return max(1, int(STAGES * self._forward_rows(key.size) / self._evaluations(key)))
+
+    def step_cost(self, key: BatchKey) -> float:
+        """Return the seconds of a full step of divergence values, which its rows share; a moving row has its own."""
+        return math.inf if key.moves else self.cost(key, self.values(key))
 
     def cost(self, key: BatchKey, values: int = 1) -> float:
         """Return the seconds of a row's next step, or of the given number of divergence values."""

@@ -177,7 +177,7 @@ class FlowAdapter:
         """Return the number of draws that a score begins with."""
         return self._estimator(options).first_draws
 
-    def further_draws(self, molecule: MoleculeState, options: EstimatorOptions) -> int:
+    def further_draws(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> int:  # noqa: ARG002
         """Return the number of further draws that a molecule needs for its target error; 0 = it is finished."""
         return self._estimator(options).further_draws(molecule.draws, molecule.n_atoms)
 

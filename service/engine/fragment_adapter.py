@@ -11,7 +11,7 @@ from enflow.model.errors import StructureError
 from enflow.model.flow.completion import Completion, completion_of, placed, relative_to_fragment
 from enflow.model.flow.completion_estimator import CompletionEstimator
 from enflow.model.flow.components import FlowComponents
-from enflow.model.flow.estimate import Likelihood, combine
+from enflow.model.flow.estimate import Likelihood, combine, further_draws
 from enflow.model.flow.estimator_options import EstimatorOptions
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.model.flow.states import Latent, Perturbation
@@ -78,10 +78,13 @@ class FragmentAdapter(FlowAdapter):
         noise = request.seed, row.index, row.draw, request.temperature
         return self._fragments.noised_completion(completion, row.first_t, *noise)
 
+    def further_draws(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> int:
+        """Return the number of further draws that the other atoms need for their target error; 0 = it is finished."""
+        return further_draws(molecule.draws, _n_free(request, molecule), options)
+
     def combined(self, request: EngineRequest, molecule: MoleculeState, options: EstimatorOptions) -> Likelihood:
         """Return the estimate for the other atoms, given the fragment, that all draws of a molecule give together."""
-        assert isinstance(request, EngineLikelihoodRequest), "others are not scored"
-        return combine(molecule.draws, molecule.n_atoms - request.given, 0.0, options.exact)
+        return combine(molecule.draws, _n_free(request, molecule), 0.0, options.exact)
 
     def finished_rows(self, rows: Sequence[RowState], x: Tensor, h: Tensor, mask: Tensor) -> list[FinishedRow]:
         """Return the results of rows; the latent of each is relative to its fragment."""
@@ -98,6 +101,12 @@ class FragmentAdapter(FlowAdapter):
 def adapter_of(flow: FlowComponents) -> FlowAdapter:
     """Return the adapter of a flow."""
     return FragmentAdapter(flow) if isinstance(flow, FragmentFlow) else FlowAdapter(flow)
+
+
+def _n_free(request: EngineRequest, molecule: MoleculeState) -> int:
+    """Return the number of atoms that are not given."""
+    assert isinstance(request, EngineLikelihoodRequest), "others are not scored"
+    return molecule.n_atoms - request.given
 
 
 def _fragment(request: EngineSampleRequest) -> Molecule:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from enflow.model.flow.estimate import Draw
@@ -29,7 +30,7 @@ from enflow.service.protocol.requests import (
     pass_evaluations,
     sample_costs,
 )
-from enflow.service.protocol.status import SavedRow
+from enflow.service.protocol.status import SavedRow, Stats
 
 Generation = EngineSampleRequest | EngineDecodeRequest | EngineVariationRequest
 """A request whose paths lead to t = 1."""
@@ -46,6 +47,11 @@ class MoleculeState:
     draws: list[Draw] = field(default_factory=list)
     isolation: int = 0
     order: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    @property
+    def begun(self) -> bool:
+        """True after the first step of a row."""
+        return any(row.begun or row.state != "waiting" for row in self.rows)
 
 
 @dataclass(eq=False)
@@ -199,6 +205,19 @@ class RequestTable:
     def idle(self) -> bool:
         """True if there is no request and no event."""
         return not (self._states or self._events)
+
+    def stats_now(self, occupied: int, slots: int, device: torch.device) -> Stats:
+        """Return the counters with the number of molecules that have begun, and of those that wait."""
+        molecules = [molecule for state in self._states.values() for molecule in state.molecules.values()]
+        running = sum(molecule.begun for molecule in molecules)
+        return self.stats.stats(
+            waiting=len(molecules) - running,
+            running=running,
+            occupied=occupied,
+            slots=slots,
+            requests=len(self),
+            device=device,
+        )
 
     def unfinished(self) -> Iterator[tuple[EngineRequest, frozenset[int]]]:
         """Yield each request with the indices of its finished samples."""

@@ -57,6 +57,7 @@ class Scheduler(Generic[R]):
         credit: the service, in units of cost, that small requests may receive at once before others continue.
         short_step_rows: the rows of a step while a new and short request waits; None = `max_rows`.
         parts: the steps that may be in flight at the same time, with a part of the rows each.
+        step_cost: the most that the rows of a step cost together, by batch key.
     """
 
     def __init__(
@@ -67,10 +68,11 @@ class Scheduler(Generic[R]):
         credit: float = 0.0,
         short_step_rows: Callable[[Any], int] | None = None,
         parts: int = 1,
+        step_cost: Callable[[Any], float] = lambda _: math.inf,
     ) -> None:
         self._lanes: dict[str, LaneQueue[R]] = {name: LaneQueue(weight, credit) for name, weight in weights.items()}
         self._max_rows, self._short_step_rows = max_rows, short_step_rows or max_rows
-        self._slots, self._credit, self._parts = slots, credit, parts
+        self._slots, self._credit, self._parts, self._step_cost = slots, credit, parts, step_cost
         self._reserved = int(RESERVED_SLOTS * slots) if credit else 0
         self._entries: dict[str, _Entry[R]] = {}
         self._running = Counter[tuple[str, Hashable]]()
@@ -118,6 +120,8 @@ class Scheduler(Generic[R]):
         # Where rows of another isolation hold all slots, these go on until one is free.
         if not rows and (running := lane.first_running(first.batch_key)):
             rows = self._choose(lane, running)
+        for row in rows:
+            row.cost = min(row.cost, self._step_cost(row.batch_key) / len(rows))
         service, overtakes = sum(row.cost for row in rows), lane.overtakes
         lane.advance(service)
         lane.start_tag += service / lane.weight
@@ -157,14 +161,9 @@ class Scheduler(Generic[R]):
         return [row for entry in self._entries.values() for row in entry.rows.values()]
 
     @property
-    def running(self) -> int:
-        """The number of rows that have taken a step."""
-        return self._running.total()
-
-    @property
-    def waiting(self) -> int:
-        """The number of rows that have not taken a step yet."""
-        return sum(len(entry.rows) for entry in self._entries.values()) - self.running
+    def occupied(self) -> int:
+        """The largest number of rows of one lane and batch key that hold a state on the device."""
+        return max(self._running.values(), default=0)
 
     def _choose(self, lane: LaneQueue[R], first: R) -> list[R]:
         key, queues = first.step_key, list(lane.requests.values())

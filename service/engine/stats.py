@@ -67,11 +67,14 @@ class StatsCounter:
         else:
             self.finished[type(event).__name__.lower()] += 1
 
-    def stats(self, *, waiting: int, running: int, slots: int, requests: int, device: torch.device) -> Stats:
+    def stats(
+        self, *, waiting: int, running: int, occupied: int, slots: int, requests: int, device: torch.device
+    ) -> Stats:
         """Return the counters together with the current state."""
         return Stats(
             waiting=waiting,
             running=running,
+            occupied=occupied,
             slots=slots,
             requests=requests,
             memory_bytes=_memory(device),

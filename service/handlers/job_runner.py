@@ -82,16 +82,16 @@ class JobRunner:
         store: the jobs.
         registry: the models.
         settings: the limits of jobs.
-        turn: bounds the molecules whose bonds are inferred at once.
+        background: bounds the molecules whose bonds are inferred at once.
     """
 
     def __init__(
-        self, store: JobStore, registry: ModelRegistry, settings: JobSettings, turn: asyncio.Semaphore
+        self, store: JobStore, registry: ModelRegistry, settings: JobSettings, background: asyncio.Semaphore
     ) -> None:
         self._store, self._registry, self._settings = store, registry, settings
-        self._turn = turn
+        self._background = background
         self._active: dict[str, ActiveJob] = {}
-        self._turns: dict[str, int] = {}
+        self._last_turn: dict[str, int] = {}
         self._counter = itertools.count()
         self._news = asyncio.Event()
 
@@ -103,8 +103,8 @@ class JobRunner:
         """Compute jobs until the task is cancelled."""
         try:
             while True:
+                self._news.clear()  # before the step: what is added during it needs another look
                 await self._step_safely()
-                self._news.clear()
                 tasks = [task for job in self._active.values() for task in job.tasks]
                 news = asyncio.create_task(self._news.wait())
                 await asyncio.wait([news, *tasks], timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED)
@@ -118,7 +118,7 @@ class JobRunner:
         Raises:
             Problem: the job cannot be carried out.
         """
-        served = model_for(self._registry, body, self._settings.max_molecules, self._turn)
+        served = model_for(self._registry, body, self._settings.max_molecules, self._background)
         return await prepare_work(self._registry, body, served)
 
     async def _step_safely(self) -> None:
@@ -142,7 +142,7 @@ class JobRunner:
             record = self._next(unfinished)
             if record is None:
                 return
-            self._turns[record.client] = next(self._counter)
+            self._last_turn[record.client] = next(self._counter)
             if active := self._active.get(record.id) or await self._activate(record):
                 self._start_part(active)
             else:
@@ -152,7 +152,7 @@ class JobRunner:
         """Return the oldest job with places left of the client whose last turn was first."""
         waiting = [each for each in unfinished if each.id not in self._active or self._has_places(each)]
         by_client = {each.client: each for each in reversed(waiting)}
-        return min(by_client.values(), key=lambda each: self._turns.get(each.client, -1), default=None)
+        return min(by_client.values(), key=lambda each: self._last_turn.get(each.client, -1), default=None)
 
     def _has_places(self, record: JobRecord) -> bool:
         return self._active[record.id].taken < record.size
@@ -181,9 +181,9 @@ class JobRunner:
     def _start_part(self, job: ActiveJob) -> None:
         part, before = job.take(), job.tasks[-1:]
         compute = self._compute(job, part, before)
-        job.tasks.append(asyncio.create_task(self._ignoring_result(job.record.id, compute)))
+        job.tasks.append(asyncio.create_task(self._compute_or_drop(job.record.id, compute)))
 
-    async def _ignoring_result(self, job_id: str, compute: Awaitable[bool]) -> None:
+    async def _compute_or_drop(self, job_id: str, compute: Awaitable[bool]) -> None:
         if not await self._guarded(job_id, compute):
             self._drop([job_id])
 

@@ -80,11 +80,13 @@ class JobsHandler:
         if not work.size:
             raise Problem("invalid", "found no structure, expected at least one")
         card, seed = work.served.card, request.body.seed
+        body = request.body.model_dump_json(exclude_unset=True)
         job = JobRecord(
             id=secrets.token_hex(16),
             client=client,
             kind=request.kind,
-            request=request.body.model_dump_json(exclude_unset=True),
+            request=body,
+            stored_bytes=len(body.encode()),
             seed=random_seed() if seed is None else seed,
             model=card.name,
             sha256=card.sha256,

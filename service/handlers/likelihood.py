@@ -73,14 +73,11 @@ class LikelihoodHandler:
         return ((i, self._structures[i]) for i in self._part)
 
     async def _score(self, molecules: Mapping[int, Molecule]) -> None:
-        # Noise belongs to the number of a structure among those that can be scored.
-        first = sum(isinstance(each, Molecule) for each in self._structures[: self._part.start])
         request = EngineLikelihoodRequest(
             **self._context.engine_fields(),
             molecules=tuple(Structure(each.atomic_numbers, each.positions) for each in molecules.values()),
             seed=self._context.seed,
             options=engine_options(self._options),
-            first_index=first,
             progress=self._context.streams,
         )
         indices = list(molecules)
@@ -90,7 +87,7 @@ class LikelihoodHandler:
                 if isinstance(event, Done):
                     self._served.record(self._context.usage, event)
                 else:
-                    await self._handle(event, indices[event.index - first])
+                    await self._handle(event, indices[event.index])
 
     async def _start(self) -> None:
         """Emit the start, and the errors of the structures that cannot be scored."""

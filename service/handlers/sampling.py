@@ -12,7 +12,6 @@ from enflow.model.chem.analysis.rejection import DUPLICATE, Rejection, rejection
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import ParticleConfig
 from enflow.model.errors import StructureError
-from enflow.model.flow.estimator_options import Divergence
 from enflow.service.chemistry.rdkit_pool import BondReport
 from enflow.service.handlers.context import HandlerContext, first_error, require_results
 from enflow.service.handlers.duplicates import DuplicateFilter
@@ -187,15 +186,12 @@ class SamplingHandler:
         return DUPLICATE
 
     async def _score(self, index: int, molecule: Molecule) -> Scored | Failed:
-        tolerance = rtol(self._request.tolerance)
-        # Particles have no types to dequantize and few dimensions: their density is exact and costs little.
-        divergence: Divergence = "exact" if self._served.card.system else "hutchinson"
         request = EngineLikelihoodRequest(
             **self._context.engine_fields(),
             molecules=(Structure(molecule.atomic_numbers, molecule.positions),),
             given=self._given,
             seed=self._context.seed,
-            options=EstimatorOptions(divergence, rtol=tolerance, atol=tolerance),
+            options=_score_options(self._served, rtol(self._request.tolerance)),
             first_index=index,
         )
         score: Scored | Failed = Failed(request.id, index, Reason.ENGINE, "the engine sent no likelihood")
@@ -283,6 +279,13 @@ def refinements_of(served: ServedModel, request: SampleRequest) -> int:
     return default if request.refinements is None else request.refinements
 
 
+def _score_options(served: ServedModel, tolerance: float) -> EstimatorOptions:
+    # Particles have no types to dequantize and few dimensions: their density is exact and costs little.
+    if served.card.system:
+        return EstimatorOptions("exact", draws=1, rtol=tolerance, atol=tolerance)
+    return EstimatorOptions(rtol=tolerance, atol=tolerance)
+
+
 def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
     """Return the estimated time of one molecule of a request; 0 where the speed of the engine is not known."""
     typical = min(TYPICAL_ATOMS, served.card.vocabulary.max_atoms)
@@ -294,6 +297,6 @@ def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
     seconds = min(1 / max(share, 0.01), served.limits.max_attempts) * served.seconds_for(sampled)
     if request.with_nll:
         molecules = tuple(Structure(np.zeros(size, dtype=np.int64), np.zeros((size, 3))) for size in sizes)
-        options = EstimatorOptions(rtol=tolerance, atol=tolerance)
-        seconds += served.seconds_for(EngineLikelihoodRequest(id="", molecules=molecules, options=options))
+        scored = EngineLikelihoodRequest(id="", molecules=molecules, options=_score_options(served, tolerance))
+        seconds += served.seconds_for(scored)
     return seconds / len(sizes)

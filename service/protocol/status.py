@@ -48,8 +48,8 @@ class Stats:
     """The present state of an engine, and counters since the start of the service.
 
     Attributes:
-        waiting, running: rows without and with a state on the device.
-        slots: rows of one batch key that may run.
+        waiting, running: unfinished samples before and after their first step.
+        occupied, slots: rows of the fullest batch key that hold a state on the device, and rows that may.
         requests: unfinished requests.
         queue_units, queue_limit: cost in the queue and its limit, in pairs of atoms times evaluations.
         queue_seconds: the time that the queue will take.
@@ -61,6 +61,7 @@ class Stats:
 
     waiting: int = 0
     running: int = 0
+    occupied: int = 0
     slots: int = 0
     requests: int = 0
     queue_units: float = 0.0

@@ -73,8 +73,8 @@ _SCORE = {
     "path": [(0.0, -21.4), (1.0, 8.7)],
     "percentile": 12.5,
     "divergence": "exact",
-    "probes": 1,
-    "draws": 1,
+    "probes": 0,
+    "draws": 2,
     "quadrature_error": 0.02,
 }
 
@@ -136,11 +136,11 @@ _JOB_RESULTS = {
 _MODELS = {"models": [{"name": "qm9", "kind": "molecules", "weights_sha256": _SHA256}]}
 _HEALTH = {
     "status": "ok",
-    "reason": "ok",
+    "reason": "",
     "step_age_s": 0.1,
     "queue": {"waiting": 0, "running": 1},
     "device": "cpu",
-    "models": {"qm9": "ok"},
+    "models": {"qm9": "ready"},
 }
 _LIMITS = {**RequestLimits().model_dump(), "max_atoms_by_model": {"qm9": 29}, "kind_by_model": {"qm9": "molecules"}}
 

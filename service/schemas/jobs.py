@@ -98,7 +98,7 @@ class JobOut(Strict):
     created: str = Field(description="time in UTC, ISO 8601")
     ended: str | None
     expires: str | None = Field(description="the time at which the job and its results are removed")
-    detail: str = Field(description="the reason why the job failed or waits; else empty")
+    detail: str = Field(description="the reason why the job failed; else empty")
     results: str = Field(description="path of the results, with the prefix of a proxy")
 
 

@@ -128,7 +128,8 @@ class _Batch:
         for row, index in enumerate(self.active):
             if status[row] != Status.RUNNING:
                 n_atoms = self._n_atoms(index)
-                x, h = state.x[row, :n_atoms], state.h[row, :n_atoms]
+                # Copies: a view would keep the states of the whole batch.
+                x, h = (part[row, :n_atoms].clone() for part in (state.x, state.h))
                 yield FinalState(index, x, h, int(state.nfe[row]), Status(status[row]), self.paths.pop(index, []))
         running = [row for row, code in enumerate(status) if code == Status.RUNNING]
         self.active = [self.active[row] for row in running]

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,26 @@ def test_derivatives_other_precisions_changed_weights_and_copies_are_eager(place
         flow.dynamics.network.embed.weight *= 2
     assert not is_used(flow)
     assert (velocity(flow, (4, 6)) - before).abs().max() > 1e-3
+
+
+def replaced_data(network: torch.nn.Module) -> None:
+    network.embed.weight.data = 2 * network.embed.weight.data
+
+
+def replaced_parameter(network: torch.nn.Module) -> None:
+    network.embed.weight = torch.nn.Parameter(2 * network.embed.weight.detach())
+
+
+def replaced_module(network: torch.nn.Module) -> None:
+    network.embed = copy.deepcopy(network.embed)
+
+
+@pytest.mark.parametrize("change", [replaced_data, replaced_parameter, replaced_module])
+def test_weights_that_were_replaced_are_eager(place: Path, change: Callable[[torch.nn.Module], None]) -> None:
+    flow = checkpoint.load(place / "weights")
+    assert is_used(flow)
+    change(flow.dynamics.network)
+    assert not is_used(flow)
 
 
 def test_the_code_belongs_to_weights_a_torch_and_a_processor(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ def test_one_draw_has_an_error_only_where_nothing_is_drawn_but_probes() -> None:
 def test_a_failed_path_has_no_value() -> None:
     failed = combine([Draw(0.0, 0.0, 0.0), Draw(0.0, 0.0, 0.0, status=Status.MAX_STEPS)], 9, 0.0, exact=True)
     assert math.isnan(failed.log_prob)
+    assert [name for name, part in failed.parts.items() if math.isnan(part)] == ["base", "divergence", "dequantizer"]
     assert failed.std_error is None
     assert failed.status == Status.MAX_STEPS
 

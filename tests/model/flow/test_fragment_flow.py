@@ -195,6 +195,15 @@ def test_given_atoms_that_leave_nothing_or_are_none(given: tuple[int, ...]) -> N
         Completion(METHANOL, given)
 
 
+def test_a_molecule_without_given_atoms_is_refused() -> None:
+    for call in (
+        lambda: fragment_flow().noised(METHANOL, 0.5, 0, 0),
+        lambda: fragment_flow().dequantize([METHANOL], 0, [0]),
+    ):
+        with pytest.raises(ConfigError, match="found molecules without given atoms, expected completions"):
+            call()
+
+
 def test_a_size_that_leaves_no_atom_and_another_dynamics_are_refused() -> None:
     with pytest.raises(StructureError, match="found 5 atoms in all, expected more than the 5 given ones"):
         fragment_flow().sample(fragment=METHANOL, attach=[6], n_atoms=[5])

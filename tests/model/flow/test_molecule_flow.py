@@ -244,8 +244,9 @@ def test_a_molecule_that_does_not_come_back_is_reported() -> None:
     (furan,) = read_smiles("C1CCOC1", ReadLimits())
     assert isinstance(furan, Molecule)
     latents = flow.encode([WATER, furan], rtol=1e-5, atol=1e-5)
-    with pytest.warns(InverseWarning, match=r"^molecule 2: found a distance of [0-9.]+ angstrom"):
+    with pytest.warns(InverseWarning, match=r"^molecule 2: found a distance of [0-9.]+ angstrom") as warned:
         water, other = flow.decode(latents, rtol=1e-5, atol=1e-5)
+    assert warned[0].filename == __file__
     assert water.properties["parent_distance"] < 1e-3
     assert other.properties["parent_distance"] > 1e-2
     with pytest.raises(SolverError, match=r"molecule 1: found a distance"):
@@ -256,6 +257,11 @@ def test_a_molecule_that_does_not_come_back_is_reported() -> None:
     elsewhere, back = flow.decode([moved, copied], rtol=1e-5, atol=1e-5, on_mismatch="raise")
     assert "parent_distance" not in elsewhere.properties  # another latent is that of no molecule
     assert back.properties["parent_distance"] < 1e-3
+
+
+def test_a_latent_keeps_the_memory_of_its_own_atoms() -> None:
+    latents = small_flow().encode([WATER] * 20)
+    assert {each.x.untyped_storage().nbytes() for each in latents} == {latents[0].x.nbytes}
 
 
 def test_one_molecule_or_several_of_any_package() -> None:

@@ -1,5 +1,6 @@
 """ParticleFlowAdapter beside the ParticleFlow that it is: the same samples and densities, by the way of molecules."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,16 @@ def both(config: ParticleConfig) -> tuple[ParticleFlow, ParticleFlowAdapter]:
     flow = ParticleFlow(config).double()
     perturbed(flow)
     return flow, ParticleFlowAdapter(flow, "small")
+
+
+@pytest.mark.parametrize("config", [PLANE, SPACE], ids=["plane", "space"])
+def test_an_estimated_score_does_not_depend_on_orientation_and_order(config: ParticleConfig) -> None:
+    _, cluster = both(config)
+    (molecule,) = cluster.sample([None], seed=1)
+    turn = np.array([[math.cos(0.7), -math.sin(0.7), 0.0], [math.sin(0.7), math.cos(0.7), 0.0], [0.0, 0.0, 1.0]])
+    turned = Molecule(molecule.atomic_numbers, molecule.positions[::-1] @ turn)
+    one, other = cluster.log_prob([molecule, turned])
+    assert other.log_prob == pytest.approx(one.log_prob, abs=1e-5)
 
 
 @pytest.mark.parametrize("config", [PLANE, SPACE, SEEING_AXES], ids=["plane", "space", "axes"])

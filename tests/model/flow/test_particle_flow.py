@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from enflow.model.config import EGNNConfig, ParticleConfig
-from enflow.model.errors import SolverError
+from enflow.model.errors import QuadratureWarning, SolverError
+from enflow.model.flow import particle_flow
 from enflow.model.flow.particle_flow import ParticleFlow
 from tests.model.flow.fields import Linear
 from tests.model.flow.small_networks import perturbed
@@ -55,6 +56,13 @@ def test_the_density_of_a_network_integrates_to_one() -> None:
     log_prob = flow.log_prob(x, 1e-7, 1e-7)
     assert not torch.allclose(log_prob, gaussian(x, 1.3), atol=0.1), "a velocity of zero would prove nothing"
     assert torch.trapezoid(log_prob.exp(), u).item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_an_integral_that_misses_its_tolerance_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = linear(0.3, 1.0)
+    monkeypatch.setattr(particle_flow, "quadrature_tolerance", lambda _: -1.0)  # nothing meets it
+    with pytest.warns(QuadratureWarning, match="found an error of .* nats in a log-density"):
+        flow.log_prob(torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(0)))
 
 
 def test_a_path_that_ends_nowhere_is_an_error() -> None:

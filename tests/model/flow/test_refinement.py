@@ -123,6 +123,7 @@ def test_all_passes_but_the_last_are_rough_and_a_failure_ends_a_sample() -> None
     assert found_accuracies == [rough, rough, (1e-3, 1e-4, FINE)]
     assert {place: one.nfe for place, one in found.items()} == {0: 30, 1: 10, 2: 20, 3: 30, 4: 30}
     assert {place for place, one in found.items() if one.molecule is None} == {1, 2, 3}
+    assert {place: one.refinements for place, one in found.items()} == {0: 2, 1: 0, 2: 1, 3: 2, 4: 2}
 
 
 def test_the_first_samples_are_finished_before_the_last_begin() -> None:

@@ -229,6 +229,13 @@ def test_the_limits_of_jobs(guarded: httpx.Client) -> None:
     assert "Retry-After" in refused.headers
 
 
+def test_requests_count_as_stored_bytes(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, jobs=JobSettings(max_stored_bytes=2000))
+    body = {"variations": {"structures": [{"format": "xyz", "data": METHANE_XYZ + 1000 * " "}]}}
+    with serving(FakeClient(steps=10**6, pause=0.01), settings) as (http, _):
+        assert [http.post("/jobs", json=body).status_code for _ in range(2)] == [202, 503]
+
+
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 def test_a_long_request_has_an_estimate_and_refers_to_jobs(api: Api, accept: str) -> None:
     headers = {"Accept": accept}

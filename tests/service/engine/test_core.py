@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from enflow.service.engine.config import EngineConfig
 from enflow.service.engine.core import Engine
+from enflow.service.engine.cost_model import GROW_AFTER
 from enflow.service.protocol.events import Done, Encoded, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
     EngineDecodeRequest,
@@ -137,6 +138,14 @@ def test_a_deadline_ends_a_work_whether_it_waits_or_runs() -> None:
     assert Counter(type(event) for event in events if event.id == "late") == {Failed: 3, Done: 1}
     assert {event.reason for event in events if isinstance(event, Failed)} == {Reason.DEADLINE}
     assert isinstance(drain(engine)[-1], Done)
+
+
+def test_steps_of_an_idle_engine_do_not_let_its_budget_grow() -> None:
+    engine = stubs.engine(pairs=2000)
+    engine._budget.halve()
+    for _ in range(2 * GROW_AFTER):
+        engine.step()
+    assert engine._budget.pairs == 1000
 
 
 def test_abort_frees_the_rows_at_once_and_may_come_too_late() -> None:

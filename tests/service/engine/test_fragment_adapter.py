@@ -7,9 +7,12 @@ import torch
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import FlowConfig, FragmentConfig
 from enflow.model.flow.completion import Completion
+from enflow.model.flow.estimate import Draw
 from enflow.model.flow.fragment_flow import FragmentFlow
 from enflow.service.engine.config import EngineConfig
 from enflow.service.engine.core import Engine
+from enflow.service.engine.fragment_adapter import FragmentAdapter
+from enflow.service.engine.requests import MoleculeState
 from enflow.service.protocol.events import Done, Event, Failed, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
     EngineDecodeRequest,
@@ -96,3 +99,16 @@ def test_requests_that_cannot_be(engine: Engine, asked: EngineSampleRequest, sai
 
 def test_the_known_answer_is_computed(engine: Engine) -> None:
     assert engine.check()
+
+
+def test_draws_end_by_the_error_that_is_reported(flow: FragmentFlow) -> None:
+    adapter = FragmentAdapter(flow)
+    draws = [Draw(-50.0 + shift, 0.0, 0.0, variance=0.5) for shift in (0.0, 0.5, -0.4, 0.2)]
+    molecule = MoleculeState(0, n_atoms=18, draws=draws)
+    for given in (1, 9, 17):
+        scored = EngineLikelihoodRequest(id="l", molecules=(), given=given)
+        error = adapter.combined(scored, molecule, EstimatorOptions()).std_error
+        assert error is not None
+        for target in (0.9 * error, 1.1 * error):
+            more = adapter.further_draws(scored, molecule, EstimatorOptions(target_error=target))
+            assert (more > 0) == (error > target)

@@ -1,10 +1,12 @@
 """The likelihoods of the engine, against the closed form and against the flow."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from enflow.service.engine.requests import RowState
 from enflow.service.protocol.events import Done, Scored
 from enflow.service.protocol.requests import (
     EngineLikelihoodRequest,
@@ -61,6 +63,44 @@ def test_the_engine_scores_as_the_flow_does() -> None:
         assert isinstance(event, Scored)
         assert event.nll == pytest.approx(expected[event.index].nll, abs=1e-6)
         assert event.std_error == pytest.approx(expected[event.index].std_error, abs=1e-6)
+
+
+@pytest.mark.parametrize("divergence", ["hutchinson", "exact"])
+def test_the_values_of_a_divergence_are_charged_once(divergence: Literal["hutchinson", "exact"]) -> None:
+    engine = stubs.engine(pairs=2000)
+    options = EstimatorOptions(divergence, draws=4)
+    engine.add(EngineLikelihoodRequest(id="l", molecules=(METHANE,) * 6, options=options))
+    charged = spent = 0.0
+    schedule = engine._scheduler.schedule
+
+    def recorded() -> list[RowState]:
+        nonlocal charged
+        batch = schedule()
+        charged += sum(row.cost for row in batch if not row.batch_key.moves)
+        return batch
+
+    engine._scheduler.schedule = recorded  # type: ignore[method-assign]
+    while not engine.idle:
+        before = {row: (row.batch_key, row.draw_state.open) for row in engine._scheduler.rows() if row.draw_state}
+        engine.step()
+        spent += sum(
+            engine._budget.cost(key, open_before - row.draw_state.open)
+            for row, (key, open_before) in before.items()
+            if row.draw_state and not key.moves
+        )
+    assert spent > 0
+    assert charged == pytest.approx(spent, rel=0.2)
+
+
+def test_the_status_counts_molecules_and_not_their_draws() -> None:
+    engine = stubs.engine()
+    engine.add(EngineLikelihoodRequest(id="l", molecules=(METHANE,), options=EstimatorOptions(draws=4)))
+    assert (engine.stats().waiting, engine.stats().running) == (1, 0)
+    while not engine.idle:
+        engine.step()
+        assert engine.stats().waiting == 0
+        assert engine.stats().occupied <= engine.stats().slots
+    assert engine.stats().running == 0
 
 
 def test_likelihoods_do_not_starve_samples() -> None:

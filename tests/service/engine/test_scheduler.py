@@ -1,5 +1,6 @@
 """The scheduler against rules that can be stated from outside: conservation, bounds, and the order of rows."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -52,12 +53,20 @@ def test_move_sends_a_row_to_another_lane_and_frees_its_slot() -> None:
     assert Counter(row.lane for _ in range(2) for row in queue.schedule()) == {"sample": 1, "likelihood": 1}
 
 
+def test_rows_that_share_the_values_of_a_step_are_charged_for_one_step() -> None:
+    queue = Scheduler[Row](LANES, lambda _: 4, 64, step_cost=lambda key: 8.0 if key == "exact" else math.inf)
+    add(queue, "a", [replace(row, batch_key="exact", cost=8.0, lane="likelihood") for row in rows("a", 4)])
+    batch = queue.schedule()
+    assert [row.cost for row in batch] == [2.0] * 4
+    assert queue._lanes["likelihood"].start_tag == 8.0 / LANES["likelihood"]
+
+
 def test_finish_tells_the_last_row_of_a_work() -> None:
     queue = scheduler()
     add(queue, "a", rows("a", 2))
     first, second = queue.schedule()
     assert [queue.finish(first), queue.finish(second)] == [False, True]
-    assert len(queue._entries) == queue.running == queue.waiting == 0
+    assert len(queue._entries) == queue.occupied == 0
 
 
 def test_samples_that_have_begun_go_before_the_others_of_their_request() -> None:
@@ -172,10 +181,10 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         states = Counter(row.state for row in self.here.values())
-        assert (self.queue.running, self.queue.waiting) == (states["running"], states["waiting"])
+        assert len(self.queue.rows()) == states["running"] + states["waiting"]
         assert len(self.queue._entries) == len({key[0] for key in self.here})
         slots = Counter((row.lane, row.batch_key) for row in self.here.values() if row.state == "running")
-        assert all(held <= self.SLOTS for held in slots.values())
+        assert self.queue.occupied == max(slots.values(), default=0) <= self.SLOTS
 
     def teardown(self) -> None:
         for _ in range(10 * len(self.here)):
