@@ -1,4 +1,4 @@
-"""The commands data, train, evaluate, particles and import-en-flows; `enflow.service.__main__` adds the others."""
+"""The commands data, train, evaluate, particles and import-en-flows; `enflow.service.command_line` adds the others."""
 
 import errno
 import json
