@@ -1,9 +1,11 @@
 """The command line: its output and its exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -196,3 +198,27 @@ def test_the_original_model_is_imported_and_loads(enflow, shared, tmp_path):
     assert json.loads(out)["path"] == str(tmp_path / "w")
     cut_off = 65  # parameters of the output of the time, which is not used
     assert sum(p.numel() for p in load(tmp_path / "w").dynamics.parameters()) == 176_461 - cut_off
+
+
+NOT_UTF_8 = os.fsdecode(b"out-\xff")
+"""The name of a folder as Python receives it: half of a surrogate pair stands for the byte that is not UTF-8."""
+
+
+def test_json_of_an_import_has_a_name_that_is_not_utf_8(enflow, shared: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = enflow("import-en-flows", str(shared / "reference" / "en_flows_qm9"), NOT_UTF_8, "--json")
+    assert code == 0
+    assert json.loads(out)["path"] == "out-\ufffd"
+    assert (tmp_path / NOT_UTF_8 / "card.json").exists()
+
+
+def test_json_of_a_training_has_a_name_that_is_not_utf_8(enflow, tmp_path: Path, monkeypatch) -> None:
+    records = [{"step": 1, "passes": 2, "loss_x": 0.5}]
+    monkeypatch.setattr("enflow.model.training.run.train", lambda *_, **__: iter(records))
+    monkeypatch.setattr("enflow.model.training.export.export_state", lambda *_: SimpleNamespace(weights_sha256="0"))
+    config = Path("model/training/configs/qm9.json")
+    code, out, _ = enflow("train", str(config.absolute()), "--run", str(tmp_path), "--out", NOT_UTF_8, "--json")
+    assert code == 0
+    trained, written = (json.loads(line) for line in out.splitlines())
+    assert trained == records[0]
+    assert written == {"path": "out-\ufffd", "weights_sha256": "0"}

@@ -1,4 +1,4 @@
-"""The commands data, train, evaluate, particles and import-en-flows; `enflow.service.__main__` adds the others."""
+"""The commands data, train, evaluate, particles and import-en-flows; `enflow.service.command_line` adds the others."""
 
 import errno
 import json
@@ -24,6 +24,7 @@ from enflow.model.cli.options import (
 )
 from enflow.model.cli.particles import particles_app
 from enflow.model.errors import ConfigError, EnflowError
+from enflow.model.files import shown_name
 from enflow.model.progress import progress
 
 app = typer.Typer(
@@ -99,7 +100,7 @@ def qm9(
 
     with progress() as report:
         path = prepare(out or data_folder(), report, files)
-    print_result(f"wrote {path}", {"path": str(path), "bytes": path.stat().st_size}, as_json=as_json)
+    print_result(f"wrote {path}", {"path": shown_name(path), "bytes": path.stat().st_size}, as_json=as_json)
 
 
 @data_app.command()
@@ -116,7 +117,7 @@ def inchikeys(
 
     with progress() as report:
         n_hashes, n_molecules = write_inchikeys(data_file(), out, report)
-    facts = {"path": str(out), "hashes": n_hashes, "molecules": n_molecules, "bytes": out.stat().st_size}
+    facts = {"path": shown_name(out), "hashes": n_hashes, "molecules": n_molecules, "bytes": out.stat().st_size}
     print_result(f"wrote {out}: {n_hashes} hashes of {n_molecules} molecules", facts, as_json=as_json)
 
 
@@ -179,7 +180,7 @@ def train(
     if out is not None:
         state = folder / (STATE if anneal is None else ANNEALED_STATE)
         card = export_state(settings, state, out)
-        print_result(f"wrote {out}", {"path": str(out), "weights_sha256": card.weights_sha256}, as_json=as_json)
+        print_result(f"wrote {out}", {"path": shown_name(out), "weights_sha256": card.weights_sha256}, as_json=as_json)
 
 
 @app.command()
@@ -237,7 +238,7 @@ def evaluate(
         result = evaluation.evaluate(flow, card.weights_sha256, data_file(), folder, settings, report)
         quality = solver_curve.CurveConfig(curve, seed)
         points = solver_curve.curve(flow, card.weights_sha256, folder, quality, report) if curve else []
-    command = shlex.join(["enflow", *sys.argv[1:]])
+    command = shown_name(shlex.join(["enflow", *sys.argv[1:]]))
     publish(folder, card, command, result, points)
     if write_card:
         publish(weights, card, command, result, points)
@@ -265,7 +266,7 @@ def compile_velocities(
         for done, name in enumerate(names):
             report("models", done, len(names), name)
             path = compile_weights(name)
-            print_result(f"{name}: {path}", {"weights": name, "path": str(path)}, as_json=as_json)
+            print_result(f"{name}: {path}", {"weights": shown_name(name), "path": shown_name(path)}, as_json=as_json)
         report("models", len(names), len(names))
 
 
@@ -293,4 +294,4 @@ def import_en_flows(
         metrics={},
     )
     card = checkpoint.save(flow, out, card)
-    print_result(f"wrote {out}", {"path": str(out), "weights_sha256": card.weights_sha256}, as_json=as_json)
+    print_result(f"wrote {out}", {"path": shown_name(out), "weights_sha256": card.weights_sha256}, as_json=as_json)

@@ -53,7 +53,7 @@ def says_what_is_kept(text: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"enflow: {text}", err=True)
+        typer.echo(f"enflow: {shown_name(text)}", err=True)
         raise
 
 

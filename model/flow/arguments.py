@@ -30,14 +30,18 @@ def checked_count(n: Any) -> int:
     return int(n)
 
 
-def checked_sizes(n_atoms: Any) -> list[int | str | None]:
+def checked_sizes(n_atoms: Any, n: int = 1) -> list[int | str | None]:
     """Return the number of atoms, or the formula, of one molecule or of several as a list.
+
+    Args:
+        n_atoms: one size, or one for each molecule.
+        n: the number of molecules that one size is for.
 
     Raises:
         ConfigError: one is no integer, no text and not None.
     """
     several = isinstance(n_atoms, Iterable) and not isinstance(n_atoms, str)
-    sizes = list(n_atoms) if several else [n_atoms]
+    sizes = list(n_atoms) if several else [n_atoms] * n
     for each in sizes:
         if not (each is None or isinstance(each, str) or _is_integer(each)):
             raise ConfigError(f"found n_atoms {each!r}, expected an integer, a formula or None for each molecule")

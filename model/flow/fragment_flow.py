@@ -1,6 +1,6 @@
 """FragmentFlow: a normalizing flow over the atoms around a given fragment."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from enflow.model.chem.connectivity import opened
@@ -200,10 +200,7 @@ class FragmentFlow(FragmentComponents):
 
 
 def _sizes(n: Any, n_atoms: Any) -> list[SizeOrFormula]:
-    n = n if n is None else checked_count(n)
-    sizes = checked_sizes(n_atoms)
-    if not isinstance(n_atoms, Iterable) or isinstance(n_atoms, str):
-        return sizes * (n or 1)
+    sizes = checked_sizes(n_atoms, 1 if n is None else checked_count(n))
     if n not in (None, len(sizes)):
         raise ConfigError(f"found n = {n} and {len(sizes)} entries of n_atoms, expected one of them")
     return sizes

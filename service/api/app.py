@@ -151,8 +151,8 @@ async def _running(registry: ModelRegistry, chemistry: RDKitPool, telemetry: Tel
         yield
         watching.cancel()
     finally:
-        await asyncio.gather(*(served.client.close() for served in registry))
-        await asyncio.to_thread(chemistry.close)
+        closing = (served.client.close() for served in registry)
+        await asyncio.gather(asyncio.to_thread(chemistry.close), *closing)
 
 
 def read_cards(settings: Settings) -> dict[Path, ModelCard]:

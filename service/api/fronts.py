@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import uvicorn
@@ -25,6 +24,7 @@ from enflow.service.api.auth import read_keys
 from enflow.service.api.server import Server
 from enflow.service.client.base import EngineClient
 from enflow.service.client.remote_client import EngineServer, Model, remote_clients
+from enflow.service.processes import UninterruptedProcess
 from enflow.service.settings import Settings
 from enflow.service.telemetry import METRICS_VARIABLE, configure_logs, log
 
@@ -83,7 +83,7 @@ class _Fronts:
     def __init__(self, settings: Settings, path: Path, listening: socket.socket) -> None:
         self._settings, self._path, self._listening = settings, path, listening
         self._stopping = asyncio.Event()
-        self._processes: list[SpawnProcess] = []
+        self._processes: list[UninterruptedProcess] = []
 
     async def run(self, clients: Mapping[Path, EngineClient]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -103,14 +103,15 @@ class _Fronts:
             process.terminate()
 
     async def _watch(self) -> None:
-        self._processes = [self._started() for _ in range(self._settings.fronts)]
+        if not self._stopping.is_set():
+            self._processes = [self._started() for _ in range(self._settings.fronts)]
         while not self._stopping.is_set() or any(process.is_alive() for process in self._processes):
             for place, process in enumerate(self._processes):
                 if not process.is_alive() and not self._stopping.is_set():
                     self._processes[place] = self._replaced(process)
             await asyncio.sleep(POLL_S)
 
-    def _replaced(self, ended: SpawnProcess) -> SpawnProcess:
+    def _replaced(self, ended: UninterruptedProcess) -> UninterruptedProcess:
         log.error("front ended", pid=ended.pid, exit_code=ended.exitcode)
         multiprocess.mark_process_dead(ended.pid)  # type: ignore[no-untyped-call]
         if ended.exitcode == STARTUP_FAILURE:
@@ -118,8 +119,8 @@ class _Fronts:
             raise ConfigError("a process that answers HTTP did not start; its log says why")
         return self._started()
 
-    def _started(self) -> SpawnProcess:
-        process = multiprocessing.get_context("spawn").Process(
+    def _started(self) -> UninterruptedProcess:
+        process = UninterruptedProcess(
             target=_serve, args=(self._settings, self._path, self._listening), name="enflow-front"
         )
         process.start()

@@ -6,6 +6,7 @@ import resource
 import secrets
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ import h11
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.lifespan.on import LifespanOn, LifespanSendMessage
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from enflow.service.handlers.model_registry import ModelRegistry
@@ -170,6 +172,53 @@ class Protocol(H11Protocol):
             self._header_timer = None
 
 
+class StartInterruptedError(Exception):
+    """A signal has ended the start of the application."""
+
+
+class Lifespan(LifespanOn):
+    """The start and the end of the application. A signal ends the start; uvicorn would wait until it is complete.
+
+    Args:
+        server: the server, which receives the signals.
+    """
+
+    def __init__(self, server: "Server") -> None:
+        super().__init__(server.config)
+        self._server = server
+        self._running: asyncio.Task[None] | None = None
+
+    async def startup(self) -> None:
+        """Start the application.
+
+        Raises:
+            StartInterruptedError: a signal came first; what had begun is closed.
+        """
+        starting = asyncio.create_task(super().startup())
+        while not starting.done():
+            if self._server.should_exit and self._running:
+                starting.cancel()
+                await self._cancel(self._running)
+                raise StartInterruptedError
+            await asyncio.wait({starting}, timeout=TICK_S)
+        await starting
+
+    async def main(self) -> None:
+        """Run the application until its end."""
+        self._running = asyncio.current_task()
+        await super().main()
+
+    async def send(self, message: LifespanSendMessage) -> None:
+        """Receive a message of the application; it reports a cancelled start as an error."""
+        if not self.startup_failed:
+            await super().send(message)
+
+    async def _cancel(self, running: asyncio.Task[None]) -> None:
+        self.startup_failed = True  # uvicorn logs the exception of a start that has not failed before
+        running.cancel()
+        await asyncio.wait({running})
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that gives running requests the drain time and then ends them; a second signal ends it."""
 
@@ -195,9 +244,16 @@ class Server(uvicorn.Server):
         self._drain_s = settings.drain_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and count the descriptors that the engines left for connections."""
-        await super().startup(sockets)
-        self._limit.count_descriptors()
+        """Start, and count the descriptors that the engines left for connections; a signal ends the start."""
+        self.lifespan = Lifespan(self)
+        with suppress(StartInterruptedError):
+            await super().startup(sockets)
+            self._limit.count_descriptors()
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal comes, also one before the event loop runs."""
+        with self.capture_signals():
+            super().run(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop after the drain time, or at once where the service already stops."""

@@ -8,7 +8,6 @@ The processes are shared between clients in turn. Uploads, which may take long, 
 """
 
 import asyncio
-import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import StructureError
 from enflow.service.chemistry.fair_batches import Batcher, FairSemaphore
 from enflow.service.problems import Problem, retry_after
+from enflow.service.processes import UninterruptedContext
 from enflow.service.settings import ChemistrySettings, RequestLimits
 from enflow.service.telemetry import Telemetry
 
@@ -259,7 +259,7 @@ class RDKitPool:
             self._settings.processes,
             initializer=_bound_memory,
             initargs=(self._settings.memory_bytes,),
-            context=multiprocessing.get_context("spawn"),  # a fork would copy the threads and sockets of the service
+            context=UninterruptedContext(),
         )
 
     def _reason(self, error: BaseException, setting: str) -> str:

@@ -5,7 +5,6 @@ An answer that the caller has received once is not repeated.
 """
 
 import asyncio
-import multiprocessing
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -33,6 +32,7 @@ from enflow.service.engine.process import (
     WorkerCommand,
     WorkerReport,
 )
+from enflow.service.processes import UninterruptedContext
 from enflow.service.protocol.events import Done, Event, Failed, Reason
 from enflow.service.protocol.requests import EngineRequest
 from enflow.service.protocol.status import COUNTERS, Health, Overloaded, SampleKey, Snapshot, Stats, Unavailable
@@ -51,7 +51,7 @@ class ProcessClient:
         config: time limits, restarts, queue.
     """
 
-    _context: BaseContext = multiprocessing.get_context("spawn")
+    _context: BaseContext = UninterruptedContext()
 
     def __init__(self, spec: EngineSpec, config: ClientConfig | None = None) -> None:
         self._spec, self._config = spec, config or ClientConfig()
@@ -141,7 +141,8 @@ class ProcessClient:
             self._fail(tracked.request.id, Reason.ENGINE, "the engine was stopped")
         self._send(Stop())
         if worker := self._detach_worker():
-            await asyncio.to_thread(worker.runner.join, 2.0)
+            if worker.ready:  # one that loads its weights reads no command
+                await asyncio.to_thread(worker.runner.join, 2.0)
             worker.runner.kill()
             await asyncio.to_thread(worker.runner.join, 2.0)
 

@@ -171,14 +171,8 @@ def _exit_reason(code: int | None) -> str:
 def start_process(context: BaseContext, connection: Connection, factory: "Callable[[], Engine]") -> WorkerRunner:
     """Start a worker in a process of its own."""
     process = context.Process(  # type: ignore[attr-defined]
-        target=_serve, args=(connection, factory), name="enflow-engine", daemon=True
+        target=serve, args=(connection, factory), name="enflow-engine", daemon=True
     )
     process.start()
     connection.close()
     return cast("WorkerRunner", process)
-
-
-def _serve(connection: Connection, factory: "Callable[[], Engine]") -> None:
-    # Ctrl-C reaches the whole process group; the service stops this process after it has drained.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(connection, factory)

@@ -1,10 +1,12 @@
 """The work of a job: the same handlers as for a request, called for one part of the molecules after the other."""
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import TOLERANCES
@@ -15,9 +17,10 @@ from enflow.service.handlers.fragments import read_fragment
 from enflow.service.handlers.latent_walk import TIGHTER, LatentWalkHandler, parents_of
 from enflow.service.handlers.likelihood import LikelihoodHandler, likelihood_seconds
 from enflow.service.handlers.model_registry import ModelRegistry
-from enflow.service.handlers.sampling import SamplingHandler, sampling_seconds
+from enflow.service.handlers.sampling import SamplingHandler, refinements_of, sampling_seconds
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.variations import VariationsHandler
+from enflow.service.jobs.records import JobRecord
 from enflow.service.protocol.requests import EngineSampleRequest, Structure
 from enflow.service.rendering.encoders import Answer
 from enflow.service.schemas.jobs import JobRequestBody
@@ -121,6 +124,33 @@ async def prepare_work(registry: ModelRegistry, body: JobRequestBody, served: Se
     if not isinstance(body, LikelihoodRequest):
         parents_of(structures, 2 if isinstance(body, InterpolateRequest) else 1)
     return JobWork(served, body, structures)
+
+
+def stored_request(work: JobWork, body: JobRequestBody) -> str:
+    """Return the body of a job as JSON, with the refinements that its molecules get where it names none."""
+    if isinstance(body, SampleRequest):
+        body = body.model_copy(update={"refinements": refinements_of(work.served, body)})
+    return body.model_dump_json(exclude_unset=True)
+
+
+def solver_fields(job: JobRecord) -> dict[str, Any]:
+    """Return the tolerance, the temperature and the refinements of a job, where the answer of its endpoint has them.
+
+    A walk has no tolerance here: each part reduces it until the parents come back.
+    """
+    given = json.loads(job.request)
+    if job.kind == "interpolate":
+        return {"refinements": 0}
+    found = {"tolerance": rtol(given.get("tolerance", "standard"))}
+    match job.kind:
+        case "variations":
+            return {**found, "refinements": 0}
+        case "sample":
+            known = (
+                {"refinements": given["refinements"]} if "refinements" in given else {}
+            )  # an older job may have none
+            return {**found, "temperature": given.get("temperature", 1.0), **known}
+    return found
 
 
 def model_for(

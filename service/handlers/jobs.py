@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from enflow.service.chemistry.rdkit_pool import WrittenForm
 from enflow.service.handlers.context import random_seed
 from enflow.service.handlers.job_runner import DAY_S, JobRunner
+from enflow.service.handlers.job_work import solver_fields, stored_request
 from enflow.service.handlers.model_registry import ModelRegistry
 from enflow.service.jobs.records import JobRecord
 from enflow.service.jobs.store import JobStore, StoreError
@@ -80,7 +81,7 @@ class JobsHandler:
         if not work.size:
             raise Problem("invalid", "found no structure, expected at least one")
         card, seed = work.served.card, request.body.seed
-        body = request.body.model_dump_json(exclude_unset=True)
+        body = stored_request(work, request.body)
         job = JobRecord(
             id=secrets.token_hex(16),
             client=client,
@@ -166,6 +167,7 @@ class JobsHandler:
                 "state": job.state,
                 "seed": job.seed,
                 "model": {"name": job.model, "sha256": job.sha256},
+                **await asyncio.to_thread(solver_fields, job),
                 "first": first,
                 "next": stop,
             },

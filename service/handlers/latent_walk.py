@@ -158,6 +158,8 @@ class Decoding:
         document = WalkResponse(
             seed=self._context.seed,
             model=self._served.model,
+            tolerance=tolerance,
+            refinements=0,
             molecules=[each.document for each in found],
             failed=self._failed,
             usage=self._context.usage.document(),

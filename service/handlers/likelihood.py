@@ -134,6 +134,7 @@ class LikelihoodHandler:
         document = LikelihoodResponse(
             seed=self._context.seed,
             model=self._served.model,
+            tolerance=rtol(self._options.tolerance),
             results=[self._entries[i] for i in self._part],
             usage=self._context.usage.document(),
         )

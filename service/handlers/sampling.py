@@ -261,12 +261,13 @@ class SamplingHandler:
         """Return the response with the molecules that were found."""
         request, fields = self._request, self._response_fields(molecules)
         fields |= {"sort": request.sort} if request.sort else {}
-        return SampleResponse(**fields, temperature=request.temperature, refinements=self._refinements)
+        return SampleResponse(**fields, temperature=request.temperature)
 
     def _response_fields(self, molecules: Sequence[MoleculeOut | ParticlesOut]) -> dict[str, Any]:
         """Return the fields of a response that samples and variations have."""
         return {
             "seed": self._context.seed, "model": self._served.model, "tolerance": rtol(self._request.tolerance),
+            "refinements": self._refinements,
             "molecules": list(molecules), "failed": sorted(self._results.failed, key=lambda each: each.index),
             "attempts": self._results.attempts, "usage": self._context.usage.document(),
         }  # fmt: skip

@@ -12,6 +12,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_d
 
 from enflow.service.http_client.answers import check_answer, decoded, read_document
 from enflow.service.http_client.errors import ServiceError, from_problem
+from enflow.service.http_client.first_bytes import FirstBytes
 from enflow.service.http_client.request_body import request_body
 from enflow.service.http_client.results import Json
 from enflow.service.media_types import ESTIMATE, JSON, NDJSON
@@ -170,7 +171,10 @@ class Connection:
 
     def _open(self, method: str, path: str, accept: str, *, safe: bool, request: Mapping[str, Any]) -> httpx.Response:
         with self._translated(safe=safe):
-            answer = self.http.send(self.http.build_request(method, path, **request), stream=True)
+            extensions = {"trace": FirstBytes(self.url)}
+            answer = self.http.send(
+                self.http.build_request(method, path, extensions=extensions, **request), stream=True
+            )
             self._answered = True
             try:
                 check_answer(answer, accept, safe=safe)

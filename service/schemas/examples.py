@@ -94,14 +94,21 @@ _SAMPLE = {
 _WALK = {
     "seed": 0,
     "model": _MODEL,
+    "tolerance": 1e-6,
+    "refinements": 0,
     "molecules": [{"index": 0, "seed": 0, **_WATER, "distance": 0.0}],
     "failed": [],
     "usage": _USAGE,
 }
-_VARIATIONS = {**_SAMPLE, "molecules": [{"index": 0, "seed": 7, **_WATER, "distance": 0.02, "kept": "graph"}]}
+_VARIATIONS = {
+    **{name: value for name, value in _SAMPLE.items() if name != "temperature"},
+    "refinements": 0,
+    "molecules": [{"index": 0, "seed": 7, **_WATER, "distance": 0.02, "kept": "graph"}],
+}
 _LIKELIHOOD = {
     "seed": 0,
     "model": _MODEL,
+    "tolerance": 0.001,
     "results": [{"index": 0, "name": "water", "data": {}, "file": "water.sdf", **_WATER, **_SCORE}],
     "usage": _USAGE,
 }
@@ -128,6 +135,9 @@ _JOB_RESULTS = {
     "state": "running",
     "seed": 7,
     "model": _MODEL,
+    "tolerance": 0.001,
+    "temperature": 1.0,
+    "refinements": 4,
     "first": 0,
     "next": 1,
     "molecules": _SAMPLE["molecules"],

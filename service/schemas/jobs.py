@@ -115,6 +115,9 @@ class JobResultsOut(Strict):
     state: JobState
     seed: int
     model: ModelOut
+    tolerance: float | None = Field(default=None, description="of the solver; /interpolate has its own in each XYZ")
+    temperature: float | None = Field(default=None, description="/sample: standard deviation of the noise")
+    refinements: int | None = Field(default=None, description="of molecules: times that each was generated again")
     first: int
     next: int = Field(description="the first molecule that is not in this answer; ask for it as `first` later")
     molecules: list[Annotated[MoleculeOut | ParticlesOut, Field(discriminator="kind")]] = Field(

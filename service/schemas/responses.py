@@ -178,7 +178,7 @@ class SampleResponse(Strict):
     model: ModelOut
     tolerance: float = Field(description="of the solver, as a number")
     temperature: float | None = Field(default=None, description="/sample: standard deviation of the noise")
-    refinements: int | None = Field(default=None, description="/sample: times that each was generated again")
+    refinements: int = Field(description="times that each was generated again")
     molecules: list[Annotated[MoleculeOut | ParticlesOut, Field(discriminator="kind")]]
     failed: list[FailedOut]
     attempts: AttemptsOut
@@ -197,6 +197,8 @@ class WalkResponse(Strict):
 
     seed: int
     model: ModelOut
+    tolerance: float = Field(description="of the solver; smaller than the one asked for, so that parents come back")
+    refinements: int = Field(description="times that each was generated again: 0")
     molecules: list[MoleculeOut]
     failed: list[FailedOut]
     usage: UsageOut
@@ -269,5 +271,6 @@ class LikelihoodResponse(Strict):
 
     seed: int
     model: ModelOut
+    tolerance: float = Field(description="of the solver, as a number")
     results: list[Annotated[ScoreOut | ParticleScoreOut, Field(discriminator="kind")] | ScoreErrorOut]
     usage: UsageOut

@@ -90,6 +90,9 @@ class DoneEvent(Strict):
     event: Literal["done"]
     seed: int
     model: ModelOut
+    tolerance: float = Field(description="of the solver, as a number")
+    temperature: float | None = Field(default=None, description="/sample: standard deviation of the noise")
+    refinements: int | None = Field(default=None, description="of molecules: times that each was generated again")
     failed: Sequence[FailedOut] = ()
     attempts: AttemptsOut | None = None
     usage: UsageOut
@@ -99,7 +102,9 @@ class DoneEvent(Strict):
     @classmethod
     def after(cls, response: SampleResponse | WalkResponse | LikelihoodResponse) -> Self:
         """Return the last event of the stream of a response."""
-        fields: dict[str, Any] = {name: value for name, value in response if name in cls.model_fields}
+        fields: dict[str, Any] = {
+            name: getattr(response, name) for name in cls.model_fields.keys() & response.model_fields_set
+        }
         if isinstance(response, SampleResponse) and response.sort:
             fields["order"] = [each.index for each in response.molecules]
         return cls(event="done", **fields)

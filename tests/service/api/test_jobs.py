@@ -108,6 +108,31 @@ def test_scores_of_a_job_are_those_of_one_request(api: Api) -> None:
     assert api.http.get(f"/jobs/{job['id']}/results", headers={"Accept": XYZ}).status_code == 406
 
 
+def test_a_response_a_stream_and_a_job_say_how_they_were_computed(api: Api) -> None:
+    """The fields of the response, those of the event `done`, and those of the results of a job are the same."""
+
+    def solver(document: dict[str, Any]) -> dict[str, Any]:
+        return {name: document[name] for name in ("tolerance", "temperature", "refinements") if name in document}
+
+    one, two = ([{"format": "xyz", "data": METHANE_XYZ * count}] for count in (1, 2))
+    sampled = {"n_atoms": 5, "tolerance": "draft", "temperature": 0.8, "refinements": 2}
+    for kind, body, expected in (
+        ("sample", {"n_atoms": 5}, {"tolerance": 1e-3, "temperature": 1.0, "refinements": 0}),
+        ("sample", sampled, {"tolerance": 1e-2, "temperature": 0.8, "refinements": 2}),
+        ("likelihood", {"structures": one, "tolerance": "draft"}, {"tolerance": 1e-2}),
+        ("variations", {"structures": one, "tolerance": 0.004}, {"tolerance": 0.004, "refinements": 0}),
+        ("interpolate", {"structures": two, "tolerance": "standard"}, {"tolerance": 1e-5, "refinements": 0}),
+    ):
+        body = {**body, "seed": 3}
+        assert solver(api.http.post(f"/{kind}", json=body).json()) == pytest.approx(expected)
+        stream = api.http.post(f"/{kind}", json=body, headers={"Accept": NDJSON}).text.splitlines()
+        assert solver(json.loads(stream[-1])) == pytest.approx(expected)
+        job = posted(api.http, {kind: body})
+        assert ended(api.http, job)["state"] == "done"
+        of_job = {name: value for name, value in expected.items() if (kind, name) != ("interpolate", "tolerance")}
+        assert solver(results(api.http, job)) == pytest.approx(of_job)
+
+
 @pytest.mark.parametrize(
     ("kind", "options"), [("interpolate", {"steps": 70}), ("variations", {"n_molecules": 70, "scale": 0.1})]
 )

@@ -119,8 +119,34 @@ def test_a_proxy_without_its_service_does_not_say_that_there_is_none() -> None:
 
 def test_an_address_without_tls_of_a_server_with_it_is_not_asked_again() -> None:
     with answering(b"\x15\x03\x01\x00\x02\x02\x46") as (url, requests), Client(url) as client:
-        assert f"{url}: found an answer that is not HTTP (illegal request line)" in refused(client.models)
+        assert f"{url}: found an answer that is not HTTP (it begins with b'\\x15\\x03" in refused(client.models)
         assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    "banner",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"220 mail.example ESMTP\r\n",
+        b"-ERR unknown command\r\n",
+        b"H",
+        b"HTTP/1.1 no\r\n\r\n",
+    ],
+    ids=["ssh", "smtp", "redis", "one byte", "no status"],
+)
+def test_a_server_of_another_protocol_is_not_asked_again(banner: bytes) -> None:
+    """A banner without an empty line after it looks like headers that have not ended; the server waits."""
+    with answering(banner) as (url, requests), Client(url, patience_s=0 if banner == b"H" else 300) as client:
+        error = refused(client.models)
+        assert len(requests) == 1
+    if banner == b"H":  # the connection ends within the first bytes of HTTP, as where a service is killed
+        assert "the connection broke" in error
+    elif banner.startswith(b"HTTP"):
+        assert "found an answer that is not HTTP (illegal status line" in error
+    else:
+        assert (
+            error == f"{url}: found an answer that is not HTTP (it begins with {banner!r}); expected an Enflow service"
+        )
 
 
 @pytest.mark.parametrize("canned", [answer("400 Bad Request"), b"\x15\x03\x01\x00\x02\x02\x28", b""])

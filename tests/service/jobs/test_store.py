@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from enflow.model.errors import ConfigError
-from enflow.service.__main__ import _serve
+from enflow.service.command_line import _serve
 from enflow.service.jobs.records import JobPart, JobRecord
 from enflow.service.jobs.store import JobStore, StoreError
 from enflow.service.settings import Settings
