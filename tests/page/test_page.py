@@ -101,7 +101,7 @@ def test_scores_the_good_and_explains_the_bad(visit: Open, api: httpx.Client, tm
     page = visit("#score")
     title = page.title()
     page.locator("#score-file").set_input_files([tmp_path / "water.xyz", tmp_path / "<b>broken.xyz"])
-    results = page.locator("#score-results > li")
+    results = page.locator("#score-results tbody tr")
     expect(results).to_have_count(2)
     finished(page, "score")
 
@@ -119,10 +119,11 @@ def test_scores_the_good_and_explains_the_bad(visit: Open, api: httpx.Client, tm
     error = page.locator("#score-results .nll b").inner_text().split("± ")[1]
     assert float(error) == pytest.approx(expected["std_error"], abs=0.06)
 
-    said = results.nth(1).inner_text()
-    assert "line 4, column 5" in said
-    assert "<b>broken.xyz" in said
-    assert results.nth(1).locator("pre").inner_text() == "H 0 zero -0.47\n    ^"
+    expect(results.nth(1)).to_contain_text("line 4, column 5")
+    expect(results.nth(1)).to_contain_text("<b>broken.xyz")
+    results.nth(1).click()
+    expect(page.locator("#score-results .problem")).to_contain_text("<b>broken.xyz")
+    assert page.locator("#score-results pre").inner_text() == "H 0 zero -0.47\n    ^"
     assert page.locator("main img").count() == 0
     assert page.title() == title
 
@@ -134,10 +135,10 @@ def test_knows_which_file_a_structure_came_from(visit: Open, tmp_path: Path) -> 
     page = visit("#score")
     page.locator("#score-file").set_input_files([tmp_path / f"{name}.xyz" for name in ("two", "one", "none")])
     finished(page, "score")
-    said = page.locator("#score-results > li").all_inner_texts()
-    names = ("two.xyz, structure 1", "two.xyz, structure 2", "one.xyz", "none.xyz")
+    said = page.locator("#score-results tbody tr").all_inner_texts()
+    names = ("two.xyz, structure 1", "one.xyz", "two.xyz, structure 2", "none.xyz")  # those without a score are last
     assert [name in text for name, text in zip(names, said, strict=True)] == [True] * 4
-    assert "line 9" in said[1]
+    assert "line 9" in said[2]
     expect(page.locator("#score-note")).to_have_text("2 structures scored, 2 could not be")
 
 

@@ -182,8 +182,11 @@ def test_scores_what_is_pasted_and_what_is_dropped(visit: Open) -> None:
     )
     page.dispatch_event("#score-drop", "drop", {"dataTransfer": files})
     expect(page.locator("#score-note")).to_have_text("2 structures scored")
-    assert numbers(page, "#score-results .nll b") == pasted * 2
-    assert "two.xyz" in page.locator("#score-results > li").nth(1).inner_text()
+    rows = page.locator("#score-results tbody tr")
+    expect(rows).to_contain_text(["one.xyz", "two.xyz"])
+    for row in rows.all():
+        row.click()
+        assert numbers(page, "#score-results .nll b") == pasted
 
 
 def test_shows_the_percentile_and_where_a_molecule_is_unlikely(visit: Open, api: httpx.Client) -> None:
@@ -220,7 +223,7 @@ def test_scores_smiles(visit: Open, tmp_path: Path) -> None:
     page = visit("#score")
     page.locator("#score-form textarea").fill("\n".join(smiles))
     page.get_by_role("button", name="Score", exact=True).click()
-    headlines = page.locator("#score-results .formula")
+    headlines = page.locator("#score-results tbody .formula")
     expect(headlines).to_have_text(expected)
     page.locator("#score-file").set_input_files(tmp_path / "some.smi")
     expect(page.locator("#score-results")).to_contain_text("some.smi, structure 3")
@@ -235,10 +238,15 @@ def test_scores_have_the_names_of_their_structures(visit: Open, tmp_path: Path) 
     page.get_by_role("button", name="Score", exact=True).click()
     finished(page, "score")
     heads = page.locator("#score-results .headline")
-    shown = [("C2H6O ethanol", 1), ("H2O", 2), ("CHN <b>prussic</b> acid", 3)]
-    expect(heads.locator(".named")).to_have_text([name for name, _ in shown])
-    expect(heads.locator(".quiet")).to_have_text([f"pasted text, structure {number}" for _, number in shown])
-    expect(page.locator("#score-results .stage").first).to_have_attribute("aria-label", re.compile("^ethanol, C2H6O"))
+    rows = page.locator("#score-results tbody tr")
+    places = [f"pasted text, structure {number}" for number in (1, 2, 3)]
+    expect(rows.get_by_role("rowheader")).to_have_text(["ethanol", places[1], "<b>prussic</b> acid"])
+    for place, row, name in zip(places, rows.all(), ["C2H6O ethanol", "H2O", "CHN <b>prussic</b> acid"], strict=True):
+        row.click()
+        expect(heads.locator(".named")).to_have_text(name)
+        expect(heads.locator(".quiet")).to_have_text(place)
+    rows.first.click()
+    expect(page.locator("#score-results .stage")).to_have_attribute("aria-label", re.compile("^ethanol, C2H6O"))
     page.locator("#score-file").set_input_files(tmp_path / "water.xyz")
     expect(heads.locator(".named")).to_have_text(["H2O water"])
     expect(heads.locator(".quiet")).to_have_text(["water.xyz"])
@@ -254,8 +262,10 @@ def test_structures_that_cannot_be_scored_have_their_names(visit: Open) -> None:
     page.route("**/likelihood*", lambda route: route.fulfill(body=body, content_type="application/x-ndjson"))
     page.locator("#score-form textarea").fill("CCl chloromethane\nCCl")
     page.get_by_role("button", name="Score", exact=True).click()
-    headings = page.locator("#score-results .problem b")
-    expect(headings).to_have_text(["chloromethane (pasted text, structure 1):", "pasted text, structure 2:"])
+    heading = page.locator("#score-results .problem b")
+    expect(heading).to_have_text("chloromethane (pasted text, structure 1):")
+    page.locator("#score-results tbody tr").nth(1).click()
+    expect(heading).to_have_text("pasted text, structure 2:")
 
 
 # Explore and Model

@@ -23,6 +23,13 @@ export const byId = (id) => document.getElementById(id);
 /** A button of type button. */
 export const button = (label, onclick, properties = {}) => h("button", { type: "button", onclick, ...properties }, label);
 
+/** Puts elements in order and moves only the misplaced ones, so that focus and pictures stay. */
+export function arrange(parent, elements) {
+  elements.forEach((element, i) => {
+    if (parent.children[i] !== element) parent.insertBefore(element, parent.children[i] ?? null);
+  });
+}
+
 const WIDE = matchMedia("(min-width: 40rem)");
 
 /** Content that is folded away in a narrow window, and always open in a wide one. */

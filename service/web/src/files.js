@@ -1,6 +1,8 @@
 // The files of molecules: XYZ, SDF, a table of comma-separated values, and all of them for a zip.
+import { announce, button, download } from "./dom.js";
 import { isParticles, nllOf } from "./molecule.js";
 import { PROPERTIES } from "./properties.js";
+import { zip } from "./zip.js";
 
 const withEnd = (text) => (text.endsWith("\n") ? text : `${text}\n`);
 // A record ends in $$$$; a bare molfile gets its own.
@@ -37,4 +39,26 @@ export function asFiles(molecules) {
     ...(molecule.sdf ? [[`${nameOf(molecule)}.sdf`, asSdf([molecule])]] : []),
   ]);
   return [...files, ["molecules.csv", asCsv(molecules)]];
+}
+
+/** A button for each kind of file; particles have no SDF. */
+export const saveButtons = (kinds, save) =>
+  kinds.map((kind) => button(kind.toUpperCase(), () => save(kind), { class: kind === "sdf" ? "small molecular" : "small", "aria-label": `Download as ${kind.toUpperCase()}` }));
+
+/** Downloads molecules as a file of this kind. Returns a note on those that it lacks. */
+export function saveFile(molecules, kind, name) {
+  if (!molecules.length) announce("Nothing is shown that could be saved");
+  else if (kind === "zip") download(name, zip(asFiles(molecules)));
+  else if (kind === "xyz") download(name, asXyz(molecules), "chemical/x-xyz");
+  else if (kind === "csv") download(name, asCsv(molecules), "text/csv");
+  else return saveSdf(molecules, name);
+  return "";
+}
+
+function saveSdf(molecules, name) {
+  const without = molecules.filter(({ sdf }) => !sdf).length;
+  if (without < molecules.length) download(name, asSdf(molecules), "chemical/x-mdl-sdfile");
+  if (!without) return "";
+  announce(`${without} of ${molecules.length} molecules have no bonds and are left out of the SDF. XYZ has them all.`);
+  return `${without} without bonds are not in the SDF; XYZ has them`;
 }

@@ -1,12 +1,11 @@
 // A grid of cards with its own sorting, filtering, selection and downloads.
-import { announce, button, download, fold, h } from "./dom.js";
+import { arrange, button, fold, h } from "./dom.js";
 import { Card } from "./card.js";
-import { asCsv, asFiles, asSdf, asXyz, nameOf } from "./files.js";
+import { nameOf, saveButtons, saveFile } from "./files.js";
 import { NUMBERS, PROPERTIES } from "./properties.js";
 import { columnOf, scatter } from "./scatter.js";
 import { orderOf, passes } from "./selection.js";
 import { table } from "./table.js";
-import { zip } from "./zip.js";
 
 const SORTS = [
   ["index", "as generated"],
@@ -77,7 +76,7 @@ export class Gallery {
     ];
     this.all = button("Select all", () => this.chooseAll(), { class: "small" });
     this.counter = h("span", { class: "quiet grow" });
-    const saves = ["sdf", "xyz", "csv", "zip"].map((kind) => button(kind.toUpperCase(), () => this.saveChosen(kind), { class: kind === "sdf" ? "small molecular" : "small", "aria-label": `Download as ${kind.toUpperCase()}` }));
+    const saves = saveButtons(["sdf", "xyz", "csv", "zip"], (kind) => this.saveChosen(kind));
     const bar = h("div", { class: "bar" }, this.looks.label, this.sorts.label, this.shows.label, ranges, this.all, this.counter, h("span", { class: "row" }, h("span", { class: "quiet" }, "Download"), saves));
     return fold("Sort, filter, download", bar);
   }
@@ -185,7 +184,7 @@ export class Gallery {
     const done = cards.filter((card) => card.molecule).sort((a, b) => orderOf(sort)(a.molecule, b.molecule));
     for (const card of done) card.element.hidden = !passes(card.molecule, filter);
     const order = sort === "index" ? cards.sort((a, b) => a.index - b.index) : [...done, ...cards.filter((card) => !card.molecule)];
-    this.place(order.map((card) => card.element));
+    arrange(this.list, order.map((card) => card.element));
     this.count();
     this.draw();
     if (told) this.changed();
@@ -217,13 +216,6 @@ export class Gallery {
     this.panel.replaceChildren(h("p", { class: "row" }, axis(0, "Across"), axis(1, "Up")), place);
   }
 
-  /** Sorts elements and moves only the misplaced ones, so that focus and pictures stay. */
-  place(elements) {
-    elements.forEach((element, i) => {
-      if (this.list.children[i] !== element) this.list.insertBefore(element, this.list.children[i] ?? null);
-    });
-  }
-
   get chosen() {
     return [...this.cards.values()].filter((card) => card.molecule && card.chosen).map((card) => card.molecule);
   }
@@ -252,20 +244,8 @@ export class Gallery {
   }
 
   save(molecules, kind) {
-    if (!molecules.length) return announce("Nothing is shown that could be saved");
     const single = molecules.length === 1 && kind !== "zip";
-    const name = `${single ? nameOf(molecules[0]) : `enflow-${molecules[0]?.seed ?? "molecules"}`}.${kind}`;
-    if (kind === "zip") download(name, zip(asFiles(molecules)));
-    else if (kind === "xyz") download(name, asXyz(molecules), "chemical/x-xyz");
-    else if (kind === "csv") download(name, asCsv(molecules), "text/csv");
-    else this.saveSdf(name, molecules);
-    return undefined;
-  }
-
-  saveSdf(name, molecules) {
-    const without = molecules.filter(({ sdf }) => !sdf).length;
-    if (without < molecules.length) download(name, asSdf(molecules), "chemical/x-mdl-sdfile");
-    if (without) announce(`${without} of ${molecules.length} molecules have no bonds and are left out of the SDF. XYZ has them all.`);
-    this.counter.textContent = without ? `${without} without bonds are not in the SDF; XYZ has them` : this.counter.textContent;
+    const name = single ? nameOf(molecules[0]) : `enflow-${molecules[0]?.seed ?? "molecules"}`;
+    this.counter.textContent = saveFile(molecules, kind, `${name}.${kind}`) || this.counter.textContent;
   }
 }

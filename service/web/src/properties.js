@@ -32,12 +32,21 @@ export function valueOf(molecule, key) {
 
 export const textOf = (molecule, { key, digits }) => number(valueOf(molecule, key), digits);
 
-/** The order by a number, molecules without one last; a minus sign before the key puts the largest first. */
-export function byNumber(sort) {
+const { compare } = new Intl.Collator("en", { numeric: true }); // C2 before C10
+
+/** The order by valueOf(item, key), a number or a text; null is last, and a minus sign before the key puts the largest first. */
+export function byValue(sort, valueOf) {
   const [sign, key] = sort.startsWith("-") ? [-1, sort.slice(1)] : [1, sort];
-  const rank = (molecule) => valueOf(molecule, key) ?? Infinity * sign;
-  return (a, b) => sign * (rank(a) - rank(b) || 0) || a.index - b.index;
+  const order = (x, y) => (typeof x === "string" ? compare(x, y) : x - y);
+  return (a, b) => {
+    const [x, y] = [valueOf(a, key), valueOf(b, key)];
+    const difference = x === null || y === null ? Number(x === null) - Number(y === null) : sign * order(x, y);
+    return difference || a.index - b.index;
+  };
 }
+
+/** The order by a number of molecules. */
+export const byNumber = (sort) => byValue(sort, valueOf);
 
 /** True if a number is within bounds; null is no bound, and a molecule without the number is outside of every bound. */
 export function isWithin(molecule, key, low, high) {

@@ -3,8 +3,10 @@ import { announce, button, byId, h, number } from "./dom.js";
 import { Problem, events } from "./api.js";
 import { Chooser } from "./chooser.js";
 import { EXAMPLES } from "./examples.js";
+import { saveButtons, saveFile } from "./files.js";
 import { Job } from "./job.js";
 import { ESTIMATE, EXACT } from "./likelihood.js";
+import { Scores } from "./scores.js";
 import { View } from "./view.js";
 import { acceptFiles, formatOf } from "./upload.js";
 import { energyText, headline, isParticles, nllText, title } from "./molecule.js";
@@ -22,13 +24,24 @@ export class Score {
   constructor() {
     this.form = byId("score-form");
     this.job = new Job("score");
-    this.list = byId("score-results");
+    this.view = new View({ zoomable: true });
+    this.scores = new Scores((record) => this.show(record));
+    this.build();
     this.files = [];
     this.chooser = new Chooser(this.form);
     this.form.addEventListener("submit", (event) => (event.preventDefault(), this.run()));
     acceptFiles(byId("score-drop"), byId("score-file"), (files) => this.take(files));
     const examples = EXAMPLES.map(({ name, xyz }) => button(name, () => this.put(xyz), { class: "small" }));
     byId("score-examples").append(...examples);
+  }
+
+  /** Puts the table, its downloads and the selected structure below the form. */
+  build() {
+    this.results = byId("score-results");
+    this.lack = h("span", { class: "quiet" });
+    this.saves = h("p", { class: "bar" }, h("span", { class: "quiet" }, "Download"), saveButtons(["sdf", "xyz"], (kind) => this.save(kind)), this.lack);
+    this.shown = h("div", { class: "score" });
+    this.results.append(this.scores.element, this.saves, this.shown);
   }
 
   /** Copies a text into the form and scores it with a model. */
@@ -62,13 +75,20 @@ export class Score {
   async run() {
     const { uploads } = this;
     if (!uploads.length) return this.job.say("Drop a file or paste a structure first");
-    this.list.replaceChildren();
+    this.clear();
     Object.assign(this, { total: 0, moving: new Map() });
     announce("Scoring");
     const outcome = await this.job.run((signal) => this.work(uploads, this.options, signal));
     if (outcome === "done") this.sumUp("");
     if (outcome === "cancelled") this.sumUp("Cancelled: ");
     return undefined;
+  }
+
+  clear() {
+    this.results.hidden = true;
+    this.results.dataset.kind = this.form.dataset.kind;
+    this.scores.clear(this.form.dataset.kind);
+    this.lack.textContent = "";
   }
 
   /** Sends one request per file, so that each result has its file and a refused file does not affect the others. */
@@ -95,36 +115,42 @@ export class Score {
     else if (event.event === "score") this.settle(event.score, upload);
     for (const { index, share } of event.running ?? []) this.moving.set(`${upload.order} ${index}`, share);
     const under = [...this.moving.values()].reduce((sum, share) => sum + share, 0);
-    if (event.event !== "done") this.job.progress({ done: this.list.children.length, under, total: this.total, noun: "structures" }, event);
+    if (event.event !== "done") this.job.progress({ done: this.scores.records.length, under, total: this.total, noun: "structures" }, event);
   }
 
-  /** Inserts a result at its place; results are received when they are finished. */
+  /** Adds a result; results are received when they are finished. */
   settle(result, upload) {
     this.moving.delete(`${upload.order} ${result.index}`);
-    const row = this.row(result, upload);
-    const place = upload.order * 1e6 + result.index;
-    row.dataset.place = place;
-    this.list.insertBefore(row, [...this.list.children].find((other) => Number(other.dataset.place) > place) ?? null);
+    const place = upload.count > 1 ? `${upload.name}, structure ${result.index + 1}` : upload.name;
+    this.scores.add({ index: upload.order * 1e6 + result.index, place, name: result.name, result, upload });
+    this.results.hidden = false;
+    this.saves.hidden = !this.scores.scored.length;
   }
 
   sumUp(before) {
-    const bad = this.list.querySelectorAll(".bad").length;
-    const scored = this.list.children.length - bad;
+    const scored = this.scores.scored.length;
+    const bad = this.scores.records.length - scored;
     this.job.say(`${before}${scored} ${scored === 1 ? "structure" : "structures"} scored${bad ? `, ${bad} could not be` : ""}`);
   }
 
-  row(result, upload) {
-    const place = upload.count > 1 ? `${upload.name}, structure ${result.index + 1}` : upload.name;
+  /** Downloads the scored structures as the service wrote them, in the order of the table. */
+  save(kind) {
+    const scored = this.scores.shown.map(({ result }) => result).filter(({ error }) => !error);
+    this.lack.textContent = saveFile(scored, kind, `enflow-scores.${kind}`);
+  }
+
+  /** Shows the structure of a record in 3D with the parts of its score, or the reason why it has none. */
+  show({ result, upload, place, name }) {
+    this.shown.classList.toggle("bad", Boolean(result.error));
     if (result.error) {
-      const problem = h("div");
       const { detail = result.error.message, errors } = result.error;
-      const heading = result.name ? `${result.name} (${place}):` : `${place}:`;
-      showProblem(problem, { detail, errors, title: heading }, upload.data);
-      return h("li", { class: "score bad" }, problem);
+      const heading = name ? `${name} (${place}):` : `${place}:`;
+      return showProblem(this.shown, { detail, errors, title: heading }, upload.data);
     }
-    const view = new View({ label: `${[result.name, title(result)].filter(Boolean).join(", ")}. Arrow keys turn it.`, zoomable: true });
-    view.show(haloed(structureOf(result), result.atom_base));
-    return h("li", { class: "score" }, view.element, h("div", { class: "score-body" }, words(result, place)));
+    this.view.label = `${[name, title(result)].filter(Boolean).join(", ")}. Arrow keys turn it.`;
+    this.view.zoom = 1;
+    this.view.show(haloed(structureOf(result), result.atom_base));
+    return this.shown.replaceChildren(this.view.element, h("div", { class: "score-body" }, words(result, place)));
   }
 }
 

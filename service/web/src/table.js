@@ -6,16 +6,27 @@ import { NUMBERS, textOf } from "./properties.js";
 // Numbers whose orders have names of their own.
 const NAMES = { nll: "likely", "-nll": "unlikely", n_atoms: "small", "-n_atoms": "large" };
 const named = (sort) => NAMES[sort] ?? sort;
+const unnamed = (sort) => Object.keys(NAMES).find((key) => NAMES[key] === sort) ?? sort;
 
 const yes = (value) => (value === true ? "yes" : value === false ? "no" : "–");
 
+/** Cells of columns {key, label, meaning, rising}, whose buttons call order(sort); mark(sort) shows the order in force. rising: the first click puts the smallest first. */
+export function sortHead(columns, order) {
+  let sort = "";
+  const direction = (key) => (sort === key ? "ascending" : sort === `-${key}` ? "descending" : null);
+  const turn = ({ key, rising }) => order((direction(key) ?? (rising ? "descending" : "ascending")) === "ascending" ? `-${key}` : key);
+  const cells = columns.map((column) => h("th", { scope: "col", class: column.rising ? null : "number", title: column.meaning }, button(column.label, () => turn(column), { class: "small head" })));
+  const mark = (current) => {
+    sort = current;
+    columns.forEach(({ key }, i) => (direction(key) ? cells[i].setAttribute("aria-sort", direction(key)) : cells[i].removeAttribute("aria-sort")));
+  };
+  return { cells, mark };
+}
+
 /** sort: the order in force; order(sort) asks for another one; open(molecule) shows one in large. */
 export function table(molecules, sort, { order, open }) {
-  const direction = (key) => (sort === named(key) ? "ascending" : sort === named(`-${key}`) ? "descending" : null);
-  const turn = (key) => order(named(direction(key) === "descending" ? key : `-${key}`));
-  const head = NUMBERS.map(({ key, label, meaning }) =>
-    h("th", { scope: "col", "aria-sort": direction(key), title: meaning }, button(label, () => turn(key), { class: "small head" })),
-  );
+  const head = sortHead(NUMBERS, (asked) => order(named(asked)));
+  head.mark(unnamed(sort));
   const row = (molecule) => {
     const [word, kind] = verdict(molecule);
     return h(
@@ -33,6 +44,6 @@ export function table(molecules, sort, { order, open }) {
   return h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of the molecules" },
-    h("table", { class: "molecules" }, h("thead", {}, h("tr", {}, words(["Molecule", "Formula", "Label"]), head, words(["New", "SMILES"]))), h("tbody", {}, molecules.map(row))),
+    h("table", { class: "molecules" }, h("thead", {}, h("tr", {}, words(["Molecule", "Formula", "Label"]), head.cells, words(["New", "SMILES"]))), h("tbody", {}, molecules.map(row))),
   );
 }
