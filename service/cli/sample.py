@@ -58,6 +58,9 @@ TemperatureOption = Annotated[
     float, typer.Option(help="Standard deviation of the noise, 0.1 to 2: 0.8 gives more stable and fewer unusual ones.")
 ]
 WEIGHTS_DEFAULT = " [default: qm9; with --formula or --fragment the bundled ones that take it]"
+OnlyOption = Annotated[
+    Only, typer.Option(help="Generate until n molecules are valid, or stable, or connected: valid and in one piece.")
+]
 SeedOption = Annotated[
     int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of all noise [default: random, and printed].")
 ]
@@ -77,7 +80,7 @@ def sample(
     first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
     temperature: TemperatureOption = 1.0,
     refinements: Refinements = None,
-    only: Annotated[Only, typer.Option(help="Generate until n molecules are valid, or stable.")] = "any",
+    only: OnlyOption = "any",
     bonds: Annotated[bool, typer.Option("--bonds/--no-bonds", help="Without bonds: positions only, faster.")] = True,
     with_nll: Annotated[bool, typer.Option("--with-nll", help="Score each molecule too.")] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Generate until n molecules have different SMILES.")] = False,

@@ -32,7 +32,7 @@ from enflow.service.schemas.requests import SampleRequest, rtol
 from enflow.service.schemas.responses import AttemptsOut, FailedOut, MoleculeOut, ParticlesOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent
 
-SHARES = {"valid": "inferred_validity", "stable": "molecule_stability"}
+SHARES = {"valid": "inferred_validity", "stable": "molecule_stability", "connected": "inferred_whole"}
 """The share of generated molecules that pass `only`, by its name among the metrics of a card."""
 
 ESTIMATED = 100

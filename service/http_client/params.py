@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 from enflow.model.chem.molecule import MoleculeLike
 
 Tolerance = Literal["draft", "standard", "precise"] | float
-Only = Literal["any", "valid", "stable"]
+Only = Literal["any", "valid", "stable", "connected"]
 
 
 class ComputeParams(TypedDict, total=False):

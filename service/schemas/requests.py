@@ -142,7 +142,9 @@ class SampleRequest(RequestOptions):
         default=None, description="times that a molecule is noised and generated again; null = as the model's card says"
     )
     only: Only = Field(
-        default="any", description="sample on until n_molecules are found, or the limit of attempts is reached"
+        default="any",
+        description="sample on until n_molecules are found, or the limit of attempts is reached; connected = valid and "
+        "in one piece, by the bonds",
     )
     frames: Annotated[int, Field(ge=0), Within("max_frames")] = Field(
         default=0, description="number of frames of each trajectory from noise to data"
@@ -174,8 +176,9 @@ class SampleRequest(RequestOptions):
                 raise ValueError(f"found formula and {name}, expected one of them")
         if self.attach is not None and self.fragment is None:
             raise ValueError("found attach without fragment, expected a fragment")
-        if not self.bonds and (self.only == "valid" or self.unique or self.describes):
-            wants = "only valid" if self.only == "valid" else "unique" if self.unique else "properties, where or sort"
+        by_bonds = self.only in ("valid", "connected")
+        if not self.bonds and (by_bonds or self.unique or self.describes):
+            wants = f"only {self.only}" if by_bonds else "unique" if self.unique else "properties, where or sort"
             raise ValueError(f"found bonds false and {wants}, expected one of them")
         if self.sort in ("nll", "-nll") and not self.with_nll:
             raise ValueError("found sort by nll without with_nll, expected with_nll: true")
@@ -237,7 +240,7 @@ class VariationsOptions(RequestOptions):
         default="any",
         description="sample on until each molecule keeps the element of every atom, or the bonds between its atoms too",
     )
-    only: Only = Field(default="any", description="sample on until each molecule is valid or stable, as in /sample")
+    only: Only = Field(default="any", description="sample on until each is valid, stable or connected, as in /sample")
     scale: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None, description="the earlier name of strength", json_schema_extra={"deprecated": True}
     )

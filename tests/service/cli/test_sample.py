@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from enflow.model.chem.bonds import infer_bonds
@@ -16,7 +17,7 @@ from enflow.model.config import DequantizerConfig, EGNNConfig
 from enflow.service.__main__ import main
 from enflow.service.cli.sample import read_fragment_text, weights_of
 from enflow.service.model_card import ModelCard
-from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, Structure
 from enflow.service.schemas.responses import SampleResponse
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
 from tests.service.cli.conftest import FakeModel
@@ -29,10 +30,14 @@ GIVEN = {"dynamics": EGNNConfig(output="still"), "dequantizer": DequantizerConfi
 
 @pytest.fixture
 def run_sample(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
-    """Run the command with an engine of which only molecules of some indices have bonds: (exit code, output, error)."""
+    """Run the command with an engine whose molecules are known: (exit code, output, error).
 
-    def run(bonded: set[int], *arguments: str) -> tuple[object, str, str]:
-        fake_model.client.molecule = lambda index: METHANE if index in bonded else TORN
+    A set has the indices of the molecules with bonds, a list the molecules by index.
+    """
+
+    def run(bonded: set[int] | list[Structure], *arguments: str) -> tuple[object, str, str]:
+        known = bonded if isinstance(bonded, list) else [METHANE if index in bonded else TORN for index in range(200)]
+        fake_model.client.molecule = known.__getitem__
         monkeypatch.setattr(sys, "argv", ["enflow", "sample", "--seed", "1", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
@@ -125,6 +130,14 @@ def test_the_temperature_reaches_the_engine(run_sample, fake_model: FakeModel) -
     code, _, err = run_sample({0}, "--temperature", "3")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith("enflow: temperature: ")
+
+
+@pytest.mark.parametrize("condition", [("--only", "connected"), ("--where", "connected=true")])
+def test_connected_molecules_are_in_one_piece(run_sample, condition: tuple[str, str]) -> None:
+    pair = Structure(np.tile(METHANE.atomic_numbers, 2), np.concatenate([METHANE.positions, METHANE.positions + 5.0]))
+    code, out, _ = run_sample([pair, TORN, METHANE], *condition, "--json")
+    (molecule,) = json.loads(out)["molecules"]
+    assert (code, molecule["index"], molecule["smiles"]) == (0, 2, "C")
 
 
 def test_a_value_out_of_range_is_one_line(run_sample) -> None:
