@@ -86,7 +86,7 @@ def select(
 
     Args:
         flow: the flow.
-        n_atoms: the number of atoms, or the formula, of each molecule; see `MoleculeFlow.sample`.
+        n_atoms: the number of atoms, a range of it, or the formula, of each molecule; see `MoleculeFlow.sample`.
         selection: the conditions and the order.
         seed: the seed of all noise.
         rtol, atol: relative and absolute tolerance of the solver, per molecule.

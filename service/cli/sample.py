@@ -17,7 +17,7 @@ from enflow.model.config import MAX_SEED
 from enflow.model.errors import ConfigError, SolverError, StructureError
 from enflow.model.files import shown_name
 from enflow.model.progress import progress
-from enflow.service.cli.bounds import parse_where
+from enflow.service.cli.bounds import parse_sizes, parse_where
 from enflow.service.cli.offline import (
     WEIGHTS_HELP,
     Handle,
@@ -43,6 +43,10 @@ from enflow.service.schemas.responses import AttemptsOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
 
+SizeOption = Annotated[
+    str | None,
+    typer.Option(metavar="N|MIN:MAX", help="Atoms of each: 12, or drawn from a range, 10:14 [default: from p(N)]."),
+]
 FormulaOption = Annotated[str | None, typer.Option(help="Formula of each, such as C7H10O2; the weights must take one.")]
 FragmentOption = Annotated[
     Path | None, typer.Option(help="XYZ or SDF file whose atoms stay; the flow adds the others. - reads stdin.")
@@ -72,7 +76,7 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="File to write: .xyz, .sdf, .csv, .json, or .html for a gallery; - prints XYZ.")
     ] = None,
-    n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
+    n_atoms: SizeOption = None,
     formula: FormulaOption = None,
     fragment: FragmentOption = None,
     attach: AttachOption = None,
@@ -112,7 +116,7 @@ def sample(
     target = parse_target(out)
     values: dict[str, Any] = {
         "n_molecules": n,
-        "n_atoms": n_atoms,
+        "n_atoms": None if n_atoms is None else parse_sizes(n_atoms),
         "formula": formula,
         "fragment": fragment and read_fragment_text(fragment),
         "attach": attach or None,
@@ -163,8 +167,10 @@ def parse_request(offline: OfflineModel, values: dict[str, Any]) -> SampleReques
             found = f"found {electrons} electrons in {values['formula']}, an odd number"
             typer.echo(f"enflow: {found}; no molecule of this formula is valid, expected an even number", err=True)
     largest = card.vocabulary.max_atoms
-    if values["n_atoms"] is not None and values["n_atoms"] > largest:
-        raise ConfigError(f"found {values['n_atoms']} atoms; the model knows at most {largest}")
+    size = values["n_atoms"]
+    smallest = size["min"] if isinstance(size, dict) else size or 0
+    if smallest > largest:
+        raise ConfigError(f"found {smallest} atoms; the model knows at most {largest}")
     return validated(SampleRequest, values, offline)
 
 

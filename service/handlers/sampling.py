@@ -19,12 +19,13 @@ from enflow.service.handlers.duplicates import DuplicateFilter
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
-    TYPICAL_ATOMS,
     EngineLikelihoodRequest,
     EngineRequest,
     EngineSampleRequest,
     EstimatorOptions,
+    Size,
     Structure,
+    typical_size,
 )
 from enflow.service.rendering.encoders import Answer
 from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, in_order
@@ -113,7 +114,7 @@ class SamplingHandler:
         found = in_order(self._results.found, request.sort)
         return Answer(self.response([each.document for each in found]), found)
 
-    async def _sample(self, first_index: int, sizes: Sequence[int | None], *, first: bool = False) -> None:
+    async def _sample(self, first_index: int, sizes: Sequence[Size], *, first: bool = False) -> None:
         request = self.engine_request(first_index, sizes)
         self._results.tried += len(sizes)
         async with self._served.engine_events(request, wait=not first) as events:
@@ -124,7 +125,7 @@ class SamplingHandler:
             async for event in events:
                 await self._handle(event)
 
-    def engine_request(self, first_index: int, sizes: Sequence[int | None]) -> EngineRequest:
+    def engine_request(self, first_index: int, sizes: Sequence[Size]) -> EngineRequest:
         """Return the engine request for molecules of these sizes."""
         tolerance = rtol(self._request.tolerance)
         return EngineSampleRequest(
@@ -285,8 +286,8 @@ def refinements_of(served: ServedModel, request: SampleRequest) -> int:
 
 def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
     """Return the estimated time of one molecule of a request; 0 where the speed of the engine is not known."""
-    typical = min(TYPICAL_ATOMS, served.card.vocabulary.max_atoms)
-    sizes = tuple(size or typical for size in request.sizes[:ESTIMATED])
+    largest = served.card.vocabulary.max_atoms
+    sizes = tuple(min(typical_size(size), largest) for size in request.sizes[:ESTIMATED])
     tolerance = rtol(request.tolerance)
     share = float(served.card.card.metrics.get(SHARES.get(request.only, ""), 1.0))
     count = refinements_of(served, request)

@@ -22,7 +22,7 @@ class SampleParams(ComputeParams, total=False):
     """The fields of a request for molecules."""
 
     n_molecules: int
-    n_atoms: int | Sequence[int] | None
+    n_atoms: int | Sequence[int] | Mapping[str, int] | None
     formula: str | None
     fragment: MoleculeLike | Mapping[str, str] | None
     attach: Sequence[int] | None

@@ -18,6 +18,7 @@ from enflow.model.config import MAX_REFINEMENTS, MAX_SEED, STRENGTH, TEMPERATURE
 from enflow.model.flow.estimator_options import PROBES, Divergence
 from enflow.service.schemas.examples import METHANE, SAMPLE_REQUESTS, TILTED
 from enflow.service.schemas.properties import Sort, Where
+from enflow.service.schemas.sizes import AtomRange, Size
 
 ANY_MODEL = "x-models"
 """A mark in a schema; the OpenAPI description replaces it by the names of the loaded models."""
@@ -120,8 +121,8 @@ class SampleRequest(RequestOptions):
         description="1, or the length of the list n_atoms, where it is left out",
         json_schema_extra=_without_default,
     )
-    n_atoms: Atoms | Sizes | None = Field(
-        default=None, description="one number, or one for each molecule, with the fragment; null = drawn from p(N)"
+    n_atoms: Atoms | AtomRange | Sizes | None = Field(
+        default=None, description="one number, a range, or a list of numbers, with the fragment; null = drawn from p(N)"
     )
     formula: Annotated[str, Field(pattern=r"^([A-Z][a-z]?[0-9]{0,4})+$", max_length=40)] | None = Field(
         default=None, description="formula of all molecules, such as C7H10O2; needs a model of p(geometry | formula)"
@@ -143,8 +144,7 @@ class SampleRequest(RequestOptions):
     )
     only: Only = Field(
         default="any",
-        description="sample on until n_molecules are found, or the limit of attempts is reached; connected = valid and "
-        "in one piece, by the bonds",
+        description="sample on until n_molecules are found, or max_attempts is reached; connected = one piece",
     )
     frames: Annotated[int, Field(ge=0), Within("max_frames")] = Field(
         default=0, description="number of frames of each trajectory from noise to data"
@@ -195,9 +195,10 @@ class SampleRequest(RequestOptions):
         return self.properties or bool(self.bounds) or (self.sort or "").removeprefix("-") in NUMBERS
 
     @property
-    def sizes(self) -> tuple[int | None, ...]:
-        """The number of atoms of each molecule; None where it is drawn."""
-        return tuple(self.n_atoms) if isinstance(self.n_atoms, list) else (self.n_atoms,) * self.n_molecules
+    def sizes(self) -> tuple[Size, ...]:
+        """The number of atoms of each molecule; None or a range where it is drawn."""
+        found = self.n_atoms.drawn if isinstance(self.n_atoms, AtomRange) else self.n_atoms
+        return tuple(found) if isinstance(found, list) else (found,) * self.n_molecules
 
 
 class LikelihoodOptions(RequestOptions):

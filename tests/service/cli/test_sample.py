@@ -14,6 +14,7 @@ from enflow.model.chem.io.formats import read
 from enflow.model.chem.io.sdf import write_sdf
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import DequantizerConfig, EGNNConfig
+from enflow.model.flow.arguments import SizeRange
 from enflow.service.__main__ import main
 from enflow.service.cli.sample import read_fragment_text, weights_of
 from enflow.service.model_card import ModelCard
@@ -121,6 +122,16 @@ def test_the_refinements_reach_the_engine(run_sample, fake_model: FakeModel) -> 
     assert run_sample({0}, "--refinements", "2", "--json")[0] == 0
     (request,) = (each for each in fake_model.client.submitted if isinstance(each, EngineSampleRequest))
     assert request.refinements == 2
+
+
+def test_a_range_of_sizes_reaches_the_engine(run_sample, fake_model: FakeModel) -> None:
+    assert run_sample({0, 1}, "-n", "2", "--n-atoms", "5:40", "--json")[0] == 0
+    (request,) = (each for each in fake_model.client.submitted if isinstance(each, EngineSampleRequest))
+    assert request.n_atoms == (SizeRange(5, 40),) * 2
+    for text in ("9:8", "0:3", "5-9", "nine", "5:"):
+        error = run_sample({0}, "--n-atoms", text)[2]
+        assert f"found --n-atoms {text}; expected a number of atoms, such as 12" in error
+    assert "found 30 atoms; the model knows at most 29" in run_sample({0}, "--n-atoms", "30:40")[2]
 
 
 def test_the_temperature_reaches_the_engine(run_sample, fake_model: FakeModel) -> None:
