@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from enflow.model.chem.analysis.rejection import Only
+from enflow.model.chem.connectivity import joined, open_valences
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, recognized
 from enflow.model.chem.io.text import ReadLimits, decode
@@ -37,6 +38,7 @@ from enflow.service.handlers.fragments import read_fragment
 from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem
+from enflow.service.protocol.requests import Structure
 from enflow.service.rendering.encoders import Answer
 from enflow.service.schemas.requests import SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
@@ -186,12 +188,22 @@ def generate(offline: OfflineModel, request: SampleRequest) -> Answer:
         try:
             prepared = served.prepare_request(request)
             fragment = await read_fragment(served, prepared)
+            _warn_if_closed(fragment, request)
         except Problem as problem:
             raise ConfigError(problem.detail) from None
         return await SamplingHandler(served, prepared, context, fragment=fragment).run()
 
     assert request.seed is not None, "the command draws a seed"
     return run_sampling(offline, handle, request.seed, len(request.sizes))
+
+
+def _warn_if_closed(fragment: Structure | None, request: SampleRequest) -> None:
+    """Print a warning for a fragment that has no place to grow."""
+    if fragment is None or request.attach is not None:
+        return
+    if not open_valences(*fragment, joined(*fragment)).any():
+        found = "found no atom of the fragment that lacks a bond; the other atoms may make a second molecule beside it"
+        typer.echo(f"enflow: {found}, expected --attach, or a fragment with an open bond", err=True)
 
 
 def run_sampling(offline: OfflineModel, handle: Handle, seed: int, n_molecules: int) -> Answer:

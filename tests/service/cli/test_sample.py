@@ -13,7 +13,7 @@ from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.io.sdf import write_sdf
 from enflow.model.chem.molecule import Molecule
-from enflow.model.config import DequantizerConfig, EGNNConfig
+from enflow.model.config import DequantizerConfig, EGNNConfig, FragmentConfig
 from enflow.model.flow.arguments import SizeRange
 from enflow.service.__main__ import main
 from enflow.service.cli.sample import read_fragment_text, weights_of
@@ -27,6 +27,11 @@ from tests.service.serving import some_card
 
 GIVEN = {"dynamics": EGNNConfig(output="still"), "dequantizer": DequantizerConfig("given", capacity=4)}
 """The parts of a model that takes formulas."""
+
+AROUND = {"dynamics": FragmentConfig(), "dequantizer": DequantizerConfig("truncated")}
+"""The parts of a model that takes fragments."""
+
+METHANE_XYZ = "5\n\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
 
 
 @pytest.fixture
@@ -70,6 +75,25 @@ def test_it_says_how_many_molecules_are_valid_and_stable(run_sample) -> None:
     )
     assert "2 of 3 molecules kept, 2 valid, 2 stable; 1 x " in run_sample({0, 3}, "-n", "2", "--only", "valid")[2]
     assert "2 of 2 molecules kept, 2 stable, seed 1" in run_sample({0, 1}, "-n", "2", "--no-bonds")[2]
+
+
+@pytest.mark.parametrize(
+    ("xyz", "attach", "warned"),
+    [
+        (METHANE_XYZ, (), True),
+        (METHANE_XYZ, ("--attach", "2"), False),
+        (METHANE_XYZ.replace("5", "4", 1).rsplit("H", 1)[0], (), False),
+    ],
+)
+def test_a_fragment_without_a_place_to_grow_has_a_warning(
+    run_sample, fake_model: FakeModel, xyz: str, attach: tuple[str, ...], warned: bool
+) -> None:
+    """Methane, and methyl, which lacks a bond."""
+    fake_model.card = ModelCard(some_card("fake", **AROUND), {})
+    Path("core.xyz").write_text(xyz)
+    code, _, err = run_sample({0}, "--fragment", "core.xyz", *attach, "--n-atoms", "9", "--json")
+    warning = "enflow: found no atom of the fragment that lacks a bond; the other atoms may make a second molecule"
+    assert (code, err.startswith(warning), err.count("\n")) == (0, warned, int(warned))
 
 
 @pytest.mark.parametrize(("formula", "electrons"), [("CH4", 0), ("CH3N", 0), ("C2H5", 17), ("HNO3F", 41)])
