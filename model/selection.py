@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from enflow.model.chem.analysis.descriptors import NUMBERS, Bounds, describe
+from enflow.model.chem.analysis.descriptors import FLAGS, NUMBERS, Bounds, describe
 from enflow.model.chem.analysis.metrics import stability
 from enflow.model.chem.analysis.ranking import SORT_KEYS, sort_key
 from enflow.model.chem.analysis.rejection import DUPLICATE, Only, Rejection, rejection
@@ -30,7 +30,7 @@ class Selection:
     """Conditions on generated molecules, and their order; the same as in `POST /sample`.
 
     Args:
-        only: "valid" or "stable" molecules, or "any".
+        only: "valid" or "stable" molecules, "connected" ones, which are valid and in one piece, or "any".
         where: bounds of descriptors, both included, None = no bound: {"qed": (0.5, None), "novel": True}.
         unique: no two molecules with the same SMILES.
         sort: the name of a descriptor, "n_atoms" or "nll"; "-qed" puts the largest first. By "nll" each is scored.
@@ -47,14 +47,14 @@ class Selection:
     attempts: int = 50
 
     def __post_init__(self) -> None:
-        if self.only not in ("any", "valid", "stable"):
-            raise ConfigError(f"found only {self.only!r}, expected 'any', 'valid' or 'stable'")
+        if self.only not in get_args(Only):
+            raise ConfigError(f"found only {self.only!r}, expected one of {', '.join(map(repr, get_args(Only)))}")
         for name, wanted in self.where.items():
-            known = isinstance(wanted, bool) if name == "novel" else _is_interval(wanted)
-            if name not in (*NUMBERS, "novel") or not known:
+            known = isinstance(wanted, bool) if name in FLAGS else _is_interval(wanted)
+            if name not in (*NUMBERS, *FLAGS) or not known:
                 raise ConfigError(
                     f"found where {name!r}: {wanted!r}, expected (lower, upper) of one of {', '.join(NUMBERS)}, "
-                    "numbers in ascending order, None for no bound; or 'novel': True or False"
+                    f"numbers in ascending order, None for no bound; or True or False for {' or '.join(FLAGS)}"
                 )
         if self.attempts < 1 or self.attempts % 1:
             raise ConfigError(f"found {self.attempts!r} attempts, expected an integer of at least 1")
@@ -86,7 +86,7 @@ def select(
 
     Args:
         flow: the flow.
-        n_atoms: the number of atoms, or the formula, of each molecule; see `MoleculeFlow.sample`.
+        n_atoms: the number of atoms, a range of it, or the formula, of each molecule; see `MoleculeFlow.sample`.
         selection: the conditions and the order.
         seed: the seed of all noise.
         rtol, atol: relative and absolute tolerance of the solver, per molecule.

@@ -157,7 +157,9 @@ def from_errors(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Return the problem of Pydantic's errors; it repeats no value, and a field's name only where it is harmless."""
     if any(each["type"] == "json_invalid" for each in errors):
         return Problem("malformed", "the body is not JSON", [At("", each["msg"]) for each in errors])
-    unique = list(dict.fromkeys(At(*_explain(each["type"], each["loc"], each["msg"])) for each in errors))
+    # Of a union there is an error for each member; the member that has the type of the value says most.
+    ordered = sorted(errors, key=lambda each: str(each["type"]).endswith("_type"))
+    unique = list(dict.fromkeys(At(*_explain(each["type"], each["loc"], each["msg"])) for each in ordered))
     first = ": ".join(part for part in (unique[0].at.lstrip("/"), unique[0].message) if part)
     return Problem("invalid", f"the request does not fit its description (GET /docs): {first}", unique)
 
@@ -179,4 +181,4 @@ def _pointer(place: tuple[int | str, ...]) -> str:
 
 _FIELD_NAME = re.compile(r"[\w$][\w$ .:()-]{0,31}")
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/'\":]+/)*(?=[^\s/'\":])")
-_TYPES = frozenset({"int", "float", "str", "bool"})
+_TYPES = frozenset({"int", "float", "str", "bool", "AtomRange"})

@@ -44,7 +44,7 @@ def enflow(monkeypatch, capsys):
         ("sample --tolerance fine", "found tolerance 'fine'; expected draft, standard, precise, or a number"),
         ("sample --weights nowhere", "found no weights 'nowhere', expected a directory with card.json"),
         ("sample weights/dw4 --out dw4.sdf", "dw4 is of particles; expected .xyz, .json or .html"),
-        ("sample dw4 --only valid", "dw4 is one of particles: particles are neither valid nor stable"),
+        ("sample dw4 --only valid", "dw4 is one of particles: particles have no bonds and no valence"),
         ("sample --formula Foo", "found formula 'Foo', expected elements with counts, such as C7H10O2"),
         ("sample --formula SiH4", "found element Si, expected one of H, C, N, O, F"),
         ("sample --device toaster", "found device 'toaster'; expected auto, cpu or cuda"),

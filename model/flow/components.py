@@ -15,6 +15,7 @@ from enflow.model.config import LOOSEST, FlowConfig, check_tolerances
 from enflow.model.errors import ConfigError, StructureError
 from enflow.model.flow import dequantization, dynamics
 from enflow.model.flow.act_norm import ActNorm
+from enflow.model.flow.arguments import SizeRange
 from enflow.model.flow.canonical_form import CanonicalForm, canonical_form
 from enflow.model.flow.compiled_velocity import Arguments, CompiledVelocity
 from enflow.model.flow.coupling import transport
@@ -135,9 +136,13 @@ class FlowComponents(nn.Module):
                 molecule = None
             yield Sample(end.index, molecule, end.status, end.nfe).counted()
 
-    def draw_n_atoms(self, seed: int, index: int) -> int:
-        """Return the number of atoms of molecule (seed, index), drawn from p(N)."""
-        return self.n_atoms.sample(generator(seed, index, "n_atoms"))
+    def draw_n_atoms(self, seed: int, index: int, within: SizeRange | None = None) -> int:
+        """Return the number of atoms of molecule (seed, index), drawn from p(N), or from p(N) restricted to a range.
+
+        Raises:
+            VocabularyError: the model knows no size in the range.
+        """
+        return self.n_atoms.sample(generator(seed, index, "n_atoms"), within=within)
 
     def draw_latent(
         self,

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from enflow.model.errors import VocabularyError
+from enflow.model.flow.arguments import SizeRange
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.noise import padded_normal
 
@@ -113,18 +114,26 @@ class AtomCountPrior(nn.Module):
             if not 1 <= size <= self.max_atoms:
                 raise VocabularyError(f"found {size} atoms, expected 1 to {self.max_atoms}")
 
-    def sample(self, source: Generator, above: int = 0) -> int:
+    def sample(self, source: Generator, above: int = 0, within: SizeRange | None = None) -> int:
         """Return a number of atoms, drawn on the CPU in float64 so that device and dtype do not change it.
 
         Args:
             source: the generator.
             above: the number is drawn from p(N | N > above).
+            within: the number is drawn from p(N | low <= N <= high) too.
 
         Raises:
-            VocabularyError: no number is above it.
+            VocabularyError: no number is above it, or none in the range has a probability.
         """
         if above >= self.max_atoms:
             raise VocabularyError(f"found {above} atoms, expected at most {self.max_atoms - 1}, which leaves a place")
         probabilities = self.log_probs.cpu().double().exp()
         probabilities[: above + 1] = 0.0
+        if within is not None:
+            probabilities[: max(within.low, 0)] = 0.0
+            probabilities[max(within.high + 1, 0) :] = 0.0
+        if not probabilities.any():
+            found = f"found a range of {within.low} to {within.high} atoms" if within else "found no size"
+            expected = f"expected a size that the model knows, from {above + 1} to {self.max_atoms}"
+            raise VocabularyError(f"{found}, {expected}")
         return int(torch.multinomial(probabilities, 1, generator=source))

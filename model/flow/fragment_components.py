@@ -10,6 +10,7 @@ from enflow.model.batch import collate
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError, StructureError
+from enflow.model.flow.arguments import SizeRange
 from enflow.model.flow.completion import Completion, relative_to_fragment
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.coupling import transport_around
@@ -33,13 +34,18 @@ class FragmentComponents(FlowComponents):
             raise ConfigError(f'found dynamics {config.dynamics.kind!r}, expected "fragment", and no act_norm')
         super().__init__(config)
 
-    def draw_size(self, fragment: Molecule, seed: int, index: int) -> int:
+    def draw_size(self, fragment: Molecule, seed: int, index: int, within: SizeRange | None = None) -> int:
         """Return the number of atoms of molecule (seed, index), drawn from p(N | N > M) for M given atoms.
 
+        Args:
+            fragment: the given atoms.
+            seed, index: the seed of the request and the index of the molecule in it.
+            within: the range of the number; None = all.
+
         Raises:
-            VocabularyError: the fragment leaves no place for another atom.
+            VocabularyError: the fragment leaves no place for another atom, or the range has no size above it.
         """
-        return self.n_atoms.sample(generator(seed, index, "n_atoms"), above=fragment.n_atoms)
+        return self.n_atoms.sample(generator(seed, index, "n_atoms"), fragment.n_atoms, within)
 
     def draw_latent(
         self,
@@ -63,7 +69,7 @@ class FragmentComponents(FlowComponents):
     def draw_completion(
         self,
         fragment: Molecule,
-        n_atoms: int | None,
+        n_atoms: int | SizeRange | None,
         seed: int,
         index: int,
         temperature: float = 1.0,
@@ -73,7 +79,7 @@ class FragmentComponents(FlowComponents):
 
         Args:
             fragment: the given atoms.
-            n_atoms: the number of all atoms; None = drawn by `draw_size`.
+            n_atoms: the number of all atoms; a range or None = drawn by `draw_size`.
             seed, index: the seed of the noise and its index.
             temperature: standard deviation of the noise around the place of the other atoms.
             refinement: the number of the refinement that needs new noise; 0 = the latent of the molecule.
@@ -84,7 +90,8 @@ class FragmentComponents(FlowComponents):
             StructureError: the size leaves no atom beside the fragment.
         """
         check_temperature(temperature)
-        n_atoms = self.draw_size(fragment, seed, index) if n_atoms is None else n_atoms
+        if not isinstance(n_atoms, int):
+            n_atoms = self.draw_size(fragment, seed, index, n_atoms)
         free, source = n_atoms - fragment.n_atoms, generator(seed, index, latent_purpose(refinement))
         if free < 1:
             raise StructureError(f"found {n_atoms} atoms in all, expected more than the {fragment.n_atoms} given ones")

@@ -43,7 +43,7 @@ class FragmentFlow(FragmentComponents):
         *,
         fragment: MoleculeLike,
         attach: Sequence[int] | None = None,
-        n_atoms: int | Sequence[int | None] | None = None,
+        n_atoms: int | Sequence[int | tuple[int, int] | None] | None = None,
         seed: int = 0,
         rtol: float = STANDARD,
         atol: float = STANDARD,
@@ -61,7 +61,7 @@ class FragmentFlow(FragmentComponents):
             attach: atoms of the fragment, counted from 1, at which it grows: a hydrogen atom is removed, a heavy atom
                 loses all its hydrogen atoms; None = the fragment as it is. See `connectivity.opened`.
             n_atoms: the number of atoms of all molecules or of each, with the M of the fragment that stay; None = drawn
-                from p(N | N > M).
+                from p(N | N > M). The size of a molecule in the list may be a range, as for `MoleculeFlow.sample`.
             seed: the seed of all noise.
             rtol, atol: relative and absolute tolerance of the solver, per molecule.
             temperature, refinements: see `MoleculeFlow.sample`.
@@ -103,7 +103,7 @@ class FragmentFlow(FragmentComponents):
         """Return an iterator over the samples in the order in which they finish; see `sample`.
 
         Args:
-            n_atoms: the number of atoms of each molecule, or None.
+            n_atoms: the number of atoms of each molecule, a range of it, or None.
             seed, rtol, atol, temperature, refinements, fragment, attach: see `sample`.
             indices: the index of each molecule, which fixes it together with the seed; None = its place in the list.
 
@@ -200,7 +200,7 @@ class FragmentFlow(FragmentComponents):
 
 
 def _sizes(n: Any, n_atoms: Any) -> list[SizeOrFormula]:
-    sizes = checked_sizes(n_atoms, 1 if n is None else checked_count(n))
+    sizes: list[SizeOrFormula] = [*checked_sizes(n_atoms, 1 if n is None else checked_count(n))]
     if n not in (None, len(sizes)):
         raise ConfigError(f"found n = {n} and {len(sizes)} entries of n_atoms, expected one of them")
     return sizes

@@ -6,7 +6,7 @@ from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.molecule import Molecule, MoleculeLike, as_molecules, check_vocabulary
 from enflow.model.config import ENCODE_TOLERANCE, STANDARD, STRENGTH, FlowConfig, FragmentConfig
 from enflow.model.errors import ConfigError
-from enflow.model.flow.arguments import checked_count, checked_seed, checked_sizes
+from enflow.model.flow.arguments import SizeRange, checked_count, checked_seed, checked_sizes
 from enflow.model.flow.components import FlowComponents
 from enflow.model.flow.estimate import Likelihood
 from enflow.model.flow.estimator_options import Divergence, EstimatorOptions
@@ -57,8 +57,9 @@ class MoleculeFlow(FlowComponents):
         `enflow.select` filters and sorts.
 
         Args:
-            n_atoms: the number of atoms of each molecule; None = drawn from p(N). For a model whose types are given
-                also a formula, such as "C7H10O2". A single value, such as 9, is one molecule.
+            n_atoms: the number of atoms of each molecule; None = drawn from p(N), (10, 14) = drawn from p(N) restricted
+                to 10 to 14. For a model whose types are given also a formula, such as "C7H10O2". A single value, such
+                as 9, is one molecule; a range has to be in a list.
             seed: the seed of all noise.
             rtol, atol: relative and absolute tolerance of the solver, per molecule, 1e-13 to 1.
             temperature: standard deviation of the noise, 0.1 to 2. At 1 the samples have the model's distribution;
@@ -71,11 +72,12 @@ class MoleculeFlow(FlowComponents):
 
         Raises:
             SolverError: the solver left the range of molecules (`samples` yields the other molecules).
-            VocabularyError: a size or an element that the model does not know.
+            VocabularyError: a size or an element that the model does not know; a range without a size that it knows.
             ConfigError: a formula for a model that draws the elements itself; an option out of range.
 
         Example:
-            `flow.sample(9)` is one molecule of 9 atoms, and `flow.sample([9, 18, None])` are three molecules.
+            `flow.sample(9)` is one molecule of 9 atoms, `flow.sample([9, 18, None])` are three molecules, and
+            `flow.sample([(10, 14)] * 4)` are four molecules of 10 to 14 atoms.
         """
         sizes = checked_sizes(n_atoms)
         return molecules_in_order(self.samples(sizes, seed, rtol, atol, None, temperature, refinements))
@@ -111,10 +113,10 @@ class MoleculeFlow(FlowComponents):
         found = refined(self, noised, latents, times, rtol, atol)
         return (one.named(names[one.index], seed) for one in found)
 
-    def _size(self, condition: SizeOrFormula, seed: int, index: int) -> int:
+    def _size(self, condition: int | str | SizeRange | None, seed: int, index: int) -> int:
         if isinstance(condition, str):
             return sum(parse_formula(condition, self.vocabulary))
-        return self.draw_n_atoms(seed, index) if condition is None else condition
+        return condition if isinstance(condition, int) else self.draw_n_atoms(seed, index, condition)
 
     def variations(
         self,

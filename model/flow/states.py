@@ -14,8 +14,9 @@ from enflow.model.config import MAX_RETURN_ERROR
 from enflow.model.errors import ConfigError, InverseWarning, SolverError
 from enflow.model.flow.ode.solver_state import Status
 
-SizeOrFormula = int | str | None
-"""A condition on one molecule to generate: a number of atoms, a formula, or None for a size drawn from p(N)."""
+SizeOrFormula = int | str | tuple[int, int] | None
+"""A condition on one molecule to generate: a number of atoms, a formula, the least and the largest number of a size
+drawn from p(N) between them, or None for a size drawn from p(N)."""
 
 OnMismatch = Literal["warn", "raise", "ignore"]
 """The reaction to a molecule that does not come back from its own latent."""

@@ -1,4 +1,4 @@
-"""The option --where: bounds of the properties of a molecule."""
+"""The options --where and --n-atoms: bounds of the properties of a molecule, and of its size."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from enflow.model.chem.analysis.descriptors import Bounds
 from enflow.model.errors import ConfigError
 
 _BOUND = re.compile(r"(?P<name>[a-z_]+)=(?:(?P<flag>true|false)|(?P<low>[^:]*):(?P<high>[^:]*))")
+
+_SIZES = re.compile(r"(\d{1,9})(?::(\d{1,9}))?", re.ASCII)
 
 
 def parse_where(texts: Sequence[str]) -> dict[str, Bounds | bool]:
@@ -25,6 +27,22 @@ def parse_where(texts: Sequence[str]) -> dict[str, Bounds | bool]:
             raise ConfigError(f"found --where {name}=... twice; expected it once, such as {name}=1:2")
         found[name] = wanted
     return found
+
+
+def parse_sizes(text: str) -> int | dict[str, int]:
+    """Return a number of atoms, or a range of it as a request has it.
+
+    Args:
+        text: N or MIN:MAX.
+
+    Raises:
+        ConfigError: a text of another form, no positive number, or a range that descends.
+    """
+    found = _SIZES.fullmatch(text)
+    sizes = [int(each) for each in found.groups() if each] if found else []
+    if not sizes or sizes[0] < 1 or sizes != sorted(sizes):
+        raise ConfigError(f"found --n-atoms {text}; expected a number of atoms, such as 12, or a range, such as 10:14")
+    return {"min": sizes[0], "max": sizes[1]} if len(sizes) > 1 else sizes[0]
 
 
 def _parse(text: str) -> tuple[str, Bounds | bool]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -40,6 +40,13 @@ from enflow.service.schemas.responses import LikelihoodResponse, ScoreErrorOut
 from enflow.service.schemas.stream_events import ScoreEvent
 from enflow.service.settings import BUNDLED_WEIGHTS
 
+SortOption = Annotated[
+    Literal["nll", "-nll"] | None,
+    typer.Option(
+        metavar="nll|-nll", help="Order: the likeliest first; with -nll last. Failures at the end [default: as given]."
+    ),
+]
+
 Record = tuple[str, Molecule | EnflowError]
 """The name of a file, and one of its structures or the error of it."""
 
@@ -68,6 +75,7 @@ def likelihood(
         int | None, typer.Option(min=1, help="Draws of the dequantizer [default: as many as the error needs].")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all noise.")] = 0,
+    sort: SortOption = None,
     tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,
     device: Device = "auto",
@@ -80,13 +88,8 @@ def likelihood(
     or a structure that cannot be scored gets a line with the reason, the others are scored, and the exit code is 1.
     """
     target = parse_target(out)
-    values = {
-        "target_error": target_error,
-        "divergence": divergence,
-        "probes": probes,
-        "draws": draws,
-        "tolerance": parse_tolerance(tolerance),
-    }
+    values: dict[str, Any] = {"target_error": target_error, "divergence": divergence, "probes": probes, "draws": draws}
+    values["tolerance"] = parse_tolerance(tolerance)
     records = [record for path in files for record in read_records(path)]
     offline = OfflineModel(weights, device)
     if offline.card.takes_fragments:
@@ -97,7 +100,7 @@ def likelihood(
         answer = score(offline, options, records, seed, report)
     response = answer.document
     assert isinstance(response, LikelihoodResponse), "the document of LikelihoodHandler"
-    results = [_result(entry) for entry in response.results]
+    results = in_order([_result(entry) for entry in response.results], sort)
     facts = {"seed": seed, "model": response.model.model_dump(), "results": results}
     if target:
         _write(target, facts, answer)
@@ -143,6 +146,12 @@ def prepare(served: ServedModel, structure: Molecule | EnflowError) -> Molecule 
         return error
 
 
+def in_order(results: Sequence[dict[str, Any]], sort: Literal["nll", "-nll"] | None) -> list[dict[str, Any]]:
+    """Return results in an order; structures without a score come last, in the order of the files."""
+    sign = {None: 0, "nll": 1, "-nll": -1}[sort]
+    return sorted(results, key=lambda each: ("error" in each, sign * each.get("nll", 0.0))) if sign else [*results]
+
+
 def _result(entry: Any) -> dict[str, Any]:
     if isinstance(entry, ScoreErrorOut):
         named = {"name": entry.name} if entry.name else {}
@@ -161,12 +170,13 @@ def _as_text(form: Format, facts: Mapping[str, Any], answer: Answer) -> str:
     """Return the scores as JSON, or the scored molecules with their scores as a file of structures."""
     if form == "json":
         return json.dumps(facts, indent=1, allow_nan=False) + "\n"
-    molecules = []
-    for each in answer.molecules:
-        result, molecule = facts["results"][each.document.index], each.molecule
+    molecules, bonds = [], []
+    scored = {each.document.index: each for each in answer.molecules}
+    for result in (each for each in facts["results"] if "error" not in each):
+        molecule = scored[result["index"]].molecule
+        bonds.append(scored[result["index"]].bonds)
         properties = {**molecule.properties, **{name: result[name] for name in _PROPERTIES if name in result}}
         molecules.append(Molecule(molecule.atomic_numbers, molecule.positions, molecule.name, properties))
-    bonds = [each.bonds for each in answer.molecules]
     return _csv(molecules, bonds, facts["results"]) if form == "csv" else file_text(molecules, bonds, form)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from enflow.model.chem.analysis.rejection import Only
+from enflow.model.chem.connectivity import joined, open_valences
 from enflow.model.chem.formula import parse_formula
 from enflow.model.chem.io.formats import Format, recognized
 from enflow.model.chem.io.text import ReadLimits, decode
@@ -17,7 +18,7 @@ from enflow.model.config import MAX_SEED
 from enflow.model.errors import ConfigError, SolverError, StructureError
 from enflow.model.files import shown_name
 from enflow.model.progress import progress
-from enflow.service.cli.bounds import parse_where
+from enflow.service.cli.bounds import parse_sizes, parse_where
 from enflow.service.cli.offline import (
     WEIGHTS_HELP,
     Handle,
@@ -37,12 +38,17 @@ from enflow.service.handlers.fragments import read_fragment
 from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem
+from enflow.service.protocol.requests import Structure
 from enflow.service.rendering.encoders import Answer
 from enflow.service.schemas.requests import SampleRequest
 from enflow.service.schemas.responses import AttemptsOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
 
+SizeOption = Annotated[
+    str | None,
+    typer.Option(metavar="N|MIN:MAX", help="Atoms of each: 12, or drawn from a range, 10:14 [default: from p(N)]."),
+]
 FormulaOption = Annotated[str | None, typer.Option(help="Formula of each, such as C7H10O2; the weights must take one.")]
 FragmentOption = Annotated[
     Path | None, typer.Option(help="XYZ or SDF file whose atoms stay; the flow adds the others. - reads stdin.")
@@ -58,6 +64,9 @@ TemperatureOption = Annotated[
     float, typer.Option(help="Standard deviation of the noise, 0.1 to 2: 0.8 gives more stable and fewer unusual ones.")
 ]
 WEIGHTS_DEFAULT = " [default: qm9; with --formula or --fragment the bundled ones that take it]"
+OnlyOption = Annotated[
+    Only, typer.Option(help="Generate until n molecules are valid, or stable, or connected: valid and in one piece.")
+]
 SeedOption = Annotated[
     int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of all noise [default: random, and printed].")
 ]
@@ -69,7 +78,7 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="File to write: .xyz, .sdf, .csv, .json, or .html for a gallery; - prints XYZ.")
     ] = None,
-    n_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms of each [default: drawn from p(N)].")] = None,
+    n_atoms: SizeOption = None,
     formula: FormulaOption = None,
     fragment: FragmentOption = None,
     attach: AttachOption = None,
@@ -77,7 +86,7 @@ def sample(
     first_index: Annotated[int, typer.Option(min=0, help="Index of the first: (seed, index) fixes a molecule.")] = 0,
     temperature: TemperatureOption = 1.0,
     refinements: Refinements = None,
-    only: Annotated[Only, typer.Option(help="Generate until n molecules are valid, or stable.")] = "any",
+    only: OnlyOption = "any",
     bonds: Annotated[bool, typer.Option("--bonds/--no-bonds", help="Without bonds: positions only, faster.")] = True,
     with_nll: Annotated[bool, typer.Option("--with-nll", help="Score each molecule too.")] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Generate until n molecules have different SMILES.")] = False,
@@ -109,7 +118,7 @@ def sample(
     target = parse_target(out)
     values: dict[str, Any] = {
         "n_molecules": n,
-        "n_atoms": n_atoms,
+        "n_atoms": None if n_atoms is None else parse_sizes(n_atoms),
         "formula": formula,
         "fragment": fragment and read_fragment_text(fragment),
         "attach": attach or None,
@@ -160,8 +169,10 @@ def parse_request(offline: OfflineModel, values: dict[str, Any]) -> SampleReques
             found = f"found {electrons} electrons in {values['formula']}, an odd number"
             typer.echo(f"enflow: {found}; no molecule of this formula is valid, expected an even number", err=True)
     largest = card.vocabulary.max_atoms
-    if values["n_atoms"] is not None and values["n_atoms"] > largest:
-        raise ConfigError(f"found {values['n_atoms']} atoms; the model knows at most {largest}")
+    size = values["n_atoms"]
+    smallest = size["min"] if isinstance(size, dict) else size or 0
+    if smallest > largest:
+        raise ConfigError(f"found {smallest} atoms; the model knows at most {largest}")
     return validated(SampleRequest, values, offline)
 
 
@@ -177,12 +188,22 @@ def generate(offline: OfflineModel, request: SampleRequest) -> Answer:
         try:
             prepared = served.prepare_request(request)
             fragment = await read_fragment(served, prepared)
+            _warn_if_closed(fragment, request)
         except Problem as problem:
             raise ConfigError(problem.detail) from None
         return await SamplingHandler(served, prepared, context, fragment=fragment).run()
 
     assert request.seed is not None, "the command draws a seed"
     return run_sampling(offline, handle, request.seed, len(request.sizes))
+
+
+def _warn_if_closed(fragment: Structure | None, request: SampleRequest) -> None:
+    """Print a warning for a fragment that has no place to grow."""
+    if fragment is None or request.attach is not None:
+        return
+    if not open_valences(*fragment, joined(*fragment)).any():
+        found = "found no atom of the fragment that lacks a bond; the other atoms may make a second molecule beside it"
+        typer.echo(f"enflow: {found}, expected --attach, or a fragment with an open bond", err=True)
 
 
 def run_sampling(offline: OfflineModel, handle: Handle, seed: int, n_molecules: int) -> Answer:

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from enflow.model.chem.analysis.rejection import Only
 from enflow.model.cli.options import Device, Json
 from enflow.model.config import STRENGTH
 from enflow.model.errors import ConfigError, StructureError
@@ -20,7 +19,7 @@ from enflow.service.cli.offline import (
     parse_tolerance,
     validated,
 )
-from enflow.service.cli.sample import SeedOption, print_answer, run_sampling
+from enflow.service.cli.sample import OnlyOption, SeedOption, print_answer, run_sampling
 from enflow.service.handlers.context import HandlerContext
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.handlers.variations import VariationsHandler
@@ -41,7 +40,7 @@ def variations(
     keep: Annotated[
         Literal["any", "types", "graph"], typer.Option(help="Generate until n keep the elements, or the bonds too.")
     ] = "any",
-    only: Annotated[Only, typer.Option(help="Generate until n molecules are valid, or stable.")] = "any",
+    only: OnlyOption = "any",
     seed: SeedOption = None,
     tolerance: ToleranceOption = "standard",
     weights: Weights = BUNDLED_WEIGHTS,

@@ -99,7 +99,8 @@ class FlowAdapter:
         i = index - request.first_index
         match request:
             case EngineSampleRequest():
-                return request.n_atoms[i] or self._host_flow.draw_n_atoms(request.seed, index)
+                size = request.n_atoms[i]
+                return size if isinstance(size, int) else self._host_flow.draw_n_atoms(request.seed, index, size)
             case EngineDecodeRequest():
                 return len(request.latents[i].x)
             case EngineVariationRequest():

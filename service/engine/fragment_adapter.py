@@ -41,10 +41,8 @@ class FragmentAdapter(FlowAdapter):
             ModelError: the model does not know the structure or the size, or there is no fragment.
         """
         if isinstance(request, EngineSampleRequest):
-            fragment = _fragment(request)
-            return request.n_atoms[index - request.first_index] or self._fragments.draw_size(
-                fragment, request.seed, index
-            )
+            fragment, size = _fragment(request), request.n_atoms[index - request.first_index]
+            return size if isinstance(size, int) else self._fragments.draw_size(fragment, request.seed, index, size)
         return super().n_atoms(request, index)
 
     def _start(self, row: RowState) -> Start:

@@ -7,7 +7,7 @@ from enflow.model.chem.molecule import Molecule
 from enflow.model.errors import EnflowError, StructureError
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import At, Problem
-from enflow.service.protocol.requests import Structure
+from enflow.service.protocol.requests import Size, Structure, typical_size
 from enflow.service.schemas.requests import SampleRequest
 
 DATA, ATTACH, N_ATOMS = "/fragment/data", "/attach", "/n_atoms"
@@ -35,12 +35,12 @@ async def read_fragment(served: ServedModel, request: SampleRequest) -> Structur
     return Structure(fragment.atomic_numbers, fragment.positions)
 
 
-def check_place(fragment: Molecule, sizes: Sequence[int | None], largest: int) -> None:
+def check_place(fragment: Molecule, sizes: Sequence[Size], largest: int) -> None:
     """Check that there is a place for another atom in every molecule.
 
     Args:
         fragment: the atoms that stay.
-        sizes: the number of all atoms of each molecule; None where it is drawn.
+        sizes: the number of all atoms of each molecule; a range or None where it is drawn.
         largest: the largest number of atoms of a molecule.
 
     Raises:
@@ -49,7 +49,7 @@ def check_place(fragment: Molecule, sizes: Sequence[int | None], largest: int) -
     given = fragment.n_atoms
     if given >= largest:
         raise _problem(f"found {given} atoms that stay, expected at most {largest - 1}", DATA)
-    smallest = min((size for size in sizes if size is not None), default=largest)
+    smallest = min((typical_size(size, largest) for size in sizes), default=largest)
     if smallest <= given:
         expected = f"expected more than the {given} of the fragment that stay"
         raise _problem(f"found {smallest} atoms in all, {expected}", N_ATOMS)

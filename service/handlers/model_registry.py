@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.model_card import ModelCard
 from enflow.service.problems import At, Problem, retry_after
+from enflow.service.protocol.requests import typical_size
 from enflow.service.schemas.requests import SampleRequest
 from enflow.service.settings import RequestLimits
 
@@ -130,7 +131,8 @@ class ModelRegistry:
 
 
 def _check_atoms(request: SampleRequest, served: ServedModel) -> None:
-    largest = max((size for size in request.sizes if size is not None), default=0)
+    # A range of sizes may end above the largest that the model knows, but not begin there.
+    largest = max((typical_size(size, 1) for size in request.sizes), default=0)
     if largest > served.limits.max_atoms:
         expected = f"expected at most {served.limits.max_atoms}, the limit of the model {served.card.name}"
         raise Problem("invalid", f"found {largest} atoms, {expected}", [At("/n_atoms", expected)])

@@ -18,12 +18,13 @@ from enflow.service.handlers.duplicates import DuplicateFilter
 from enflow.service.handlers.served_model import ProgressReporter, ServedModel
 from enflow.service.protocol.events import Done, Event, Failed, Progress, Reason, Sampled, Scored
 from enflow.service.protocol.requests import (
-    TYPICAL_ATOMS,
     EngineLikelihoodRequest,
     EngineRequest,
     EngineSampleRequest,
     EstimatorOptions,
+    Size,
     Structure,
+    typical_size,
 )
 from enflow.service.rendering.encoders import Answer
 from enflow.service.rendering.molecules import RenderedMolecule, SampleResult, in_order
@@ -31,7 +32,7 @@ from enflow.service.schemas.requests import SampleRequest, rtol
 from enflow.service.schemas.responses import AttemptsOut, FailedOut, MoleculeOut, ParticlesOut, SampleResponse
 from enflow.service.schemas.stream_events import MoleculeEvent, StartEvent
 
-SHARES = {"valid": "inferred_validity", "stable": "molecule_stability"}
+SHARES = {"valid": "inferred_validity", "stable": "molecule_stability", "connected": "inferred_whole"}
 """The share of generated molecules that pass `only`, by its name among the metrics of a card."""
 
 ESTIMATED = 100
@@ -112,7 +113,7 @@ class SamplingHandler:
         found = in_order(self._results.found, request.sort)
         return Answer(self.response([each.document for each in found]), found)
 
-    async def _sample(self, first_index: int, sizes: Sequence[int | None], *, first: bool = False) -> None:
+    async def _sample(self, first_index: int, sizes: Sequence[Size], *, first: bool = False) -> None:
         request = self.engine_request(first_index, sizes)
         self._results.tried += len(sizes)
         async with self._served.engine_events(request, wait=not first) as events:
@@ -123,7 +124,7 @@ class SamplingHandler:
             async for event in events:
                 await self._handle(event)
 
-    def engine_request(self, first_index: int, sizes: Sequence[int | None]) -> EngineRequest:
+    def engine_request(self, first_index: int, sizes: Sequence[Size]) -> EngineRequest:
         """Return the engine request for molecules of these sizes."""
         tolerance = rtol(self._request.tolerance)
         return EngineSampleRequest(
@@ -241,11 +242,7 @@ class SamplingHandler:
     def wanted(self) -> str:
         """The condition on a molecule, such as "valid"; empty where none is tried in the place of a rejected one."""
         request = self._request
-        conditions = {
-            request.only: request.only != "any",
-            "within the bounds": request.bounds,
-            "new": request.unique,
-        }
+        conditions = {request.only: request.only != "any", "within the bounds": request.bounds, "new": request.unique}
         return " and ".join(condition for condition, holds in conditions.items() if holds)
 
     def rejection(self, molecule: Molecule, report: BondReport) -> Rejection | None:  # noqa: ARG002
@@ -289,8 +286,8 @@ def _score_options(served: ServedModel, tolerance: float) -> EstimatorOptions:
 
 def sampling_seconds(served: ServedModel, request: SampleRequest) -> float:
     """Return the estimated time of one molecule of a request; 0 where the speed of the engine is not known."""
-    typical = min(TYPICAL_ATOMS, served.card.vocabulary.max_atoms)
-    sizes = tuple(size or typical for size in request.sizes[:ESTIMATED])
+    largest = served.card.vocabulary.max_atoms
+    sizes = tuple(min(typical_size(size), largest) for size in request.sizes[:ESTIMATED])
     tolerance = rtol(request.tolerance)
     share = float(served.card.card.metrics.get(SHARES.get(request.only, ""), 1.0))
     count = refinements_of(served, request)

@@ -21,7 +21,7 @@ from enflow.service.media_types import CSV, HTML, JSON, NDJSON, SDF, SSE, XYZ, Z
 from enflow.service.model_card import ModelCard
 from enflow.service.problems import At, Problem, retry_after
 from enflow.service.protocol.events import Done, Event, Frame, Progress
-from enflow.service.protocol.requests import EngineRequest, sample_costs
+from enflow.service.protocol.requests import EngineRequest, Size, sample_costs, typical_size
 from enflow.service.protocol.status import Overloaded, Unavailable
 from enflow.service.rendering.molecules import (
     RenderedMolecule,
@@ -230,18 +230,18 @@ class ServedModel:
         queue = QueueAhead(ahead=stats.waiting, running=stats.running)
         return ProgressEvent(event="progress", queue=queue, eta_s=round(stats.queue_seconds, 2), **fields)
 
-    def check_size(self, sizes: Sequence[int | None], frames: int = 0) -> None:
+    def check_size(self, sizes: Sequence[Size], frames: int = 0) -> None:
         """Check the size of a request against the limits.
 
         Args:
-            sizes: the number of atoms of each molecule; None counts as the largest.
+            sizes: the number of atoms of each molecule; a range counts as its end, None as the largest of the model.
             frames: the number of frames of each molecule.
 
         Raises:
             Problem: the request is too large.
         """
         limits, largest = self.limits, self.card.vocabulary.max_atoms
-        pairs, total = sum((size or largest) ** 2 for size in sizes), frames * len(sizes)
+        pairs, total = sum(min(typical_size(size, largest), largest) ** 2 for size in sizes), frames * len(sizes)
         if pairs > limits.max_pairs:
             raise Problem("invalid", f"found a sum of n_atoms squared of {pairs}, expected at most {limits.max_pairs}")
         if total > limits.max_total_frames:

@@ -96,7 +96,7 @@ class ServedParticles(ServedModel):
         name, n_particles = self.card.name, self.system.n_particles
         no_properties = "particles have no chemical properties"
         reasons = {
-            "only": request.only != "any" and "particles are neither valid nor stable",
+            "only": request.only != "any" and "particles have no bonds and no valence",
             "unique": request.unique and "particles have no SMILES",
             "properties": request.properties and no_properties,
             "where": request.bounds and no_properties,

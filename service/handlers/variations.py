@@ -16,7 +16,7 @@ from enflow.service.handlers.latent_walk import distances_from, parents_of
 from enflow.service.handlers.sampling import SamplingHandler
 from enflow.service.handlers.served_model import ServedModel
 from enflow.service.problems import Problem
-from enflow.service.protocol.requests import EngineRequest, EngineVariationRequest, Structure
+from enflow.service.protocol.requests import EngineRequest, EngineVariationRequest, Size, Structure
 from enflow.service.rendering.encoders import Answer
 from enflow.service.rendering.molecules import RenderedMolecule, SampleResult
 from enflow.service.schemas.requests import Kept, SampleRequest, VariationsOptions, rtol
@@ -66,7 +66,7 @@ class VariationsHandler(SamplingHandler):
             raise Problem("invalid", f"found keep graph, but no bonds in the structure: {report.bonds.reason}")
         return await super().run()
 
-    def engine_request(self, first_index: int, sizes: Sequence[int | None]) -> EngineRequest:
+    def engine_request(self, first_index: int, sizes: Sequence[Size]) -> EngineRequest:
         """Return the engine request for variations from an index on."""
         tolerance = rtol(self._options.tolerance)
         return EngineVariationRequest(

@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 from enflow.model.chem.molecule import MoleculeLike
 
 Tolerance = Literal["draft", "standard", "precise"] | float
-Only = Literal["any", "valid", "stable"]
+Only = Literal["any", "valid", "stable", "connected"]
 
 
 class ComputeParams(TypedDict, total=False):
@@ -22,7 +22,7 @@ class SampleParams(ComputeParams, total=False):
     """The fields of a request for molecules."""
 
     n_molecules: int
-    n_atoms: int | Sequence[int] | None
+    n_atoms: int | Sequence[int] | Mapping[str, int] | None
     formula: str | None
     fragment: MoleculeLike | Mapping[str, str] | None
     attach: Sequence[int] | None

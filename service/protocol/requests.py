@@ -7,6 +7,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from enflow.model.flow.arguments import SizeRange
 from enflow.model.flow.estimator_options import PROBE_NODES
 from enflow.model.flow.estimator_options import EstimatorOptions as EstimatorOptions  # noqa: PLC0414 - part of the protocol
 from enflow.model.flow.ode.tolerances import COARSE, TIGHTEST_ADAMS, TIGHTEST_FLOAT32
@@ -34,6 +35,10 @@ DIVERGENCE_VALUES = 37
 
 TYPICAL_ATOMS = 18
 """Atoms of a molecule whose size is not known yet."""
+
+
+Size = int | SizeRange | None
+"""The number of atoms of a molecule to generate: given, or drawn from p(N), restricted to a range or not."""
 
 
 class Structure(NamedTuple):
@@ -94,7 +99,7 @@ class EngineSampleRequest(EngineRequestBase):
 
     Attributes:
         seed: (seed, index) fixes a molecule.
-        n_atoms: one entry per sample; None = drawn from p(N).
+        n_atoms: one entry per sample; None = drawn from p(N), a range = drawn from p(N) restricted to it.
         formula: the formula of all samples, for models that take one.
         fragment: the first atoms of all samples, which stay where they are, for models of fragments.
         rtol, atol: tolerances of the solver.
@@ -104,7 +109,7 @@ class EngineSampleRequest(EngineRequestBase):
     """
 
     seed: int
-    n_atoms: tuple[int | None, ...]
+    n_atoms: tuple[Size, ...]
     formula: str | None = None
     fragment: Structure | None = None
     rtol: float = 1e-3
@@ -192,7 +197,7 @@ def sample_costs(request: EngineRequest) -> list[float]:
     match request:
         case EngineSampleRequest():
             evaluations = sum(pass_evaluations(request))
-            return [(n or TYPICAL_ATOMS) ** 2 * evaluations for n in request.n_atoms]
+            return [typical_size(n) ** 2 * evaluations for n in request.n_atoms]
         case EngineLikelihoodRequest():
             sizes = [len(molecule.atomic_numbers) for molecule in request.molecules]
             return [n**2 * _likelihood_evaluations(request.options, n) for n in sizes]
@@ -204,6 +209,13 @@ def sample_costs(request: EngineRequest) -> list[float]:
         case EngineVariationRequest():
             sizes = [len(request.parent.atomic_numbers)] * request.count
     return [n**2 * _forward_evaluations(request.rtol) for n in sizes]
+
+
+def typical_size(size: Size, typical: int = TYPICAL_ATOMS) -> int:
+    """Return the expected number of atoms of a size: `typical` where it is drawn, or the nearest one in its range."""
+    if isinstance(size, SizeRange):
+        return min(max(typical, size.low), size.high)
+    return typical if size is None else size
 
 
 def pass_evaluations(request: EngineSampleRequest) -> list[float]:

@@ -36,7 +36,7 @@ Sort = Annotated[
 
 
 class Where(BaseModel):
-    """Bounds of properties: [lower, upper], both included, null for no bound."""
+    """Bounds of properties: [lower, upper], both included, null for no bound; true or false of the last two."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -51,6 +51,7 @@ class Where(BaseModel):
     acceptors: Range = None
     sa_score: Range = None
     strain: Range = None
+    connected: bool | None = None
     novel: bool | None = None
 
     @model_validator(mode="before")
@@ -85,6 +86,7 @@ class PropertiesOut(BaseModel):
     strain: float | None = Field(
         description="energy above the nearest minimum of MMFF94s, kcal/mol; null where it has no parameters"
     )
+    connected: bool = Field(description="the bonds join all atoms")
     novel: bool | None = Field(
         description="QM9 has no molecule of this connectivity; null where its InChIKeys are missing"
     )

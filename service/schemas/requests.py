@@ -18,6 +18,7 @@ from enflow.model.config import MAX_REFINEMENTS, MAX_SEED, STRENGTH, TEMPERATURE
 from enflow.model.flow.estimator_options import PROBES, Divergence
 from enflow.service.schemas.examples import METHANE, SAMPLE_REQUESTS, TILTED
 from enflow.service.schemas.properties import Sort, Where
+from enflow.service.schemas.sizes import AtomRange, Size
 
 ANY_MODEL = "x-models"
 """A mark in a schema; the OpenAPI description replaces it by the names of the loaded models."""
@@ -120,8 +121,8 @@ class SampleRequest(RequestOptions):
         description="1, or the length of the list n_atoms, where it is left out",
         json_schema_extra=_without_default,
     )
-    n_atoms: Atoms | Sizes | None = Field(
-        default=None, description="one number, or one for each molecule, with the fragment; null = drawn from p(N)"
+    n_atoms: Atoms | AtomRange | Sizes | None = Field(
+        default=None, description="one number, a range, or a list of numbers, with the fragment; null = drawn from p(N)"
     )
     formula: Annotated[str, Field(pattern=r"^([A-Z][a-z]?[0-9]{0,4})+$", max_length=40)] | None = Field(
         default=None, description="formula of all molecules, such as C7H10O2; needs a model of p(geometry | formula)"
@@ -142,7 +143,8 @@ class SampleRequest(RequestOptions):
         default=None, description="times that a molecule is noised and generated again; null = as the model's card says"
     )
     only: Only = Field(
-        default="any", description="sample on until n_molecules are found, or the limit of attempts is reached"
+        default="any",
+        description="sample on until n_molecules are found, or max_attempts is reached; connected = one piece",
     )
     frames: Annotated[int, Field(ge=0), Within("max_frames")] = Field(
         default=0, description="number of frames of each trajectory from noise to data"
@@ -174,8 +176,9 @@ class SampleRequest(RequestOptions):
                 raise ValueError(f"found formula and {name}, expected one of them")
         if self.attach is not None and self.fragment is None:
             raise ValueError("found attach without fragment, expected a fragment")
-        if not self.bonds and (self.only == "valid" or self.unique or self.describes):
-            wants = "only valid" if self.only == "valid" else "unique" if self.unique else "properties, where or sort"
+        by_bonds = self.only in ("valid", "connected")
+        if not self.bonds and (by_bonds or self.unique or self.describes):
+            wants = f"only {self.only}" if by_bonds else "unique" if self.unique else "properties, where or sort"
             raise ValueError(f"found bonds false and {wants}, expected one of them")
         if self.sort in ("nll", "-nll") and not self.with_nll:
             raise ValueError("found sort by nll without with_nll, expected with_nll: true")
@@ -192,9 +195,10 @@ class SampleRequest(RequestOptions):
         return self.properties or bool(self.bounds) or (self.sort or "").removeprefix("-") in NUMBERS
 
     @property
-    def sizes(self) -> tuple[int | None, ...]:
-        """The number of atoms of each molecule; None where it is drawn."""
-        return tuple(self.n_atoms) if isinstance(self.n_atoms, list) else (self.n_atoms,) * self.n_molecules
+    def sizes(self) -> tuple[Size, ...]:
+        """The number of atoms of each molecule; None or a range where it is drawn."""
+        found = self.n_atoms.drawn if isinstance(self.n_atoms, AtomRange) else self.n_atoms
+        return tuple(found) if isinstance(found, list) else (found,) * self.n_molecules
 
 
 class LikelihoodOptions(RequestOptions):
@@ -237,7 +241,7 @@ class VariationsOptions(RequestOptions):
         default="any",
         description="sample on until each molecule keeps the element of every atom, or the bonds between its atoms too",
     )
-    only: Only = Field(default="any", description="sample on until each molecule is valid or stable, as in /sample")
+    only: Only = Field(default="any", description="sample on until each is valid, stable or connected, as in /sample")
     scale: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None, description="the earlier name of strength", json_schema_extra={"deprecated": True}
     )

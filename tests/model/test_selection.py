@@ -26,6 +26,8 @@ def embedded(smiles: str) -> Molecule:
 
 ETHANOL, BENZENE, METHANE = embedded("CCO"), embedded("c1ccccc1"), embedded("C")
 TORN = Molecule(METHANE.atomic_numbers, 3 * METHANE.positions)
+PAIR = Molecule([*METHANE.atomic_numbers] * 2, np.concatenate([METHANE.positions, METHANE.positions + 5.0]))
+"""Two molecules of methane, which is valid and in two pieces."""
 
 
 class KnownFlow:
@@ -87,6 +89,16 @@ def test_where_keeps_the_molecules_within_bounds_and_sort_orders_them() -> None:
     assert flow.asked == [0, 1, 3, 5]
 
 
+def test_connected_molecules_are_valid_and_in_one_piece() -> None:
+    flow = KnownFlow(PAIR, TORN, ETHANOL)
+    (found,) = chosen(flow, 1, only="connected")
+    assert flow.asked == [0, 1, 2]
+    assert (found.properties["smiles"], found.properties["connected"]) == ("CCO", True)
+    assert indices(chosen(KnownFlow(ETHANOL, TORN, PAIR), 1, where={"connected": False})) == [2]
+    with pytest.warns(UserWarning, match=r"found 0 of 1 molecules; not kept: 2 x the bonds make 2 pieces"):
+        assert chosen(KnownFlow(PAIR), 1, only="connected", attempts=2) == []
+
+
 def test_without_conditions_each_place_has_one_attempt() -> None:
     flow = KnownFlow(ETHANOL, None, TORN)
     with pytest.warns(UserWarning, match=r"found 2 of 3 molecules; not kept: 1 x solver: SUCCESS"):
@@ -107,6 +119,7 @@ def test_it_stops_at_the_attempts_and_says_what_it_reached() -> None:
     ("conditions", "message"),
     [
         ({"where": {"mass": (1.0, None)}}, "found where 'mass'"),
+        ({"where": {"connected": (0.0, 1.0)}}, "found where 'connected': .*True or False for connected or novel"),
         ({"where": {"qed": True}}, "found where 'qed': True, expected"),
         ({"where": {"qed": (1.0, 0.0)}}, r"found where 'qed': \(1.0, 0.0\), expected .* numbers in ascending order"),
         ({"where": {"qed": (float("nan"), None)}}, r"found where 'qed': \(nan, None\), expected"),

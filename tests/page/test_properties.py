@@ -33,6 +33,7 @@ def described(index: int, smiles: str) -> dict[str, Any]:
         "acceptors": rdMolDescriptors.CalcNumHBA(mol),
         "sa_score": 1.5 + index,
         "strain": None if index == 1 else 2.0 * index,
+        "connected": index != 2,
         "novel": index == 3,
     }
     return {
@@ -114,6 +115,7 @@ def test_filters_by_a_property_and_saves_what_is_shown(page: Page) -> None:
     assert formulas(page) == [each["formula"] for each in expected]
     rows = list(csv.DictReader(io.StringIO(download(page, "Download as CSV").decode())))
     assert [row["smiles"] for row in rows] == [each["smiles"] for each in expected]
+    assert [row["connected"] for row in rows] == [str(each["properties"]["connected"]).lower() for each in expected]
     assert [float(row["qed"]) for row in rows] == [each["properties"]["qed"] for each in expected]
     assert rows[0]["strain"] == ""
 
@@ -142,10 +144,11 @@ def test_conditions_are_sent_and_kept_in_the_link(page: Page) -> None:
     form.get_by_label("Require").select_option("qed")
     form.get_by_label("at least").fill("0.4")
     form.get_by_label("No duplicates").check()
+    form.get_by_label("Keep").select_option("connected")
     with page.expect_request("**/sample") as asked:
         form.get_by_role("button", name="Generate").click()
     sent = asked.value.post_data_json
     assert sent["where"] == {"qed": [0.4, None]}
-    assert sent["unique"] is True
+    assert (sent["unique"], sent["only"]) == (True, "connected")
     finished(page)
-    assert {"where=qed", "least=0.4", "unique=true"} <= set(page.url.split("?")[1].split("&"))
+    assert {"where=qed", "least=0.4", "unique=true", "only=connected"} <= set(page.url.split("?")[1].split("&"))

@@ -125,6 +125,17 @@ def test_a_card_says_why_a_molecule_is_none(visit: Open, api: httpx.Client) -> N
     assert page.locator("#generate .pick").all_text_contents() == ["2", "3", "1"]
 
 
+def test_sizes_of_a_range_are_asked_for_and_kept_in_the_link(visit: Open, api: httpx.Client) -> None:
+    page = visit()
+    generate(page, count=3, atoms="4 - 6")
+    asked = {"n_molecules": 3, "n_atoms": {"min": 4, "max": 6}, "seed": 1, "tolerance": "draft"}
+    expected = [each["formula"] for each in api.post("/sample", json=asked).json()["molecules"]]
+    assert formulas(page) == expected
+    assert "atoms=4-6" in page.url
+    page.reload()
+    expect(page.locator("#generate-form [name=atoms]")).to_have_value("4-6")
+
+
 def test_the_link_that_is_copied_is_the_address(visit: Open) -> None:
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     generate(page, seed=5)

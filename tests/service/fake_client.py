@@ -38,6 +38,7 @@ class FakeClient:
         error: error of a decoded structure, in angstrom per unit of the tolerance.
         finest: the smallest tolerance at which encoding succeeds.
         unscored: indices of molecules whose likelihood fails.
+        nll: the NLL of a molecule by its index.
         refuse: the exception of every `submit`.
         submitted, aborted, finished: the requests so far, and the ids of those aborted and finished.
         ready: the readiness in `health`.
@@ -50,6 +51,7 @@ class FakeClient:
     error: float = 0.0
     finest: float = 0.0
     unscored: set[int] = field(default_factory=set)
+    nll: Callable[[int], float] = lambda _: -0.5
     refuse: Exception | None = None
     submitted: list[EngineRequest] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
@@ -104,7 +106,7 @@ class FakeClient:
     def _scored(self, request_id: str, index: int) -> Scored | Failed:
         if index in self.unscored:
             return Failed(request_id, index, Reason.NON_FINITE, "the likelihood is nan")
-        parts = {"base": 1.0, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
+        parts = {"base": self.nll(index) + 1.5, "divergence": -4.0, "dequantizer": 2.0, "n_atoms": 0.5}
         return Scored(request_id, index, sum(parts.values()), None, parts, 60, 0.01)
 
     def stats(self) -> Stats:

@@ -36,6 +36,7 @@ class MoleculeDescriptors:
         acceptors: number of acceptors of hydrogen bonds.
         sa_score: synthetic accessibility by Ertl and Schuffenhauer (2009), 1 (easy) to 10.
         strain: energy above the nearest minimum of MMFF94s, kcal/mol; None where it has no parameters.
+        connected: True where the bonds join all atoms.
         novel: True where QM9 has no molecule of this connectivity; None where its InChIKeys are missing.
     """
 
@@ -51,6 +52,7 @@ class MoleculeDescriptors:
     acceptors: int
     sa_score: float
     strain: float | None
+    connected: bool
     novel: bool | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +63,10 @@ class MoleculeDescriptors:
 DECIMALS = 4
 """Decimals of a descriptor, also where it is compared with bounds."""
 
-NUMBERS = tuple(field.name for field in fields(MoleculeDescriptors) if field.name not in ("inchikey", "novel"))
+FLAGS = ("connected", "novel")
+"""The names of the descriptors that are true or false."""
+
+NUMBERS = tuple(field.name for field in fields(MoleculeDescriptors) if field.name not in ("inchikey", *FLAGS))
 """The names of the descriptors that are numbers."""
 
 
@@ -85,6 +90,7 @@ def describe(molecule: Molecule, bonds: Bonds) -> MoleculeDescriptors | None:
             acceptors=rdMolDescriptors.CalcNumHBA(mol),
             sa_score=round(_sascorer().calculateScore(mol), DECIMALS),
             strain=None if energy is None else round(energy, DECIMALS) + 0.0,  # no minus zero
+            connected=bonds.fragments == 1,
             novel=None if key is None else is_novel(key),
         )
 
@@ -94,7 +100,7 @@ def outside(found: MoleculeDescriptors, where: Mapping[str, Bounds | bool]) -> s
 
     Args:
         found: the descriptors.
-        where: the bounds by the name of the descriptor; for `novel` the wanted value.
+        where: the bounds by the name of the descriptor; for those of `FLAGS` the wanted value.
     """
     for name, wanted in where.items():
         value = getattr(found, name)
@@ -102,7 +108,7 @@ def outside(found: MoleculeDescriptors, where: Mapping[str, Bounds | bool]) -> s
             return f"{name} not known"
         if isinstance(wanted, bool):
             if value != wanted:
-                return f"novel is not {str(wanted).lower()}"
+                return f"{name} is not {str(wanted).lower()}"
             continue
         low, high = wanted
         if low is not None and value < low:

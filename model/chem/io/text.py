@@ -194,6 +194,10 @@ def integer(token: Token, expected: str = "an integer") -> int:
     return int(token.text)
 
 
+_DUMMY = re.compile(r"\*|R[0-9]*#?|Du", re.IGNORECASE | re.ASCII)
+"""Symbols that stand for no element: attachment points and R groups."""
+
+
 def atomic_number(token: Token) -> int:
     """Return the atomic number of a symbol in upper or lower case; D and T are hydrogen.
 
@@ -201,6 +205,8 @@ def atomic_number(token: Token) -> int:
         StructureError: no element has that symbol.
     """
     symbol = token.text[:4].capitalize()
+    if _DUMMY.fullmatch(token.text):
+        raise token.error("an element; write H in the place of a dummy atom, and name it in attach to grow there")
     if not token.text.isascii() or symbol.lower() != token.text.lower():
         raise token.error("an element")
     if symbol in _HYDROGENS:

@@ -23,7 +23,7 @@ export function asCsv(molecules) {
   const columns = molecules.some(isParticles)
     ? ["index", "seed", "n_particles", "energy", "nll", "std_error"]
     : ["index", "seed", "formula", "smiles", "n_atoms", "valid", "stable", "nll", "std_error", "percentile"];
-  const more = described ? ["inchikey", ...PROPERTIES.map(({ key }) => key), "novel"] : [];
+  const more = described ? ["inchikey", ...PROPERTIES.map(({ key }) => key), "connected", "novel"] : [];
   const cell = (value) => quoted(String(value ?? ""));
   const row = (molecule) => [
     ...columns.map((name) => cell(name === "nll" ? nllOf(molecule) : molecule[name])),

@@ -68,14 +68,14 @@ def test_a_number_of_molecules_that_is_none_is_refused(n: object) -> None:
             call()
 
 
-@pytest.mark.parametrize("n_atoms", [3.0, [5.0], [True], [3, b"C"]], ids=repr)
+@pytest.mark.parametrize("n_atoms", [3.0, [5.0], [True], [3, b"C"], [(5, 3)], [(3, 4, 5)], [(3, 4.0)]], ids=repr)
 def test_a_size_that_is_no_integer_is_refused(n_atoms: object) -> None:
     for call in (
         lambda: called(FLOW.sample, n_atoms),
         lambda: called(AROUND.sample, n_atoms=n_atoms, fragment=HYDROGEN),
         lambda: select.__wrapped__(FLOW, n_atoms),  # type: ignore[attr-defined]
     ):
-        with pytest.raises(ConfigError, match=r"found n_atoms .*, expected an integer, a formula or None"):
+        with pytest.raises(ConfigError, match=r"found n_atoms .*, expected an integer, a formula, a range"):
             call()
 
 
@@ -87,3 +87,12 @@ def test_a_size_that_the_model_does_not_know_is_refused(size: int) -> None:
     if size > 0:
         with pytest.raises(VocabularyError, match=f"found {size} atoms, expected 1 to 29"):
             AROUND.sample(n_atoms=size, fragment=HYDROGEN, attach=[1])
+
+
+@pytest.mark.parametrize("sizes", [(30, 40), (10**20, 10**21), (-3, 0)])
+def test_a_range_without_a_size_that_the_model_knows_is_refused(sizes: tuple[int, int]) -> None:
+    expected = rf"found a range of {sizes[0]} to {sizes[1]} atoms, expected a size that the model knows, from"
+    with pytest.raises(VocabularyError, match=rf"{expected} 1 to 29"):
+        FLOW.sample([sizes])
+    with pytest.raises(VocabularyError, match=rf"{expected} 2 to 29"):
+        AROUND.sample(n_atoms=[sizes], fragment=HYDROGEN, attach=[1])

@@ -7,6 +7,7 @@ from scipy.linalg import null_space
 from scipy.stats import chi2, kstest, multivariate_normal, norm
 
 from enflow.model.errors import VocabularyError
+from enflow.model.flow.arguments import SizeRange
 from enflow.model.flow.distributions import AtomCountPrior, CenteredGaussian, FeatureGaussian
 from enflow.model.flow.geometry import centre
 from enflow.model.flow.noise import generator
@@ -66,6 +67,18 @@ def test_atom_counts_follow_their_histogram() -> None:
     drawn = np.bincount([prior.sample(source) for _ in range(4000)], minlength=4)
     assert drawn[0] == drawn[2] == 0
     assert drawn[1] == pytest.approx(1000, abs=4 * np.sqrt(4000 * 0.25 * 0.75))
+
+
+def test_a_size_in_a_range_has_the_prior_restricted_to_it() -> None:
+    """A quarter of the sizes 2 to 4 with weights 10, 0 and 30 is 2; 1 and 5 are outside, and 3 has no weight."""
+    prior = AtomCountPrior.from_counts([0, 50, 10, 0, 30, 50], pseudocount=0.0)
+    source = generator(3, 0, "n_atoms")
+    drawn = np.bincount([prior.sample(source, within=SizeRange(2, 4)) for _ in range(4000)], minlength=6)
+    assert drawn[[0, 1, 3, 5]].tolist() == [0, 0, 0, 0]
+    assert drawn[2] == pytest.approx(1000, abs=4 * np.sqrt(4000 * 0.25 * 0.75))
+    assert prior.sample(source, 3, SizeRange(2, 4)) == 4
+    with pytest.raises(VocabularyError, match="found a range of 3 to 3 atoms, expected a size that the model knows"):
+        prior.sample(source, within=SizeRange(3, 3))
 
 
 def test_an_unseen_size_is_unlikely_but_not_impossible() -> None:

@@ -124,6 +124,11 @@ def test_a_molecule_is_the_same_alone_in_company_and_in_single_precision() -> No
     assert alone.atomic_numbers.tolist() == company[3].atomic_numbers.tolist()
     assert company[3].properties["status"] == "SUCCESS"
     assert company[2].n_atoms == flow.draw_n_atoms(seed=11, index=2)
+    ranged = flow.sample([(4, 6)] * 12, seed=11)
+    assert {each.n_atoms for each in ranged} == {4, 5, 6}
+    again = flow.sample([9, (4, 6)], seed=11)[1]
+    assert again.n_atoms == ranged[1].n_atoms
+    assert np.abs(again.positions - ranged[1].positions).max() < 1e-12
     single = flow.float().sample([4, 9], seed=11)
     assert np.abs(single[1].positions - company[1].positions).max() < 1e-3
 

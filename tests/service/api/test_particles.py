@@ -119,7 +119,7 @@ def test_every_format_but_sdf(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"only": "valid"}, "particles are neither valid nor stable"),
+        ({"only": "valid"}, "particles have no bonds and no valence"),
         ({"unique": True}, "particles have no SMILES"),
         ({"where": {"rings": [1, None]}}, "particles have no chemical properties"),
         ({"sort": "-qed"}, "particles have no chemical properties; nll is allowed"),

@@ -11,6 +11,7 @@ from rdkit.Chem import AllChem
 
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
+from enflow.model.flow.arguments import SizeRange
 from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, EstimatorOptions, Structure
 from enflow.service.schemas.responses import SampleResponse
 from tests.service.api.test_errors import assert_problem
@@ -38,6 +39,16 @@ def test_the_answer_is_what_its_description_says(api: Api) -> None:
     assert first.bonds.charge == 0
     assert first.sdf is not None
     assert (found.attempts.tried, found.attempts.found, found.attempts.rejected) == (2, 2, {})
+
+
+def test_a_range_of_sizes_reaches_the_engine_for_each_molecule(api: Api) -> None:
+    answer = api.http.post("/sample", json={"n_molecules": 2, "n_atoms": {"min": 5, "max": 40}, "seed": 1})
+    assert answer.status_code == 200
+    (wanted,) = api.client.submitted
+    assert isinstance(wanted, EngineSampleRequest)
+    assert wanted.n_atoms == (SizeRange(5, 40),) * 2
+    refused = api.http.post("/sample", json={"n_atoms": {"min": 9, "max": 8}}).json()
+    assert "n_atoms: found min 9 above max 8, expected min at most max" in refused["detail"]
 
 
 def test_the_work_says_what_the_request_said(api: Api) -> None:

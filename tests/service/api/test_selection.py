@@ -28,6 +28,8 @@ def structure(smiles: str) -> Structure:
 
 
 ETHANOL, BENZENE, PHENOL = structure("CCO"), structure("c1ccccc1"), structure("Oc1ccccc1")
+PAIR = Structure(np.tile(METHANE.atomic_numbers, 2), np.concatenate([METHANE.positions, METHANE.positions + 5.0]))
+"""Two molecules of methane, which is valid and in two pieces."""
 
 
 def answer_with(api: Api, molecules: list[Structure], **body: object) -> httpx.Response:
@@ -104,6 +106,17 @@ def test_where_samples_on_until_the_properties_are_within_bounds(api: Api) -> No
     assert answer["attempts"]["reasons"]["donors below 1"] == 1
 
 
+def test_connected_keeps_what_is_valid_and_in_one_piece(api: Api) -> None:
+    answer = answer_with(api, [PAIR, TORN, ETHANOL], only="connected", properties=True).json()
+    ((kept,), attempts) = answer["molecules"], answer["attempts"]
+    assert (kept["index"], kept["valid"], kept["properties"]["connected"]) == (2, True, True)
+    assert attempts["rejected"] == {"not connected": 1, "not valid": 1}
+    assert attempts["reasons"]["the bonds make 2 pieces"] == 1
+    assert answer_with(api, [PAIR], only="valid").json()["molecules"][0]["smiles"] == "C.C"
+    (apart,) = answer_with(api, [ETHANOL, TORN, PAIR], where={"connected": False}).json()["molecules"]
+    assert (apart["index"], apart["properties"]["connected"]) == (2, False)
+
+
 def test_where_says_how_far_it_came(api: Api) -> None:
     answer = answer_with(api, [ETHANOL], where={"qed": [0.9, None]}, only="valid").json()
     assert answer["molecules"] == []
@@ -161,6 +174,8 @@ def test_molecules_that_are_not_kept_are_not_scored(api: Api) -> None:
         ({"where": {"qed": [0.9, 0.5]}}, "/where/qed", "found a lower bound above the upper one"),
         ({"where": {"mass": [1, 2]}}, "/where", "expected weight, heavy_atoms, logp, tpsa, qed, rings"),
         ({"where": {"novel": 1}}, "/where/novel", "boolean"),
+        ({"where": {"connected": [1, 1]}}, "/where/connected", "boolean"),
+        ({"bonds": False, "only": "connected"}, "", "found bonds false and only connected"),
         ({"sort": "mass"}, "/sort", "expected one of weight, heavy_atoms, logp"),
         ({"sort": "nll"}, "", "expected with_nll: true"),
         ({"unique": 1}, "/unique", "boolean"),

@@ -14,6 +14,7 @@ from enflow.model.chem.io.formats import read
 from enflow.model.chem.molecule import Molecule
 from enflow.service.__main__ import main
 from enflow.service.schemas.requests import rtol
+from tests.service.cli.conftest import FakeModel
 from tests.service.serving import some_card
 
 METHANE = "5\nmethane\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
@@ -63,6 +64,27 @@ def test_json_on_the_screen_and_in_a_file_are_the_same(run_likelihood) -> None:
     _, out = run_likelihood(*FILES, "--json", "--out", "scores.json")
     assert json.loads(out) == json.loads(Path("scores.json").read_text())
     assert [entry.get("nll") for entry in json.loads(out)["results"]] == [-0.5, None, -0.5, -0.5]
+
+
+@pytest.mark.parametrize("sort", ["nll", "-nll"])
+def test_sorted_scores_and_files_have_failures_last(run_likelihood, fake_model: FakeModel, sort: str) -> None:
+    fake_model.client.nll = lambda index: [2.0, 3.5, 1.0, -4.0][index]
+    given = json.loads(run_likelihood(*FILES, "--json")[1])["results"]
+    assert [each.get("name") for each in given] == ["methane", None, "water", "methanol"]
+    scored = sorted((each for each in given if "nll" in each), key=lambda each: float(each["nll"]))
+    expected = scored if sort == "nll" else scored[::-1]
+    names = [each["name"] for each in expected]
+    assert names != ["methane", "water", "methanol"]
+    code, out = run_likelihood(*FILES, "--sort", sort, "--json", "--out", "scored.csv")
+    results = json.loads(out)["results"]
+    assert (code, results) == (1, [*expected, *(each for each in given if "error" in each)])
+    rows = list(csv.DictReader(io.StringIO(Path("scored.csv").read_text(), newline="")))
+    assert [(row["name"], row["nll"]) for row in rows[:3]] == [(each["name"], str(each["nll"])) for each in expected]
+    assert "found Xe as atom 1" in rows[3]["error"]
+    table = run_likelihood(*FILES, "--sort", sort, "--out", "scored.sdf")[1].splitlines()[1:]
+    assert [line.split()[0] for line in table] == [str(each["index"] + 1) for each in results]
+    kept = read(Path("scored.sdf").read_bytes())
+    assert [(m.name, float(str(m.properties["nll"]))) for m in kept] == [(e["name"], e["nll"]) for e in expected]
 
 
 def test_a_file_that_cannot_be_read_is_one_error_and_the_others_are_scored(run_likelihood) -> None:

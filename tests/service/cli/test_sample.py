@@ -6,17 +6,19 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from enflow.model.chem.bonds import infer_bonds
 from enflow.model.chem.io.formats import read
 from enflow.model.chem.io.sdf import write_sdf
 from enflow.model.chem.molecule import Molecule
-from enflow.model.config import DequantizerConfig, EGNNConfig
+from enflow.model.config import DequantizerConfig, EGNNConfig, FragmentConfig
+from enflow.model.flow.arguments import SizeRange
 from enflow.service.__main__ import main
 from enflow.service.cli.sample import read_fragment_text, weights_of
 from enflow.service.model_card import ModelCard
-from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest
+from enflow.service.protocol.requests import EngineLikelihoodRequest, EngineSampleRequest, Structure
 from enflow.service.schemas.responses import SampleResponse
 from enflow.service.settings import BUNDLED_WEIGHTS, FORMULA_WEIGHTS, FRAGMENT_WEIGHTS
 from tests.service.cli.conftest import FakeModel
@@ -26,13 +28,22 @@ from tests.service.serving import some_card
 GIVEN = {"dynamics": EGNNConfig(output="still"), "dequantizer": DequantizerConfig("given", capacity=4)}
 """The parts of a model that takes formulas."""
 
+AROUND = {"dynamics": FragmentConfig(), "dequantizer": DequantizerConfig("truncated")}
+"""The parts of a model that takes fragments."""
+
+METHANE_XYZ = "5\n\nC 0 0 0\nH .63 .63 .63\nH -.63 -.63 .63\nH -.63 .63 -.63\nH .63 -.63 -.63\n"
+
 
 @pytest.fixture
 def run_sample(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
-    """Run the command with an engine of which only molecules of some indices have bonds: (exit code, output, error)."""
+    """Run the command with an engine whose molecules are known: (exit code, output, error).
 
-    def run(bonded: set[int], *arguments: str) -> tuple[object, str, str]:
-        fake_model.client.molecule = lambda index: METHANE if index in bonded else TORN
+    A set has the indices of the molecules with bonds, a list the molecules by index.
+    """
+
+    def run(bonded: set[int] | list[Structure], *arguments: str) -> tuple[object, str, str]:
+        known = bonded if isinstance(bonded, list) else [METHANE if index in bonded else TORN for index in range(200)]
+        fake_model.client.molecule = known.__getitem__
         monkeypatch.setattr(sys, "argv", ["enflow", "sample", "--seed", "1", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
@@ -64,6 +75,25 @@ def test_it_says_how_many_molecules_are_valid_and_stable(run_sample) -> None:
     )
     assert "2 of 3 molecules kept, 2 valid, 2 stable; 1 x " in run_sample({0, 3}, "-n", "2", "--only", "valid")[2]
     assert "2 of 2 molecules kept, 2 stable, seed 1" in run_sample({0, 1}, "-n", "2", "--no-bonds")[2]
+
+
+@pytest.mark.parametrize(
+    ("xyz", "attach", "warned"),
+    [
+        (METHANE_XYZ, (), True),
+        (METHANE_XYZ, ("--attach", "2"), False),
+        (METHANE_XYZ.replace("5", "4", 1).rsplit("H", 1)[0], (), False),
+    ],
+)
+def test_a_fragment_without_a_place_to_grow_has_a_warning(
+    run_sample, fake_model: FakeModel, xyz: str, attach: tuple[str, ...], warned: bool
+) -> None:
+    """Methane, and methyl, which lacks a bond."""
+    fake_model.card = ModelCard(some_card("fake", **AROUND), {})
+    Path("core.xyz").write_text(xyz)
+    code, _, err = run_sample({0}, "--fragment", "core.xyz", *attach, "--n-atoms", "9", "--json")
+    warning = "enflow: found no atom of the fragment that lacks a bond; the other atoms may make a second molecule"
+    assert (code, err.startswith(warning), err.count("\n")) == (0, warned, int(warned))
 
 
 @pytest.mark.parametrize(("formula", "electrons"), [("CH4", 0), ("CH3N", 0), ("C2H5", 17), ("HNO3F", 41)])
@@ -118,6 +148,16 @@ def test_the_refinements_reach_the_engine(run_sample, fake_model: FakeModel) -> 
     assert request.refinements == 2
 
 
+def test_a_range_of_sizes_reaches_the_engine(run_sample, fake_model: FakeModel) -> None:
+    assert run_sample({0, 1}, "-n", "2", "--n-atoms", "5:40", "--json")[0] == 0
+    (request,) = (each for each in fake_model.client.submitted if isinstance(each, EngineSampleRequest))
+    assert request.n_atoms == (SizeRange(5, 40),) * 2
+    for text in ("9:8", "0:3", "5-9", "nine", "5:"):
+        error = run_sample({0}, "--n-atoms", text)[2]
+        assert f"found --n-atoms {text}; expected a number of atoms, such as 12" in error
+    assert "found 30 atoms; the model knows at most 29" in run_sample({0}, "--n-atoms", "30:40")[2]
+
+
 def test_the_temperature_reaches_the_engine(run_sample, fake_model: FakeModel) -> None:
     assert run_sample({0}, "--temperature", "0.8", "--json")[0] == 0
     (request,) = (each for each in fake_model.client.submitted if isinstance(each, EngineSampleRequest))
@@ -125,6 +165,14 @@ def test_the_temperature_reaches_the_engine(run_sample, fake_model: FakeModel) -
     code, _, err = run_sample({0}, "--temperature", "3")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith("enflow: temperature: ")
+
+
+@pytest.mark.parametrize("condition", [("--only", "connected"), ("--where", "connected=true")])
+def test_connected_molecules_are_in_one_piece(run_sample, condition: tuple[str, str]) -> None:
+    pair = Structure(np.tile(METHANE.atomic_numbers, 2), np.concatenate([METHANE.positions, METHANE.positions + 5.0]))
+    code, out, _ = run_sample([pair, TORN, METHANE], *condition, "--json")
+    (molecule,) = json.loads(out)["molecules"]
+    assert (code, molecule["index"], molecule["smiles"]) == (0, 2, "C")
 
 
 def test_a_value_out_of_range_is_one_line(run_sample) -> None:

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from enflow.model.flow.arguments import SizeRange
 from enflow.service.engine.config import EngineConfig
 from enflow.service.engine.core import Engine
 from enflow.service.engine.cost_model import GROW_AFTER
@@ -72,6 +73,11 @@ def test_what_single_precision_cannot_meet_is_stepped_in_double() -> None:
 def test_a_size_that_is_not_given_is_drawn_by_seed_and_index() -> None:
     found = sampled(list(run(stubs.engine(), sample(n_atoms=(None, None), first_index=40))))
     assert [found["s", i].n_atoms for i in (40, 41)] == [stubs.flow().draw_n_atoms(7, i) for i in (40, 41)]
+    sizes = SizeRange(5, 9)
+    found = sampled(list(run(stubs.engine(), sample(n_atoms=(sizes,) * 8, first_index=40))))
+    drawn = [found["s", i].n_atoms for i in range(40, 48)]
+    assert drawn == [stubs.flow().draw_n_atoms(7, i, sizes) for i in range(40, 48)]
+    assert len(set(drawn)) > 1
 
 
 @pytest.mark.parametrize("lag", [0, 1])

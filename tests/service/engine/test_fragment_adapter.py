@@ -6,6 +6,7 @@ import torch
 
 from enflow.model.chem.molecule import Molecule
 from enflow.model.config import FlowConfig, FragmentConfig
+from enflow.model.flow.arguments import SizeRange
 from enflow.model.flow.completion import Completion
 from enflow.model.flow.estimate import Draw
 from enflow.model.flow.fragment_flow import FragmentFlow
@@ -20,6 +21,7 @@ from enflow.service.protocol.requests import (
     EngineSampleRequest,
     EstimatorOptions,
     LatentArrays,
+    Size,
     Structure,
 )
 from tests.stubs import run
@@ -40,13 +42,13 @@ def engine(flow: FragmentFlow) -> Engine:
     return Engine(flow, EngineConfig(pairs=2000, slots=8, sizes=(9,)))
 
 
-def request(name: str, fragment: Molecule | None, *n_atoms: int | None) -> EngineSampleRequest:
+def request(name: str, fragment: Molecule | None, *n_atoms: Size) -> EngineSampleRequest:
     given = fragment and Structure(fragment.atomic_numbers, fragment.positions)
     return EngineSampleRequest(id=name, seed=5, n_atoms=n_atoms, fragment=given, frames=2)
 
 
 def test_different_fragments_share_steps_and_grow_as_in_the_library(flow: FragmentFlow, engine: Engine) -> None:
-    wanted = {"carbonyl": (CARBONYL, [5, None, 9]), "methyl": (METHYL, [7, 5, None])}
+    wanted = {"carbonyl": (CARBONYL, [5, None, 9]), "methyl": (METHYL, [7, SizeRange(2, 6), None])}
     for name, (fragment, sizes) in wanted.items():
         engine.add(request(name, fragment, *sizes))
     events: list[Event] = []

@@ -128,6 +128,15 @@ def test_bounds_include_their_ends_and_name_the_property_that_is_outside() -> No
     assert outside(hydrogen, {"strain": (None, 5.0)}) == "strain not known"
 
 
+def test_two_waters_apart_are_not_connected() -> None:
+    """Both have closed shells, so that their bonds are found; they make two pieces."""
+    water = embedded("O")
+    pair = Molecule([*water.atomic_numbers] * 2, np.concatenate([water.positions, water.positions + 5.0]))
+    assert (described(water).connected, described(pair).connected) == (True, False)
+    assert outside(described(pair), {"connected": False}) is None
+    assert outside(described(pair), {"connected": True}) == "connected is not true"
+
+
 def test_molecules_of_qm9_are_not_novel() -> None:
     """The first entries of GDB-9, and both forms of propylene oxide; QM9 has at most nine heavy atoms."""
     for smiles in ("C", "N", "C#N", "CO", "C[C@H]1CO1", "C[C@@H]1CO1"):

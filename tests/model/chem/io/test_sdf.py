@@ -175,7 +175,11 @@ def with_atom(line: str, block: str = ETHANOL, at: int = 4) -> str:
         (with_counts("  x  8"), 4, "found 'x', expected a number of atoms"),
         (with_counts("  8  8"), 4, "found bonds or property lines that RDKit cannot read"),
         (with_atom("    0.0000    0.0000    0.0000 A   0  0"), 5, "found 'A', expected an element"),
-        (with_atom("    0.0000    0.0000    0.0000 R#  0  0"), 5, "found 'R#', expected an element"),
+        (
+            with_atom("    0.0000    0.0000    0.0000 R#  0  0"),
+            5,
+            "found 'R#', expected an element; write H",
+        ),
         (with_atom("    0.0000    0.0000    0.0000 *   0  0"), 5, "found '*', expected an element"),
         (with_atom("    0.0000    0.0000    0.0000 Q   0  0"), 5, "found 'Q', expected an element"),
         (with_atom("       nan    0.0000    0.0000 C   0  0"), 5, "found 'nan', expected a finite number"),
