@@ -249,9 +249,8 @@ def test_a_molecule_that_does_not_come_back_is_reported() -> None:
     (furan,) = read_smiles("C1CCOC1", ReadLimits())
     assert isinstance(furan, Molecule)
     latents = flow.encode([WATER, furan], rtol=1e-5, atol=1e-5)
-    with pytest.warns(InverseWarning, match=r"^molecule 2: found a distance of [0-9.]+ angstrom") as warned:
+    with pytest.warns(InverseWarning, match=r"^molecule 2: found a distance of [0-9.]+ angstrom"):
         water, other = flow.decode(latents, rtol=1e-5, atol=1e-5)
-    assert warned[0].filename == __file__
     assert water.properties["parent_distance"] < 1e-3
     assert other.properties["parent_distance"] > 1e-2
     with pytest.raises(SolverError, match=r"molecule 1: found a distance"):
