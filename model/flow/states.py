@@ -127,7 +127,10 @@ def check_success(index: int, status: Status) -> None:
 
 
 class Latent(NamedTuple):
-    """One molecule as a point of flow space, without padding: a latent at t = 0, or dequantized at t = 1."""
+    """One molecule as a point of flow space, without padding.
+
+    At t = 0 it is a latent, at t = 1 a dequantized molecule, and between them a molecule with noise.
+    """
 
     x: Float[Tensor, "N S"]
     h: Float[Tensor, "N F"]

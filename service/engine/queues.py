@@ -19,7 +19,7 @@ class Row:
         lane: the lane that is charged for the row.
         batch_key: rows with equal keys may share a step.
         cost: the cost of the row's next step, in any unit that all rows share.
-        draw: the number of the draw of a likelihood, from 0.
+        draw: the number of the draw of a likelihood, or of the pass of a sample, from 0; each has noise of its own.
         isolation: rows with different numbers share no step.
         begun: an earlier row, or an earlier stage, of the same sample has finished.
         in_flight: a step of the row has been submitted and its result not been read; it takes part in no other step.
