@@ -187,8 +187,12 @@ class JobsHandler:
         if await self._run(self._store.count_open, job.client) >= self._settings.max_open:
             detail = f"found {self._settings.max_open} jobs that have not ended, expected fewer of one client"
             raise Problem("busy-client", detail, headers=retry_after(60))
-        if not await self._run(self._store.make_room, self._settings.max_stored_bytes - len(job.request)):
-            detail = f"the stored jobs have {self._settings.max_stored_bytes} bytes, the limit"
+        limit = self._settings.max_stored_bytes
+        if job.stored_bytes > limit:  # before anything is removed for it
+            name = "ENFLOW_JOBS__MAX_STORED_BYTES"
+            raise Problem("invalid", f"found a request of {job.stored_bytes} bytes, expected at most {limit} ({name})")
+        if not await self._run(self._store.make_room, limit - job.stored_bytes):
+            detail = f"the stored jobs and this request have more than {limit} bytes, the limit"
             raise Problem("unavailable", detail, headers=retry_after(600))
 
     async def _find(self, job_id: str, client: str) -> JobRecord:

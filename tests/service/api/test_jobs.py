@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -246,7 +247,9 @@ def test_the_limits_of_jobs(guarded: httpx.Client) -> None:
     other = {"X-API-Key": KEYS["other"]}
     assert guarded.post("/jobs", json={"sample": {"n_molecules": 501}}, headers=other).status_code == 422
     large = {"variations": {"structures": [{"format": "xyz", "data": METHANE_XYZ + 2000 * " "}]}}
-    assert guarded.post("/jobs", json=large, headers=other).status_code == 503
+    refused = guarded.post("/jobs", json=large, headers=other)
+    assert refused.status_code == 422
+    assert "bytes, expected at most 2000 (ENFLOW_JOBS__MAX_STORED_BYTES)" in refused.json()["detail"]
     for _ in range(2):
         assert guarded.post("/jobs", json={"sample": {}}, headers=other).status_code == 202
     refused = guarded.post("/jobs", json={"sample": {}}, headers=other)
