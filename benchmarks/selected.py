@@ -30,14 +30,13 @@ from enflow.model.training.evaluation.records import RecordFile, SampleRecord
 
 FOLDER = Path("runs") / "selected"
 MOST_HEAVY_ATOMS = 9
-HYDROGEN = 1
 
 
 def is_kept(sample: SampleRecord) -> bool:
     """True for a finished molecule with at most nine heavy atoms."""
     if sample.molecule is None:
         return False
-    return sum(number != HYDROGEN for number in sample.atomic_numbers) <= MOST_HEAVY_ATOMS
+    return sum(number > 1 for number in sample.atomic_numbers) <= MOST_HEAVY_ATOMS
 
 
 def selected(

@@ -209,8 +209,10 @@ class Lifespan(LifespanOn):
         await super().main()
 
     async def send(self, message: LifespanSendMessage) -> None:
-        """Receive a message of the application; it reports a cancelled start as an error."""
-        if not self.startup_failed:
+        """Receive a message of the application; it reports a cancelled start, and a forced end, as an error."""
+        if self._server.force_exit:
+            self.shutdown_failed = True
+        elif not self.startup_failed:
             await super().send(message)
 
     async def _cancel(self, running: asyncio.Task[None]) -> None:

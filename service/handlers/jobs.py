@@ -188,7 +188,7 @@ class JobsHandler:
             detail = f"found {self._settings.max_open} jobs that have not ended, expected fewer of one client"
             raise Problem("busy-client", detail, headers=retry_after(60))
         limit = self._settings.max_stored_bytes
-        if job.stored_bytes > limit:  # before anything is removed for it
+        if job.stored_bytes > limit:  # which no wait would change
             name = "ENFLOW_JOBS__MAX_STORED_BYTES"
             raise Problem("invalid", f"found a request of {job.stored_bytes} bytes, expected at most {limit} ({name})")
         if not await self._run(self._store.make_room, limit - job.stored_bytes):

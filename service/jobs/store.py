@@ -189,14 +189,16 @@ class JobStore:
         """Remove the jobs that ended first until all requests and parts have at most `limit` bytes.
 
         Returns:
-            False where the jobs that have not ended have more.
+            False where the jobs that have not ended have more; then none is removed.
         """
         total = select(func.coalesce(func.sum(JOBS.c.stored_bytes), 0))
         oldest = select(JOBS.c.id).where(JOBS.c.ended.is_not(None)).order_by(JOBS.c.ended).limit(1)
         with self._transaction() as connection:
+            if int(connection.scalar(total.where(JOBS.c.ended.is_(None))) or 0) > limit:
+                return False
             while int(connection.scalar(total) or 0) > limit:
                 ended = connection.scalar(oldest)
-                if ended is None:
+                if ended is None:  # another service has added jobs meanwhile
                     return False
                 _remove(connection, [ended])
         return True

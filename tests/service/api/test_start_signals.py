@@ -1,6 +1,7 @@
-"""Signals while `enflow serve` starts: it ends quietly, before the start is complete, and leaves no process."""
+"""Signals while `enflow serve` starts, and a second one later: it ends quietly, and leaves no process."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from enflow.service.__main__ import main
@@ -134,6 +136,25 @@ def test_ctrl_c_ends_the_start_of_several_processes_that_answer_http(starting) -
     service = starting(ENFLOW_FRONTS="2")
     service.until(lambda: "front started" in service.log)
     check_end(service, signal.SIGINT, 0)
+
+
+def test_a_second_signal_ends_a_running_request_without_a_traceback(starting) -> None:
+    service = starting()
+    service.until(lambda: '"ready": true' in service.log)
+    (port,) = re.findall(r"running on http://127\.0\.0\.1:([0-9]+)", service.log)
+    body = {"n_molecules": 60, "n_atoms": 9, "tolerance": 1e-5}
+    accept = {"Accept": "text/event-stream"}
+    url = f"http://127.0.0.1:{port}/sample"
+    with httpx.stream("POST", url, json=body, headers=accept, timeout=END_S) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)  # it drains; the second signal is no repetition of the first
+        service.process.send_signal(signal.SIGTERM)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+    service.process.wait(END_S)
+    assert "Traceback" not in service.log
 
 
 def test_the_first_process_of_a_container_handles_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:

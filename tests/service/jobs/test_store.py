@@ -89,8 +89,12 @@ def test_ended_jobs_are_removed_by_age_and_by_size(store: JobStore) -> None:
     store.store_part("c", JobPart(0, 1, bytes(100)))
     assert store.remove_ended(time.time() + 1000) == 2
     store.add(job("d", stored_bytes=300))
+    store.add(job("e", stored_bytes=50))
+    store.end("e", "cancelled")
     assert not store.make_room(299)
-    assert store.get("d") is not None
+    assert [store.get(name) is not None for name in "de"] == [True, True]
+    assert store.make_room(300)
+    assert [store.get(name) is not None for name in "de"] == [True, False]
 
 
 def test_one_store_of_a_database_leads_until_it_closes(store: JobStore, url: str) -> None:
